@@ -1,0 +1,129 @@
+//! All that can happen to a ledger and all that it can want done: closed lists, data only.
+
+use protocol::message::{FromAgent, FromMaster, Launch};
+use protocol::{AttemptId, Digest, Exit, ShardId, Time, Usage};
+use serde::{Deserialize, Serialize};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The moment that `poll_timeout` named has come, or any other: always harmless.
+    Tick,
+    /// There is a connection to a master; all that was sent before may not have arrived.
+    Connected {
+        /// How many shards the cluster has.
+        shards: u16,
+    },
+    /// It is gone.
+    Disconnected,
+    /// A shard said something.
+    Master {
+        /// Which.
+        shard: ShardId,
+        /// What.
+        message: FromMaster,
+    },
+    /// A bundle is here and compiled, or cannot be.
+    Prepared {
+        /// Which.
+        bundle: Digest,
+        /// Why not, and whose move it is.
+        result: Result<(), PrepareError>,
+    },
+    /// Attempts were started by their executor.
+    Started {
+        /// Which, since when (milliseconds of the Unix epoch).
+        attempts: Vec<(AttemptId, Time)>,
+    },
+    /// Attempts ended.
+    Ended {
+        /// Which, how, and what they used.
+        attempts: Vec<(AttemptId, Exit, Usage)>,
+    },
+}
+
+/// Why a bundle cannot be run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrepareError {
+    /// It will never run: it is broken, or not what its digest says. For people.
+    Unusable(String),
+    /// It may be had later: the master was gone, or the disk full. For people.
+    Later(String),
+}
+
+/// Something to be done, in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// To be written (not flushed) before anything behind it is done.
+    Checkpoint(Record),
+    /// To a shard; dropped where there is no connection.
+    Send {
+        /// Which.
+        shard: ShardId,
+        /// What.
+        message: FromAgent,
+    },
+    /// Have this bundle fetched and compiled; answered with `Event::Prepared`.
+    Prepare {
+        /// Which.
+        bundle: Digest,
+    },
+    /// Start these; answered with `Started` and `Ended`.
+    Start(Start),
+    /// Stop these; answered with `Ended`.
+    Stop {
+        /// Which.
+        attempts: Vec<AttemptId>,
+        /// Milliseconds until it is done by force.
+        grace_ms: u64,
+    },
+    /// Forget these: their ends are on record.
+    Forget {
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
+    /// End the agent's process: the master does not want it.
+    Quit {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Attempts of one job to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The launch they came with; its `attempts` are those to start.
+    pub launch: Launch,
+    /// The ports of each attempt, in the same order, as many each as the template names.
+    pub ports: Vec<Vec<u16>>,
+}
+
+/// What a ledger puts on record so that an agent that was killed finds itself again. Written, not flushed: it outlives a process, not a
+/// power cut, after which the tasks are lost anyway. New variants at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// The ledger began empty.
+    Began {
+        /// Drawn at random by whoever drives.
+        incarnation: u64,
+        /// The machine's `boot_id`.
+        boot: String,
+    },
+    /// Attempts were taken on. Before they are started.
+    Taken {
+        /// The launch; its `attempts` are those that were taken.
+        launch: Launch,
+        /// The ports of each.
+        ports: Vec<Vec<u16>>,
+    },
+    /// Attempts ended.
+    Ended {
+        /// Which, how, and what they used.
+        attempts: Vec<(AttemptId, Exit, Usage)>,
+    },
+    /// Ends were acknowledged.
+    Forgotten {
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
+}

@@ -1,0 +1,8 @@
+//! One machine: what it promised, runs and still owes the master.
+
+pub mod checkpoint;
+pub mod drive;
+pub mod fetch;
+pub mod fingerprint;
+pub mod ledger;
+pub mod logs;

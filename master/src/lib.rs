@@ -1,0 +1,9 @@
+//! The cluster: shards that decide, the built-in framework, journal and HTTP API.
+#![forbid(unsafe_code)]
+
+pub mod admit;
+pub mod drive;
+pub mod http;
+pub mod jobs;
+pub mod journal;
+pub mod shard;

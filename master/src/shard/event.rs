@@ -1,0 +1,398 @@
+//! All that can happen to a shard and all that it can want done: closed lists, data only.
+
+use crate::shard::record::Record;
+use protocol::message::Launch;
+use protocol::task::Placed;
+use protocol::{
+    AgentId, AttemptId, Digest, FromAgent, FromMaster, Held, Job, JobId, Offer, OfferId, Phase, RequestId, Resources, Role, ShardId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::view::{JobView, View, Viewed};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The moment that `poll_timeout` named has come, or any other: always harmless.
+    Tick,
+    /// Somebody asks; each request is answered by at least one reply with its id.
+    Request {
+        /// Given back with the answer.
+        id: RequestId,
+        /// What is asked.
+        request: Request,
+    },
+    /// Nobody waits for the answers to this request any longer.
+    Abandoned {
+        /// The request's id.
+        id: RequestId,
+    },
+    /// An agent said something, on a connection whose certificate is its own.
+    Agent {
+        /// Whose certificate it is.
+        agent: AgentId,
+        /// What it said.
+        message: FromAgent,
+    },
+    /// The connection of an agent is gone.
+    Disconnected {
+        /// Whose.
+        agent: AgentId,
+    },
+    /// Another shard, or this one, said something.
+    Peer {
+        /// Which.
+        from: ShardId,
+        /// What it said.
+        message: PeerMessage,
+    },
+}
+
+/// Something to be done, in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// To be committed: what is `Held` behind it waits for that.
+    Journal(Record),
+    /// To be done once every record before it is committed.
+    Held(Action),
+    /// To be done at once: it promises nothing that a crash could take back.
+    Now(Action),
+}
+
+/// What a shard can want done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// To an agent, in order with all else that is sent to it; dropped where it is not connected.
+    Send {
+        /// To whom.
+        agent: AgentId,
+        /// What.
+        message: FromMaster,
+    },
+    /// To another shard or to this one, in order.
+    Peer {
+        /// To which.
+        to: ShardId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// An answer to a request.
+    Reply {
+        /// The request's id.
+        id: RequestId,
+        /// The answer.
+        response: Response,
+    },
+    /// For whoever watches.
+    Publish(Change),
+    /// Close the connection of this agent.
+    Disconnect {
+        /// Whose.
+        agent: AgentId,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What the shards of a cluster say to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// A framework's shard to each agents' shard: all that its waiting tasks want, in place of what it said before.
+    Demand {
+        /// At most [`WANTS_MAX`], the most urgent first; what is over waits for the next.
+        wants: Vec<Want>,
+    },
+    /// An agents' shard to a framework's shard: resources, held for it until their deadline.
+    Offers {
+        /// At least one.
+        offers: Vec<Offer>,
+    },
+    /// The framework's shard takes an offer, wholly or in part; what it leaves is free again. Committed before it is said.
+    Accept {
+        /// Which.
+        offer: OfferId,
+        /// Whose resources.
+        agent: AgentId,
+        /// What is to run; sessions and sequences are the agents' shard's to fill in.
+        launches: Vec<Launch>,
+    },
+    /// The framework's shard takes nothing of these.
+    Decline {
+        /// Which.
+        offers: Vec<OfferId>,
+    },
+    /// Stagings said again, to an agent that does not know them: as `Accept`, without an offer.
+    Stage {
+        /// Which agent.
+        agent: AgentId,
+        /// What is to run.
+        launches: Vec<Launch>,
+    },
+    /// These could not be given to the agent: the offer was over or did not hold. They are to be placed again.
+    Refused {
+        /// Where they would have been.
+        agent: AgentId,
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
+    /// These have ended, on record: what they held is free.
+    Release {
+        /// Where they were.
+        agent: AgentId,
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
+    /// These are to be stopped.
+    Kill {
+        /// Where they are.
+        agent: AgentId,
+        /// Which.
+        attempts: Vec<AttemptId>,
+        /// Milliseconds from the request until it is done by force.
+        grace_ms: u64,
+    },
+    /// What an agent holds of the receiver's tasks: whatever the receiver believes there beyond it is not there.
+    Report {
+        /// Which agent.
+        agent: AgentId,
+        /// True where its incarnation is another than before: what it does not hold was lost with its machine.
+        reborn: bool,
+        /// All that it holds of the receiver's.
+        held: Vec<Held>,
+    },
+    /// An agent is silent, or back without a report (`reachable`).
+    Reachable {
+        /// Which.
+        agent: AgentId,
+        /// Whether it can be reached.
+        reachable: bool,
+    },
+    /// An agent's tasks are to be replaced: it was silent for `replace_after`, or is gone for good.
+    Lost {
+        /// Which.
+        agent: AgentId,
+        /// True where an operator said that it never comes back.
+        gone: bool,
+    },
+}
+
+/// Most wants in one demand.
+pub const WANTS_MAX: usize = 1_024;
+
+/// Tasks of one shape that wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// For which role.
+    pub role: Role,
+    /// Their jobs' priority.
+    pub priority: u8,
+    /// What each of them needs.
+    pub shape: Resources,
+    /// How many there are; at least 1.
+    pub count: u32,
+}
+
+/// What somebody asks of a shard.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Make this job. With a `key` that was used before, the answer is that of before, or a conflict where the job differs.
+    Submit {
+        /// The job.
+        job: Job,
+        /// The client's idempotency key.
+        key: Option<String>,
+        /// True: answer a second time, with `Response::Ended`, when the job has ended.
+        follow: bool,
+    },
+    /// Make the job of this role and name be so: create it, or give it a new version.
+    Apply {
+        /// The job; it has a name.
+        job: Job,
+    },
+    /// End all tasks of a job and the job.
+    Stop {
+        /// Which.
+        job: JobRef,
+        /// Milliseconds until it is done by force.
+        grace_ms: u64,
+    },
+    /// Change how many tasks a service has, or how many of a batch job may still begin.
+    Scale {
+        /// Which.
+        job: JobRef,
+        /// How many.
+        count: u32,
+    },
+    /// Answer with `Response::Ended` when the job has ended.
+    Follow {
+        /// Which.
+        job: JobRef,
+    },
+    /// Empty an agent of its promises for good: its tasks are replaced at once. To the agent's shard.
+    Gone {
+        /// Which.
+        agent: AgentId,
+    },
+    /// What is so; answered from what is committed.
+    View(View),
+    /// Something about tokens; to shard 0, which owns them.
+    Token(TokenRequest),
+}
+
+/// How people name a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobRef {
+    /// By its id.
+    Id(JobId),
+    /// By its role and name: the one that has not ended, or else the last that has.
+    Name(Role, protocol::Name),
+}
+
+/// Something about tokens. Secrets are drawn and hashed by whoever asks: a shard sees SHA-256 hashes only.
+#[derive(Clone, Debug)]
+pub enum TokenRequest {
+    /// Put a token on record.
+    Create(Token),
+    /// Make a token worthless.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+    /// Use up a join token: answered once only for each, with `Response::Done`.
+    Consume {
+        /// Its id.
+        id: String,
+        /// The hash of the secret that was shown.
+        hash: Digest,
+        /// The agent that is taken in with it.
+        agent: AgentId,
+    },
+}
+
+/// A token on record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its public part: 1 to 63 bytes.
+    pub id: String,
+    /// The SHA-256 of its secret part.
+    pub hash: Digest,
+    /// What it allows.
+    pub grant: Grant,
+    /// When it ends, in milliseconds of the Unix epoch; `None`: never.
+    pub expires: Option<protocol::Time>,
+}
+
+/// What a token allows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Grant {
+    /// To call the API.
+    Api {
+        /// How much of it.
+        level: Level,
+        /// For which roles; empty: for all of them.
+        roles: Vec<Role>,
+    },
+    /// To become an agent, once.
+    Join,
+}
+
+/// How much of the API a token allows; each level contains those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Level {
+    /// To see.
+    Viewer,
+    /// To change jobs.
+    Operator,
+    /// To change the cluster.
+    Admin,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub enum Response {
+    /// The job is on record.
+    Submitted {
+        /// Its id.
+        job: JobId,
+        /// False where an earlier submission with the same key made it, or where applying changed nothing.
+        new: bool,
+    },
+    /// The job has ended.
+    Ended(Box<JobView>),
+    /// It is so.
+    Done,
+    /// What was asked to be seen.
+    Viewed(Box<Viewed>),
+    /// It is not so, and why.
+    Refused(Refusal),
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such thing.
+    #[error("no such {what}")]
+    NotFound {
+        /// `job`, `task`, `agent` or `token`.
+        what: &'static str,
+    },
+    /// Something else has that key or name.
+    #[error("{reason}")]
+    Conflict {
+        /// What, for people.
+        reason: String,
+    },
+    /// It makes no sense for that thing.
+    #[error("{reason}")]
+    Invalid {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A limit of the shard is reached; the request can be made again.
+    #[error("{reason}")]
+    Busy {
+        /// Which, for people.
+        reason: String,
+        /// When it makes sense to try again, in milliseconds from now.
+        retry_after_ms: u64,
+    },
+}
+
+/// Something that those who watch may want to know. Committed before it is said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Change {
+    /// A job is new or has a new version, count or end.
+    Job {
+        /// Which.
+        job: JobId,
+        /// Its role.
+        role: Role,
+        /// What people call it.
+        title: String,
+        /// `submitted`, `applied`, `scaled`, `stopping`, `ended`.
+        what: &'static str,
+    },
+    /// Tasks of one job are in another state.
+    Tasks {
+        /// The job.
+        job: JobId,
+        /// Its role.
+        role: Role,
+        /// The state.
+        phase: Phase,
+        /// Which attempts, at most 4,096; and where.
+        placed: Vec<Placed>,
+    },
+    /// An agent came, went or returned.
+    Agent {
+        /// Which.
+        agent: AgentId,
+        /// What people call it.
+        name: String,
+        /// `registered`, `unreachable`, `reachable`, `lost`, `gone`.
+        what: &'static str,
+    },
+    /// The tokens on record are others now.
+    Tokens,
+}

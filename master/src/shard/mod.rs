@@ -1,0 +1,5 @@
+//! Placeholder.
+
+pub mod event;
+pub mod record;
+pub mod view;

@@ -1,0 +1,127 @@
+//! What a shard puts on record: the only way its lasting state changes, and all that a follower or a recovery needs. Postcard, so variants
+//! are appended and fields never change.
+
+use super::event::Token;
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Time, Usage};
+use serde::{Deserialize, Serialize};
+
+/// Version of the records; stands at the head of each journal entry and snapshot.
+pub const RECORD_VERSION: u16 = 1;
+
+/// One fact. New variants at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A job was submitted; its id follows from the shard's own count.
+    Submitted {
+        /// The id it was given.
+        id: JobId,
+        /// The job.
+        job: Job,
+        /// The client's idempotency key.
+        key: Option<String>,
+        /// When.
+        at: Time,
+    },
+    /// A job has a new version.
+    Applied {
+        /// Which.
+        id: JobId,
+        /// What it is from now on.
+        job: Job,
+        /// When.
+        at: Time,
+    },
+    /// A job has another count.
+    Scaled {
+        /// Which.
+        id: JobId,
+        /// How many tasks from now on.
+        count: u32,
+        /// When.
+        at: Time,
+    },
+    /// A job is being stopped.
+    Stopped {
+        /// Which.
+        id: JobId,
+        /// Milliseconds until its tasks are ended by force.
+        grace_ms: u64,
+        /// When.
+        at: Time,
+    },
+    /// Tasks of one job were given to an agent.
+    Staged {
+        /// The job.
+        id: JobId,
+        /// The agent.
+        agent: AgentId,
+        /// Index and number of each attempt.
+        attempts: Vec<(u32, u32)>,
+        /// When.
+        at: Time,
+    },
+    /// Attempts of one job ended.
+    Ended {
+        /// The job.
+        id: JobId,
+        /// How each of them did.
+        ends: Vec<Ended>,
+        /// When.
+        at: Time,
+    },
+    /// An agent registered in a shape or incarnation that is new.
+    AgentSeen {
+        /// Which.
+        agent: AgentId,
+        /// Its shape.
+        info: AgentInfo,
+        /// Its incarnation.
+        incarnation: u64,
+        /// When.
+        at: Time,
+    },
+    /// An agent will not return.
+    AgentGone {
+        /// Which.
+        agent: AgentId,
+        /// When.
+        at: Time,
+    },
+    /// A token was made.
+    TokenCreated {
+        /// The token.
+        token: Token,
+        /// When.
+        at: Time,
+    },
+    /// A token is worthless: revoked, or used up by the agent.
+    TokenEnded {
+        /// Its id.
+        id: String,
+        /// The agent that used it up.
+        used_by: Option<AgentId>,
+        /// When.
+        at: Time,
+    },
+}
+
+/// The end of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The task's index.
+    pub index: u32,
+    /// The attempt's number.
+    pub number: u32,
+    /// How.
+    pub exit: Exit,
+    /// What it used.
+    pub usage: Usage,
+}
+
+impl Ended {
+    /// The attempt of `job` that ended.
+    #[must_use]
+    pub const fn attempt(&self, job: JobId) -> AttemptId {
+        AttemptId::new(job, self.index, self.number)
+    }
+}

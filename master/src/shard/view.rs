@@ -1,0 +1,212 @@
+//! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
+
+use super::event::{JobRef, Token};
+use protocol::task::Usage;
+use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Resources, Role, Time};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Most rows of one answer.
+pub const PAGE_MAX: usize = 1_000;
+
+/// A question.
+#[derive(Clone, Debug)]
+pub enum View {
+    /// Jobs, by id.
+    Jobs {
+        /// Only those of this role.
+        role: Option<Role>,
+        /// Only those with an id above this.
+        after: Option<JobId>,
+        /// At most this many, and at most [`PAGE_MAX`].
+        limit: usize,
+        /// False: only those that have not ended.
+        ended: bool,
+    },
+    /// One job.
+    Job(JobRef),
+    /// The tasks of one job, by index.
+    Tasks {
+        /// Which job.
+        job: JobRef,
+        /// From this index on.
+        from: u32,
+        /// At most this many, and at most [`PAGE_MAX`].
+        limit: usize,
+        /// Only those in one of these states; empty: all.
+        phases: Vec<Phase>,
+    },
+    /// Why tasks of a job wait, or where one is and why.
+    Explain {
+        /// Which job.
+        job: JobRef,
+        /// Only this task.
+        index: Option<u32>,
+    },
+    /// Why a shape fits or does not fit this shard's agents: the other half of an explanation, asked of every shard.
+    ExplainShape {
+        /// The role that would hold it.
+        role: Role,
+        /// What is needed.
+        shape: Resources,
+    },
+    /// The shard's agents, by id.
+    Agents,
+    /// The tokens, without secrets; shard 0 only.
+    Tokens,
+    /// Counts, for figures.
+    Figures,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub enum Viewed {
+    /// To [`View::Jobs`].
+    Jobs(Vec<JobView>),
+    /// To [`View::Job`].
+    Job(Box<JobView>),
+    /// To [`View::Tasks`].
+    Tasks(Vec<TaskView>),
+    /// To [`View::Explain`].
+    Explain(Explanation),
+    /// To [`View::ExplainShape`].
+    Shape(ShapeView),
+    /// To [`View::Agents`].
+    Agents(Vec<AgentView>),
+    /// To [`View::Tokens`].
+    Tokens(Vec<Token>),
+    /// To [`View::Figures`].
+    Figures(Figures),
+}
+
+/// A job as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JobView {
+    /// Its id.
+    pub id: JobId,
+    /// What it is.
+    pub job: Job,
+    /// Its version: 1, and 1 more for each time it was applied anew.
+    pub version: u32,
+    /// True where it is being stopped.
+    pub stopping: bool,
+    /// When it was submitted.
+    pub submitted: Time,
+    /// When it ended, where it has.
+    pub ended: Option<Time>,
+    /// How many of its tasks are in which state; states without a task are left out.
+    pub tasks: BTreeMap<Phase, u32>,
+    /// How many attempts have ended and were followed by another.
+    pub restarts: u64,
+}
+
+/// A task as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TaskView {
+    /// Its index.
+    pub index: u32,
+    /// Its last attempt; 0 where there was none.
+    pub attempt: u32,
+    /// Its state.
+    pub phase: Phase,
+    /// Where its last attempt is or was.
+    pub agent: Option<AgentId>,
+    /// When it got into this state, as far as that is on record.
+    pub since: Time,
+    /// How its last attempt ended, where it has.
+    pub exit: Option<Exit>,
+    /// What its last attempt used, where it has ended.
+    pub usage: Option<Usage>,
+    /// When it is started again, where it waits for that.
+    pub retry_at: Option<Time>,
+    /// The job's version that its last attempt runs.
+    pub version: u32,
+    /// Its ports, in the order of its template's names, while it runs.
+    pub ports: Vec<u16>,
+}
+
+/// Why tasks wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The job.
+    pub job: JobId,
+    /// Its role.
+    pub role: Role,
+    /// What each task needs.
+    pub shape: Resources,
+    /// How many wait for resources.
+    pub waiting: u32,
+    /// How many wait until their backoff is over, and when the first of them is.
+    pub backing_off: u32,
+    /// When the first of those is started again.
+    pub retry_at: Option<Time>,
+    /// How many tasks of the role in this shard are before them, by priority and age.
+    pub ahead: u64,
+    /// The task asked for, where one was.
+    pub task: Option<TaskView>,
+}
+
+/// How a shape fits the agents of one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ShapeView {
+    /// Agents of the shard.
+    pub agents: u32,
+    /// Of these, those that have room for one now.
+    pub fitting: u32,
+    /// Of these, those that would have room if nothing else ran there.
+    pub would_fit_empty: u32,
+    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`.
+    pub short: BTreeMap<String, u32>,
+    /// The most that one agent has free of each plain kind, over the agents that can be reached.
+    pub largest_free: Resources,
+    /// The most that one agent has in all of each plain kind.
+    pub largest_capacity: Resources,
+    /// The smallest change to the shape that would fit now, for people; empty where it fits or none is known.
+    pub change: String,
+    /// The role's dominant share on this shard's agents, in millionths.
+    pub role_share_ppm: u64,
+}
+
+/// An agent as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AgentView {
+    /// Its id.
+    pub id: AgentId,
+    /// What it said of itself.
+    pub info: AgentInfo,
+    /// `reachable`, `unreachable`, `expected` (known from the records and not heard of since the master's start) or `gone`.
+    pub state: &'static str,
+    /// What is promised on it, offers included.
+    pub allocated: Resources,
+    /// How many attempts are promised on it.
+    pub attempts: u32,
+    /// When it was last heard of.
+    pub heard: Time,
+}
+
+/// Counts of one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Jobs that have not ended.
+    pub jobs_live: u64,
+    /// Jobs that have, and are kept.
+    pub jobs_ended: u64,
+    /// Tasks that wait.
+    pub tasks_waiting: u64,
+    /// Tasks that are on an agent.
+    pub tasks_live: u64,
+    /// Tasks that have ended, and are kept.
+    pub tasks_ended: u64,
+    /// Agents that can be reached.
+    pub agents_reachable: u64,
+    /// Agents that cannot.
+    pub agents_unreachable: u64,
+    /// Offers that are out.
+    pub offers: u64,
+    /// Attempts staged since the shard's start.
+    pub staged_total: u64,
+    /// Attempts ended since the shard's start.
+    pub ended_total: u64,
+    /// Attempts that agents or agents' shards refused since the shard's start.
+    pub refused_total: u64,
+}

@@ -1,0 +1,69 @@
+//! A machine as the cluster knows it: what it has, facts about it, and where it stands.
+
+use crate::{PortRange, Resources};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Most attributes of an agent.
+pub const ATTRIBUTES_MAX: usize = 64;
+/// Longest name or value of an attribute, and longest part of a fault domain, in bytes.
+pub const ATTRIBUTE_BYTES_MAX: usize = 128;
+
+/// Facts about an agent that are no amounts, such as `arch=x86_64`.
+pub type Attributes = BTreeMap<String, String>;
+
+/// Machines likely to fail together; an empty part is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FaultDomain {
+    /// The outermost: a place on the map.
+    pub region: String,
+    /// A building or a part of one.
+    pub zone: String,
+    /// One switch and one power supply.
+    pub rack: String,
+}
+
+/// What an agent says of itself when it registers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// What people call it: its host name unless they said otherwise.
+    pub name: String,
+    /// All it has to promise.
+    pub capacity: Resources,
+    /// Which ports its `capacity.ports` are.
+    pub ports: Vec<PortRange>,
+    /// Facts about it.
+    pub attributes: Attributes,
+    /// Where it stands.
+    pub domain: FaultDomain,
+    /// The version of its binary.
+    pub version: String,
+    /// What its machine or its rights lack, and what it does instead, a sentence each; empty where nothing is weaker.
+    pub weaknesses: Vec<String>,
+}
+
+/// Most sentences in [`AgentInfo::weaknesses`].
+pub const WEAKNESSES_MAX: usize = 32;
+
+impl AgentInfo {
+    /// True where all bounds hold: what comes off the wire is asked this before it is used.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        let short = |text: &str| text.len() <= ATTRIBUTE_BYTES_MAX && !text.chars().any(char::is_control);
+        let domain = [&self.domain.region, &self.domain.zone, &self.domain.rack];
+        let ports: u32 = self.ports.iter().map(|range| u32::from(range.last.saturating_sub(range.first)) + 1).sum();
+        !self.name.is_empty()
+            && short(&self.name)
+            && short(&self.version)
+            && domain.into_iter().all(|part| short(part))
+            && self.capacity.is_canonical()
+            && self.ports.len() <= crate::resources::PORT_RANGES_MAX
+            && self.ports.iter().all(|range| range.first > 0 && range.first <= range.last)
+            && self.ports.windows(2).all(|pair| pair[0].last < pair[1].first)
+            && ports == self.capacity.ports
+            && self.attributes.len() <= ATTRIBUTES_MAX
+            && self.attributes.iter().all(|(name, value)| !name.is_empty() && short(name) && short(value))
+            && self.weaknesses.len() <= WEAKNESSES_MAX
+            && self.weaknesses.iter().all(|line| line.len() <= 4 * ATTRIBUTE_BYTES_MAX)
+    }
+}

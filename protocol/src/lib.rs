@@ -1,0 +1,26 @@
+//! What the parts of Skep say to each other, and the one link they say it over.
+//!
+//! Knows names, amounts, jobs, tasks, agents, offers, messages and their bytes. Knows nothing of how a master decides or how an agent runs
+//! a task, and depends on no other crate of ours.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod frame;
+pub mod identity;
+pub mod ids;
+pub mod job;
+pub mod link;
+pub mod message;
+pub mod offer;
+pub mod resources;
+pub mod task;
+pub mod time;
+
+pub use agent::{AgentInfo, Attributes, FaultDomain};
+pub use ids::{AgentId, AttemptId, Digest, JobId, Name, OfferId, RequestId, Role, ShardId, TaskId};
+pub use job::{Job, Kind, Limits, Metering, Program, Restart, Template};
+pub use message::{FromAgent, FromMaster, Join, JoinReply};
+pub use offer::Offer;
+pub use resources::{Device, PortRange, Resources};
+pub use task::{Exit, Held, Loss, Phase, TaskState, Update, Usage};
+pub use time::Time;

@@ -1,0 +1,276 @@
+//! Every message between master and agent. Closed enums, new variants only at the end; struct fields never change (new data is a new
+//! variant): the format is positional. No type here is recursive, since the format has no depth limit, and no vector is of a type without
+//! bytes.
+
+use crate::task::{Held, Update};
+use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, Role, ShardId, Template, Time};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Most attempts in one message; longer lists are sent in several.
+pub const ATTEMPTS_PER_MESSAGE_MAX: usize = 4_096;
+/// Bytes of a bundle or a log in one message.
+pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+
+/// What an agent says, and to which shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToShard {
+    /// The shard it is for.
+    pub shard: ShardId,
+    /// What is said.
+    pub message: FromAgent,
+}
+
+/// What a shard says to an agent, and which shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToAgent {
+    /// The shard that says it.
+    pub shard: ShardId,
+    /// What is said.
+    pub message: FromMaster,
+}
+
+/// What an agent says. New variants at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromAgent {
+    /// I am here, in this shape. To the agent's own shard; its [`FromAgent::Report`] follows.
+    Register {
+        /// What the agent is.
+        info: AgentInfo,
+        /// Drawn at random when the agent's ledger began empty: at its first start, and after a reboot. Tasks of another incarnation are
+        /// lost.
+        incarnation: u64,
+    },
+    /// I live. To the agent's own shard.
+    Beat {
+        /// From [`FromMaster::Registered`].
+        session: u64,
+        /// When it was sent, by the agent's own clock; given back in [`FromMaster::BeatAck`].
+        sent: Time,
+        /// How many attempts the agent holds.
+        held: u32,
+        /// Exclusive or of [`attempt_hash`] of each: where it differs from what the shard has booked and stays so, the shard asks for a
+        /// report.
+        held_hash: u64,
+    },
+    /// States that changed; sent to the attempt's shard, and ends again until acknowledged.
+    Status {
+        /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        updates: Vec<Update>,
+    },
+    /// All that the agent holds, of every shard. To the agent's own shard, after registering and when asked.
+    Report {
+        /// From [`FromMaster::Registered`]; 0 in the one that follows a `Register`.
+        session: u64,
+        /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        held: Vec<Held>,
+        /// False where more of the same report follows.
+        last: bool,
+    },
+    /// The agent would not take these: what was promised is not there. To the attempt's shard.
+    Refused {
+        /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        attempts: Vec<AttemptId>,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The agent's process ends; its tasks go on.
+    Leaving,
+}
+
+/// What a shard says to an agent. New variants at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromMaster {
+    /// Welcome; now beat.
+    Registered {
+        /// Rises with each registration of this agent.
+        session: u64,
+        /// How often to beat, in milliseconds.
+        heartbeat_ms: u64,
+    },
+    /// Go away; the agent's process ends with this reason.
+    Rejected {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A beat was heard.
+    BeatAck {
+        /// The beat's own `sent`.
+        sent: Time,
+    },
+    /// Run these, each once. An agent takes a launch only in its session and only if its `sequence` is higher than any it took in it, and
+    /// an attempt that it ever took it never takes again.
+    Launch(Launch),
+    /// Stop these.
+    Kill {
+        /// At most [`ATTEMPTS_PER_MESSAGE_MAX`]; unknown ones are passed over.
+        attempts: Vec<AttemptId>,
+        /// Milliseconds from the request to stop until it is done by force.
+        grace_ms: u64,
+    },
+    /// These ends are on record: forget them.
+    Ack {
+        /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        attempts: Vec<AttemptId>,
+    },
+    /// Report all that you hold.
+    ReportWanted {
+        /// The session it is asked in.
+        session: u64,
+    },
+    /// Fetch and compile this before it is needed.
+    Prepare {
+        /// The bundle.
+        bundle: Digest,
+    },
+}
+
+/// Tasks of one job to run on one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The agent's session with its shard.
+    pub session: u64,
+    /// Rises with each launch in a session.
+    pub sequence: u64,
+    /// Their job.
+    pub job: JobId,
+    /// What people call the job: its name, or its id.
+    pub title: String,
+    /// Their job's role.
+    pub role: Role,
+    /// What each of them is.
+    pub template: Arc<Template>,
+    /// Which: the index of the task and the number of the attempt, at most [`ATTEMPTS_PER_MESSAGE_MAX`].
+    pub attempts: Vec<(u32, u32)>,
+}
+
+/// What is said on a bulk stream by the one that opened it: always the first frame, and the only one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BulkRequest {
+    /// Agent to master: the bundle, from this byte on.
+    Bundle {
+        /// Which.
+        bundle: Digest,
+        /// Bytes already there.
+        offset: u64,
+    },
+    /// Master to agent: what a task has printed.
+    Log {
+        /// Whose.
+        attempt: AttemptId,
+        /// From this byte of its output on; what was rotated away is skipped.
+        offset: u64,
+        /// True: go on until it has ended and all is sent.
+        follow: bool,
+    },
+}
+
+/// What is answered on a bulk stream: any number of `Chunk`s, then `End` or `Failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BulkReply {
+    /// Some bytes.
+    Chunk {
+        /// Where the first of them stands.
+        offset: u64,
+        /// At most [`CHUNK_BYTES_MAX`].
+        bytes: bytes::Bytes,
+    },
+    /// That was all.
+    End,
+    /// There is no more to be had.
+    Failed {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What a machine without a certificate may say, on a connection that allows nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Join {
+    /// Take me in.
+    Token {
+        /// The token's id.
+        id: String,
+        /// The token's secret.
+        secret: String,
+        /// A certificate signing request, DER (RFC 2986).
+        csr_der: Vec<u8>,
+    },
+    /// Give me a new certificate: on a connection with my present one, which may have expired.
+    Renew {
+        /// A certificate signing request, DER (RFC 2986).
+        csr_der: Vec<u8>,
+    },
+}
+
+/// The answer to a [`Join`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinReply {
+    /// Welcome.
+    Welcome {
+        /// Who you are from now on.
+        agent: AgentId,
+        /// Your certificate and those up to the root, DER, your own first.
+        chain_der: Vec<Vec<u8>>,
+        /// How many shards the cluster has.
+        shards: u16,
+    },
+    /// No.
+    Refused {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// The first frame of a control stream, from the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of the agent's binary, for people.
+    pub version: String,
+}
+
+/// The answer to a [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloReply {
+    /// How many shards the cluster has.
+    pub shards: u16,
+    /// The version of the master's binary, for people.
+    pub version: String,
+}
+
+/// A number for an attempt whose exclusive or over a set says, but for one chance in 2⁶⁴, which set it is: the finaliser of SplitMix64
+/// (Steele, Lea and Flood, OOPSLA 2014) over its parts.
+#[must_use]
+pub const fn attempt_hash(attempt: AttemptId) -> u64 {
+    const fn mix(value: u64) -> u64 {
+        let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ value >> 31
+    }
+    mix(mix(attempt.task.job.0) ^ ((attempt.task.index as u64) << 32 | attempt.number as u64))
+}
+
+/// Which shard owns `agent`, by rendezvous hashing (Thaler and Ravishankar, 1996): the one whose hash with it is highest.
+#[must_use]
+pub fn shard_of_agent(agent: AgentId, shards: u16) -> ShardId {
+    rendezvous(agent.0, shards)
+}
+
+/// Which shard owns the job of this role and name, or of this role and idempotency key where it has no name.
+#[must_use]
+pub fn shard_of_job(role: &Role, name_or_key: &str, shards: u16) -> ShardId {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new();
+    hash.update(role.as_str().as_bytes());
+    hash.update([0]);
+    hash.update(name_or_key.as_bytes());
+    let hash: [u8; 32] = hash.finalize().into();
+    rendezvous(u64::from_le_bytes(hash[..8].try_into().expect("8 of 32 bytes are 8 bytes")), shards)
+}
+
+fn rendezvous(key: u64, shards: u16) -> ShardId {
+    assert!(shards > 0, "a cluster has at least one shard");
+    let hash = |shard: &u16| attempt_hash(AttemptId::new(JobId(key), u32::from(*shard), 0));
+    ShardId((0..shards).max_by_key(hash).expect("there is at least one shard"))
+}

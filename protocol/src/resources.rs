@@ -1,0 +1,231 @@
+//! Amounts: integers with units, and arithmetic that says when it would not hold. Knows no machine and no task.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Most kinds of named device in one [`Resources`].
+pub const DEVICES_MAX: usize = 16;
+/// Most port ranges in one [`Resources`].
+pub const PORT_RANGES_MAX: usize = 256;
+/// Most ports one task may ask for.
+pub const PORTS_PER_TASK_MAX: u16 = 64;
+
+/// Ports from `first` to `last`, both included; `first <= last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortRange {
+    /// Lowest port of it.
+    pub first: u16,
+    /// Highest port of it.
+    pub last: u16,
+}
+
+/// An amount of a named kind of device, such as `gpu`, in thousandths of one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Device {
+    /// The kind: 1 to 63 of `[a-z0-9-]`.
+    pub name: crate::Name,
+    /// How much of it, in thousandths.
+    pub milli: u64,
+}
+
+/// An amount of everything that an agent has and a task may hold.
+///
+/// A machine's ports are ranges; a task asks for a number of ports (`ports`) and is given ones when it is launched. So ports are counted
+/// here, and which of them a task has is its agent's affair.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Resources {
+    /// Thousandths of a core.
+    pub cpu_milli: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Bytes of disk.
+    pub disk_bytes: u64,
+    /// Number of ports.
+    pub ports: u32,
+    /// Named devices: sorted by name, no name twice, none of zero.
+    pub devices: Vec<Device>,
+}
+
+/// One kind of resource, to say which one was short.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ResourceKind {
+    /// `cpu_milli`.
+    Cpu,
+    /// `memory_bytes`.
+    Memory,
+    /// `disk_bytes`.
+    Disk,
+    /// `ports`.
+    Ports,
+    /// A device by its name.
+    Device(crate::Name),
+}
+
+impl fmt::Display for ResourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Memory => f.write_str("memory"),
+            Self::Disk => f.write_str("disk"),
+            Self::Ports => f.write_str("ports"),
+            Self::Device(name) => write!(f, "device {name}"),
+        }
+    }
+}
+
+impl Resources {
+    /// Nothing.
+    pub const NONE: Self = Self { cpu_milli: 0, memory_bytes: 0, disk_bytes: 0, ports: 0, devices: Vec::new() };
+
+    /// True where there is none of anything.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+
+    /// How much there is of the device `name`, in thousandths.
+    #[must_use]
+    pub fn device(&self, name: &crate::Name) -> u64 {
+        self.devices.binary_search_by(|device| device.name.cmp(name)).map_or(0, |at| self.devices[at].milli)
+    }
+
+    /// True where `need` is within this, kind by kind.
+    #[must_use]
+    pub fn contains(&self, need: &Self) -> bool {
+        self.cpu_milli >= need.cpu_milli
+            && self.memory_bytes >= need.memory_bytes
+            && self.disk_bytes >= need.disk_bytes
+            && self.ports >= need.ports
+            && need.devices.iter().all(|device| self.device(&device.name) >= device.milli)
+    }
+
+    /// The kinds of which there is less than `need`.
+    #[must_use]
+    pub fn short_of(&self, need: &Self) -> Vec<ResourceKind> {
+        let plain = [
+            (self.cpu_milli < need.cpu_milli, ResourceKind::Cpu),
+            (self.memory_bytes < need.memory_bytes, ResourceKind::Memory),
+            (self.disk_bytes < need.disk_bytes, ResourceKind::Disk),
+            (self.ports < need.ports, ResourceKind::Ports),
+        ];
+        let devices = need.devices.iter().filter(|device| self.device(&device.name) < device.milli);
+        let plain = plain.into_iter().filter(|(short, _)| *short).map(|(_, kind)| kind);
+        plain.chain(devices.map(|device| ResourceKind::Device(device.name.clone()))).collect()
+    }
+
+    /// This and `more`; `None` where a sum does not fit its integer.
+    #[must_use]
+    pub fn checked_add(&self, more: &Self) -> Option<Self> {
+        let mut sum = Self {
+            cpu_milli: self.cpu_milli.checked_add(more.cpu_milli)?,
+            memory_bytes: self.memory_bytes.checked_add(more.memory_bytes)?,
+            disk_bytes: self.disk_bytes.checked_add(more.disk_bytes)?,
+            ports: self.ports.checked_add(more.ports)?,
+            devices: self.devices.clone(),
+        };
+        for device in &more.devices {
+            match sum.devices.binary_search_by(|have| have.name.cmp(&device.name)) {
+                Ok(at) => sum.devices[at].milli = sum.devices[at].milli.checked_add(device.milli)?,
+                Err(at) => sum.devices.insert(at, device.clone()),
+            }
+        }
+        Some(sum)
+    }
+
+    /// This without `less`; `None` where `less` is not within it.
+    #[must_use]
+    pub fn checked_sub(&self, less: &Self) -> Option<Self> {
+        let mut rest = Self {
+            cpu_milli: self.cpu_milli.checked_sub(less.cpu_milli)?,
+            memory_bytes: self.memory_bytes.checked_sub(less.memory_bytes)?,
+            disk_bytes: self.disk_bytes.checked_sub(less.disk_bytes)?,
+            ports: self.ports.checked_sub(less.ports)?,
+            devices: self.devices.clone(),
+        };
+        for device in &less.devices {
+            let at = rest.devices.binary_search_by(|have| have.name.cmp(&device.name)).ok()?;
+            rest.devices[at].milli = rest.devices[at].milli.checked_sub(device.milli)?;
+        }
+        rest.devices.retain(|device| device.milli > 0);
+        Some(rest)
+    }
+
+    /// `n` times this; `None` where a product does not fit its integer.
+    #[must_use]
+    pub fn checked_mul(&self, n: u32) -> Option<Self> {
+        if n == 0 {
+            return Some(Self::NONE);
+        }
+        let mut product = Self {
+            cpu_milli: self.cpu_milli.checked_mul(u64::from(n))?,
+            memory_bytes: self.memory_bytes.checked_mul(u64::from(n))?,
+            disk_bytes: self.disk_bytes.checked_mul(u64::from(n))?,
+            ports: self.ports.checked_mul(n)?,
+            devices: self.devices.clone(),
+        };
+        for device in &mut product.devices {
+            device.milli = device.milli.checked_mul(u64::from(n))?;
+        }
+        Some(product)
+    }
+
+    /// How many times `need` is within this, at most `most`; `most` where `need` is nothing.
+    #[must_use]
+    pub fn times(&self, need: &Self, most: u32) -> u32 {
+        let fits = |have: u64, need: u64| have.checked_div(need).unwrap_or(u64::from(most));
+        let plain = [
+            fits(self.cpu_milli, need.cpu_milli),
+            fits(self.memory_bytes, need.memory_bytes),
+            fits(self.disk_bytes, need.disk_bytes),
+            fits(u64::from(self.ports), u64::from(need.ports)),
+        ];
+        let devices = need.devices.iter().map(|device| fits(self.device(&device.name), device.milli));
+        let times = plain.into_iter().chain(devices).min().unwrap_or(0);
+        u32::try_from(times).unwrap_or(u32::MAX).min(most)
+    }
+
+    /// True where the devices are as the field says: sorted, none twice, none of zero, at most [`DEVICES_MAX`]. What comes off the wire
+    /// is asked this before it is used.
+    #[must_use]
+    pub fn is_canonical(&self) -> bool {
+        let sorted = self.devices.windows(2).all(|pair| pair[0].name < pair[1].name);
+        sorted && self.devices.len() <= DEVICES_MAX && self.devices.iter().all(|device| device.milli > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Name;
+
+    fn amount(cpu_milli: u64, memory_bytes: u64, gpu: u64) -> Resources {
+        let devices = if gpu == 0 { vec![] } else { vec![Device { name: Name::new("gpu").unwrap(), milli: gpu }] };
+        Resources { cpu_milli, memory_bytes, devices, ..Resources::NONE }
+    }
+
+    #[test]
+    fn what_is_added_can_be_taken_away() {
+        let (a, b) = (amount(1_500, 64, 0), amount(500, 1, 250));
+        let sum = a.checked_add(&b).unwrap();
+        assert_eq!(sum, amount(2_000, 65, 250));
+        assert_eq!(sum.checked_sub(&b).unwrap(), a);
+        assert!(sum.contains(&b) && !a.contains(&b));
+        assert_eq!(a.short_of(&b), [ResourceKind::Device(Name::new("gpu").unwrap())]);
+    }
+
+    #[test]
+    fn arithmetic_refuses_what_would_not_hold() {
+        let (most, one) = (amount(u64::MAX, 0, 0), amount(1, 0, 0));
+        assert_eq!(most.checked_add(&one), None);
+        assert_eq!(one.checked_sub(&most), None);
+        assert_eq!(most.checked_mul(2), None);
+        assert_eq!(Resources::NONE.checked_sub(&amount(0, 0, 1)), None);
+    }
+
+    #[test]
+    fn times_is_bounded_by_the_scarcest_kind() {
+        assert_eq!(amount(2_000, 100, 1_000).times(&amount(100, 1, 250), 1_000), 4);
+        assert_eq!(amount(2_000, 0, 0).times(&Resources::NONE, 7), 7);
+        assert_eq!(amount(2_000, 0, 0).times(&amount(1, 0, 1), 7), 0);
+    }
+}

@@ -1,0 +1,245 @@
+//! A task's states and its end, the same for every kind of task.
+
+use crate::{AgentId, AttemptId, Time};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Longest reason in an [`Exit`], in bytes; longer ones are cut where they are made.
+pub const REASON_BYTES_MAX: usize = 512;
+
+/// How a task ended. New variants at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself; 0 is success.
+    Code(i32),
+    /// By a signal that nobody here asked for.
+    Signal(i32),
+    /// It executed `limit` wasm instructions.
+    OutOfFuel {
+        /// Its limit, in wasmtime's units.
+        limit: u64,
+    },
+    /// It wanted more memory than its limit.
+    OutOfMemory {
+        /// Its limit.
+        limit_bytes: u64,
+        /// The most it had.
+        peak_bytes: u64,
+    },
+    /// It ran for longer than its wall-clock limit.
+    OutOfTime {
+        /// Its limit, in milliseconds.
+        limit_ms: u64,
+    },
+    /// It used more processor time than its limit.
+    OutOfCpuTime {
+        /// Its limit, in milliseconds.
+        limit_ms: u64,
+    },
+    /// It wanted a table of more elements than its limit.
+    OutOfTable {
+        /// Its limit, in elements.
+        limit: u32,
+        /// What it asked for.
+        wanted: u64,
+    },
+    /// A host call would have made the host allocate more than its limit.
+    OutOfHostBytes {
+        /// Its limit.
+        limit_bytes: u64,
+    },
+    /// It did what wasm forbids.
+    Trap {
+        /// What, in wasmtime's words; at most [`REASON_BYTES_MAX`] bytes.
+        reason: String,
+    },
+    /// It was asked to stop, whatever its code was then.
+    Killed,
+    /// It was never started: what it needs is missing or wrong, and trying again would not help.
+    Rejected {
+        /// What is missing or wrong; at most [`REASON_BYTES_MAX`] bytes.
+        reason: String,
+    },
+    /// Nobody can say how it ended.
+    Lost {
+        /// Why not.
+        reason: Loss,
+    },
+}
+
+/// Why nobody can say how a task ended. New variants at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Loss {
+    /// Its agent was silent for longer than `replace_after`.
+    AgentSilent,
+    /// Its machine was started anew.
+    Reboot,
+    /// Its executor died, and it with it.
+    Executor,
+    /// Its agent came back and knew nothing of it.
+    Forgotten,
+    /// Its agent was told to leave for good.
+    AgentGone,
+    /// Its agent would not take it: what was promised was not there.
+    Refused,
+}
+
+impl Exit {
+    /// True for the one end that is a success.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Code(0))
+    }
+
+    /// The state that a task which ended so is in for good.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        match self {
+            Self::Code(0) => Phase::Finished,
+            Self::Killed => Phase::Killed,
+            Self::Rejected { .. } => Phase::Rejected,
+            Self::Lost { .. } => Phase::Lost,
+            _ => Phase::Failed,
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::OutOfFuel { limit } => write!(f, "out of fuel: its limit is {limit} instructions"),
+            Self::OutOfMemory { limit_bytes, peak_bytes } => {
+                write!(f, "out of memory: its limit is {limit_bytes} bytes, it had {peak_bytes} and wanted more")
+            }
+            Self::OutOfTime { limit_ms } => write!(f, "out of time: its limit is {limit_ms} ms"),
+            Self::OutOfCpuTime { limit_ms } => write!(f, "out of CPU time: its limit is {limit_ms} ms"),
+            Self::OutOfTable { limit, wanted } => {
+                write!(f, "out of table space: its limit is {limit} elements, it wanted {wanted}")
+            }
+            Self::OutOfHostBytes { limit_bytes } => {
+                write!(f, "a host call wanted more than its limit of {limit_bytes} bytes")
+            }
+            Self::Trap { reason } => write!(f, "trap: {reason}"),
+            Self::Killed => f.write_str("killed on request"),
+            Self::Rejected { reason } => write!(f, "rejected: {reason}"),
+            Self::Lost { reason } => write!(f, "lost: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AgentSilent => "its agent was silent for too long",
+            Self::Reboot => "its machine was started anew",
+            Self::Executor => "its executor died",
+            Self::Forgotten => "its agent knows nothing of it",
+            Self::AgentGone => "its agent left for good",
+            Self::Refused => "its agent had no room for it",
+        })
+    }
+}
+
+/// What a task has used, as its executor counted it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Usage {
+    /// Wasm instructions, in wasmtime's units; 0 where they are not counted.
+    pub fuel: u64,
+    /// The most linear memory it had at once, in bytes.
+    pub memory_peak_bytes: u64,
+    /// From its start to its end, in microseconds of wall-clock time.
+    pub time_us: u64,
+}
+
+/// A state as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Not placed yet: `explain` says why.
+    Waiting,
+    /// Given to an agent, which has not said anything of it.
+    Staging,
+    /// Its bundle is fetched and compiled.
+    Starting,
+    /// It runs.
+    Running,
+    /// It was asked to stop.
+    Killing,
+    /// Its agent is silent; it may still run, and return.
+    Unreachable,
+    /// Ended with code 0.
+    Finished,
+    /// Ended in another way, by itself.
+    Failed,
+    /// Ended on request.
+    Killed,
+    /// Never started.
+    Rejected,
+    /// Nobody can say.
+    Lost,
+}
+
+impl Phase {
+    /// True where nothing follows.
+    #[must_use]
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Finished | Self::Failed | Self::Killed | Self::Rejected | Self::Lost)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One attempt's state as its agent reports it. New variants at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Its bundle is fetched and compiled.
+    Starting,
+    /// It runs.
+    Running {
+        /// Since when, by its agent's clock, milliseconds of the Unix epoch.
+        since: Time,
+        /// The ports it was given, in the order of its template's names.
+        ports: Vec<u16>,
+    },
+    /// It was asked to stop and has not yet.
+    Killing,
+    /// It ended. Sent until it is acknowledged.
+    Ended {
+        /// How.
+        exit: Exit,
+        /// What it used.
+        usage: Usage,
+    },
+}
+
+/// A status update: handling one twice, or one that is older than what is known, changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Update {
+    /// Whose.
+    pub attempt: AttemptId,
+    /// The state it has now.
+    pub state: TaskState,
+}
+
+/// An attempt that an agent holds: launched and not yet ended and acknowledged. What a report is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Held {
+    /// Which.
+    pub attempt: AttemptId,
+    /// True where it has ended and its end waits for an acknowledgement.
+    pub ended: bool,
+}
+
+/// Where an attempt is or was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Placed {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its agent.
+    pub agent: AgentId,
+}
