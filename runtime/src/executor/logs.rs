@@ -7,7 +7,7 @@
 use crate::{Key, Stream};
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -50,7 +50,8 @@ pub fn read_log(dir: &Path, key: Key, offset: u64, max: usize) -> io::Result<Log
             read => halves.push(read?),
         }
     }
-    let mut halves: Vec<_> = halves.iter().filter_map(|bytes| bytes.split_first_chunk()).map(|(start, rest)| (u64::from_le_bytes(*start), rest)).collect();
+    let mut halves: Vec<_> =
+        halves.iter().filter_map(|bytes| bytes.split_first_chunk()).map(|(start, rest)| (u64::from_le_bytes(*start), rest)).collect();
     halves.sort_unstable_by_key(|(start, _)| *start);
     let mut read = LogRead { offset, next_offset: offset, ..LogRead::default() };
     for (start, mut rest) in halves {

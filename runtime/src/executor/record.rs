@@ -87,7 +87,8 @@ impl RecordLog {
         // Opened again to append: a failed write is cut off by length, and the next must not leave a hole.
         let file = OpenOptions::new().append(true).open(&path)?;
         fs::rename(&path, self.folder.join(NAME))?;
-        *self = Self { folder: std::mem::take(&mut self.folder), file, bytes, torn: false, compact_bytes: COMPACT_BYTES_MIN.max(2 * bytes) };
+        *self =
+            Self { folder: std::mem::take(&mut self.folder), file, bytes, torn: false, compact_bytes: COMPACT_BYTES_MIN.max(2 * bytes) };
         Ok(())
     }
 }

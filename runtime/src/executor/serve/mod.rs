@@ -10,7 +10,6 @@ use super::record::RecordLog;
 use super::wire::{self, HelloReply};
 use crate::jail::{self, Confinement, JailError};
 use crate::wasm::{Engine, EngineError, Sizing};
-use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::num::NonZero;
 use std::os::fd::AsFd;
@@ -49,22 +48,21 @@ pub fn main(dir: &Path) -> ExitCode {
 
 fn start(dir: &Path) -> Result<(), ServeError> {
     let system = |tried| move |error| ServeError::System(tried, error);
-    let errno = |tried| move |error: rustix::io::Errno| ServeError::System(tried, error.into());
     // A leader of a session already is where it shall be.
     let _ = rustix::process::setsid();
     let owner = rustix::process::getuid().as_raw();
     let cores = available_parallelism().map_or(1, NonZero::get);
-    let spec: StoredSpec = postcard::from_bytes(&std::fs::read(dir.join(place::SPEC)).map_err(system("reading `spec`"))?).map_err(ServeError::Spec)?;
+    let spec: StoredSpec =
+        postcard::from_bytes(&std::fs::read(dir.join(place::SPEC)).map_err(system("reading `spec`"))?).map_err(ServeError::Spec)?;
     let identity = Identity::own().map_err(system("reading /proc/self/stat"))?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned().map_err(system("taking the socket from standard input"))?);
     listener.local_addr().and_then(|_| listener.set_nonblocking(true)).map_err(system("standard input is no listening socket"))?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(errno("opening /dev/null"))?;
-    rustix::stdio::dup2_stdin(null).map_err(errno("closing standard input"))?;
     identity.write(dir).map_err(system("writing `identity`"))?;
     // Before the jail: the pool looks at /proc, and no task has had a word yet. It starts no thread, which the jail checks.
     let engine = Engine::new(spec.metering, &Sizing { tasks_max: spec.tasks_max })?;
     let obtained = engine.obtained().clone();
-    let mut weaknesses = jail::enter(&Confinement { uid: spec.uid, readable: spec.readable, writable: vec![dir.into()], ..Confinement::default() })?;
+    let mut weaknesses =
+        jail::enter(&Confinement { uid: spec.uid, readable: spec.readable, writable: vec![dir.into()], ..Confinement::default() })?;
     weaknesses.extend(obtained.reason.clone());
     abort_on_panic();
     let record = RecordLog::create(dir).map_err(system("making `tasks.log`"))?;

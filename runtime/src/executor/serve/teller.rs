@@ -49,7 +49,8 @@ struct Teller {
 
 /// Serves until the executor shall end.
 pub(super) async fn tell(tasks: Arc<Tasks>, mut arrivals: mpsc::Receiver<Arrival>) {
-    let mut teller = Teller { tasks, client: None, unrecorded: vec![], record_again: None, progress_next: Instant::now(), idle_since: None };
+    let mut teller =
+        Teller { tasks, client: None, unrecorded: vec![], record_again: None, progress_next: Instant::now(), idle_since: None };
     let tasks = Arc::clone(&teller.tasks);
     loop {
         let wait_until = teller.next_timer();
@@ -60,8 +61,7 @@ pub(super) async fn tell(tasks: Arc<Tasks>, mut arrivals: mpsc::Receiver<Arrival
                 None => return,
             },
             () = tasks.wake.notified() => {}
-            ready = writable(teller.client.as_ref()) => if ready.is_err() { teller.client = None },
-            () = left(teller.client.as_mut()) => teller.client = None,
+            here = stirred(teller.client.as_mut()) => if !here { teller.client = None },
             () = sleep_until(wait_until.unwrap_or_else(Instant::now)), if wait_until.is_some() => {}
         }
         teller.settle();
@@ -72,28 +72,22 @@ pub(super) async fn tell(tasks: Arc<Tasks>, mut arrivals: mpsc::Receiver<Arrival
     }
 }
 
-/// When there is something to send and room for it; else never.
-async fn writable(client: Option<&Client>) -> io::Result<()> {
-    match client {
-        Some(client) if !client.sending.is_empty() => client.stream.writable().await,
-        _ => std::future::pending().await,
-    }
-}
-
-/// When the client's connection has ended; never without a client.
-async fn left(client: Option<&mut Client>) {
-    match client {
-        Some(client) => _ = (&mut client.reading).await,
-        None => std::future::pending().await,
+/// Waits until the client can take what is to be sent (true), or is gone (false). Never comes without a client.
+async fn stirred(client: Option<&mut Client>) -> bool {
+    let Some(Client { stream, reading, sending, .. }) = client else { return std::future::pending().await };
+    let room = async { if sending.is_empty() { std::future::pending().await } else { stream.writable().await.is_ok() } };
+    tokio::select! {
+        here = room => here,
+        _ = reading => false,
     }
 }
 
 impl Teller {
     /// A new client takes the place of the old: once no word of that is being obeyed any more, it is told all that is held.
     async fn welcome(&mut self, arrival: Arrival) {
-        if let Some(old) = self.client.take() {
+        if let Some(mut old) = self.client.take() {
             old.reading.abort();
-            let _ = old.reading.await;
+            let _ = (&mut old.reading).await;
         }
         self.settle();
         let mut sending = BytesMut::new();
