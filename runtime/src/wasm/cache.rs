@@ -98,7 +98,14 @@ impl Cache {
 
 impl Loaded {
     fn new(engines: &Engines, compiled: &Path) -> Result<Self, LoadError> {
-        let unusable = |error: wasmtime::Error| LoadError::Unusable { path: compiled.to_path_buf(), reason: reason(&error) };
+        let unusable = |error: wasmtime::Error| {
+            let cause = error.root_cause().to_string();
+            // Code that is right but larger than the pool's bounds comes this way too; no type tells it, so a test holds these words.
+            if error.chain().any(|error| error.to_string().contains("does not fit in pooling allocator")) {
+                return refused(&format!("it is larger than what is run here: {cause}"));
+            }
+            LoadError::Unusable { path: compiled.to_path_buf(), reason: reason(&error) }
+        };
         match Engine::detect_precompiled_file(compiled).map_err(unusable)? {
             // SAFETY: the file was compiled on this machine by `compile` and lies where only whoever launches tasks can write; `Plan::compiled`
             // asks that of callers. What another version or other settings compiled is refused by wasmtime itself.
