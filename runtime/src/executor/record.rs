@@ -215,6 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_failed_write_left_is_cut_off_by_the_next() {
+        let folder = Folder::new();
+        let mut log = written(&folder);
+        log.file.write_all(b"half of a piece").unwrap();
+        log.torn = true;
+        log.append(&Record::Ended(vec![end(u128::MAX, 1)])).unwrap();
+        let expected = Remains { ended: vec![end(1, 0), end(2, 7), end(u128::MAX, 1)], lost: vec![] };
+        assert_eq!(remains(folder.path()).unwrap(), expected);
+    }
+
+    #[test]
     fn a_directory_serves_one_executor() {
         let folder = Folder::new();
         assert!(!is_used(folder.path()) && remains(folder.path()).unwrap() == Remains::default());

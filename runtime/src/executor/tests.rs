@@ -7,6 +7,7 @@ use crate::wasm::compile::compile;
 use crate::{Launch, Limits, Plan, Runtime, Start};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -173,12 +174,15 @@ async fn a_client_that_is_killed_leaves_its_tasks_running() {
         .args([&file, &machine.dir(), &machine.cache()])
         .arg(uid)
         .stdout(Stdio::piped())
+        .process_group(0)
         .spawn()
         .unwrap();
     let mut said = String::new();
     BufReader::new(client.stdout.take().unwrap()).read_line(&mut said).unwrap();
     assert_eq!(said.trim(), "launched");
-    client.kill().unwrap();
+    // Its whole group, as a terminal would.
+    let group = rustix::process::Pid::from_child(&client);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     client.wait().unwrap();
 
     let mut executor = machine.living().await;
