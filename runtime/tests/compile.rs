@@ -1,5 +1,7 @@
 //! Compiling in a process of its own. This program is both sides: with `compile` as its first argument it is the process.
 
+#![allow(clippy::unwrap_used)]
+
 use runtime::Metering;
 use runtime::wasm::compile::{self, CompileError};
 use std::path::{Path, PathBuf};
