@@ -114,7 +114,9 @@ impl Check {
                 hold(!runs, || format!("G3: {attempt} was called refused while it ran"))
             }
             Loss::AgentGone => Ok(()),
-            Loss::Reboot | Loss::Executor | Loss::Forgotten => hold(!runs, || format!("G6: {attempt} was called lost ({reason}) while it ran")),
+            Loss::Reboot | Loss::Executor | Loss::Forgotten => {
+                hold(!runs, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
+            }
         }
     }
 
@@ -136,7 +138,9 @@ impl Check {
 
     fn within(&self, machine: &Machine) -> Verdict {
         let running = machine.running();
-        hold(machine.info.capacity.contains(&running), || format!("G9: {} has {:?} and runs {running:?}", machine.info.name, machine.info.capacity))
+        hold(machine.info.capacity.contains(&running), || {
+            format!("G9: {} has {:?} and runs {running:?}", machine.info.name, machine.info.capacity)
+        })
     }
 
     /// What holds at any moment and is cheap to see: no ledger beyond its machine, no lost agent's task unreplaced.
@@ -145,8 +149,8 @@ impl Check {
     /// The promise that is broken.
     pub fn at_any_time(&self, now: Time, door: &Door, machines: &[Machine]) -> Verdict {
         for machine in machines {
-            let promised = machine.ledger.as_ref().map_or(&Resources::NONE, |ledger| ledger.promised());
-            hold(machine.info.capacity.contains(promised), || format!("G9: {} has promised {promised:?}", machine.info.name))?;
+            let promised = machine.ledger.as_ref().map_or(Resources::NONE, |ledger| ledger.promised().clone());
+            hold(machine.info.capacity.contains(&promised), || format!("G9: {} has promised {promised:?}", machine.info.name))?;
         }
         for seat in door.seats.iter().filter(|seat| door.up && seat.is_settled()) {
             hold(seat.shard.hash() == seat.replica.hash(), || format!("a replica of shard {} differs from it", seat.shard.config().id))?;
@@ -168,7 +172,9 @@ impl Check {
         clients.submissions.iter().filter(|submission| submission.acknowledged.is_some()).try_for_each(|submission| {
             let id = submission.acknowledged.expect("filtered");
             let kept = self.jobs.get(&id);
-            hold(kept == Some(&submission.job), || format!("G1: {:?} was acknowledged for {} and is not on record", JobRef::Id(id), submission.key))
+            hold(kept == Some(&submission.job), || {
+                format!("G1: {:?} was acknowledged for {} and is not on record", JobRef::Id(id), submission.key)
+            })
         })
     }
 
@@ -183,10 +189,16 @@ impl Check {
         for machine in machines {
             let ledger = machine.ledger.as_ref().ok_or("a machine has no agent after all is well")?;
             let held: BTreeSet<AttemptId> = ledger.attempts().map(|(attempt, ..)| attempt).collect();
-            let live: BTreeSet<AttemptId> =
-                self.live.iter().filter(|(_, (_, agent))| *agent == machine.id).map(|(task, (number, _))| AttemptId { task: *task, number: *number }).collect();
+            let live: BTreeSet<AttemptId> = self
+                .live
+                .iter()
+                .filter(|(_, (_, agent))| *agent == machine.id)
+                .map(|(task, (number, _))| AttemptId { task: *task, number: *number })
+                .collect();
             let odd: Vec<_> = held.symmetric_difference(&live).take(3).collect();
-            hold(odd.is_empty(), || format!("G3: {} holds {}, {} are on record there; for one {odd:?}", machine.info.name, held.len(), live.len()))?;
+            hold(odd.is_empty(), || {
+                format!("G3: {} holds {}, {} are on record there; for one {odd:?}", machine.info.name, held.len(), live.len())
+            })?;
             let stray = machine.runs.keys().find(|attempt| !held.contains(attempt));
             hold(stray.is_none(), || format!("G6: {stray:?} runs on {} and nobody owns it", machine.info.name))?;
         }

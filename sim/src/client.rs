@@ -45,7 +45,8 @@ fn name(text: &str) -> Name {
 fn draw(random: &mut Random, number: usize) -> Job {
     let service = random.chance(200);
     let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
-    let resources = Resources { cpu_milli, memory_bytes: random.between(1, 64) << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
+    let resources =
+        Resources { cpu_milli, memory_bytes: random.between(1, 64) << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
     let ports = if resources.ports == 1 { vec![name("http")] } else { vec![] };
     let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
     let longest = [5, 500, 20_000, 120_000][random.below(4) as usize];
@@ -74,7 +75,8 @@ fn draw(random: &mut Random, number: usize) -> Job {
         (false, 0) => RestartPolicy::OnFailure,
         _ => RestartPolicy::Never,
     };
-    let restart = Restart { policy, retries_max: (!service).then_some(2), backoff_first_ms: 100, backoff_factor_milli: 2_000, backoff_max_ms: 5_000 };
+    let restart =
+        Restart { policy, retries_max: (!service).then_some(2), backoff_first_ms: 100, backoff_factor_milli: 2_000, backoff_max_ms: 5_000 };
     Job {
         role: name(["default", "batch", "web"][random.below(3) as usize]),
         name: (service || random.chance(300)).then(|| name(&format!("job-{number}"))),
@@ -145,7 +147,8 @@ impl Clients {
 
     /// A request to stop each acknowledged job at once.
     pub fn stop_all(&mut self) -> Vec<(RequestId, ShardId, Request)> {
-        let known: Vec<(usize, JobId)> = self.submissions.iter().enumerate().filter_map(|(at, one)| Some((at, one.acknowledged?))).collect();
+        let known: Vec<(usize, JobId)> =
+            self.submissions.iter().enumerate().filter_map(|(at, one)| Some((at, one.acknowledged?))).collect();
         let stop = |job| Request::Stop { job: JobRef::Id(job), grace_ms: 1_000 };
         known.into_iter().map(|(at, job)| (self.ask(at), job.shard(), stop(job))).collect()
     }
@@ -171,7 +174,9 @@ impl Clients {
                 submission.acknowledged = Some(*job);
             }
             Response::Ended(_) => submission.ended = true,
-            Response::Refused(Refusal::Busy { .. } | Refusal::NotFound { .. } | Refusal::Invalid { .. }) | Response::Done | Response::Viewed(_) => {}
+            Response::Refused(Refusal::Busy { .. } | Refusal::NotFound { .. } | Refusal::Invalid { .. })
+            | Response::Done
+            | Response::Viewed(_) => {}
             Response::Refused(Refusal::Conflict { reason }) => {
                 // Only a job that was dropped from the history, key and all, can meet another one of its name.
                 if self.bug.is_none() && submission.acknowledged.is_some() && !submission.touched {

@@ -154,7 +154,9 @@ impl World {
                 self.tell(to, Event::Peer { from, message: *message })
             }
             Happening::Flushed(life, at) if life == self.door.life && self.door.up => self.flushed(at),
-            Happening::ShardTimer(life, at, timer) if life == self.door.life && self.door.up && self.door.seats[at].timer == Some(timer) => {
+            Happening::ShardTimer(life, at, timer)
+                if life == self.door.life && self.door.up && self.door.seats[at].timer == Some(timer) =>
+            {
                 self.door.seats[at].timer = None;
                 self.tell(ShardId(at as u16), Event::Tick)
             }
