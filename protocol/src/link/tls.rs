@@ -89,6 +89,9 @@ pub(super) enum Trust<'a> {
     Known(&'a Identity),
     /// Who shows a root with this digest; shown nothing.
     Pinned(Digest),
+    /// Who leads to this root; shown an identity of another.
+    #[cfg(test)]
+    Mixed { shown: &'a Identity, root_der: &'a [u8] },
 }
 
 /// An agent's side.
@@ -100,6 +103,8 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
             Anchor::Root { roots: roots(identity.root_der()).map_err(tls_error)?, cluster: identity.cluster().into() }
         }
         Trust::Pinned(digest) => Anchor::Digest(*digest),
+        #[cfg(test)]
+        Trust::Mixed { root_der, .. } => Anchor::Digest(Digest::of(root_der)),
     };
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -107,6 +112,11 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(MasterVerifier { anchor, algorithms }));
     let mut config = match trust {
+        #[cfg(test)]
+        Trust::Mixed { shown: identity, .. } => {
+            let (chain, key) = chain_and_key(identity);
+            builder.with_client_auth_cert(chain, key).map_err(tls_error)?
+        }
         Trust::Known(identity) => {
             let (chain, key) = chain_and_key(identity);
             builder.with_client_auth_cert(chain, key).map_err(tls_error)?
