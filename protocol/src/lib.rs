@@ -9,6 +9,7 @@ mod bounded;
 pub mod frame;
 pub mod identity;
 pub mod ids;
+pub mod interfaces;
 pub mod job;
 pub mod link;
 pub mod message;

@@ -1,1 +1,3 @@
-//! Tests.
+//! The binary end to end, hostile inputs, and the rules of the house.
+
+mod tidy;
