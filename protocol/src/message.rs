@@ -34,6 +34,7 @@ pub struct ToAgent {
 }
 
 /// What an agent says. New variants at the end.
+#[expect(clippy::large_enum_variant, reason = "one registration in a connection's life; a status is moved as often either way")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromAgent {
     /// I am here, in this shape. To the agent's own shard; its [`FromAgent::Report`] follows.

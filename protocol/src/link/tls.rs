@@ -43,6 +43,12 @@ pub(super) fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
     connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?.protocol
 }
 
+/// Makes ring the process's cryptography, for clients that look for one there (HTTP). The first call counts; harmless when said again.
+pub fn install_crypto() {
+    // An error says that one is there already, which is what was wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -135,7 +135,7 @@ impl<'de> de::Deserializer<'de> for Walk<'_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_bool(self.leaf() % 2 == 0)
+        visitor.visit_bool(self.leaf().is_multiple_of(2))
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {

@@ -205,7 +205,7 @@ async fn what_no_frame_can_hold_is_not_queued() {
     assert!(matches!(error, LinkError::Frame(FrameError::TooLong { .. })), "{error}");
     assert_eq!(sender.queued_bytes(), before);
     let large = Bytes::from(vec![0; FRAME_BYTES_MAX - 8]);
-    let refused = (0..=stream::QUEUED_BYTES_MAX / large.len() + 1).find_map(|_| sender.queue(&large).err());
+    let refused = (0..=QUEUED_BYTES_MAX / large.len() + 1).find_map(|_| sender.queue(&large).err());
     assert!(matches!(refused, Some(LinkError::Backlog { .. })));
 }
 
