@@ -95,9 +95,9 @@ pub(super) enum Trust<'a> {
     Known(&'a Identity),
     /// Who shows a root with this digest; shown nothing.
     Pinned(Digest),
-    /// Who leads to this root; shown an identity of another.
+    /// Who leads to this root; shown any identity, with this many certificates above its own.
     #[cfg(test)]
-    Mixed { shown: &'a Identity, root_der: &'a [u8] },
+    Mixed { shown: &'a Identity, root_der: &'a [u8], above: usize },
 }
 
 /// An agent's side.
@@ -119,8 +119,9 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
         .with_custom_certificate_verifier(Arc::new(MasterVerifier { anchor, algorithms }));
     let mut config = match trust {
         #[cfg(test)]
-        Trust::Mixed { shown: identity, .. } => {
-            let (chain, key) = chain_and_key(identity);
+        Trust::Mixed { shown: identity, above, .. } => {
+            let (mut chain, key) = chain_and_key(identity);
+            chain.resize(above + 1, chain[2].clone());
             builder.with_client_auth_cert(chain, key).map_err(tls_error)?
         }
         Trust::Known(identity) => {

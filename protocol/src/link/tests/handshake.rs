@@ -49,11 +49,25 @@ async fn an_agent_of_another_cluster_is_not_let_in() {
 async fn a_certificate_of_another_authority_is_refused_by_the_master_itself() {
     let (cluster, other) = (Cluster::new(), Cluster::new());
     let foreign = other.agent(7);
-    let trust = Trust::Mixed { shown: &foreign, root_der: cluster.authority.root_der() };
+    let trust = Trust::Mixed { shown: &foreign, root_der: cluster.authority.root_der(), above: 2 };
     let (admitted, connected) = attempt(&cluster, &trust, ALPN).await;
     assert!(matches!(admitted, Err(LinkError::Handshake { .. })), "{admitted:?}");
     let end = end_of(connected).await;
     assert!(matches!(end, LinkError::Closed { code: CloseCode::NotAllowed, .. }), "{end}");
+}
+
+#[tokio::test]
+async fn a_chain_is_as_long_as_it_must_be() {
+    let cluster = Cluster::new();
+    let agent = cluster.agent(7);
+    for (above, is_right) in [(0, false), (1, true), (2, true), (3, true), (4, false), (30, false), (2_000, false)] {
+        let trust = Trust::Mixed { shown: &agent, root_der: cluster.authority.root_der(), above };
+        let (admitted, connected) = attempt(&cluster, &trust, ALPN).await;
+        assert_eq!(admitted.is_ok(), is_right, "{above} certificates above: {admitted:?}");
+        if !is_right {
+            assert!(matches!(end_of(connected).await, LinkError::Closed { .. } | LinkError::Lost { .. } | LinkError::Handshake { .. }));
+        }
+    }
 }
 
 #[tokio::test]
@@ -302,4 +316,53 @@ async fn bytes_that_are_no_quic_leave_the_port_as_it_was() {
     };
     let (connected, (who, _connection)) = tokio::join!(connecting, admitting);
     assert!(connected.is_ok() && who == Who::Agent(AgentId(7)));
+}
+
+#[tokio::test]
+async fn many_strangers_make_the_next_one_show_where_it_is() {
+    let cluster = Cluster::new();
+    let trust = Trust::Pinned(cluster.authority.root_digest());
+    let mut held = Vec::new();
+    for _ in 0..admission::UNPROVEN_MAX {
+        let incoming = async {
+            let incoming = cluster.listener.accept().await.unwrap();
+            assert!(!incoming.is_proven());
+            incoming.admit().await.unwrap()
+        };
+        held.push(tokio::join!(connect_as(cluster.address(), &trust, ALPN_JOIN), incoming));
+    }
+    let agent = cluster.agent(7);
+    let incoming = async {
+        let incoming = cluster.listener.accept().await.unwrap();
+        assert!(incoming.is_proven());
+        incoming.admit().await.unwrap()
+    };
+    let (connected, (who, _)) = tokio::join!(connect(cluster.address(), &agent), incoming);
+    assert!(connected.is_ok() && who == Who::Agent(AgentId(7)));
+}
+
+#[test]
+fn places_of_strangers_are_bounded_and_come_back() {
+    let admission = std::sync::Arc::new(admission::Admission::default());
+    let mut held: Vec<_> = (0..admission::STRANGERS_MAX).map(|_| admission.stranger().unwrap()).collect();
+    assert!(admission.stranger().is_none());
+    held.pop();
+    assert!(admission.stranger().is_some());
+    drop(held);
+    assert_eq!(admission.strangers(), 0);
+}
+
+#[tokio::test]
+async fn a_handshake_that_stops_in_the_middle_is_given_up() {
+    let cluster = Cluster::new();
+    let agent = cluster.agent(7);
+    // Between the two: the first packet goes through, and nothing else either way.
+    let between = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let passing = async {
+        let mut bytes = [0; 2_048];
+        let (count, _) = between.recv_from(&mut bytes).await.unwrap();
+        between.send_to(&bytes[..count], cluster.address()).await.unwrap();
+    };
+    let (connected, admitted, ()) = tokio::join!(connect(between.local_addr().unwrap(), &agent), cluster.admit(), passing);
+    assert!(matches!(admitted, Err(LinkError::Late { .. })) && matches!(connected, Err(LinkError::Late { .. })));
 }
