@@ -1,5 +1,6 @@
 //! What tasks have printed, for masters that ask: from executors' log files over a bulk stream, on to their end where that is wanted.
 
+use futures::future::BoxFuture;
 use protocol::AttemptId;
 use protocol::link::{LinkError, Sender};
 use protocol::message::{BulkReply, CHUNK_BYTES_MAX};
@@ -43,7 +44,7 @@ pub async fn serve(
     attempt: AttemptId,
     mut offset: u64,
     follow: bool,
-    place: impl AsyncFn() -> Option<Place>,
+    place: impl Fn() -> BoxFuture<'static, Option<Place>>,
     mut sender: Sender,
 ) -> Result<(), LinkError> {
     let mut wait = LOOK_FIRST;
