@@ -8,6 +8,7 @@ pub mod agent;
 pub mod frame;
 pub mod identity;
 pub mod ids;
+pub mod interfaces;
 pub mod job;
 pub mod link;
 pub mod message;
