@@ -17,6 +17,7 @@ mod writer;
 
 pub use group::{Group, Recovered};
 pub use log::{Log, LogConfig};
+pub use segment::sync_dir;
 pub use types::Batch;
 
 use std::io;
@@ -70,6 +71,12 @@ pub enum JournalError {
         from: u64,
         /// The first that is there.
         until: u64,
+    },
+    /// Another process, or an earlier life of this one that has not ended yet, has it.
+    #[error("another process writes the journal in {}", path.display())]
+    Locked {
+        /// The journal's directory.
+        path: PathBuf,
     },
     /// An earlier write failed.
     #[error("the journal has stopped: {reason}")]
