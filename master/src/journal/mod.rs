@@ -23,9 +23,6 @@ pub use types::Batch;
 use std::io;
 use std::path::{Path, PathBuf};
 
-
-
-
 /// Why the journal could not be opened or written. After a failed write nothing more is written: what the disk then holds is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {

@@ -4,12 +4,16 @@
 //! An agent opens one connection to a master, and on it one control stream that stands as long as the connection; each transfer of bulk
 //! is a stream of its own. Nothing here spawns a task: what quinn drives, it drives; the rest happens where the caller awaits.
 
+mod admission;
 mod client;
 mod connection;
 mod listener;
 mod stream;
 mod tls;
 mod transport;
+
+#[cfg(test)]
+mod tests;
 
 use crate::AgentId;
 use crate::frame::FrameError;

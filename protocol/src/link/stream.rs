@@ -1,6 +1,6 @@
 //! Frames on one QUIC stream: many encoded into one buffer and written at once, many decoded from what one read brought.
 
-use super::connection::Connection;
+use super::connection::{Connection, read_error, write_error};
 use super::{FIRST_FRAME_DEADLINE, LinkError};
 use crate::frame::{self, HEADER_BYTES};
 use bytes::Bytes;
@@ -19,14 +19,15 @@ const CHUNKS_PER_READ: usize = 32;
 /// The sending half of a stream.
 pub struct Sender {
     stream: quinn::SendStream,
-    connection: Connection,
+    /// A stream keeps its connection, and the place that it has.
+    _connection: Connection,
     buffer: Vec<u8>,
     written: usize,
 }
 
 impl Sender {
     pub(super) fn new(stream: quinn::SendStream, connection: Connection) -> Self {
-        Self { stream, connection, buffer: Vec::new(), written: 0 }
+        Self { stream, _connection: connection, buffer: Vec::new(), written: 0 }
     }
 
     /// Encodes `message` behind what is queued. Nothing is sent before [`Sender::flush`].
@@ -55,7 +56,7 @@ impl Sender {
     pub async fn flush(&mut self) -> Result<(), LinkError> {
         while self.written < self.buffer.len() {
             let taken = self.stream.write(&self.buffer[self.written..]).await;
-            self.written += taken.map_err(|error| self.connection.write_error(error))?;
+            self.written += taken.map_err(write_error)?;
         }
         self.buffer.clear();
         self.written = 0;
@@ -91,7 +92,8 @@ impl Sender {
 /// The receiving half of a stream.
 pub struct Receiver {
     stream: quinn::RecvStream,
-    connection: Connection,
+    /// A stream keeps its connection, and the place that it has.
+    _connection: Connection,
     buffer: Vec<u8>,
     taken: usize,
     ended: bool,
@@ -99,7 +101,7 @@ pub struct Receiver {
 
 impl Receiver {
     pub(super) fn new(stream: quinn::RecvStream, connection: Connection) -> Self {
-        Self { stream, connection, buffer: Vec::new(), taken: 0, ended: false }
+        Self { stream, _connection: connection, buffer: Vec::new(), taken: 0, ended: false }
     }
 
     /// The next message; `None` where the other side finished the stream. Cancelled, it has lost nothing.
@@ -176,7 +178,7 @@ impl Receiver {
                 }
             }
         };
-        let Some(count) = count.map_err(|error| self.connection.read_error(error))? else {
+        let Some(count) = count.map_err(read_error)? else {
             self.ended = true;
             return Ok(false);
         };
