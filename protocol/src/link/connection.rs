@@ -171,6 +171,11 @@ impl Connection {
         self.inner.endpoint.wait_idle().await;
     }
 
+    #[cfg(test)]
+    pub(super) fn quinn(&self) -> &quinn::Connection {
+        &self.inner.quinn
+    }
+
     pub(super) fn downgrade(&self) -> std::sync::Weak<Inner> {
         Arc::downgrade(&self.inner)
     }
@@ -188,6 +193,10 @@ pub(super) fn connection_error(error: quinn::ConnectionError) -> LinkError {
             let reason = String::from_utf8_lossy(&close.reason).chars().filter(|c| !c.is_control()).collect();
             LinkError::Closed { code: CloseCode::of(close.error_code), reason }
         }
+        quinn::ConnectionError::ConnectionClosed(close) => match certificate_refusal(close.error_code) {
+            Some(code) => LinkError::Closed { code, reason: close.to_string() },
+            None => LinkError::Lost { reason: close.to_string() },
+        },
         quinn::ConnectionError::LocallyClosed => LinkError::ClosedHere,
         error => LinkError::Lost { reason: error.to_string() },
     }
@@ -205,4 +214,15 @@ pub(super) fn read_error(error: quinn::ReadError) -> LinkError {
         quinn::ReadError::ConnectionLost(error) => connection_error(error),
         _ => LinkError::Reset,
     }
+}
+
+/// What a TLS alert (RFC 8446 section 6.2) in QUIC's dress (RFC 9001 section 4.8) says of the certificate that we showed.
+fn certificate_refusal(code: quinn::TransportErrorCode) -> Option<CloseCode> {
+    const CERTIFICATE_REVOKED: u8 = 44;
+    // bad_certificate, unsupported_certificate, certificate_expired, certificate_unknown, unknown_ca, access_denied, certificate_required
+    const OTHERS: [u8; 7] = [42, 43, 45, 46, 48, 49, 116];
+    if code == quinn::TransportErrorCode::crypto(CERTIFICATE_REVOKED) {
+        return Some(CloseCode::Revoked);
+    }
+    OTHERS.into_iter().any(|alert| code == quinn::TransportErrorCode::crypto(alert)).then_some(CloseCode::NotAllowed)
 }

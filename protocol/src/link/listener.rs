@@ -103,6 +103,11 @@ impl Incoming {
         self.incoming.remote_address()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_proven(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
     /// Shakes hands, within [`HANDSHAKE_DEADLINE`], and says who it is.
     ///
     /// # Errors

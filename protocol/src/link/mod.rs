@@ -24,7 +24,8 @@ use std::time::Duration;
 pub use client::{connect, join, renew};
 pub use connection::{CloseCode, Connection};
 pub use listener::{Incoming, Listener};
-pub use stream::{Receiver, Sender};
+pub use stream::{QUEUED_BYTES_MAX, Receiver, Sender};
+pub use tls::install_crypto;
 pub use transport::Limits;
 
 /// Protocol of a connection between master and agent (ALPN, RFC 7301): its number is the version of the messages.
@@ -123,8 +124,8 @@ pub enum LinkError {
     /// Bytes that are no frame, or a message too long for one.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// More is queued than [`stream::QUEUED_BYTES_MAX`]; flush first.
-    #[error("{queued} bytes are queued and not flushed: at most {max} may be", max = stream::QUEUED_BYTES_MAX)]
+    /// More is queued than [`QUEUED_BYTES_MAX`]; flush first.
+    #[error("{queued} bytes are queued and not flushed: at most {max} may be", max = QUEUED_BYTES_MAX)]
     Backlog {
         /// How many.
         queued: usize,

@@ -1,6 +1,6 @@
 //! Frames on one QUIC stream: many encoded into one buffer and written at once, many decoded from what one read brought.
 
-use super::connection::{Connection, read_error, write_error};
+use super::connection::{Connection, connection_error, read_error, write_error};
 use super::{FIRST_FRAME_DEADLINE, LinkError};
 use crate::frame::{self, HEADER_BYTES};
 use bytes::Bytes;
@@ -81,11 +81,31 @@ impl Sender {
         let _ = self.stream.set_priority(1);
     }
 
-    /// Says that nothing more follows on this stream; what is not flushed is not sent. A stream that is dropped without it is given up:
-    /// the other side sees [`LinkError::Reset`].
-    pub fn finish(mut self) {
-        // An error here says that the other side gave the stream up first: nothing is left to do.
+    /// Says that nothing more follows on this stream. Dropping it says the same, unless something is queued and not flushed: then the stream
+    /// is given up, and the other side sees [`LinkError::Reset`].
+    pub fn finish(self) {}
+
+    /// As [`Sender::finish`], and waits until the other side's system has all of it: for an answer after which the connection is dropped.
+    ///
+    /// # Errors
+    /// The connection's end, or [`LinkError::Reset`] where the other side wanted no more of this stream.
+    pub async fn delivered(mut self) -> Result<(), LinkError> {
+        self.flush().await?;
+        // An error here says that the other side gave the stream up, and so does the wait.
         let _ = self.stream.finish();
+        match self.stream.stopped().await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(LinkError::Reset),
+            Err(quinn::StoppedError::ConnectionLost(error)) => Err(connection_error(error)),
+            Err(quinn::StoppedError::ZeroRttRejected) => Err(LinkError::Reset),
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // An error here says that the stream is over already.
+        let _ = if self.buffer.is_empty() { self.stream.finish() } else { self.stream.reset(quinn::VarInt::from_u32(0)) };
     }
 }
 

@@ -43,6 +43,12 @@ pub(super) fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
     connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?.protocol
 }
 
+/// Makes ring the process's cryptography, for clients that look for one there (HTTP). The first call counts; harmless when said again.
+pub fn install_crypto() {
+    // An error says that one is there already, which is what was wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -89,6 +95,9 @@ pub(super) enum Trust<'a> {
     Known(&'a Identity),
     /// Who shows a root with this digest; shown nothing.
     Pinned(Digest),
+    /// Who leads to this root; shown any identity, with this many certificates above its own.
+    #[cfg(test)]
+    Mixed { shown: &'a Identity, root_der: &'a [u8], above: usize },
 }
 
 /// An agent's side.
@@ -100,6 +109,8 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
             Anchor::Root { roots: roots(identity.root_der()).map_err(tls_error)?, cluster: identity.cluster().into() }
         }
         Trust::Pinned(digest) => Anchor::Digest(*digest),
+        #[cfg(test)]
+        Trust::Mixed { root_der, .. } => Anchor::Digest(Digest::of(root_der)),
     };
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -107,6 +118,12 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(MasterVerifier { anchor, algorithms }));
     let mut config = match trust {
+        #[cfg(test)]
+        Trust::Mixed { shown: identity, above, .. } => {
+            let (mut chain, key) = chain_and_key(identity);
+            chain.resize(above + 1, chain[2].clone());
+            builder.with_client_auth_cert(chain, key).map_err(tls_error)?
+        }
         Trust::Known(identity) => {
             let (chain, key) = chain_and_key(identity);
             builder.with_client_auth_cert(chain, key).map_err(tls_error)?

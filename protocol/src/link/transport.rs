@@ -50,6 +50,9 @@ impl Default for Limits {
     }
 }
 
+/// What both sides have in common. Left as quinn has it, since nothing was gained on loopback (2026-11-23, both ends on one core, round trip
+/// of one frame on a standing stream 16 µs, 1.1 million frames of 16 bytes a second): packets up to 6,500 or 8,952 bytes instead of 1,452,
+/// acknowledgements of every tenth packet instead of every second, a first congestion window of 256 KiB. Without GSO it was a third less.
 fn base(segmentation_offload: bool) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
