@@ -8,9 +8,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Most problems of one job file that are told at once.
-pub const PROBLEMS_MAX: usize = 64;
-
 /// A request that was refused, and why.
 #[derive(Clone, Debug)]
 pub struct ApiError {
@@ -92,11 +89,13 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", message).with_field(field)
     }
 
-    /// A job file in which these things are wrong; at least one.
-    pub fn problems(mut problems: Vec<ProblemBody>) -> Self {
-        problems.truncate(PROBLEMS_MAX);
+    /// A job file in which these things are wrong, at least one; `well_written` where only what it names is.
+    pub fn problems(problems: Vec<ProblemBody>, well_written: bool) -> Self {
         let first = problems.first().cloned().unwrap_or_default();
-        let mut error = Self::invalid(&first.field, first.message);
+        let mut error = match well_written {
+            true => Self::unprocessable(&first.field, first.message),
+            false => Self::invalid(&first.field, first.message),
+        };
         error.body.help = first.help;
         error.body.problems = problems;
         error

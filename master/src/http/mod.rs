@@ -16,6 +16,8 @@ pub mod inspect;
 pub mod jobs;
 pub mod jobs_json;
 mod lines;
+pub mod logs;
+mod records;
 pub mod server;
 mod spec;
 mod stall;
@@ -79,6 +81,7 @@ pub struct Api {
     inspections: Inspections,
     events: EventLog,
     uploads: Semaphore,
+    log_readers: Arc<Semaphore>,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     description: Bytes,
@@ -128,6 +131,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(jobs::stop))
         .routes(routes!(jobs::scale))
         .routes(routes!(explain::explain))
+        .routes(routes!(logs::logs))
         .routes(routes!(explain::plan))
         .routes(routes!(submit::submit))
         .routes(routes!(uploads::post))
@@ -157,6 +161,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         bundles: config.bundles,
         events: EventLog::new(format!("{:x}", access::now().0)),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
+        log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
         turn: AtomicU64::new(0),
         description,
     });

@@ -139,8 +139,8 @@ impl Server {
 
 fn settings(identity: &Identity) -> Result<TlsAcceptorOf, ServerError> {
     let of = |error| ServerError::Identity { error };
-    let chain = identity.chain_der.iter().cloned().map(CertificateDer::from).collect();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key_pkcs8_der.clone()));
+    let chain = identity.chain_der().iter().cloned().map(CertificateDer::from).collect();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key_pkcs8_der().to_vec()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let settings = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]).map_err(of)?;
     let mut settings = settings.with_no_client_auth().with_single_cert(chain, key).map_err(of)?;
