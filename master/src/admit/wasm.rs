@@ -210,8 +210,8 @@ fn refuse_other_files(bytes: &[u8]) -> Result<(), Rejection> {
     if bytes.starts_with(b"\x7fELF") {
         // Wasmtime's own sections are named so; their names stand at the end of the file.
         let end = &bytes[bytes.len().saturating_sub(1 << 20)..];
-        let wasmtime = end.windows(9).any(|name| name == b".wasmtime");
-        return Err(Rejection::Compiled { what: if wasmtime { "a .cwasm file" } else { "an ELF file" } });
+        let ours = end.windows(9).any(|name| name == b".wasmtime");
+        return Err(Rejection::Compiled { what: if ours { "a .cwasm file" } else { "an ELF file" } });
     }
     let text = bytes.trim_ascii_start();
     let is_text = [&b"(module"[..], b"(component", b";;", b"(;"].iter().any(|start| text.starts_with(start));
