@@ -1,4 +1,5 @@
 //! One machine: what it promised, runs and still owes the master.
+#![forbid(unsafe_code)]
 
 pub mod checkpoint;
 pub mod drive;

@@ -1,1 +1,1 @@
-//! Placeholder.
+//! The built-in framework: wanted against actual. Pure.
