@@ -7,7 +7,7 @@ mod data_dir;
 mod decide;
 mod desk;
 pub mod door;
-mod inbox;
+pub(crate) mod inbox;
 mod threads;
 mod waiters;
 
@@ -26,9 +26,9 @@ use crate::shard::event::Level;
 use accept::Reception;
 use agents::Agents;
 use data_dir::DataDir;
+use protocol::Digest;
 use protocol::identity::{Authority, IdentityError};
 use protocol::link::{Limits, LinkError, Listener};
-use protocol::Digest;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -167,7 +167,8 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let threads = Threads::start(&config, shards, Arc::clone(&log), &data.snapshots(), &agents).await?;
     let (root, door) = (authority.root_digest(), threads.door.clone());
     admit_the_first(&data, &door).await?;
-    let http = HttpConfig { address: config.http_addr, hosts: config.hosts, cluster: authority.cluster().into(), root, bundles: bundles.clone() };
+    let http =
+        HttpConfig { address: config.http_addr, hosts: config.hosts, cluster: authority.cluster().into(), root, bundles: bundles.clone() };
     let quic_addr = config.quic_addr;
     let opening = threads.first.spawn(async move {
         let listener = Listener::bind(quic_addr, &identity, Limits::default())?;
