@@ -4,6 +4,8 @@
 //! command line does it to a file, a master to what it is sent. [`admit`] fills in every default and asks what the bundles are: only a
 //! master does. Between them stands a [`JobSpec`], in which the command line replaces local files by digests.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod amount;
 pub mod job;
 pub mod problem;

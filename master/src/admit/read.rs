@@ -112,12 +112,13 @@ impl Reader {
         let problem = Problem::new(Code::UnknownField, super::problem::quoted_field(&field), "there is no such field").at(span);
         let elsewhere: Vec<&str> =
             FIELDS.iter().filter(|(name, fields)| *name != path && fields.contains(&key)).map(|(name, _)| *name).collect();
-        self.say(match (here.min_by_key(|name| edits(name, key)).filter(|name| edits(name, key) <= SLIP_EDITS_MAX), &elsewhere[..]) {
-            (Some(meant), _) => problem.with_help(format!("did you mean '{meant}'?")),
-            (None, []) => problem.with_help(format!("the fields here are {}", fields(FIELDS).join(", "))),
-            (None, ["", ..]) => problem.with_help(format!("'{key}' stands before the first table")),
-            (None, tables) => problem.with_help(format!("'{key}' stands under [{}]", tables.join("] or ["))),
-        });
+        let meant = here.min_by_key(|name| edits(name, key)).filter(|name| edits(name, key) <= SLIP_EDITS_MAX);
+        self.say(problem.with_help(match (&elsewhere[..], meant) {
+            (["", ..], _) => format!("'{key}' stands before the first table"),
+            (tables @ [_, ..], _) => format!("'{key}' stands under [{}]", tables.join("] or [")),
+            ([], Some(meant)) => format!("did you mean '{meant}'?"),
+            ([], None) => format!("the fields here are {}", fields(FIELDS).join(", ")),
+        }));
     }
 
     fn text<'a>(&mut self, field: &str, node: &mut Node<'a>) -> Option<std::borrow::Cow<'a, str>> {

@@ -84,9 +84,17 @@ pub enum Rejection {
     /// It does not begin as wasm does.
     #[error("no wasm: it does not begin with '\\0asm'")]
     NotWasm,
-    /// It is no valid wasm, or uses what is not allowed.
+    /// It is no valid wasm.
     #[error("invalid wasm at byte {offset}: {reason}")]
     Invalid {
+        /// Where.
+        offset: usize,
+        /// In wasmparser's words.
+        reason: String,
+    },
+    /// It uses a part of wasm that is not offered.
+    #[error("wasm at byte {offset} uses what is not offered: {reason}")]
+    Feature {
         /// Where.
         offset: usize,
         /// In wasmparser's words.
@@ -150,9 +158,7 @@ impl Rejection {
             Self::Imports { .. } => {
                 "agents offer WASI preview 1, WASI 0.2 (cli, clocks, filesystem, io, random, sockets), wasi:config and skep:task"
             }
-            Self::Invalid { reason, .. } if reason.contains("support is not enabled") || reason.contains("not enabled") => {
-                "threads, memory64, gc, exceptions and custom page sizes are not offered: build without them"
-            }
+            Self::Feature { .. } => "threads, memory64, gc, exceptions, WASI 0.3 and custom page sizes are not offered: build without them",
             Self::Invalid { .. } | Self::TooMany { .. } => return None,
         })
     }
@@ -161,8 +167,11 @@ impl Rejection {
 impl From<wasmparser::Error> for Rejection {
     fn from(error: wasmparser::Error) -> Self {
         // What it says may quote names of the file.
-        let reason: String = super::problem::quoted_long(&error.message().to_string());
-        Self::Invalid { offset: usize::try_from(error.offset()).unwrap_or(usize::MAX), reason }
+        let (offset, reason) = (error.offset(), super::problem::quoted_long(error.message()));
+        match error.missing_wasm_feature() {
+            Some(_) => Self::Feature { offset, reason },
+            None => Self::Invalid { offset, reason },
+        }
     }
 }
 
@@ -210,8 +219,8 @@ fn refuse_other_files(bytes: &[u8]) -> Result<(), Rejection> {
     if bytes.starts_with(b"\x7fELF") {
         // Wasmtime's own sections are named so; their names stand at the end of the file.
         let end = &bytes[bytes.len().saturating_sub(1 << 20)..];
-        let wasmtime = end.windows(9).any(|name| name == b".wasmtime");
-        return Err(Rejection::Compiled { what: if wasmtime { "a .cwasm file" } else { "an ELF file" } });
+        let ours = end.windows(9).any(|name| name == b".wasmtime");
+        return Err(Rejection::Compiled { what: if ours { "a .cwasm file" } else { "an ELF file" } });
     }
     let text = bytes.trim_ascii_start();
     let is_text = [&b"(module"[..], b"(component", b";;", b"(;"].iter().any(|start| text.starts_with(start));

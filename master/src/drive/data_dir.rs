@@ -38,7 +38,8 @@ impl DataDir {
     /// [`StartError::Data`], also where the file holds no number of shards.
     pub fn shards(&self, wanted: u16) -> Result<u16, StartError> {
         let path = self.path.join("shards");
-        let wrong = |text: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{:?} is no number from 1 to {SHARDS_MAX}", text.trim()));
+        let wrong =
+            |text: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{:?} is no number from 1 to {SHARDS_MAX}", text.trim()));
         match fs::read_to_string(&path) {
             Ok(text) => {
                 let known = text.trim().parse().ok().filter(|shards| (1..=SHARDS_MAX).contains(shards));

@@ -7,7 +7,7 @@ mod data_dir;
 mod decide;
 mod desk;
 pub mod door;
-mod inbox;
+pub(crate) mod inbox;
 mod threads;
 mod waiters;
 
@@ -25,9 +25,9 @@ use crate::shard::ShardConfig;
 use crate::shard::event::Level;
 use accept::Reception;
 use data_dir::DataDir;
+use protocol::Digest;
 use protocol::identity::{Authority, IdentityError};
 use protocol::link::{Limits, LinkError, Listener};
-use protocol::Digest;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -165,7 +165,8 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let threads = Threads::start(&config, shards, Arc::clone(&log), &data.snapshots()).await?;
     let (root, door) = (authority.root_digest(), threads.door.clone());
     admit_the_first(&data, &door).await?;
-    let http = HttpConfig { address: config.http_addr, hosts: config.hosts, cluster: authority.cluster().into(), root, bundles: bundles.clone() };
+    let http =
+        HttpConfig { address: config.http_addr, hosts: config.hosts, cluster: authority.cluster().into(), root, bundles: bundles.clone() };
     let quic_addr = config.quic_addr;
     let opening = threads.first.spawn(async move {
         let listener = Listener::bind(quic_addr, &identity, Limits::default())?;

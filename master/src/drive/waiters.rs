@@ -62,7 +62,8 @@ impl Waiters {
     pub fn refuse(&mut self, reason: &str) {
         for waiting in std::mem::take(&mut self.waiting).into_values() {
             if let Waiter::Many(theirs, sender) = waiting.waiter {
-                let refusal = Refusal::Busy { reason: format!("this master has stopped deciding: {reason}"), retry_after_ms: RETRY_AFTER_MS };
+                let refusal =
+                    Refusal::Busy { reason: format!("this master has stopped deciding: {reason}"), retry_after_ms: RETRY_AFTER_MS };
                 // Who no longer waits is not told. One who waits for a single answer sees that its sender is gone.
                 let _ = sender.try_send((theirs, Response::Refused(refusal)));
             }

@@ -43,7 +43,7 @@ use events::EventLog;
 use inspect::Inspections;
 use protocol::Digest;
 use protocol::identity::Identity;
-use server::{Server, ServerError};
+use server::{Patience, Server, ServerError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -110,7 +110,17 @@ pub async fn start(door: Door, identity: &Identity, config: HttpConfig) -> Resul
     let (api, router) = api(door, config);
     refresh(&api).await.map_err(|error| HttpError::Tokens { reason: error.body().message.clone() })?;
     tokio::spawn(listen(api));
-    Ok(Server::start(address, identity, router).await?)
+    Ok(Server::start(address, identity, router, Patience::default()).await?)
+}
+
+/// The routes alone, for whoever serves them over something else than sockets. Only tokens on record at the call are known.
+///
+/// # Errors
+/// [`HttpError::Tokens`].
+pub async fn router(door: Door, config: HttpConfig) -> Result<Router, HttpError> {
+    let (api, router) = api(door, config);
+    refresh(&api).await.map_err(|error| HttpError::Tokens { reason: error.body().message.clone() })?;
+    Ok(router)
 }
 
 #[derive(OpenApi)]

@@ -5,9 +5,10 @@ mod router;
 
 use super::access::SECRET_BYTES;
 use super::bundles::{BUNDLE_BYTES_MAX, Bundles};
-use super::server::Server;
+use super::server::{Patience, Server};
 use super::{Api, HttpConfig, api};
 use crate::drive::Door;
+use crate::drive::inbox::Inbox;
 use crate::shard::event::{Grant, Level, Token};
 use axum::Router;
 use protocol::identity::Authority;
@@ -60,7 +61,7 @@ impl Closed {
             root: Digest::of(b"root"),
             bundles,
         };
-        let (api, router) = api(Door::new(vec![Arc::default()]), config);
+        let (api, router) = api(Door::new(vec![Arc::new(Inbox::new(0))], Arc::default()), config);
         Self { api, router, folder }
     }
 
@@ -75,11 +76,11 @@ impl Closed {
     }
 
     /// The same behind TLS, and the root certificate that vouches for it.
-    async fn serve(&self) -> (Server, Vec<u8>) {
+    async fn serve(&self, patience: Patience) -> (Server, Vec<u8>) {
         let authority = Authority::open_or_create(&self.folder.path().join("ca")).unwrap();
         let identity = authority.issue_master(&["localhost".to_owned()], Duration::from_secs(3_600)).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
-        let server = Server::start(address, &identity, self.router.clone()).await.unwrap();
+        let server = Server::start(address, &identity, self.router.clone(), patience).await.unwrap();
         (server, authority.root_der().to_vec())
     }
 }

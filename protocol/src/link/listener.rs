@@ -36,6 +36,10 @@ impl Listener {
         let crypto = tls::server(identity, admission.clone())?;
         let (endpoint, receive_buffer_bytes) = transport::endpoint(address, Some(transport::server(Arc::new(crypto), &limits)))?;
         let address = endpoint.local_addr().map_err(|source| LinkError::Socket { address, source })?;
+        if receive_buffer_bytes < transport::RECEIVE_BUFFER_BYTES {
+            let wanted = transport::RECEIVE_BUFFER_BYTES;
+            tracing::warn!(receive_buffer_bytes, wanted, "a small UDP receive buffer: for many agents raise net.core.rmem_max");
+        }
         Ok(Self { endpoint, address, admission, limits, receive_buffer_bytes })
     }
 

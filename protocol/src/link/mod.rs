@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use client::{connect, join, renew};
 pub use connection::{CloseCode, Connection};
 pub use listener::{Incoming, Listener};
-pub use stream::{QUEUED_BYTES_MAX, Receiver, Sender};
+pub use stream::{QUEUED_BYTES_MAX, Receiver, STRANGER_FRAME_BYTES_MAX, Sender};
 pub use tls::install_crypto;
 pub use transport::Limits;
 
@@ -124,6 +124,12 @@ pub enum LinkError {
     /// Bytes that are no frame, or a message too long for one.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// A long frame from a peer that is no agent yet.
+    #[error("a frame of {bytes} bytes: at most {STRANGER_FRAME_BYTES_MAX} are allowed on a connection that asks for a certificate")]
+    StrangerFrame {
+        /// How long.
+        bytes: usize,
+    },
     /// More is queued than [`QUEUED_BYTES_MAX`]; flush first.
     #[error("{queued} bytes are queued and not flushed: at most {max} may be", max = QUEUED_BYTES_MAX)]
     Backlog {

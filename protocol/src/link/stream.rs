@@ -1,7 +1,7 @@
 //! Frames on one QUIC stream: many encoded into one buffer and written at once, many decoded from what one read brought.
 
 use super::connection::{Connection, connection_error, read_error, write_error};
-use super::{FIRST_FRAME_DEADLINE, LinkError};
+use super::{FIRST_FRAME_DEADLINE, LinkError, Who};
 use crate::frame::{self, HEADER_BYTES};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,6 +11,8 @@ use std::task::Poll;
 
 /// Most bytes that may be queued and not flushed.
 pub const QUEUED_BYTES_MAX: usize = 16 << 20;
+/// Longest frame of a peer that is no agent yet: there may be a thousand of them, and what they ask for has a few hundred bytes.
+pub const STRANGER_FRAME_BYTES_MAX: usize = 8 << 10;
 /// A buffer larger than this is given back when it is empty: there may be ten thousand of them.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 /// How many packets' worth of bytes one read takes.
@@ -112,8 +114,7 @@ impl Drop for Sender {
 /// The receiving half of a stream.
 pub struct Receiver {
     stream: quinn::RecvStream,
-    /// A stream keeps its connection, and the place that it has.
-    _connection: Connection,
+    connection: Connection,
     buffer: Vec<u8>,
     taken: usize,
     ended: bool,
@@ -121,7 +122,7 @@ pub struct Receiver {
 
 impl Receiver {
     pub(super) fn new(stream: quinn::RecvStream, connection: Connection) -> Self {
-        Self { stream, _connection: connection, buffer: Vec::new(), taken: 0, ended: false }
+        Self { stream, connection, buffer: Vec::new(), taken: 0, ended: false }
     }
 
     /// The next message; `None` where the other side finished the stream. Cancelled, it has lost nothing.
@@ -178,6 +179,9 @@ impl Receiver {
         let have = &self.buffer[self.taken..];
         let Some(header) = have.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let bytes = frame::length(*header)?;
+        if bytes > STRANGER_FRAME_BYTES_MAX && matches!(self.connection.who(), Who::Stranger | Who::Renewing(_)) {
+            return Err(LinkError::StrangerFrame { bytes });
+        }
         Ok((have.len() >= HEADER_BYTES + bytes).then_some(bytes))
     }
 

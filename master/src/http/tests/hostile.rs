@@ -1,6 +1,7 @@
 //! Clients that mean no good, over real TLS connections: each is answered or cut off within a bound, and the server lives on.
 
 use super::Closed;
+use crate::http::server::Patience;
 use crate::shard::event::Level;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::net::SocketAddr;
@@ -34,10 +35,8 @@ async fn talk(address: SocketAddr, root_der: &[u8], bytes: &[u8], enough: &[u8])
     let mut heard = vec![];
     let mut buffer = [0; 4096];
     let listening = async {
-        while let Ok(1..) = stream.read(&mut buffer).await.map(|bytes| {
+        while let Ok(bytes @ 1..) = stream.read(&mut buffer).await {
             heard.extend_from_slice(&buffer[..bytes]);
-            bytes
-        }) {
             if !enough.is_empty() && heard.windows(enough.len()).any(|window| window == enough) {
                 break;
             }
@@ -56,7 +55,7 @@ async fn lives(address: SocketAddr, root_der: &[u8]) {
 async fn bytes_that_are_no_good_http_get_an_error_and_no_more() {
     let closed = Closed::new();
     let token = closed.token(Level::Admin, &[]);
-    let (server, root) = closed.serve().await;
+    let (server, root) = closed.serve(Patience::default()).await;
     let head = format!("POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\nauthorization: {token}\r\ncontent-type: application/toml\r\n");
     let long = format!("GET /v1/health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
     let many = format!("GET /v1/health HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(10_000));
@@ -87,7 +86,7 @@ async fn bytes_that_are_no_good_http_get_an_error_and_no_more() {
 #[tokio::test]
 async fn what_is_no_tls_is_closed() {
     let closed = Closed::new();
-    let (server, root) = closed.serve().await;
+    let (server, root) = closed.serve(Patience::default()).await;
     let mut socket = TcpStream::connect(server.address()).await.unwrap();
     socket.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut heard = vec![];
@@ -99,7 +98,7 @@ async fn what_is_no_tls_is_closed() {
 #[tokio::test]
 async fn http_2_that_breaks_its_rules_is_closed() {
     let closed = Closed::new();
-    let (server, root) = closed.serve().await;
+    let (server, root) = closed.serve(Patience::default()).await;
     let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     // HEADERS of one stream without END_HEADERS, then CONTINUATIONs without an end (RFC 9113 sections 6.2 and 6.10).
     let mut endless = [preface, b"\0\0\x01\x01\0\0\0\0\x01\x88"].concat();
@@ -124,10 +123,30 @@ async fn http_2_that_breaks_its_rules_is_closed() {
 #[tokio::test]
 async fn a_server_that_stops_closes_what_is_open() {
     let closed = Closed::new();
-    let (server, root) = closed.serve().await;
+    let (server, root) = closed.serve(Patience::default()).await;
     let mut stream = connect(server.address(), &root, b"http/1.1").await;
     let stopped = server.stop();
     let mut heard = vec![];
     let (_, read) = tokio::join!(stopped, tokio::time::timeout(BOUND, stream.read_to_end(&mut heard)));
     assert!(read.is_ok(), "closed within a bound");
+}
+
+#[tokio::test]
+async fn who_sends_too_slowly_is_cut_off() {
+    let closed = Closed::new();
+    let short = Duration::from_millis(50);
+    let patience = Patience { handshake: short, headers: short, first_request: short, ..Patience::default() };
+    let (server, root) = closed.serve(patience).await;
+
+    let mut silent = TcpStream::connect(server.address()).await.unwrap();
+    let ended = tokio::time::timeout(BOUND, silent.read(&mut [0; 8])).await.expect("closed within a bound");
+    assert!(matches!(ended, Ok(0) | Err(_)), "no handshake");
+    for (alpn, begun) in
+        [(b"http/1.1" as &[u8], b"GET /v1/health HTTP/1.1\r\nhost: loc" as &[u8]), (b"http/1.1", b""), (b"h2", b""), (b"h2", b"PRI * ")]
+    {
+        let mut stream = connect(server.address(), &root, alpn).await;
+        stream.write_all(begun).await.unwrap();
+        let ended = tokio::time::timeout(BOUND, stream.read_to_end(&mut vec![])).await;
+        assert!(ended.is_ok(), "closed within a bound: {begun:?}");
+    }
 }

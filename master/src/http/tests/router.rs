@@ -78,7 +78,7 @@ async fn every_refusal_is_json_and_names_what_is_wrong() {
         case(request("POST", "/v1/jobs", &admin, toml, "memroy = 1"), 400, "invalid", "memroy"),
         case(request("POST", "/v1/jobs", &admin, toml, &b"\xff\xfe"[..]), 400, "invalid", ""),
         case(request("POST", "/v1/jobs", &admin, toml, job), 422, "unprocessable", "task.wasm"),
-        case(request("POST", "/v1/jobs", &admin, "application/json", deep), 400, "invalid", ""),
+        case(request("POST", "/v1/jobs", &admin, "application/json", deep), 400, "invalid", "name"),
         case(request("POST", "/v1/jobs", &admin, toml, huge), 413, "too-large", "body"),
         case(request("POST", "/v1/jobs/x/stop", &admin, toml, "{\"grace_ms\":99999999999}"), 400, "invalid", "grace_ms"),
         case(request("POST", "/v1/jobs/x/scale", &admin, toml, "{}"), 400, "invalid", "count"),
@@ -106,7 +106,8 @@ async fn a_request_for_another_host_or_from_another_page_gets_nothing() {
     for headers in good {
         assert_eq!(ask(&closed, with(headers)).await.status(), StatusCode::OK, "{headers:?}");
     }
-    let bad: [(&[(&str, &str)], u16, &str); 9] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let bad: [(Headers<'_>, u16, &str); 9] = [
         (&[], 400, "host"),
         (&[("host", "")], 400, "host"),
         (&[("host", "a b")], 400, "host"),
@@ -164,7 +165,8 @@ async fn a_bad_line_gets_its_own_answer_and_the_stream_lives_on() {
     let response = ask(&closed, request("POST", "/v1/submit", &token, "application/x-ndjson", lines.join("\n"))).await;
     assert_eq!(response.status(), StatusCode::OK);
     let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-    let answers: Vec<Value> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
+    let answers: Vec<Value> =
+        bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
     let told = |answer: &Value| (answer["line"].as_u64().unwrap(), answer["error"]["field"].as_str().unwrap_or("").to_owned());
     let expected = [(1, "line"), (3, "key"), (4, "task.wasm"), (5, "task.wasm"), (6, "line"), (7, "line"), (8, "line")];
     assert_eq!(answers.iter().map(told).collect::<Vec<_>>(), expected.map(|(line, field)| (line, field.to_owned())));

@@ -244,3 +244,20 @@ async fn a_stranger_has_one_stream_and_an_agent_sixteen() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_strangers_frames_are_short() {
+    let cluster = Cluster::new();
+    let trust = tls::Trust::Pinned(cluster.authority.root_digest());
+    for (bytes, is_right) in [(STRANGER_FRAME_BYTES_MAX, true), (STRANGER_FRAME_BYTES_MAX + 1, false)] {
+        let (stranger, admitted) = tokio::join!(client::connect_as(cluster.address(), &trust, ALPN_JOIN), cluster.admit());
+        let (stranger, (_, admitted)) = (stranger.unwrap(), admitted.unwrap());
+        let (mut sender, _receiver) = stranger.open_control().await.unwrap();
+        // A text's length takes two bytes of it.
+        sender.send(&"x".repeat(bytes - 2)).await.unwrap();
+        match admitted.accept_control().await {
+            Ok((_, mut receiver)) => assert!(is_right && receiver.next::<String>().await.unwrap().is_some()),
+            Err(error) => assert!(!is_right && matches!(error, LinkError::StrangerFrame { .. }), "{error}"),
+        }
+    }
+}
