@@ -198,7 +198,7 @@ async fn admit_the_first(data: &DataDir, door: &Door) -> Result<(), StartError> 
         return Ok(());
     }
     let minted = crate::http::tokens::mint_api(door, Level::Admin).await;
-    let token = minted.map_err(|error| StartError::Token { reason: error.to_string() })?;
+    let token = minted.map_err(|error| StartError::Token { reason: error.body().message.clone() })?;
     data.write(ADMIN_TOKEN, format!("{token}\n").as_bytes())
 }
 
