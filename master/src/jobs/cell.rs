@@ -48,7 +48,7 @@ pub enum Slot {
 }
 
 /// What an agent said of a live attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LivePhase {
     /// Nothing.
     #[default]

@@ -111,6 +111,12 @@ impl Jobs {
         self.requeue(id);
     }
 
+    /// Tasks of jobs that have ended and are kept; a job without any counts as one.
+    #[must_use]
+    pub const fn history_tasks(&self) -> usize {
+        self.history_tasks
+    }
+
     /// The id of the next job.
     #[must_use]
     pub fn next_id(&self) -> JobId {
