@@ -68,8 +68,8 @@ impl Access {
 pub struct Refused {
     /// The HTTP status.
     pub status: StatusCode,
-    /// A word for programs.
-    pub code: String,
+    /// Words for programs: the error's own, then those of its problems.
+    pub codes: Vec<String>,
     /// What was wrong.
     pub message: String,
     /// What would mend it.
@@ -137,7 +137,7 @@ impl Client {
         let text = |name: &str| error[name].as_str().map(str::to_owned);
         let message = text("message").unwrap_or_else(|| format!("the master answered {status}"));
         let field = text("field").filter(|field| !message.contains(field.as_str())).map(|field| format!("{field}: ")).unwrap_or_default();
-        bail!(Refused { status, code: text("code").unwrap_or_default(), message: format!("{field}{message}"), help: text("help") })
+        bail!(Refused { status, codes: codes(error), message: format!("{field}{message}"), help: text("help") })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
@@ -176,6 +176,12 @@ impl Client {
         });
         Ok(Box::pin(lines))
     }
+}
+
+/// The words for programs of an error's body.
+pub fn codes(error: &Value) -> Vec<String> {
+    let problems = error["problems"].as_array().into_iter().flatten();
+    [error].into_iter().chain(problems).filter_map(|error| error["code"].as_str().map(str::to_owned)).collect()
 }
 
 fn whole_lines(kept: &mut Vec<u8>, bytes: &[u8]) -> Vec<anyhow::Result<Value>> {

@@ -155,7 +155,7 @@ async fn one_task(client: &Client, named: &Named, index: u32, shape: Shape) -> a
         println!("end      {}", text(&task["exit"]["text"]));
     }
     if matches!(task["phase"].as_str(), Some("waiting" | "staging")) {
-        println!("{}", reasons(&client.get(&named.path("/explain", &format!("task={index}"))).await?));
+        println!("{}", reasons(&client.get(&named.path("/explain", &format!("index={index}"))).await?));
     } else {
         println!("it waits for nothing");
     }
@@ -182,7 +182,7 @@ async fn one_agent(client: &Client, what: &str, shape: Shape) -> anyhow::Result<
     for line in agent["weaknesses"].as_array().into_iter().flatten() {
         println!("weaker   {}", text(line));
     }
-    println!("heard of {} ago", print::ago(agent["heard"].as_u64().unwrap_or(0)));
+    println!("heard of {} ago", print::ago(agent["heard_ms"].as_u64().unwrap_or(0)));
     Ok(())
 }
 
@@ -206,7 +206,7 @@ pub fn amounts(resources: &Value) -> String {
 pub async fn explain(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Result<ExitCode> {
     let client = Client::find(reach)?;
     let named = Named::parse(&flags.what, flags.role.as_deref());
-    let task = named.index.map(|index| format!("task={index}")).unwrap_or_default();
+    let task = named.index.map(|index| format!("index={index}")).unwrap_or_default();
     let answer = client.get(&named.path("/explain", &task)).await?;
     println!("{}", if shape == Shape::Json { answer.to_string() } else { reasons(&answer) });
     Ok(ExitCode::SUCCESS)
@@ -214,7 +214,16 @@ pub async fn explain(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Resul
 
 /// The reasons of an explanation, a line each.
 fn reasons(answer: &Value) -> String {
-    let lines = answer["reasons"].as_array().into_iter().flatten().map(text);
-    let lines: Vec<String> = lines.chain(answer["help"].as_str().map(|help| format!("help: {}", print::plain(help)))).collect();
-    if lines.is_empty() { "it waits for nothing".to_owned() } else { lines.join("\n") }
+    let fit = &answer["fit"];
+    let mut lines = vec![text(&answer["text"])];
+    for (what, agents) in fit["short"].as_object().into_iter().flatten() {
+        lines.push(format!("  {agents} of {} agents: {}", fit["agents"], print::plain(what)));
+    }
+    if answer["waiting"].as_u64().unwrap_or(0) > 0 {
+        lines.push(format!("  each needs {}; the most that is free: {}", amounts(&fit["needs"]), amounts(&fit["largest_free"])));
+    }
+    if let Some(change) = fit["change"].as_str().filter(|change| !change.is_empty()) {
+        lines.push(format!("help: {}", print::plain(change)));
+    }
+    lines.join("\n")
 }

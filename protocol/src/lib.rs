@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod bounded;
 pub mod frame;
 pub mod identity;
 pub mod ids;

@@ -178,6 +178,18 @@ impl Ledger {
         self.book.entries().map(|(attempt, entry)| (*attempt, &entry.launch, matches!(entry.state, State::Ended { .. })))
     }
 
+    /// Each attempt that executors were told to start and that has not ended, and the launch it came with (without its list of attempts).
+    pub fn handed_over(&self) -> impl Iterator<Item = (AttemptId, &Arc<Launch>)> {
+        let handed_over = self.book.entries().filter(|(_, entry)| !matches!(entry.state, State::Waiting | State::Ended { .. }));
+        handed_over.map(|(attempt, entry)| (*attempt, &entry.launch))
+    }
+
+    /// True where this attempt is held and has not ended.
+    #[must_use]
+    pub fn is_live(&self, attempt: AttemptId) -> bool {
+        self.book.get(attempt).is_some_and(|entry| !matches!(entry.state, State::Ended { .. }))
+    }
+
     /// Drawn when the ledger began empty.
     #[must_use]
     pub const fn incarnation(&self) -> u64 {

@@ -52,8 +52,9 @@ impl Ledger {
         let mut strangers = Vec::new();
         for (attempt, since) in attempts {
             match self.book.get(attempt).map(|entry| &entry.state) {
-                Some(State::Killing | State::Running { .. }) => {}
-                Some(State::Waiting | State::Starting | State::Recovering) => {
+                Some(State::Killing) => {}
+                Some(State::Running { since: known }) if *known == since => {}
+                Some(State::Waiting | State::Starting | State::Recovering | State::Running { .. }) => {
                     self.book.set(attempt, State::Running { since });
                     running.push(attempt);
                 }

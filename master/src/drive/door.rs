@@ -1,9 +1,11 @@
 //! The way into the shards, for HTTP and for tests: questions in, answers out.
 
+use super::agents::Agents;
 use super::inbox::{Inbox, Letter, Waiter};
 use crate::shard::event::Change;
 use crate::shard::{Request, Response};
-use protocol::{RequestId, ShardId};
+use protocol::link::Connection;
+use protocol::{AgentId, RequestId, ShardId};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -37,15 +39,16 @@ pub struct Door {
 struct Inner {
     /// For each shard the inbox of the thread that decides for it.
     inboxes: Vec<Arc<Inbox>>,
+    agents: Arc<Agents>,
     changes: broadcast::Sender<Arc<Change>>,
     stopped: OnceLock<String>,
 }
 
 impl Door {
     /// A door with an inbox for each shard, those of one thread the same.
-    pub(crate) fn new(inboxes: Vec<Arc<Inbox>>) -> Self {
+    pub(crate) fn new(inboxes: Vec<Arc<Inbox>>, agents: Arc<Agents>) -> Self {
         let changes = broadcast::Sender::new(CHANGES_MAX);
-        Self { inner: Arc::new(Inner { inboxes, changes, stopped: OnceLock::new() }) }
+        Self { inner: Arc::new(Inner { inboxes, agents, changes, stopped: OnceLock::new() }) }
     }
 
     /// How many shards the cluster has.
@@ -90,6 +93,12 @@ impl Door {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
         self.inner.changes.subscribe()
+    }
+
+    /// The connection of an agent, to read a task's output over; `None` where it is not connected.
+    #[must_use]
+    pub fn agent_connection(&self, agent: AgentId) -> Option<Connection> {
+        self.inner.agents.connection(agent)
     }
 
     /// Why nothing is decided here any more; `None` where all is well.

@@ -52,6 +52,15 @@ pub enum Letter {
     },
 }
 
+impl Letter {
+    /// The shard that it is for.
+    pub const fn to(&self) -> ShardId {
+        match self {
+            Self::Request { to, .. } | Self::Agent { to, .. } | Self::Disconnected { to, .. } | Self::Peer { to, .. } => *to,
+        }
+    }
+}
+
 /// Who waits for an answer.
 #[derive(Debug)]
 pub enum Waiter {
@@ -72,54 +81,80 @@ impl Waiter {
 }
 
 /// The queue of one deciding thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbox {
-    letters: Mutex<Vec<Letter>>,
+    thread: usize,
+    queue: Mutex<Queue>,
     filled: Notify,
-    drained: Notify,
+    taken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    letters: Vec<Letter>,
+    /// How often it was emptied.
+    taken: u64,
 }
 
 impl Inbox {
+    /// The inbox of the `thread`-th thread, from 0.
+    pub fn new(thread: usize) -> Self {
+        Self { thread, queue: Mutex::default(), filled: Notify::new(), taken: Notify::new() }
+    }
+
+    /// Whose it is.
+    pub const fn thread(&self) -> usize {
+        self.thread
+    }
+
     /// Takes a request in.
     ///
     /// # Errors
     /// [`Busy::Full`] where [`LETTERS_MAX`] wait.
     pub fn post(&self, letter: Letter) -> Result<(), Busy> {
-        let mut letters = self.lock();
-        if letters.len() >= LETTERS_MAX {
+        let mut queue = self.lock();
+        if queue.letters.len() >= LETTERS_MAX {
             return Err(Busy::Full { retry_after_ms: RETRY_AFTER_MS });
         }
-        letters.push(letter);
-        drop(letters);
+        queue.letters.push(letter);
+        drop(queue);
         self.filled.notify_one();
         Ok(())
     }
 
     /// Takes in what must not be lost; never full, since what the shards say to each other is bounded by what they hold.
     pub fn force(&self, more: &mut Vec<Letter>) {
-        self.lock().append(more);
+        self.lock().letters.append(more);
         self.filled.notify_one();
     }
 
-    /// Takes a batch in once there is room. Where it is `more` than there is room for, it is taken all the same: a batch is bounded by what
-    /// one read gave.
-    pub async fn push(&self, more: &mut Vec<Letter>) {
-        while self.lock().len() >= LETTERS_MAX {
-            self.drained.notified().await;
+    /// Takes a batch in once there is room, and once the batch of which `before` was the answer was taken out: so whoever says much has one
+    /// batch here at a time, and leaves room for others. Returns what is `before` for the next; the first has 0.
+    pub async fn push(&self, more: &mut Vec<Letter>, before: u64) -> u64 {
+        loop {
+            // Made before it is looked: it hears of what happens from here on.
+            let taken = self.taken.notified();
+            {
+                let mut queue = self.lock();
+                if queue.letters.len() < LETTERS_MAX && before <= queue.taken {
+                    queue.letters.append(more);
+                    let after = queue.taken + 1;
+                    drop(queue);
+                    self.filled.notify_one();
+                    return after;
+                }
+            }
+            taken.await;
         }
-        self.force(more);
-        self.drained.notify_one();
     }
 
     /// All that waits, into `empty`.
     pub fn take(&self, empty: &mut Vec<Letter>) {
-        let mut letters = self.lock();
-        let full = letters.len() >= LETTERS_MAX;
-        std::mem::swap(&mut *letters, empty);
-        drop(letters);
-        if full {
-            self.drained.notify_one();
-        }
+        let mut queue = self.lock();
+        std::mem::swap(&mut queue.letters, empty);
+        queue.taken += 1;
+        drop(queue);
+        self.taken.notify_waiters();
     }
 
     /// Returns when something was put in since the last time.
@@ -127,8 +162,8 @@ impl Inbox {
         self.filled.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Letter>> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing inside the lock can panic half way.
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,7 +27,11 @@ pub async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(ApiError::invalid("content-encoding", "bodies are taken as they are, not compressed"));
     }
-    tokio::time::timeout(TEXT_WITHIN, gather(body)).await.map_err(|_| ApiError::slow())?
+    gather_within(TEXT_WITHIN, body).await
+}
+
+async fn gather_within(within: Duration, body: Body) -> Result<Bytes, ApiError> {
+    tokio::time::timeout(within, gather(body)).await.map_err(|_| ApiError::slow())?
 }
 
 async fn gather(body: Body) -> Result<Bytes, ApiError> {
@@ -84,4 +88,24 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
 /// An [`ApiError`] of status 400 that names `field`.
 pub fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error: T::Err| ApiError::invalid(field, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+    use std::convert::Infallible;
+
+    #[tokio::test]
+    async fn a_body_is_whole_in_time_or_not_taken() {
+        let parts = |parts: &[&'static str]| stream::iter(parts.iter().copied().map(Ok::<_, Infallible>).collect::<Vec<_>>());
+        assert_eq!(whole(&HeaderMap::new(), Body::from_stream(parts(&["a", "", "bc"]))).await.unwrap(), "abc");
+        assert_eq!(whole(&HeaderMap::new(), Body::empty()).await.unwrap(), "");
+        let slow = Body::from_stream(parts(&["a"]).chain(stream::pending()));
+        assert_eq!(gather_within(Duration::from_millis(10), slow).await.unwrap_err().body().code, "slow");
+        let endless = Body::from_stream(stream::repeat(Ok::<_, Infallible>(vec![0; 1 << 16])));
+        assert_eq!(whole(&HeaderMap::new(), endless).await.unwrap_err().body().code, "too-large");
+        let broken = Body::from_stream(stream::iter([Ok("a"), Err("gone")]));
+        assert_eq!(whole(&HeaderMap::new(), broken).await.unwrap_err().body().code, "invalid");
+    }
 }

@@ -80,7 +80,7 @@ impl Bundles {
     #[must_use]
     pub fn length(&self, digest: Digest) -> Option<u64> {
         let about = fs::metadata(self.path(digest)).ok()?;
-        about.is_file().then(|| about.len())
+        about.is_file().then_some(about.len())
     }
 
     /// Most bytes of one bundle.

@@ -8,15 +8,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Most problems of one job file that are told at once.
-pub const PROBLEMS_MAX: usize = 64;
-
 /// A request that was refused, and why.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     status: StatusCode,
-    retry_after_ms: Option<u64>,
-    body: ErrorBody,
+    /// Boxed, so that what goes well carries no room for it.
+    body: Box<ErrorBody>,
 }
 
 /// What stands under `error`.
@@ -79,7 +76,7 @@ pub struct ErrorAnswer {
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, retry_after_ms: None, body: ErrorBody { code, message: message.into(), ..ErrorBody::default() } }
+        Self { status, body: Box::new(ErrorBody { code, message: message.into(), ..ErrorBody::default() }) }
     }
 
     /// The request makes no sense at `field`.
@@ -92,11 +89,13 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", message).with_field(field)
     }
 
-    /// A job file in which these things are wrong; at least one.
-    pub fn problems(mut problems: Vec<ProblemBody>) -> Self {
-        problems.truncate(PROBLEMS_MAX);
+    /// A job file in which these things are wrong, at least one; `well_written` where only what it names is.
+    pub fn problems(problems: Vec<ProblemBody>, well_written: bool) -> Self {
         let first = problems.first().cloned().unwrap_or_default();
-        let mut error = Self::invalid(&first.field, first.message);
+        let mut error = match well_written {
+            true => Self::unprocessable(&first.field, first.message),
+            false => Self::invalid(&first.field, first.message),
+        };
         error.body.help = first.help;
         error.body.problems = problems;
         error
@@ -148,7 +147,6 @@ impl ApiError {
     /// A limit is reached; the request can be made again.
     pub fn busy(message: impl Into<String>, retry_after_ms: u64) -> Self {
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message);
-        error.retry_after_ms = Some(retry_after_ms);
         error.body.retry_after_ms = Some(retry_after_ms);
         error
     }
@@ -187,6 +185,14 @@ impl ApiError {
         self.status
     }
 }
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.body.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
@@ -229,8 +235,8 @@ pub fn unexpected(answer: &Answer) -> ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status;
-        let retry_after_s = self.retry_after_ms.map(|ms| ms.div_ceil(1_000).max(1));
-        let mut response = (status, axum::Json(ErrorAnswer { error: self.body })).into_response();
+        let retry_after_s = self.body.retry_after_ms.map(|ms| ms.div_ceil(1_000).max(1));
+        let mut response = (status, axum::Json(ErrorAnswer { error: *self.body })).into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,7 +1,7 @@
 //! Why tasks wait, and what a job file would change: what the job's shard knows and how its shape fits every shard's agents, as one answer.
 
 use super::access::Caller;
-use super::body::{self, Asked};
+use super::body::Asked;
 use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::jobs_json::{AmountBody, SpecBody, TaskBody};
@@ -125,10 +125,8 @@ pub async fn explain(
 #[utoipa::path(post, path = "/v1/plan", tag = "jobs", request_body(content = String, description = "a job file", content_type = "application/toml"),
     responses((status = 200, body = PlanBody), (status = 400, body = ErrorAnswer), (status = 422, body = ErrorAnswer)))]
 pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap, body: Body) -> Result<Json<PlanBody>, ApiError> {
-    let text = body::whole(&headers, body).await?;
-    let job = spec::admitted(&text, spec::form(&headers)?)?;
+    let job = spec::job(&api, &headers, body).await?;
     caller.must(Level::Viewer, &job.role)?;
-    api.inspections.check(&job).await?;
     let fit = fit(&api, &job.role, &job.template.resources).await?;
     let before = match &job.name {
         None => None,

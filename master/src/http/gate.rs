@@ -33,7 +33,13 @@ impl Hosts {
 
     fn check(&self, parts: &Parts) -> Result<(), ApiError> {
         let text = |name| single(&parts.headers, name);
+        if parts.headers.contains_key(header::CONTENT_LENGTH) && parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err(ApiError::invalid("content-length", "a body has a length or is sent in chunks, not both"));
+        }
         let authority = match (parts.uri.authority(), text(header::HOST)?) {
+            (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => {
+                return Err(ApiError::invalid("host", "the request names two hosts"));
+            }
             (Some(authority), _) => authority.clone(),
             (None, Some(host)) => host.parse::<Authority>().map_err(|_| ApiError::invalid("host", "the Host header names no host"))?,
             (None, None) => return Err(ApiError::invalid("host", "the request names no host")),

@@ -144,10 +144,8 @@ pub async fn submit(
     body: Body,
 ) -> Result<(StatusCode, Json<SubmittedBody>), ApiError> {
     let key = key(&headers)?;
-    let text = body::whole(&headers, body).await?;
-    let job = spec::admitted(&text, spec::form(&headers)?)?;
+    let job = spec::job(&api, &headers, body).await?;
     caller.must(Level::Operator, &job.role)?;
-    api.inspections.check(&job).await?;
     let shard = home(&api, &job, key.as_deref());
     let (replies, mut answers) = mpsc::channel(2);
     api.door.post(shard, Request::Submit { job, key, follow: query.follow }, RequestId(0), replies)?;
@@ -173,14 +171,12 @@ pub async fn apply(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<SubmittedBody>), ApiError> {
-    let text = body::whole(&headers, body).await?;
-    let job = spec::admitted(&text, spec::form(&headers)?)?;
+    let job = spec::job(&api, &headers, body).await?;
     caller.must(Level::Operator, &job.role)?;
     let named = job.name.as_ref().ok_or_else(|| ApiError::invalid("name", "only a job with a name can be applied"))?;
     if named.as_str() != name {
         return Err(ApiError::invalid("name", "the file names another job than the path"));
     }
-    api.inspections.check(&job).await?;
     let shard = home(&api, &job, None);
     let (id, new) = submitted(Some((RequestId(0), api.door.ask(shard, Request::Apply { job }).await?)))?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(SubmittedBody { id: id.to_string(), new, ended: None })))

@@ -16,6 +16,8 @@ pub mod inspect;
 pub mod jobs;
 pub mod jobs_json;
 mod lines;
+pub mod logs;
+mod records;
 pub mod server;
 mod spec;
 mod stall;
@@ -41,7 +43,7 @@ use events::EventLog;
 use inspect::Inspections;
 use protocol::Digest;
 use protocol::identity::Identity;
-use server::{Server, ServerError};
+use server::{Patience, Server, ServerError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -79,6 +81,7 @@ pub struct Api {
     inspections: Inspections,
     events: EventLog,
     uploads: Semaphore,
+    log_readers: Arc<Semaphore>,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     description: Bytes,
@@ -107,7 +110,17 @@ pub async fn start(door: Door, identity: &Identity, config: HttpConfig) -> Resul
     let (api, router) = api(door, config);
     refresh(&api).await.map_err(|error| HttpError::Tokens { reason: error.body().message.clone() })?;
     tokio::spawn(listen(api));
-    Ok(Server::start(address, identity, router).await?)
+    Ok(Server::start(address, identity, router, Patience::default()).await?)
+}
+
+/// The routes alone, for whoever serves them over something else than sockets. Only tokens on record at the call are known.
+///
+/// # Errors
+/// [`HttpError::Tokens`].
+pub async fn router(door: Door, config: HttpConfig) -> Result<Router, HttpError> {
+    let (api, router) = api(door, config);
+    refresh(&api).await.map_err(|error| HttpError::Tokens { reason: error.body().message.clone() })?;
+    Ok(router)
 }
 
 #[derive(OpenApi)]
@@ -128,6 +141,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(jobs::stop))
         .routes(routes!(jobs::scale))
         .routes(routes!(explain::explain))
+        .routes(routes!(logs::logs))
         .routes(routes!(explain::plan))
         .routes(routes!(submit::submit))
         .routes(routes!(uploads::post))
@@ -157,6 +171,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         bundles: config.bundles,
         events: EventLog::new(format!("{:x}", access::now().0)),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
+        log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
         turn: AtomicU64::new(0),
         description,
     });

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -31,16 +32,6 @@ use tower::ServiceExt as _;
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Connections from one address, loopback not counted.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
-/// From a connection's first packet until TLS stands.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-/// Until the headers of a request are there whole; also how long an HTTP/1.1 connection may be idle.
-const HEADERS_WITHIN: Duration = Duration::from_secs(30);
-/// Until the first request of a connection is there.
-const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// How long a connection may be without a request.
-const IDLE_WITHIN: Duration = Duration::from_secs(120);
-/// How long a client may read nothing of what is sent.
-const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// How long answers that are on their way may take when the server stops.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 /// Bytes of a request's line and headers.
@@ -58,6 +49,28 @@ const SEND_BYTES_MAX: usize = 256 * 1024;
 const RESETS_PENDING_MAX: usize = 32;
 /// Streams of a client that were reset for its errors.
 const RESETS_FOR_ERRORS_MAX: usize = 256;
+
+/// How long a client may take for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From a connection's first packet until TLS stands.
+    pub handshake: Duration,
+    /// Until the headers of a request are there whole; also how long an HTTP/1.1 connection may be idle.
+    pub headers: Duration,
+    /// Until the first request of a connection is there.
+    pub first_request: Duration,
+    /// How long a connection may be without a request.
+    pub idle: Duration,
+    /// How long a client may read nothing of what is sent.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { handshake: seconds(5), headers: seconds(30), first_request: seconds(10), idle: seconds(120), write: seconds(30) }
+    }
+}
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -102,13 +115,13 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError`].
-    pub async fn start(address: SocketAddr, identity: &Identity, router: Router) -> Result<Self, ServerError> {
+    pub async fn start(address: SocketAddr, identity: &Identity, router: Router, patience: Patience) -> Result<Self, ServerError> {
         let tls = Arc::new(Mutex::new(settings(identity)?));
         let listen = |error| ServerError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let stop = watch::Sender::new(false);
-        let accepting = tokio::spawn(accept(listener, tls.clone(), router, stop.subscribe()));
+        let accepting = tokio::spawn(accept(listener, tls.clone(), router, patience, stop.subscribe()));
         Ok(Self { address, tls, stop, accepting })
     }
 
@@ -139,8 +152,8 @@ impl Server {
 
 fn settings(identity: &Identity) -> Result<TlsAcceptorOf, ServerError> {
     let of = |error| ServerError::Identity { error };
-    let chain = identity.chain_der.iter().cloned().map(CertificateDer::from).collect();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key_pkcs8_der.clone()));
+    let chain = identity.chain_der().iter().cloned().map(CertificateDer::from).collect();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key_pkcs8_der().to_vec()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let settings = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]).map_err(of)?;
     let mut settings = settings.with_no_client_auth().with_single_cert(chain, key).map_err(of)?;
@@ -187,7 +200,7 @@ impl Drop for Place {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Arc<Mutex<TlsAcceptorOf>>, router: Router, stop: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, tls: Arc<Mutex<TlsAcceptorOf>>, router: Router, patience: Patience, stop: watch::Receiver<bool>) {
     let places = Arc::new(Mutex::new(Places::default()));
     loop {
         let (socket, remote) = match listener.accept().await {
@@ -203,7 +216,7 @@ async fn accept(listener: TcpListener, tls: Arc<Mutex<TlsAcceptorOf>>, router: R
         let settings = tls.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
         let (router, stop) = (router.clone(), stop.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve(socket, settings, router, stop).await {
+            if let Err(error) = serve(socket, settings, router, patience, stop).await {
                 tracing::debug!(%remote, %error, "a connection ended");
             }
             drop(place);
@@ -211,18 +224,40 @@ async fn accept(listener: TcpListener, tls: Arc<Mutex<TlsAcceptorOf>>, router: R
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// Why a connection ended.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn serve(socket: TcpStream, settings: Arc<rustls::ServerConfig>, router: Router, stop: watch::Receiver<bool>) -> Result<(), Failure> {
+async fn serve(
+    socket: TcpStream,
+    settings: Arc<rustls::ServerConfig>,
+    router: Router,
+    patience: Patience,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
     socket.set_nodelay(true)?;
-    let stream: TlsStream<TcpStream> = tokio::time::timeout(HANDSHAKE_WITHIN, TlsAcceptor::from(settings).accept(socket)).await??;
+    let accepting = TlsAcceptor::from(settings).accept(socket);
+    let stream: TlsStream<TcpStream> = tokio::time::timeout(patience.handshake, accepting).await??;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(Stall::new(stream, WRITE_WITHIN));
+    converse(stream, is_http2, router, patience, stop).await
+}
+
+/// Answers what comes over `stream`, until it ends, is of no use any more, or `stop` says true.
+///
+/// # Errors
+/// What was wrong with the client's bytes or its pace.
+pub async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    is_http2: bool,
+    router: Router,
+    patience: Patience,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let io = TokioIo::new(Stall::new(stream, patience.write));
     let uses = Arc::new(Uses::default());
     let entry = Entry { router, uses: uses.clone() };
     let over = async {
         tokio::select! {
-            () = uses.idle() => {}
+            () = uses.idle(patience) => {}
             () = stopped(stop) => {}
         }
     };
@@ -235,7 +270,7 @@ async fn serve(socket: TcpStream, settings: Arc<rustls::ServerConfig>, router: R
         }
         Ok(tokio::time::timeout(STOP_WITHIN, connection).await??)
     } else {
-        let connection = one().serve_connection(io, entry);
+        let connection = one(patience).serve_connection(io, entry);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             done = connection.as_mut() => return Ok(done?),
@@ -245,10 +280,10 @@ async fn serve(socket: TcpStream, settings: Arc<rustls::ServerConfig>, router: R
     }
 }
 
-fn one() -> http1::Builder {
+fn one(patience: Patience) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new());
-    builder.header_read_timeout(HEADERS_WITHIN);
+    builder.header_read_timeout(patience.headers);
     builder.max_buf_size(HEADER_BYTES_MAX);
     builder.max_headers(HEADERS_MAX);
     builder
@@ -283,16 +318,16 @@ struct Uses {
 
 impl Uses {
     /// Returns when the connection is of no use: its first request does not come, or none for a long time.
-    async fn idle(&self) {
+    async fn idle(&self, patience: Patience) {
         let mut before = 0;
-        let mut wait = FIRST_REQUEST_WITHIN;
+        let mut wait = patience.first_request;
         loop {
             tokio::time::sleep(wait).await;
             let begun = self.begun.load(Ordering::Relaxed);
             if begun == before && self.in_flight.load(Ordering::Relaxed) == 0 {
                 return;
             }
-            (before, wait) = (begun, IDLE_WITHIN);
+            (before, wait) = (begun, patience.idle);
         }
     }
 }

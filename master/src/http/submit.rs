@@ -9,8 +9,8 @@ use super::error::{ApiError, ErrorAnswer, ErrorBody, unexpected};
 use super::jobs::{good_key, home};
 use super::jobs_json::counts;
 use super::lines::{Cut, Lines};
-use super::spec::Form;
 use super::{Api, spec};
+use crate::admit::{Format, JobSpec};
 use crate::shard::event::{Level, Request, Response as Answer};
 use crate::shard::view::JobView;
 use axum::body::{Body, HttpBody};
@@ -42,8 +42,8 @@ const LINES_PER_TURN_MAX: usize = 512;
 /// Answers that are written before they are sent.
 const ANSWERS_PER_TURN_MAX: usize = 1_024;
 /// Admitted jobs that one stream remembers, and the longest text of one.
-const ADMITTED_MAX: usize = 64;
-const ADMITTED_BYTES_MAX: usize = 4_096;
+const REMEMBERED_MAX: usize = 64;
+const REMEMBERED_BYTES_MAX: usize = 4_096;
 
 /// One line in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -113,11 +113,10 @@ struct Pending {
     job: Option<JobId>,
 }
 
-/// A line that was read and not yet posted.
-struct Ready {
+/// A line that was read, without its job.
+struct Head {
     line: u64,
     key: Option<String>,
-    job: Job,
     follow: bool,
 }
 
@@ -130,9 +129,9 @@ struct Submissions {
     lines: Lines,
     read: u64,
     /// Jobs by the text that they were admitted from.
-    admitted: HashMap<Box<[u8]>, Job>,
+    remembered: HashMap<Box<[u8]>, Job>,
     /// A line whose bundle is being looked at; nothing is read meanwhile.
-    looking: Option<(Looking, Ready)>,
+    looking: Option<(Looking, Head, JobSpec)>,
     pending: Vec<Option<Pending>>,
     free: Vec<usize>,
     uncommitted: usize,
@@ -152,7 +151,7 @@ impl Submissions {
             input: Some(body),
             lines: Lines::new(LINE_BYTES_MAX),
             read: 0,
-            admitted: HashMap::new(),
+            remembered: HashMap::new(),
             looking: None,
             pending: vec![],
             free: vec![],
@@ -216,10 +215,11 @@ impl Submissions {
     /// Reads lines and posts them, until there is none, no room, or it is others' turn. True where it is only the latter.
     fn take_lines(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..LINES_PER_TURN_MAX {
-            if let Some((looking, _)) = &mut self.looking {
-                let Poll::Ready(verdict) = looking.as_mut().poll(cx) else { return false };
-                let (_, ready) = self.looking.take().expect("it was there a line ago");
-                self.post(ready, verdict);
+            if let Some((looking, ..)) = &mut self.looking {
+                let Poll::Ready(looked) = looking.as_mut().poll(cx) else { return false };
+                let (_, head, spec) = self.looking.take().expect("it was there a line ago");
+                let job = looked.and_then(|()| self.admitted(spec));
+                self.post(head, job);
             }
             if self.uncommitted >= SUBMIT_IN_FLIGHT_MAX || self.followed >= SUBMIT_FOLLOWED_MAX {
                 return false;
@@ -278,44 +278,48 @@ impl Submissions {
             return self.refuse(line, None, &error.with_field("key"));
         }
         let source = parsed.job.get().as_bytes();
-        if let Some(job) = self.admitted.get(source).cloned() {
-            return self.post(Ready { line, key: parsed.key, job, follow: parsed.follow }, Ok(()));
+        let head = Head { line, key: parsed.key, follow: parsed.follow };
+        if let Some(job) = self.remembered.get(source).cloned() {
+            return self.post(head, Ok(job));
         }
-        let admitted = spec::admitted(source, Form::Json).and_then(|job| self.caller.must(Level::Operator, &job.role).map(|()| job));
-        let job = match admitted {
-            Ok(job) => job,
-            Err(error) => return self.refuse(line, parsed.key.as_deref(), &error),
+        let spec = match spec::parsed(source, Format::Json) {
+            Ok(spec) => spec,
+            Err(error) => return self.post(head, Err(error)),
         };
-        let ready = Ready { line, key: parsed.key, job, follow: parsed.follow };
-        match self.api.inspections.known(&ready.job) {
-            Some(verdict) => {
-                if verdict.is_ok() {
-                    self.remember(source, &ready.job);
-                }
-                self.post(ready, verdict);
-            }
-            None => {
-                let (inspections, job) = (self.api.inspections.clone(), ready.job.clone());
-                self.looking = Some((Box::pin(async move { inspections.check(&job).await }), ready));
-            }
+        if let Some(digest) = self.api.inspections.unseen(&spec) {
+            let inspections = self.api.inspections.clone();
+            self.looking = Some((Box::pin(async move { inspections.look(digest).await }), head, spec));
+            return;
         }
+        let job = self.admitted(spec);
+        if let Ok(job) = &job {
+            self.remember(source, job);
+        }
+        self.post(head, job);
+    }
+
+    fn admitted(&self, spec: JobSpec) -> Result<Job, ApiError> {
+        let job = spec::admitted(spec, &self.api.inspections)?;
+        self.caller.must(Level::Operator, &job.role)?;
+        Ok(job)
     }
 
     fn remember(&mut self, source: &[u8], job: &Job) {
-        if source.len() > ADMITTED_BYTES_MAX {
+        if source.len() > REMEMBERED_BYTES_MAX {
             return;
         }
-        if self.admitted.len() >= ADMITTED_MAX {
-            self.admitted.clear();
+        if self.remembered.len() >= REMEMBERED_MAX {
+            self.remembered.clear();
         }
-        self.admitted.insert(source.into(), job.clone());
+        self.remembered.insert(source.into(), job.clone());
     }
 
-    fn post(&mut self, ready: Ready, verdict: Result<(), ApiError>) {
-        let Ready { line, key, job, follow } = ready;
-        if let Err(error) = verdict {
-            return self.refuse(line, key.as_deref(), &error);
-        }
+    fn post(&mut self, head: Head, job: Result<Job, ApiError>) {
+        let Head { line, key, follow } = head;
+        let job = match job {
+            Ok(job) => job,
+            Err(error) => return self.refuse(line, key.as_deref(), &error),
+        };
         let shard = home(&self.api, &job, key.as_deref());
         let slot = self.free.pop().unwrap_or_else(|| {
             self.pending.push(None);

@@ -51,6 +51,8 @@ pub struct Log {
 
 /// What the writing thread and those who ask it share.
 pub struct Shared {
+    /// Held as long as anybody may write.
+    _lock: File,
     /// Where the segments are.
     pub dir: PathBuf,
     /// How the log is kept.
@@ -77,8 +79,10 @@ impl Log {
     pub fn open(dir: &Path, groups: u16, config: LogConfig) -> Result<Self, JournalError> {
         assert!((1 << 20..=1 << 30).contains(&config.segment_bytes), "a segment has 1 MiB to 1 GiB");
         fs::create_dir_all(dir).map_err(|error| JournalError::io("make", dir, error))?;
+        let lock = take_lock(dir)?;
         let recovered = recover(dir, groups, FIRST_SEGMENT_BYTES.min(config.segment_bytes))?;
         let shared = Arc::new(Shared {
+            _lock: lock,
             dir: dir.to_owned(),
             config,
             groups: recovered.groups.into_iter().map(Mutex::new).collect(),
@@ -203,6 +207,17 @@ impl Drop for Log {
         let writer = lock(&self.writer).take();
         // A writer that panicked has said so.
         let _ = writer.map(thread::JoinHandle::join);
+    }
+}
+
+fn take_lock(dir: &Path) -> Result<File, JournalError> {
+    let path = dir.join("lock");
+    let failed = |error| JournalError::io("lock", &path, error);
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(JournalError::Locked { path: dir.to_owned() }),
+        Err(error) => Err(failed(error.into())),
     }
 }
 

@@ -175,7 +175,11 @@ impl RaftStateMachine<Types> for Machine {
         file.map(Box::new).map_err(|error| no_snapshot(&JournalError::io("make", &path, error)))
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta<u64, openraft::BasicNode>, _received: Box<File>) -> Result<(), StorageError<u64>> {
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta<u64, openraft::BasicNode>,
+        _received: Box<File>,
+    ) -> Result<(), StorageError<u64>> {
         let received = self.path.with_extension("received");
         let stored = snapshot::load(&received).map_err(|error| no_snapshot(&error))?;
         let stored = stored.ok_or_else(|| no_snapshot(&JournalError::Missing { path: received.clone() }))?;

@@ -17,13 +17,11 @@ mod writer;
 
 pub use group::{Group, Recovered};
 pub use log::{Log, LogConfig};
+pub use segment::sync_dir;
 pub use types::Batch;
 
 use std::io;
 use std::path::{Path, PathBuf};
-
-
-
 
 /// Why the journal could not be opened or written. After a failed write nothing more is written: what the disk then holds is not known.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +71,12 @@ pub enum JournalError {
         from: u64,
         /// The first that is there.
         until: u64,
+    },
+    /// Another process, or an earlier life of this one that has not ended yet, has it.
+    #[error("another process writes the journal in {}", path.display())]
+    Locked {
+        /// The journal's directory.
+        path: PathBuf,
     },
     /// An earlier write failed.
     #[error("the journal has stopped: {reason}")]

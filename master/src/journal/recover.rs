@@ -137,12 +137,7 @@ pub fn recover(dir: &Path, groups: u16, first_bytes: u64) -> Result<Found, Journ
 }
 
 /// Makes `scratch` the segment of `head`: it has its name only once its head is durable.
-pub fn begin(
-    dir: &Path,
-    scratch: &Path,
-    head: Head,
-    file: impl FnOnce(&Path) -> std::io::Result<File>,
-) -> Result<File, JournalError> {
+pub fn begin(dir: &Path, scratch: &Path, head: Head, file: impl FnOnce(&Path) -> std::io::Result<File>) -> Result<File, JournalError> {
     let path = segment::path(dir, head.sequence);
     let begin = || {
         let file = file(scratch)?;

@@ -109,7 +109,8 @@ impl<'a> Reader<'a> {
     /// The next frame; `None` where the segment has no more. Whether what it ends with was cut off or damaged is [`Self::check_end`]'s.
     pub fn next(&mut self, expected: Expected) -> Result<Option<Frame>, JournalError> {
         let frame = self.frame_at(self.offset)?;
-        let follows = |frame: &Frame| frame.head.number == expected.number && expected.previous.is_none_or(|sum| sum == frame.head.previous);
+        let follows =
+            |frame: &Frame| frame.head.number == expected.number && expected.previous.is_none_or(|sum| sum == frame.head.previous);
         let frame = frame.filter(follows);
         if let Some(frame) = &frame {
             self.offset = after(frame.offset, frame.head.length);

@@ -1,8 +1,8 @@
 //! The process that outlives whoever started it and holds running wasm tasks: one for each role and metering mode. Knows its directory,
 //! its socket, the record of what it took and how that ended, and the tasks' output.
 //!
-//! A directory holds `executor.sock`, `spec`, `identity` (which process), `tasks.log` (see [`record`]), `logs/` (see [`logs`]) and
-//! `error.log` (what a broken executor said last). It serves one executor process, ever; whoever made it removes it.
+//! A directory holds what [`place`] names: the socket, what it was started with, which process it is, `tasks.log` (see [`record`]), `logs/`
+//! (see [`logs`]) and what a broken executor said last. It serves one executor process, ever; whoever started that removes it.
 
 pub mod client;
 pub mod logs;
@@ -10,8 +10,13 @@ pub mod record;
 pub mod serve;
 pub mod wire;
 
+#[cfg(test)]
+mod fixture;
+mod place;
+
 pub use client::{Commands, Events, Executor, Wasm};
 pub use logs::{LogRead, read_log};
+pub use place::end;
 pub use record::{Remains, remains};
 
 use crate::{Exit, Key, Metering, Usage};
@@ -37,8 +42,6 @@ pub struct ExecutorSpec {
     pub uid: Option<u32>,
     /// Most tasks at once, waiting or running, up to [`TASKS_MAX`]; more are refused as `Rejected`.
     pub tasks_max: u32,
-    /// The largest linear memory that any of its tasks is granted, in bytes.
-    pub memory_bytes_max: u64,
     /// Directories that it may read: compiled code and standard input. Absolute.
     pub readable: Vec<PathBuf>,
 }
@@ -118,7 +121,7 @@ pub enum LaunchError {
         /// The last lines of its error log.
         said: String,
     },
-    /// It lives, and does not answer. [`client::end`] ends it.
+    /// It lives, and does not answer. [`end`] ends it.
     #[error("the executor in {path} lives as process {pid} and does not answer")]
     Silent {
         /// The directory.

@@ -1,0 +1,1 @@
+//! The door end to end.
