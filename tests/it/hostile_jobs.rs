@@ -2,9 +2,7 @@
 //! of them: which kind of problem, with which field. What is too large for a file is made here.
 
 use master::admit::Code::{BadValue, Conflict, DuplicateField, Missing, NotYet, Syntax, TooLarge, UnknownBundle, UnknownField, WrongType};
-use master::admit::{
-    Code, Format, Inspection, PROBLEMS_MAX, Problem, Rejection, WasmKind, admit, parse, parse_bytes, render,
-};
+use master::admit::{Code, Format, Inspection, PROBLEMS_MAX, Problem, Rejection, WasmKind, admit, parse, parse_bytes, render};
 use protocol::Digest;
 use std::fs;
 use std::path::Path;
