@@ -27,41 +27,53 @@ async fn tasks_that_do_nothing() {
 }
 
 /// Resident memory and page tables of this process, in KiB.
-fn resident() -> u64 {
+fn resident() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let kib = |name: &str| -> u64 {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
-    kib("VmRSS:") + kib("VmPTE:")
+    (kib("VmRSS:"), kib("VmPTE:"))
+}
+
+/// A process of its own for each, since a pool keeps what it once had.
+async fn sleepers(name: &str, text: &str) {
+    const SLEEPERS: usize = 10_000;
+    static LARGE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Metering::Fuel, &Sizing { tasks_max: SLEEPERS as u32 }).unwrap());
+    println!("{:?}", LARGE.obtained());
+    let program = Program::new(&LARGE, text);
+    let prepared = program.prepare().unwrap();
+    println!("{} bytes of future, {} of store data", size_of_val(&program.run()), size_of::<super::super::host::Task>());
+    let before = resident();
+    let controls: Vec<Control> = (0..SLEEPERS).map(|_| Control::new()).collect();
+    let tasks: Vec<_> = controls
+        .iter()
+        .cloned()
+        .map(|control| {
+            let (prepared, output) = (Arc::clone(&prepared), program.output.clone());
+            tokio::spawn(async move { LARGE.run(&prepared, &start(), output, &control).await.0 })
+        })
+        .collect();
+    while program.output.started.load(Ordering::Relaxed) < SLEEPERS as u64 {
+        tokio::task::yield_now().await;
+    }
+    let after = resident();
+    let each = |before: u64, after: u64| (after - before) as f64 / SLEEPERS as f64;
+    println!("{name}: {:.1} KiB resident and {:.1} of page tables each", each(before.0, after.0), each(before.1, after.1));
+    controls.iter().for_each(Control::kill);
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), Exit::Killed);
+    }
 }
 
 #[tokio::test]
 #[ignore = "prints figures"]
-async fn tasks_that_sleep() {
-    const SLEEPERS: usize = 10_000;
-    static LARGE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Metering::Fuel, &Sizing { tasks_max: SLEEPERS as u32 }).unwrap());
-    println!("{:?}", LARGE.obtained());
-    for (name, text) in [("core", sleep(u64::MAX)), ("component", component_sleep(u64::MAX))] {
-        let program = Program::new(&LARGE, &text);
-        let prepared = program.prepare().unwrap();
-        let before = resident();
-        let controls: Vec<Control> = (0..SLEEPERS).map(|_| Control::new()).collect();
-        let tasks: Vec<_> = controls
-            .iter()
-            .cloned()
-            .map(|control| {
-                let (prepared, output) = (Arc::clone(&prepared), program.output.clone());
-                tokio::spawn(async move { LARGE.run(&prepared, &start(), output, &control).await.0 })
-            })
-            .collect();
-        while program.output.started.load(Ordering::Relaxed) < SLEEPERS as u64 {
-            tokio::task::yield_now().await;
-        }
-        println!("{name}: {:.1} KiB each of {SLEEPERS}", (resident() - before) as f64 / SLEEPERS as f64);
-        controls.iter().for_each(Control::kill);
-        for task in tasks {
-            assert_eq!(task.await.unwrap(), Exit::Killed);
-        }
-    }
+async fn core_tasks_that_sleep() {
+    sleepers("core", &sleep(u64::MAX)).await;
+}
+
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn components_that_sleep() {
+    sleepers("component", &component_sleep(u64::MAX)).await;
 }
