@@ -174,7 +174,8 @@ impl Commands {
             return Err(TellError::TooLong { bytes: bytes.max(start_bytes), max: PLAN_BYTES_MAX });
         }
         for starts in launch.starts.chunks(BATCH_BYTES_MAX / start_bytes) {
-            self.queue(&Command::Launch(Launch { plan: launch.plan.clone(), starts: starts.to_vec() }));
+            let part = Launch { plan: launch.plan.clone(), starts: starts.to_vec() };
+            self.queue(&Command::Launch(Box::new(part)));
         }
         Ok(())
     }

@@ -87,6 +87,7 @@ pub struct Held {
 }
 
 /// What is in a directory where an executor was started.
+#[expect(clippy::large_enum_variant, reason = "made once for each executor, and taken apart at once")]
 #[derive(Debug)]
 pub enum Recovered {
     /// It lives; it holds [`Executor::held`].

@@ -50,7 +50,7 @@ pub struct HelloReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Start these. A key that is held already is left as it is.
-    Launch(Launch),
+    Launch(Box<Launch>),
     /// Ask these to stop, and end them after a grace.
     Stop {
         /// Which.

@@ -68,6 +68,9 @@ pub(super) struct Task {
     progressed: AtomicBool,
 }
 
+/// A task that was booked, and how it is to be started.
+type Taken = (Start, Arc<Task>);
+
 /// What the teller takes.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -111,7 +114,7 @@ impl Tasks {
     /// Does what the client says. Never waits, so a client that leaves leaves nothing half done.
     pub(super) fn obey(self: &Arc<Self>, command: Command) {
         match command {
-            Command::Launch(launch) => self.launch(launch),
+            Command::Launch(launch) => self.launch(*launch),
             Command::Stop { keys, grace_ms } => self.stop(&keys, Duration::from_millis(grace_ms)),
             Command::Forget(keys) => {
                 let mut book = self.book();
@@ -151,7 +154,7 @@ impl Tasks {
         });
     }
 
-    fn start(self: &Arc<Self>, plan: Plan, taken: Vec<(Start, Arc<Task>)>) {
+    fn start(self: &Arc<Self>, plan: Plan, taken: Vec<Taken>) {
         match self.engine.prepare(Arc::new(plan)) {
             Ok(prepared) => {
                 // All of them first, so that none of the batch is told before all had their turn.
@@ -168,7 +171,7 @@ impl Tasks {
     }
 
     /// Books those that are new and fit. The others: with the reason.
-    fn take(&self, starts: Vec<Start>, plan: &Plan) -> (Vec<(Start, Arc<Task>)>, Vec<(Key, String)>) {
+    fn take(&self, starts: Vec<Start>, plan: &Plan) -> (Vec<Taken>, Vec<(Key, String)>) {
         let (mut taken, mut refused) = (Vec::with_capacity(starts.len()), vec![]);
         let mut book = self.book();
         for start in starts {
