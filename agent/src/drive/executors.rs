@@ -3,9 +3,7 @@
 
 use protocol::message::Launch;
 use protocol::{AttemptId, Exit, JobId, Loss, Program, Time, Usage};
-use runtime::executor::{
-    Commands, Events, Executor, ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, Remains, TellError, Wasm, client,
-};
+use runtime::executor::{Commands, Events, Executor, ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, Remains, TellError, Wasm};
 use runtime::{Key, Runtime as _};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
@@ -46,7 +44,6 @@ pub(super) struct Settings {
     pub dir: PathBuf,
     pub binary: PathBuf,
     pub readable: Vec<PathBuf>,
-    pub memory_bytes_max: u64,
     /// True where each role has a user of its own.
     pub root: bool,
 }
@@ -106,7 +103,7 @@ impl Executors {
     pub async fn recover(&mut self) -> io::Result<Vec<Event>> {
         for stray in self.table.strays()? {
             tracing::warn!(dir = %stray.display(), "an executor that no record speaks of is ended");
-            client::end(&stray).await?;
+            runtime::executor::end(&stray)?;
             std::fs::remove_dir_all(&stray)?;
         }
         let mut events = Vec::new();
@@ -253,7 +250,6 @@ impl Executors {
             binary: self.settings.binary.clone(),
             uid: slot.row.uid,
             tasks_max: u32::try_from(ATTEMPTS_HELD_MAX).expect("it fits"),
-            memory_bytes_max: self.settings.memory_bytes_max,
             readable: self.settings.readable.clone(),
         };
         let said = self.said.clone();
@@ -315,17 +311,17 @@ impl Executors {
         match tell {
             Tell::Launch(launch) => {
                 let keys: Vec<Key> = launch.starts.iter().map(|start| start.key).collect();
-                let Err(TellError::TooLong { bytes, max }) = commands.launch(launch) else { return None };
+                let Err(TellError::TooLong { bytes, max }) = commands.launch(&launch) else { return None };
                 let reason = format!("arguments, environment and configuration take {bytes} bytes: at most {max} fit");
                 let exit = Exit::Rejected { reason };
                 Some(Event::Ended { attempts: keys.into_iter().map(|key| (attempt(key), exit.clone(), Usage::default())).collect() })
             }
             Tell::Stop { keys, grace_ms } => {
-                commands.stop(keys, grace_ms);
+                commands.stop(&keys, grace_ms);
                 None
             }
             Tell::Forget(keys) => {
-                commands.forget(keys);
+                commands.forget(&keys);
                 None
             }
         }
@@ -408,7 +404,9 @@ async fn find(dir: &Path) -> Result<Recovered, LaunchError> {
     if let Err(error) = &found {
         tracing::error!(%error, "an executor that cannot be spoken with is ended");
     }
-    let ended = client::end(dir).await;
+    let dying = dir.to_owned();
+    let ended =
+        tokio::task::spawn_blocking(move || runtime::executor::end(&dying)).await.expect("it does not panic, and nobody cancels it");
     ended.map_err(|source| LaunchError::File { step: "ending the executor of", path: dir.to_owned(), source })?;
     Wasm.recover(dir).await
 }
