@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 /// A table with these heads, as wide as the terminal; without lines, so that it can be cut and grepped.
 pub fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(heads.to_vec());
+    table.load_style(presets::NOTHING).set_header(heads.to_vec());
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }

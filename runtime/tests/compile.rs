@@ -38,7 +38,9 @@ fn in_process(runtime: &tokio::runtime::Runtime, wasm: &Path, compiled: &Path, m
 
 fn the_process_compiles_what_this_one_would(runtime: &tokio::runtime::Runtime, dir: &Path) {
     let (wasm, compiled) = (dir.join("good.wasm"), dir.join("good"));
-    let bytes = wat::parse_str(r#"(module (memory 1) (func (export "_start")))"#).unwrap();
+    // Enough functions for several threads, which must work within the jail too.
+    let functions = "(func (param i32) (result i32) (i32.mul (local.get 0) (i32.const 3)))".repeat(2_000);
+    let bytes = wat::parse_str(format!(r#"(module (memory 1) {functions} (func (export "_start")))"#)).unwrap();
     std::fs::write(&wasm, &bytes).unwrap();
     for metering in [Metering::Fuel, Metering::Epoch] {
         in_process(runtime, &wasm, &compiled, metering).unwrap();

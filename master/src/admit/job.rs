@@ -194,8 +194,9 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn push(&mut self, problem: Problem) {
         if self.problems.len() < PROBLEMS_MAX {
-            let span = self.spec.span(&problem.field);
-            self.problems.push(Problem { span, ..problem });
+            let place = self.spec.place(&problem.field);
+            let (line, column) = place.map_or((0, 0), |place| (place.line, place.column));
+            self.problems.push(Problem { span: place.map(|place| place.span.clone()), line, column, ..problem });
         }
     }
 
@@ -339,7 +340,7 @@ impl Judge<'_> {
     fn restart(&mut self) {
         let restart = &self.spec.restart;
         if kind(self.spec) == Kind::Batch && restart.policy == Some(RestartPolicy::Always) {
-            let field = if self.spec.span("restart.policy").is_some() { "restart.policy" } else { "restart" };
+            let field = if self.spec.place("restart.policy").is_some() { "restart.policy" } else { "restart" };
             let problem = Problem::new(Code::Conflict, field, "a batch job that always restarts its tasks never ends");
             self.push(problem.with_help("kind = \"service\", or restart = \"on-failure\""));
         }

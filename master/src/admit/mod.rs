@@ -59,6 +59,7 @@ pub fn parse(text: &str, format: Format) -> Result<JobSpec, Vec<Problem>> {
         problems.append(&mut more);
     }
     if problems.is_empty() {
+        spec.locate(text);
         return Ok(spec);
     }
     for problem in &mut problems {
@@ -116,14 +117,15 @@ fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// Names the field of a problem with the syntax: the key of its line, where there is one.
+/// Names the field of a problem with the syntax: the key that stands twice, or else that of its line, where there is one.
 fn name_field(problem: &mut Problem, text: &str) {
-    let Some(span) = problem.span.as_ref().filter(|_| problem.field.is_empty()) else { return };
+    let Some(span) = problem.span.clone().filter(|_| problem.field.is_empty()) else { return };
     let start = text.as_bytes()[..span.start.min(text.len())].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("");
-    let key = line.split(['=', ':']).next().unwrap_or("").trim().trim_matches(['"', '\'', '[', ']', '{', ' ']);
-    let is_key = !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-    if is_key && (line.contains('=') || line.contains(':')) {
+    let of_line = if line.starts_with('[') || line.contains(['=', ':']) { line.split(['=', ':', ']']).next() } else { None };
+    let key = if problem.code == Code::DuplicateField { text.get(span) } else { of_line };
+    let key = key.unwrap_or("").trim().trim_matches(['"', '\'', '[', '{', ' ']);
+    if !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
         problem.field = key.to_owned();
     }
 }

@@ -3,7 +3,7 @@
 
 use super::amount::{self, AmountError};
 use super::problem::{Code, PROBLEMS_MAX, Problem, quoted};
-use super::spec::{JobSpec, LimitsSpec, ResourcesSpec, RestartSpec, Source, TaskSpec};
+use super::spec::{JobSpec, LimitsSpec, Place, ResourcesSpec, RestartSpec, Source, TaskSpec};
 use super::tree::{Entry, Node, Value, joined};
 use protocol::job::RestartPolicy;
 use protocol::resources::Device;
@@ -42,7 +42,7 @@ const BARE_NUMBER_MAX: u64 = 1 << 53;
 #[derive(Default)]
 pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
-    spans: Vec<(&'static str, Range<usize>)>,
+    places: Vec<Place>,
 }
 
 /// The job that `root` describes, as far as it can be read.
@@ -64,7 +64,7 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
             other => reader.unknown("", other, span),
         }
     }
-    spec.spans = std::mem::take(&mut reader.spans);
+    spec.places = std::mem::take(&mut reader.places);
     spec
 }
 
@@ -76,7 +76,7 @@ impl Reader {
     }
 
     fn mark(&mut self, field: &'static str, node: &Node<'_>) {
-        self.spans.push((field, node.span.clone()));
+        self.places.push(Place { field, span: node.span.clone(), line: 0, column: 0 });
     }
 
     fn wrong_type<T>(&mut self, field: &str, node: &Node<'_>, wanted: &str) -> Option<T> {

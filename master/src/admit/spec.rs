@@ -32,7 +32,16 @@ pub struct JobSpec {
     /// `update.parallel`.
     pub update_parallel: Option<u32>,
     /// Where in the source the fields stand that were read from one.
-    pub(super) spans: Vec<(&'static str, Range<usize>)>,
+    pub(super) places: Vec<Place>,
+}
+
+/// Where a field stands in its source; line and column as a problem has them.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) field: &'static str,
+    pub(super) span: Range<usize>,
+    pub(super) line: usize,
+    pub(super) column: usize,
 }
 
 /// A file that a job needs.
@@ -110,9 +119,21 @@ pub struct RestartSpec {
 
 impl JobSpec {
     /// Where `field` stands in the source it was read from.
-    #[must_use]
-    pub fn span(&self, field: &str) -> Option<Range<usize>> {
-        self.spans.iter().find(|(name, _)| *name == field).map(|(_, span)| span.clone())
+    pub(super) fn place(&self, field: &str) -> Option<&Place> {
+        self.places.iter().find(|place| place.field == field)
+    }
+
+    /// Fills in lines and columns, in one pass over the source.
+    pub(super) fn locate(&mut self, source: &str) {
+        self.places.sort_by_key(|place| place.span.start);
+        let (mut line, mut column, mut at) = (1, 1, 0);
+        for place in &mut self.places {
+            for c in source.get(at..place.span.start).unwrap_or("").chars() {
+                (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+            }
+            at = place.span.start;
+            (place.line, place.column) = (line, column);
+        }
     }
 
     /// The same as JSON, as [`super::parse`] reads it: amounts as text, so that no reader of JSON rounds them.

@@ -1,7 +1,7 @@
 //! Agents at the door: who is let in, what they say on its way to their shards, what is said to them on its way out, and the bundles they
 //! fetch. An agent speaks for the id in its certificate and for no other.
 
-use super::agents::{Agent, Agents};
+use super::agents::Agent;
 use super::door::{Busy, Door};
 use super::inbox::Letter;
 use crate::http::bundles::Bundles;
@@ -33,8 +33,6 @@ pub struct Reception {
     pub listener: Listener,
     /// To the shards.
     pub door: Door,
-    /// Who is here.
-    pub agents: Arc<Agents>,
     /// What certificates are signed with.
     pub authority: Authority,
     /// What agents fetch.
@@ -115,7 +113,7 @@ impl Reception {
             return Ok(());
         }
         sender.send(&HelloReply { shards: self.door.shards(), version: env!("CARGO_PKG_VERSION").into() }).await?;
-        let agent = self.agents.insert(id, connection.clone());
+        let agent = self.door.agents().insert(id, connection.clone());
         let writing = tokio::spawn(write(Arc::clone(&agent), sender));
         let serving = tokio::spawn(serve(self.bundles.clone(), connection.clone()));
         let ended = self.listen(id, &connection, &mut receiver).await;
@@ -126,7 +124,7 @@ impl Reception {
         connection.close(code, &reason);
         serving.abort();
         writing.abort();
-        if self.agents.remove(id, &agent) {
+        if self.door.agents().remove(id, &agent) {
             let to = shard_of_agent(id, self.door.shards());
             let gone = Letter::Disconnected { to, agent: id };
             self.door.inbox(to).expect("each shard has an inbox").force(&mut vec![gone]);

@@ -3,7 +3,7 @@
 //! A round goes on until the shards of the thread have nothing more to say to each other, so that a submission, the demand, the offers and
 //! the staging that follow from it stand in one entry of the journal. No timer is on the way of anything but what is to happen later.
 
-use super::agents::{Agent, Agents};
+use super::agents::Agent;
 use super::clock::Clock;
 use super::desk::Desk;
 use super::door::Door;
@@ -33,8 +33,6 @@ pub struct Given {
     pub door: Door,
     /// Its own.
     pub inbox: Arc<Inbox>,
-    /// The agents.
-    pub agents: Arc<Agents>,
     /// The time.
     pub clock: Clock,
     /// True when it is to end.
@@ -210,7 +208,7 @@ impl Decider {
         while let Some(action) = self.due.pop_front() {
             match action {
                 Action::Send { agent, message } => {
-                    if let Some(agent) = self.given.agents.find(agent)
+                    if let Some(agent) = self.given.door.agents().find(agent)
                         && agent.queue(from, message)
                     {
                         self.woken.push(agent);
@@ -227,7 +225,7 @@ impl Decider {
                 Action::Reply { id, response } => self.waiters.answer(id, response),
                 Action::Publish(change) => self.given.door.publish(change),
                 Action::Disconnect { agent, reason } => {
-                    if let Some(agent) = self.given.agents.find(agent) {
+                    if let Some(agent) = self.given.door.agents().find(agent) {
                         agent.close(CloseCode::Misbehaved, &reason);
                     }
                 }

@@ -81,7 +81,7 @@ impl Waiter {
 }
 
 /// The queue of one deciding thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inbox {
     thread: usize,
     queue: Mutex<Queue>,
@@ -99,7 +99,7 @@ struct Queue {
 impl Inbox {
     /// The inbox of the `thread`-th thread, from 0.
     pub fn new(thread: usize) -> Self {
-        Self { thread, queue: Mutex::default(), filled: Notify::new(), taken: Notify::new() }
+        Self { thread, ..Self::default() }
     }
 
     /// Whose it is.

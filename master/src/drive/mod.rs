@@ -24,7 +24,6 @@ use crate::journal::{JournalError, Log, LogConfig};
 use crate::shard::ShardConfig;
 use crate::shard::event::Level;
 use accept::Reception;
-use agents::Agents;
 use data_dir::DataDir;
 use protocol::Digest;
 use protocol::identity::{Authority, IdentityError};
@@ -163,8 +162,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let (journal, log) = (data.journal(), config.log);
     let opened = tokio::task::spawn_blocking(move || Log::open(&journal, shards, log)).await;
     let log = Arc::new(opened.map_err(|error| StartError::Thread(error.into()))??);
-    let agents = Arc::new(Agents::default());
-    let threads = Threads::start(&config, shards, Arc::clone(&log), &data.snapshots(), &agents).await?;
+    let threads = Threads::start(&config, shards, Arc::clone(&log), &data.snapshots()).await?;
     let (root, door) = (authority.root_digest(), threads.door.clone());
     admit_the_first(&data, &door).await?;
     let http =
@@ -172,7 +170,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let quic_addr = config.quic_addr;
     let opening = threads.first.spawn(async move {
         let listener = Listener::bind(quic_addr, &identity, Limits::default())?;
-        let reception = Arc::new(Reception { listener, door: door.clone(), agents, authority, bundles });
+        let reception = Arc::new(Reception { listener, door: door.clone(), authority, bundles });
         tokio::spawn(Arc::clone(&reception).run());
         Ok::<_, StartError>((reception, crate::http::start(door, &identity, http).await?))
     });

@@ -1,6 +1,5 @@
 //! The deciding threads: each with a runtime of its own that never leaves it, and the shards that it decides for.
 
-use super::agents::Agents;
 use super::clock::Clock;
 use super::decide::{Decider, Given};
 use super::desk::Desk;
@@ -54,12 +53,11 @@ impl Threads {
         shards: u16,
         log: Arc<Log>,
         snapshots: &Path,
-        agents: &Arc<Agents>,
     ) -> Result<Self, StartError> {
         let count = count(config, shards);
         let inboxes: Vec<_> = (0..count).map(|thread| Arc::new(Inbox::new(thread))).collect();
         let of_shards = (0..usize::from(shards)).map(|shard| Arc::clone(&inboxes[shard % count])).collect();
-        let door = Door::new(of_shards, Arc::clone(agents));
+        let door = Door::new(of_shards);
         let (mut threads, mut starting) = (Vec::new(), Vec::new());
         for index in 0..count {
             let mine = (0..shards).filter(|shard| usize::from(*shard) % count == index);
@@ -84,7 +82,7 @@ impl Threads {
         let stop = watch::Sender::new(false);
         let first = ready[0].runtime.clone();
         for (ready, inbox) in ready.into_iter().zip(inboxes) {
-            let given = Given { door: door.clone(), inbox, agents: Arc::clone(agents), clock, stop: stop.subscribe() };
+            let given = Given { door: door.clone(), inbox, clock, stop: stop.subscribe() };
             // A thread that ended meanwhile has said so.
             let _ = ready.go.send(given);
         }

@@ -45,10 +45,10 @@ use protocol::Digest;
 use protocol::identity::Identity;
 use server::{Patience, Server, ServerError};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use tokio::sync::Semaphore;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -107,19 +107,20 @@ pub enum HttpError {
 /// [`HttpError`].
 pub async fn start(door: Door, identity: &Identity, config: HttpConfig) -> Result<Server, HttpError> {
     let address = config.address;
-    let (api, router) = api(door, config);
-    refresh(&api).await.map_err(|error| HttpError::Tokens { reason: error.body().message.clone() })?;
-    tokio::spawn(listen(api));
+    let router = router(door, config).await?;
     Ok(Server::start(address, identity, router, Patience::default()).await?)
 }
 
-/// The routes alone, for whoever serves them over something else than sockets. Only tokens on record at the call are known.
+/// The routes alone, for whoever serves them over something else than sockets. They follow what changes on the runtime that this is called
+/// in, for as long as they are there.
 ///
 /// # Errors
 /// [`HttpError::Tokens`].
 pub async fn router(door: Door, config: HttpConfig) -> Result<Router, HttpError> {
     let (api, router) = api(door, config);
+    let changes = api.door.changes();
     refresh(&api).await.map_err(|error| HttpError::Tokens { reason: error.body().message.clone() })?;
+    tokio::spawn(listen(Arc::downgrade(&api), changes));
     Ok(router)
 }
 
@@ -198,9 +199,7 @@ async fn refresh(api: &Api) -> Result<(), ApiError> {
 }
 
 /// Keeps what changes, for as long as the routes are there.
-async fn listen(api: Arc<Api>) {
-    let mut changes = api.door.changes();
-    let api = Arc::downgrade(&{ api });
+async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Change>>) {
     loop {
         let changed = changes.recv().await;
         let Some(api) = api.upgrade() else { return };

@@ -1,5 +1,6 @@
 //! The API as its users meet it: a folder of its own for each test, a door that nobody answers behind, the router and the server before it.
 
+mod cluster;
 mod hostile;
 mod router;
 

@@ -50,6 +50,10 @@ impl Machine {
             (Shard::restore(config.clone(), state), head, bytes)
         });
         let (applied, members) = (head.meta.last_log_id, head.meta.last_membership);
+        let (from, until) = (applied.map_or(0, |id| id.index + 1), log.group(config.id.0).purged.map_or(0, |id| id.index + 1));
+        if from < until {
+            return Err(JournalError::Gap { shard: config.id.0, from, until });
+        }
         let state = State { applied, members, shard: Some(Box::new(shard)), latest: head.latest, snapshot_bytes };
         Ok(Self { log, path, config, state: Arc::new(Mutex::new(state)) })
     }

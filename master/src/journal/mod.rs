@@ -99,3 +99,6 @@ impl JournalError {
         Self::Io { doing, path: path.to_owned(), source }
     }
 }
+
+#[cfg(test)]
+pub mod tests;

@@ -166,7 +166,7 @@ impl Commands {
     ///
     /// # Errors
     /// [`TellError::TooLong`]: the plan fits no frame; nothing is queued.
-    pub fn launch(&mut self, launch: &Launch) -> Result<(), TellError> {
+    pub fn launch(&mut self, launch: Launch) -> Result<(), TellError> {
         let bytes = postcard::to_stdvec(&launch.plan).map_err(io::Error::other)?.len();
         let ports = launch.starts.iter().map(|start| start.ports.len()).max().unwrap_or(0);
         let start_bytes = START_BYTES_MAX + ports * PORT_BYTES_MAX;
@@ -180,12 +180,12 @@ impl Commands {
     }
 
     /// Queues: ask these to stop, and end them after `grace_ms`. Their exit is `Killed`, whatever their code.
-    pub fn stop(&mut self, keys: &[Key], grace_ms: u64) {
+    pub fn stop(&mut self, keys: Vec<Key>, grace_ms: u64) {
         keys.chunks(BATCH_BYTES_MAX / KEY_BYTES_MAX).for_each(|keys| self.queue(&Command::Stop { keys: keys.to_vec(), grace_ms }));
     }
 
     /// Queues: forget how these ended. Their output stays until newer output needs the room.
-    pub fn forget(&mut self, keys: &[Key]) {
+    pub fn forget(&mut self, keys: Vec<Key>) {
         keys.chunks(BATCH_BYTES_MAX / KEY_BYTES_MAX).for_each(|keys| self.queue(&Command::Forget(keys.to_vec())));
     }
 
@@ -224,4 +224,13 @@ impl Events {
             _ => None,
         }
     }
+}
+
+/// Ends the executor of `dir` by force, and all tasks with it, if one lives; returns once it is dead.
+///
+/// # Errors
+/// Where the directory cannot be read, or the process cannot be signalled or does not die.
+pub async fn end(dir: &Path) -> io::Result<()> {
+    let dir = dir.to_owned();
+    tokio::task::spawn_blocking(move || place::end(&dir)).await.map_err(io::Error::other)?
 }

@@ -1,4 +1,4 @@
-//! What tests of executors stand on: folders that are removed again.
+//! What tests of executors stand on: folders that are removed again, and the example program that is an executor.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,6 +22,20 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        let _ = crate::executor::place::end(&self.0.join("executor"));
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// `examples/executor.rs`, which cargo builds beside the tests.
+pub(crate) fn binary() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let binary = tests.parent().and_then(Path::parent).unwrap().join("examples/executor");
+    assert!(binary.exists(), "{}: `cargo test -p runtime` builds it, `cargo test --lib` does not", binary.display());
+    binary
+}
+
+/// Who executors become: somebody without a name, where that is possible.
+pub(crate) fn uid() -> Option<u32> {
+    rustix::process::geteuid().is_root().then_some(61_234)
 }

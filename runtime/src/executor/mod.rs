@@ -11,12 +11,11 @@ pub mod serve;
 pub mod wire;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod place;
 
 pub use client::{Commands, Events, Executor, Wasm};
 pub use logs::{LogRead, read_log};
-pub use place::end;
 pub use record::{Remains, remains};
 
 use crate::{Exit, Key, Metering, Usage};
@@ -42,6 +41,8 @@ pub struct ExecutorSpec {
     pub uid: Option<u32>,
     /// Most tasks at once, waiting or running, up to [`TASKS_MAX`]; more are refused as `Rejected`.
     pub tasks_max: u32,
+    /// The largest linear memory that any of its tasks is granted, in bytes; a plan that asks for more is refused as `Rejected`.
+    pub memory_bytes_max: u64,
     /// Directories that it may read: compiled code and standard input. Absolute.
     pub readable: Vec<PathBuf>,
 }
@@ -121,7 +122,7 @@ pub enum LaunchError {
         /// The last lines of its error log.
         said: String,
     },
-    /// It lives, and does not answer. [`end`] ends it.
+    /// It lives, and does not answer. [`client::end`] ends it.
     #[error("the executor in {path} lives as process {pid} and does not answer")]
     Silent {
         /// The directory.
@@ -164,3 +165,6 @@ pub enum TellError {
     #[error("the executor's connection ended: {0}")]
     Gone(#[from] io::Error),
 }
+
+#[cfg(test)]
+mod tests;

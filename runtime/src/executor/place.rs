@@ -31,6 +31,7 @@ pub(super) struct StoredSpec {
     pub(super) metering: Metering,
     pub(super) uid: Option<u32>,
     pub(super) tasks_max: u32,
+    pub(super) memory_bytes_max: u64,
     pub(super) readable: Vec<PathBuf>,
 }
 
@@ -57,6 +58,7 @@ pub(super) fn prepare(spec: &ExecutorSpec) -> Result<(UnixListener, File), (&'st
         metering: spec.metering,
         uid: spec.uid,
         tasks_max: spec.tasks_max.clamp(1, super::TASKS_MAX),
+        memory_bytes_max: spec.memory_bytes_max,
         readable: spec.readable.clone(),
     };
     let bytes = postcard::to_stdvec(&stored).map_err(|error| step("writing", SPEC)(io::Error::other(error)))?;
@@ -130,11 +132,8 @@ impl Identity {
     }
 }
 
-/// Ends the executor of `dir` by force, and all tasks with it, if one lives; returns once it is dead. Blocking.
-///
-/// # Errors
-/// Where the directory cannot be read, or the process cannot be signalled or does not die.
-pub fn end(dir: &Path) -> io::Result<()> {
+/// Ends the executor of `dir` by force, if one lives; returns once it is dead. Blocking.
+pub(super) fn end(dir: &Path) -> io::Result<()> {
     let Some(identity) = Identity::read(dir)? else { return Ok(()) };
     let Some(pid) = i32::try_from(identity.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
     let Ok(held) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };

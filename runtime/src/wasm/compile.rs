@@ -3,8 +3,8 @@
 use super::control::printable;
 use super::engine::{EngineError, config};
 use crate::Metering;
-use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use crate::jail::{self, Confinement};
+use rustix::process::Signal;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
@@ -101,25 +101,19 @@ fn say(code: i32, reason: &str) -> i32 {
 
 fn limited(wasm: &Path, compiled: &Path, metering: Metering) -> Result<(), CompileError> {
     let failed = |what: &str, error: &dyn std::fmt::Display| CompileError::Failed(format!("{what}: {error}"));
-    for (resource, amount) in
-        [(Resource::As, ADDRESS_BYTES_MAX), (Resource::Cpu, CPU_SECONDS_MAX), (Resource::Fsize, COMPILED_BYTES_MAX), (Resource::Core, 0)]
-    {
-        setrlimit(resource, Rlimit { current: Some(amount), maximum: Some(amount) }).map_err(|error| failed("limits", &error))?;
-    }
     let mut bytes = Vec::new();
     File::open(wasm)
         .and_then(|file| file.take(WASM_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|error| failed(&wasm.display().to_string(), &error))?;
     let mut into = File::create_new(compiled).map_err(|error| failed(&compiled.display().to_string(), &error))?;
-    // From here on it needs no file and no network, so it may have none; where the kernel is too old for that, the limits remain.
-    let walls = ABI::V5;
-    Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(walls))
-        .and_then(|rules| rules.handle_access(AccessNet::from_all(walls)))
-        .and_then(|rules| rules.create())
-        .and_then(|rules| rules.restrict_self())
-        .map_err(|error| failed("landlock", &error))?;
+    // From here on it needs no file that it has not opened, so it keeps none. What this machine lacks for that is in `jail::probe`.
+    jail::enter(&Confinement {
+        address_bytes_max: Some(ADDRESS_BYTES_MAX),
+        cpu_seconds_max: Some(CPU_SECONDS_MAX),
+        file_bytes_max: Some(COMPILED_BYTES_MAX),
+        ..Confinement::default()
+    })
+    .map_err(|error| CompileError::Failed(error.to_string()))?;
     let code = compile(&bytes, metering)?;
     into.write_all(&code).map_err(|error| failed(&compiled.display().to_string(), &error))
 }
@@ -164,18 +158,20 @@ pub async fn in_process(binary: &Path, wasm: &Path, compiled: &Path, metering: M
 
 fn judge(status: ExitStatus, said: &str) -> Result<(), CompileError> {
     use std::os::unix::process::ExitStatusExt;
-    let signal = |signal: rustix::process::Signal| signal.as_raw();
+    let signal = Signal::as_raw;
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(EXIT_REFUSED), _) => Err(CompileError::Refused(said.to_owned())),
-        (_, Some(ended)) if ended == signal(rustix::process::Signal::XCPU) || ended == signal(rustix::process::Signal::KILL) => {
-            Err(CompileError::Limit(format!("{CPU_SECONDS_MAX} s of processor time")))
+        (_, Some(ended)) if ended == signal(Signal::XCPU) => Err(CompileError::Limit(format!("{CPU_SECONDS_MAX} s of processor time"))),
+        // The kernel's second warning of that, or its answer to memory that it does not have.
+        (_, Some(ended)) if ended == signal(Signal::KILL) => {
+            Err(CompileError::Limit(format!("{CPU_SECONDS_MAX} s of processor time, or than the machine's memory")))
         }
-        (_, Some(ended)) if ended == signal(rustix::process::Signal::XFSZ) => {
+        (_, Some(ended)) if ended == signal(Signal::XFSZ) => {
             Err(CompileError::Limit(format!("{COMPILED_BYTES_MAX} bytes of compiled code")))
         }
         // Rust's own answer to memory that it cannot have.
-        (_, Some(ended)) if ended == signal(rustix::process::Signal::ABORT) && said.contains("memory allocation") => {
+        (_, Some(ended)) if ended == signal(Signal::ABORT) && said.contains("memory allocation") => {
             Err(CompileError::Limit(format!("{ADDRESS_BYTES_MAX} bytes of memory")))
         }
         _ => Err(CompileError::Failed(format!("{status}: {said}"))),
@@ -204,4 +200,34 @@ impl Drop for Partial {
 
 fn refused(reason: &str) -> CompileError {
     CompileError::Refused(printable(reason, REASON_BYTES_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn the_end_of_the_compiler_says_whose_move_it_is() {
+        type Expected = fn(&CompileError) -> bool;
+        let exit = |code: i32| ExitStatus::from_raw(code << 8);
+        let cases: [(ExitStatus, &str, Expected); 7] = [
+            (exit(2), "it is empty", |error| error.to_string() == "it is empty"),
+            (exit(1), "no space", |error| matches!(error, CompileError::Failed(_))),
+            (exit(101), "panicked", |error| matches!(error, CompileError::Failed(_))),
+            (ExitStatus::from_raw(24), "", |error| matches!(error, CompileError::Limit(what) if what.contains("processor"))),
+            (ExitStatus::from_raw(25), "", |error| matches!(error, CompileError::Limit(what) if what.contains("compiled code"))),
+            (
+                ExitStatus::from_raw(6),
+                "memory allocation of 9 bytes failed",
+                |error| matches!(error, CompileError::Limit(what) if what.contains("memory")),
+            ),
+            (ExitStatus::from_raw(11), "", |error| matches!(error, CompileError::Failed(_))),
+        ];
+        for (status, said, expected) in cases {
+            let error = judge(status, said).unwrap_err();
+            assert!(expected(&error), "{status}: {error}");
+        }
+        assert!(judge(exit(0), "").is_ok());
+    }
 }

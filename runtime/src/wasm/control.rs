@@ -81,7 +81,7 @@ impl Control {
     /// True after [`Control::stop`] or [`Control::kill`].
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.0.stopping.load(Ordering::Relaxed) || self.0.killed.load(Ordering::SeqCst)
+        self.0.stopping.load(Ordering::Relaxed) || self.is_killed()
     }
 
     /// What the task said last of how far it is; `None` while it said nothing.
@@ -90,9 +90,14 @@ impl Control {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// True after [`Control::kill`].
+    pub(super) fn is_killed(&self) -> bool {
+        self.0.killed.load(Ordering::SeqCst)
+    }
+
     /// Waits until [`Control::kill`]; for one waiter.
     pub(super) async fn killed(&self) {
-        while !self.0.killed.load(Ordering::SeqCst) {
+        while !self.is_killed() {
             self.0.kill.notified().await;
         }
     }

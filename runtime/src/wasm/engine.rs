@@ -8,7 +8,7 @@ use crate::{Metering, Plan};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component};
 
@@ -69,7 +69,8 @@ pub enum EngineError {
 pub struct Engine {
     pub(super) engines: Engines,
     pub(super) slots: Semaphore,
-    pub(super) ticker: Option<Ticker>,
+    pub(super) metering: Metering,
+    ticker: OnceLock<Ticker>,
     cache: Cache,
     obtained: Obtained,
 }
@@ -93,7 +94,8 @@ pub struct Prepared {
 }
 
 impl Engine {
-    /// An engine that counts by `metering`. Tries the pool that `sizing` asks for, then halves of it.
+    /// An engine that counts by `metering`. Tries the pool that `sizing` asks for, then halves of it. Starts no thread, so that a process
+    /// can give up what it may do between this and its first task.
     ///
     /// # Errors
     /// Where the machine allows for none.
@@ -114,16 +116,13 @@ impl Engine {
                 }
             }
         };
-        let ticker = match metering {
-            Metering::Fuel => None,
-            Metering::Epoch => Some(Ticker::start(engine.weak()).map_err(|error| unavailable(error.into()))?),
-        };
         let core = core_linker(&engine).map_err(unavailable)?;
         let component = component_linker(&engine).map_err(unavailable)?;
         Ok(Self {
             engines: Engines { engine, core, component },
             slots: Semaphore::new(slots as usize),
-            ticker,
+            metering,
+            ticker: OnceLock::new(),
             cache: Cache::default(),
             obtained: Obtained { slots, slots_wanted: wanted, reason: why, pagemap_scan },
         })
@@ -133,6 +132,24 @@ impl Engine {
     #[must_use]
     pub fn obtained(&self) -> &Obtained {
         &self.obtained
+    }
+
+    /// How this engine counts.
+    #[must_use]
+    pub fn metering(&self) -> Metering {
+        self.metering
+    }
+
+    /// The ticker of an engine that counts ticks, started at the first use; `None` where fuel is counted.
+    pub(super) fn ticker(&self) -> std::io::Result<Option<&Ticker>> {
+        if self.metering == Metering::Fuel {
+            return Ok(None);
+        }
+        if self.ticker.get().is_none() {
+            // Of two that are started at once the second is dropped, which ends it.
+            let _ = self.ticker.set(Ticker::start(self.engines.engine.weak())?);
+        }
+        Ok(self.ticker.get())
     }
 
     /// Loads the code of a plan (each digest once) and finds the gaps in its arguments. Once for each launch, not for each task.

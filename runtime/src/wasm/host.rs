@@ -166,11 +166,16 @@ pub fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<component
     let mut context = linker.instance(CONTEXT)?;
     context.func_wrap("whoami", |store: StoreContextMut<'_, Task>, ()| Ok((store.data().identity(),)))?;
     context.func_wrap("remaining", |store: StoreContextMut<'_, Task>, ()| Ok((remaining(&store),)))?;
-    context.func_wrap("progress", |store: StoreContextMut<'_, Task>, (percent, note): (u8, String)| {
-        let task = store.data();
-        task.control.tell(percent, &note);
-        task.output.progressed();
-        Ok(())
+    context.func_wrap_async("progress", |store: StoreContextMut<'_, Task>, (percent, note): (u8, String)| {
+        Box::new(async move {
+            let task = store.data();
+            task.control.tell(percent, &note);
+            task.output.progressed();
+            // The whole note was copied, however little of it is kept.
+            task.control.moved(note.len());
+            task.control.breathe().await;
+            Ok(())
+        })
     })?;
     context.func_wrap("stopping", |store: StoreContextMut<'_, Task>, ()| Ok((store.data().control.is_stopping(),)))?;
     Ok(linker)

@@ -26,11 +26,23 @@ enum Cut {
 impl Engine {
     /// Runs one task to its end. Waits while the pool is full. Dropping the future kills the task.
     pub async fn run(&self, prepared: &Arc<Prepared>, start: &Start, output: Arc<dyn Output>, control: &Control) -> (Exit, Usage) {
+        if control.is_killed() {
+            return (Exit::Killed, Usage::default());
+        }
         // Declared before the store, so dropped after it: a slot is free when its store is gone.
-        let _slot = tokio::select! {
-            biased;
-            () = control.killed() => return (Exit::Killed, Usage::default()),
-            slot = self.slots.acquire_many(prepared.loaded.slots) => slot.expect("the semaphore is never closed"),
+        let _slot = match self.slots.try_acquire_many(prepared.loaded.slots) {
+            Ok(slot) => slot,
+            Err(_) => tokio::select! {
+                biased;
+                () = control.killed() => return (Exit::Killed, Usage::default()),
+                slot = self.slots.acquire_many(prepared.loaded.slots) => slot.expect("the semaphore is never closed"),
+            },
+        };
+        let ticker = match self.ticker() {
+            Ok(ticker) => ticker,
+            Err(error) => {
+                return (Exit::Rejected { reason: format!("no thread for the clock of its running time: {error}") }, Usage::default());
+            }
         };
         output.started();
         let begun = Instant::now();
@@ -42,7 +54,7 @@ impl Engine {
         self.limit(&mut store, limits, fuel);
         let ended = {
             let mut guest = pin!(enter(&mut store));
-            match &self.ticker {
+            match ticker {
                 None => bounded(guest, control, deadline).await,
                 Some(ticker) => bounded(pin!(Sliced { guest: guest.as_mut(), control, ticker }), control, deadline).await,
             }
@@ -62,17 +74,11 @@ impl Engine {
         (exit, usage)
     }
 
-    /// How this engine counts.
-    #[must_use]
-    pub fn metering(&self) -> Metering {
-        if self.ticker.is_some() { Metering::Epoch } else { Metering::Fuel }
-    }
-
     fn limit(&self, store: &mut Store<Task>, limits: &Limits, fuel: u64) {
         // Closures that capture nothing: boxing them allocates nothing.
         store.limiter(|task| &mut task.meter);
         store.set_hostcall_fuel(usize::try_from(limits.host_bytes_max).unwrap_or(usize::MAX));
-        match self.metering() {
+        match self.metering {
             Metering::Fuel => {
                 store.set_fuel(fuel).expect("this engine counts fuel");
                 store.fuel_async_yield_interval(Some(FUEL_SLICE)).expect("this engine counts fuel, and a slice is not empty");

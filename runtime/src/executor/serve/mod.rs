@@ -76,7 +76,7 @@ fn start(dir: &Path) -> Result<(), ServeError> {
     };
     let mut runtime = if cores > 1 { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
     let runtime = runtime.worker_threads(cores).enable_all().build().map_err(system("starting its threads"))?;
-    let tasks = Arc::new(Tasks::new(engine, record, Logs::new(dir), spec.tasks_max));
+    let tasks = Arc::new(Tasks::new(engine, record, Logs::new(dir), spec.tasks_max, spec.memory_bytes_max));
     // On a worker, not on this thread, so that what ends is told without a change of thread.
     let served = runtime.block_on(async move {
         let listener = tokio::net::UnixListener::from_std(listener)?;

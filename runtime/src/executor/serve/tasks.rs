@@ -6,7 +6,7 @@ use crate::executor::logs::{Logs, TaskLog};
 use crate::executor::record::{Record, RecordLog};
 use crate::executor::wire::Command;
 use crate::wasm::{Control, Engine, Output, Prepared};
-use crate::{Exit, Key, Launch, Start, Stream, Usage};
+use crate::{Exit, Key, Launch, Plan, Start, Stream, Usage};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -31,6 +31,7 @@ pub(super) struct Tasks {
     engine: Engine,
     logs: Logs,
     tasks_max: usize,
+    memory_bytes_max: u64,
     pub(super) record: Mutex<RecordLog>,
     pub(super) held: Mutex<Book>,
     waiting: Mutex<Waiting>,
@@ -87,11 +88,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Tasks {
-    pub(super) fn new(engine: Engine, record: RecordLog, logs: Logs, tasks_max: u32) -> Self {
+    pub(super) fn new(engine: Engine, record: RecordLog, logs: Logs, tasks_max: u32, memory_bytes_max: u64) -> Self {
         Self {
             engine,
             logs,
             tasks_max: tasks_max as usize,
+            memory_bytes_max,
             record: Mutex::new(record),
             held: Mutex::default(),
             waiting: Mutex::default(),
@@ -106,9 +108,10 @@ impl Tasks {
         locked(&self.held)
     }
 
-    pub(super) async fn obey(self: &Arc<Self>, command: Command) {
+    /// Does what the client says. Never waits, so a client that leaves leaves nothing half done.
+    pub(super) fn obey(self: &Arc<Self>, command: Command) {
         match command {
-            Command::Launch(launch) => self.launch(launch).await,
+            Command::Launch(launch) => self.launch(launch),
             Command::Stop { keys, grace_ms } => self.stop(&keys, Duration::from_millis(grace_ms)),
             Command::Forget(keys) => {
                 let mut book = self.book();
@@ -127,14 +130,28 @@ impl Tasks {
         }
     }
 
-    async fn launch(self: &Arc<Self>, launch: Launch) {
+    fn launch(self: &Arc<Self>, launch: Launch) {
         let Launch { plan, starts } = launch;
-        let (taken, refused) = self.take(starts, plan.limits.log_bytes_max);
+        let (taken, refused) = self.take(starts, &plan);
         refused.into_iter().for_each(|(key, reason)| self.push(rejected(key, reason)));
         if taken.is_empty() {
             return;
         }
-        self.write(&Record::Taken(taken.iter().map(|(start, _)| start.key).collect())).await;
+        let record = Record::Taken(taken.iter().map(|(start, _)| start.key).collect());
+        if locked(&self.record).append(&record).is_ok() {
+            return self.start(plan, taken);
+        }
+        // A full disk. Nothing runs that is not on record: these wait, and the client's next words are heard.
+        let tasks = Arc::clone(self);
+        tokio::spawn(async move {
+            while locked(&tasks.record).append(&record).is_err() {
+                tokio::time::sleep(RECORD_AGAIN).await;
+            }
+            tasks.start(plan, taken);
+        });
+    }
+
+    fn start(self: &Arc<Self>, plan: Plan, taken: Vec<(Start, Arc<Task>)>) {
         match self.engine.prepare(Arc::new(plan)) {
             Ok(prepared) => {
                 // All of them first, so that none of the batch is told before all had their turn.
@@ -151,7 +168,7 @@ impl Tasks {
     }
 
     /// Books those that are new and fit. The others: with the reason.
-    fn take(&self, starts: Vec<Start>, log_bytes_max: u64) -> (Vec<(Start, Arc<Task>)>, Vec<(Key, String)>) {
+    fn take(&self, starts: Vec<Start>, plan: &Plan) -> (Vec<(Start, Arc<Task>)>, Vec<(Key, String)>) {
         let (mut taken, mut refused) = (Vec::with_capacity(starts.len()), vec![]);
         let mut book = self.book();
         for start in starts {
@@ -161,12 +178,20 @@ impl Tasks {
             }
             if self.retired.load(Ordering::SeqCst) {
                 refused.push((key, "its executor takes no new tasks".into()));
+            } else if plan.limits.memory_bytes_max > self.memory_bytes_max {
+                refused.push((
+                    key,
+                    format!(
+                        "it may have {} bytes of memory, and its executor grants {}",
+                        plan.limits.memory_bytes_max, self.memory_bytes_max
+                    ),
+                ));
             } else if book.live.len() >= self.tasks_max {
                 refused.push((key, format!("its executor holds {} tasks, the most it may", self.tasks_max)));
             } else if book.ended.len() >= ENDED_MAX {
                 refused.push((key, format!("its executor holds {ENDED_MAX} ends that are not forgotten, the most it may")));
             } else {
-                let (log, control) = (self.logs.task(key, log_bytes_max), Control::new());
+                let (log, control) = (self.logs.task(key, plan.limits.log_bytes_max), Control::new());
                 let task = Arc::new(Task { key, control, log, since_ms: AtomicU64::new(0), progressed: AtomicBool::new(false) });
                 book.live.insert(key, Live { since_ms: None, task: Arc::clone(&task), kill_at: None });
                 taken.push((start, task));
@@ -175,21 +200,14 @@ impl Tasks {
         (taken, refused)
     }
 
-    /// Writes a record, and where that fails (a full disk) waits until it works: nothing runs, and nothing is told, that is not on record.
-    async fn write(&self, record: &Record) {
-        while locked(&self.record).append(record).is_err() {
-            tokio::time::sleep(RECORD_AGAIN).await;
-        }
-    }
-
     fn stop(&self, keys: &[Key], grace: Duration) {
         let now = Instant::now();
         // So far away that nobody waits for it.
         let at = now.checked_add(grace).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX)));
         let mut later = vec![];
         let mut book = self.book();
-        for live in keys.iter().filter_map(|key| book.live.get_mut(key).map(|_| *key)).collect::<Vec<_>>() {
-            let Some(live) = book.live.get_mut(&live) else { continue };
+        for key in keys {
+            let Some(live) = book.live.get_mut(key) else { continue };
             live.task.control.stop();
             // One that did not start has nothing to finish.
             if grace.is_zero() || live.task.since_ms.load(Ordering::SeqCst) == 0 {

@@ -96,7 +96,7 @@ impl Teller {
         let reading = tokio::spawn(async move {
             while let Some(Ok(frame)) = frames.next().await {
                 let Ok(command) = wire::decode(&frame) else { return };
-                tasks.obey(command).await;
+                tasks.obey(command);
             }
         });
         self.client = Some(Client { stream: arrival.stream, reading, sending, queued: VecDeque::new() });
@@ -153,7 +153,11 @@ impl Teller {
         let Some(client) = &mut self.client else { return };
         client.queued.extend(events);
         if client.queued.is_empty() && Instant::now() >= self.progress_next && self.tasks.has_progress() {
-            client.queued.extend(self.tasks.take_progress());
+            let said = self.tasks.take_progress();
+            let book = self.tasks.book();
+            client.queued.extend(
+                said.into_iter().filter(|event| matches!(event, ExecutorEvent::Progress { key, .. } if book.live.contains_key(key))),
+            );
             self.progress_next = Instant::now() + PROGRESS_EVERY;
         }
     }
