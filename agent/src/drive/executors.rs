@@ -3,7 +3,9 @@
 
 use protocol::message::Launch;
 use protocol::{AttemptId, Exit, JobId, Loss, Program, Time, Usage};
-use runtime::executor::{Commands, Events, Executor, ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, Remains, TellError, Wasm};
+use runtime::executor::{
+    Commands, Events, Executor, ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, Remains, TellError, Wasm, client,
+};
 use runtime::{Key, Runtime as _};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
@@ -34,7 +36,7 @@ pub(super) enum Said {
     /// What became of one whose connection ended.
     Found { number: u32, result: Result<Recovered, LaunchError> },
     /// What happened in one.
-    Events { number: u32, events: Vec<ExecutorEvent> },
+    Events(Vec<ExecutorEvent>),
     /// Its connection ended.
     Gone { number: u32 },
 }
@@ -44,6 +46,7 @@ pub(super) struct Settings {
     pub dir: PathBuf,
     pub binary: PathBuf,
     pub readable: Vec<PathBuf>,
+    pub memory_bytes_max: u64,
     /// True where each role has a user of its own.
     pub root: bool,
 }
@@ -73,7 +76,7 @@ enum State {
 }
 
 enum Tell {
-    Launch(runtime::Launch),
+    Launch(Box<runtime::Launch>),
     Stop { keys: Vec<Key>, grace_ms: u64 },
     Forget(Vec<Key>),
 }
@@ -103,7 +106,7 @@ impl Executors {
     pub async fn recover(&mut self) -> io::Result<Vec<Event>> {
         for stray in self.table.strays()? {
             tracing::warn!(dir = %stray.display(), "an executor that no record speaks of is ended");
-            runtime::executor::end(&stray)?;
+            client::end(&stray).await?;
             std::fs::remove_dir_all(&stray)?;
         }
         let mut events = Vec::new();
@@ -142,7 +145,7 @@ impl Executors {
         if self.routes.len() > ROUTES_MAX {
             self.routes.pop_first();
         }
-        Ok(self.tell(number, Tell::Launch(plan)).into_iter().collect())
+        Ok(self.tell(number, Tell::Launch(Box::new(plan))).into_iter().collect())
     }
 
     pub fn stop(&mut self, attempts: &[AttemptId], grace_ms: u64) {
@@ -160,7 +163,7 @@ impl Executors {
     /// Takes in what executors said. `handed_over` are the attempts of a kind that the ledger has told to start and that have not ended.
     pub fn said(&mut self, said: Said, handed_over: impl Fn(&Kind) -> Vec<AttemptId>) -> io::Result<Vec<Event>> {
         match said {
-            Said::Events { events, .. } => Ok(told(events)),
+            Said::Events(events) => Ok(told(events)),
             Said::Started { number, result: Ok(executor), .. } => Ok(self.here(number, executor)),
             Said::Started { number, tries, result: Err(error) } => self.not_started(number, tries, &error),
             Said::Gone { number } => {
@@ -250,6 +253,7 @@ impl Executors {
             binary: self.settings.binary.clone(),
             uid: slot.row.uid,
             tasks_max: u32::try_from(ATTEMPTS_HELD_MAX).expect("it fits"),
+            memory_bytes_max: self.settings.memory_bytes_max,
             readable: self.settings.readable.clone(),
         };
         let said = self.said.clone();
@@ -311,17 +315,17 @@ impl Executors {
         match tell {
             Tell::Launch(launch) => {
                 let keys: Vec<Key> = launch.starts.iter().map(|start| start.key).collect();
-                let Err(TellError::TooLong { bytes, max }) = commands.launch(&launch) else { return None };
+                let Err(TellError::TooLong { bytes, max }) = commands.launch(*launch) else { return None };
                 let reason = format!("arguments, environment and configuration take {bytes} bytes: at most {max} fit");
                 let exit = Exit::Rejected { reason };
                 Some(Event::Ended { attempts: keys.into_iter().map(|key| (attempt(key), exit.clone(), Usage::default())).collect() })
             }
             Tell::Stop { keys, grace_ms } => {
-                commands.stop(&keys, grace_ms);
+                commands.stop(keys, grace_ms);
                 None
             }
             Tell::Forget(keys) => {
-                commands.forget(&keys);
+                commands.forget(keys);
                 None
             }
         }
@@ -404,9 +408,7 @@ async fn find(dir: &Path) -> Result<Recovered, LaunchError> {
     if let Err(error) = &found {
         tracing::error!(%error, "an executor that cannot be spoken with is ended");
     }
-    let dying = dir.to_owned();
-    let ended =
-        tokio::task::spawn_blocking(move || runtime::executor::end(&dying)).await.expect("it does not panic, and nobody cancels it");
+    let ended = client::end(dir).await;
     ended.map_err(|source| LaunchError::File { step: "ending the executor of", path: dir.to_owned(), source })?;
     Wasm.recover(dir).await
 }
@@ -414,7 +416,7 @@ async fn find(dir: &Path) -> Result<Recovered, LaunchError> {
 fn listen(number: u32, mut events: Events, said: mpsc::Sender<Said>) {
     tokio::spawn(async move {
         while let Some(events) = events.next().await {
-            if said.send(Said::Events { number, events }).await.is_err() {
+            if said.send(Said::Events(events)).await.is_err() {
                 return;
             }
         }

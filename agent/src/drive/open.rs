@@ -21,6 +21,8 @@ use crate::ledger::{Ledger, LedgerConfig};
 
 /// How often an agent beats until a master says otherwise, in milliseconds.
 const HEARTBEAT_MS: u64 = 500;
+/// The largest memory of one wasm task: what 32-bit addresses reach.
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
 
 impl Door {
     pub(super) async fn open(config: AgentConfig) -> Result<Self, AgentError> {
@@ -61,6 +63,7 @@ impl Door {
             dir: executors_dir.clone(),
             binary,
             readable: fetcher.folders().iter().map(fs::canonicalize).collect::<io::Result<_>>().map_err(failed("finding", &cache_dir))?,
+            memory_bytes_max: info.capacity.memory_bytes.min(MEMORY_BYTES_MAX),
             root: root && passable,
         };
         let mut executors = Executors::open(settings, said_sender).map_err(failed("opening", &executors_dir))?;

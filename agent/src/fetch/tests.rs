@@ -50,8 +50,10 @@ fn fetcher(dir: &Scratch, bytes_max: u64) -> (Fetcher, mpsc::Receiver<Prepared>)
 #[tokio::test]
 async fn a_transfer_goes_on_where_it_stopped_and_stops_at_nonsense() {
     type Expected = fn(&Result<(), TransferError>) -> bool;
+    /// What was there, what the master says, what comes of it, what is there then.
+    type Case = (&'static [u8], Vec<BulkReply>, Expected, &'static [u8]);
     let refused = BulkReply::Failed { reason: "no such bundle".into() };
-    let cases: [(&[u8], Vec<BulkReply>, Expected, &[u8]); 8] = [
+    let cases: [Case; 8] = [
         (b"", vec![chunk(0, BUNDLE), BulkReply::End], |result| result.is_ok(), BUNDLE),
         (&BUNDLE[..5], vec![chunk(5, &BUNDLE[5..9]), chunk(9, &BUNDLE[9..]), BulkReply::End], |result| result.is_ok(), BUNDLE),
         (&BUNDLE[..5], vec![chunk(0, BUNDLE)], |result| matches!(result, Err(TransferError::Broken { .. })), &BUNDLE[..5]),
