@@ -1,4 +1,5 @@
 //! One machine: what it promised, runs and still owes the master.
+#![forbid(unsafe_code)]
 
 pub mod checkpoint;
 pub mod drive;
@@ -6,3 +7,5 @@ pub mod fetch;
 pub mod fingerprint;
 pub mod ledger;
 pub mod logs;
+#[cfg(test)]
+mod scratch;

@@ -1,13 +1,31 @@
 //! How one task runs and what holds it in. Knows nothing of clusters: a task here is a [`Key`] that somebody chose, and a [`Plan`].
 //!
-//! Two verbs, `launch` and `recover`; tasks live in executors, processes of their own that outlive whoever started them.
+//! Two verbs, `launch` and `recover` ([`Runtime`]); tasks live in executors, processes of their own that outlive whoever started them.
 
 pub mod executor;
 pub mod jail;
 pub mod wasm;
 
+use executor::{Executor, ExecutorSpec, LaunchError, Recovered};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+/// How tasks of one kind are run: in executors, each with a directory of its own. What an executor is then told, and tells, goes through
+/// its [`Executor`] in batches, whatever the kind.
+pub trait Runtime {
+    /// Starts an executor in a new directory; it holds no task yet.
+    ///
+    /// # Errors
+    /// [`LaunchError`] says which step failed; nothing of it is left running.
+    fn launch(&self, spec: ExecutorSpec) -> impl Future<Output = Result<Executor, LaunchError>> + Send;
+
+    /// Finds the executor of a directory again: the living one with all that it holds, or what a dead one left.
+    ///
+    /// # Errors
+    /// [`LaunchError`] where the directory cannot be read, or a living executor does not answer or speaks another version.
+    fn recover(&self, dir: &Path) -> impl Future<Output = Result<Recovered, LaunchError>> + Send;
+}
 
 /// Names one attempt of one task, among all of a machine and for good; chosen by whoever launches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,1 +1,56 @@
-//! Placeholder.
+//! A whole cluster in one thread: the real shards and ledgers under a virtual clock, a bad network, crashes and torn disks. The same seed
+//! does the same, so a seed is a bug report.
+#![forbid(unsafe_code)]
+
+mod check;
+mod client;
+mod door;
+mod machine;
+mod network;
+mod plan;
+mod queue;
+mod random;
+mod trouble;
+mod world;
+
+pub use plan::{Bug, Plan};
+
+use world::World;
+
+/// What a seed did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Virtual time, in milliseconds.
+    pub time_ms: u64,
+    /// What happened.
+    pub steps: u64,
+    /// Submissions that were acknowledged.
+    pub acks: u64,
+    /// Attempts on record.
+    pub staged: u64,
+    /// Ends on record.
+    pub ended: u64,
+    /// Attempts that found no room.
+    pub refused: u64,
+    /// The promise that was broken, if one was.
+    pub broken: Option<String>,
+}
+
+/// Runs one seed, with a bug on purpose or without.
+#[must_use]
+pub fn seed(seed: u64, bug: Option<Bug>) -> Report {
+    let mut world = World::new(Plan::new(seed, bug));
+    let broken = world.run().err();
+    Report {
+        seed,
+        time_ms: world.now.0,
+        steps: world.steps,
+        acks: world.clients.acks,
+        staged: world.check.staged,
+        ended: world.check.ended,
+        refused: world.check.refused,
+        broken,
+    }
+}

@@ -1,7 +1,7 @@
 //! All that can happen to a ledger and all that it can want done: closed lists, data only.
 
 use protocol::message::{FromAgent, FromMaster, Launch};
-use protocol::{AttemptId, Digest, Exit, ShardId, Time, Usage};
+use protocol::{AttemptId, Digest, Exit, JobId, Metering, ShardId, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -23,10 +23,12 @@ pub enum Event {
         /// What.
         message: FromMaster,
     },
-    /// A bundle is here and compiled, or cannot be.
+    /// A bundle is here in the form it is needed in, or cannot be.
     Prepared {
         /// Which.
         bundle: Digest,
+        /// As what.
+        form: Form,
         /// Why not, and whose move it is.
         result: Result<(), PrepareError>,
     },
@@ -40,6 +42,23 @@ pub enum Event {
         /// Which, how, and what they used.
         attempts: Vec<(AttemptId, Exit, Usage)>,
     },
+    /// A bundle that nothing used was thrown away to make room.
+    Evicted {
+        /// Which, in all forms.
+        bundle: Digest,
+    },
+    /// After a recovery, and only then: every executor has said what it holds, as `Started` and `Ended`. What none of them named is lost:
+    /// it is not started again, since nobody can prove that it never ran.
+    Surveyed,
+}
+
+/// What a bundle is needed as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// As it is: what a standard input reads, or fetched ahead.
+    Plain,
+    /// Compiled for this metering.
+    Wasm(Metering),
 }
 
 /// Why a bundle cannot be run here.
@@ -63,10 +82,12 @@ pub enum Output {
         /// What.
         message: FromAgent,
     },
-    /// Have this bundle fetched and compiled; answered with `Event::Prepared`.
+    /// Have this bundle fetched, and compiled where the form says so; answered with `Event::Prepared`.
     Prepare {
         /// Which.
         bundle: Digest,
+        /// As what.
+        form: Form,
     },
     /// Start these; answered with `Started` and `Ended`.
     Start(Start),
@@ -125,5 +146,12 @@ pub enum Record {
     Forgotten {
         /// Which.
         attempts: Vec<AttemptId>,
+    },
+    /// Attempts that were taken on once, so that none is taken on again; only in a compacted record.
+    Known {
+        /// Their job.
+        job: JobId,
+        /// First and last index, and the highest number taken on of each index between.
+        ranges: Vec<(u32, u32, u32)>,
     },
 }

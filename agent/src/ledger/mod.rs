@@ -1,3 +1,276 @@
-//! Placeholder.
+//! What this machine promised, runs and still owes the master. Pure: facts in by [`Ledger::handle`], things to do out by
+//! [`Ledger::poll_output`], in order, and when to come back by [`Ledger::poll_timeout`]; whoever drives it has the clock, the link, the
+//! executors and the files.
+//!
+//! The rules: what does not fit is refused; an attempt that was ever taken on is never taken on again; a record of it is written before it
+//! is started and one of its end before that is told; an end is told until it is acknowledged.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod book;
+mod bundles;
 pub mod event;
+mod known;
+mod launches;
+mod ports;
+mod session;
+mod states;
+#[cfg(test)]
+mod tests;
+
+use protocol::message::{FromAgent, FromMaster, Launch, shard_of_agent};
+use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, Resources, ShardId, Time, Usage};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use book::{Book, State};
+use bundles::Bundles;
+use event::{Event, Output, Record};
+use session::Session;
+use states::Telling;
+
+pub use known::KNOWN_RANGES_MAX;
+
+/// Ends that are not yet acknowledged; at the limit nothing more is started until some are.
+pub const UPDATES_PENDING_MAX: usize = 32_768;
+/// Attempts held at once, ended ones included; what is over is refused.
+pub const ATTEMPTS_HELD_MAX: usize = 131_072;
+
+/// Who a ledger is kept for.
+#[derive(Clone, Debug)]
+pub struct LedgerConfig {
+    /// Who the agent's certificate says that it is.
+    pub agent: AgentId,
+    /// What it says of itself; its capacity is all that may be promised.
+    pub info: AgentInfo,
+    /// How often to beat until a master says otherwise, in milliseconds.
+    pub heartbeat_ms: u64,
+}
+
+/// What was refused and why, since the ledger was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Attempts taken on.
+    pub taken: u64,
+    /// Attempts that were refused.
+    pub refused: u64,
+    /// Launches passed over because their session or sequence was old.
+    pub stale: u64,
+    /// Attempts passed over because they had been taken on before.
+    pub repeated: u64,
+}
+
+/// What one machine promised, runs and still owes the master.
+pub struct Ledger {
+    agent: AgentId,
+    info: AgentInfo,
+    book: Book,
+    session: Session,
+    bundles: Bundles,
+    telling: Telling,
+    counts: Counts,
+    outputs: VecDeque<Output>,
+}
+
+impl Ledger {
+    /// An empty ledger; its first output is the record that it began. `incarnation` is drawn at random; `boot` is the machine's `boot_id`.
+    #[must_use]
+    pub fn new(config: LedgerConfig, incarnation: u64, boot: String) -> Self {
+        let record = Record::Began { incarnation, boot: boot.clone() };
+        let mut ledger = Self::with(config, Book::new(&AgentInfo::default(), incarnation, boot));
+        ledger.book = Book::new(&ledger.info, incarnation, ledger.book.boot);
+        ledger.outputs.push_back(Output::Checkpoint(record));
+        ledger
+    }
+
+    /// The ledger that these records make, oldest first; none where they do not begin with [`Record::Began`]. Its attempts are taken for
+    /// running until [`Event::Surveyed`].
+    #[must_use]
+    pub fn recover(config: LedgerConfig, records: &[Record]) -> Option<Self> {
+        let Some(Record::Began { incarnation, boot }) = records.first() else { return None };
+        let book = Book::new(&config.info, *incarnation, boot.clone());
+        let mut ledger = Self::with(config, book);
+        records.iter().for_each(|record| ledger.apply(record));
+        Some(ledger)
+    }
+
+    fn with(config: LedgerConfig, book: Book) -> Self {
+        Self {
+            agent: config.agent,
+            info: config.info,
+            book,
+            session: Session::new(config.heartbeat_ms),
+            bundles: Bundles::default(),
+            telling: Telling::default(),
+            counts: Counts::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Folds one record: what recovery does, and what `handle` has done to the same state when it emits one.
+    pub fn apply(&mut self, record: &Record) {
+        self.book.apply(record);
+    }
+
+    /// Takes in what happened; what follows from it is then to be had from [`Ledger::poll_output`].
+    pub fn handle(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Tick => {}
+            Event::Connected { shards } => self.connected(now, shards),
+            Event::Disconnected => self.disconnected(),
+            Event::Master { shard, message } => self.heard(now, shard, message),
+            Event::Prepared { bundle, form, result } => self.prepared(now, bundle, form, result),
+            Event::Started { attempts } => self.started(now, attempts),
+            Event::Ended { attempts } => self.ended(now, attempts),
+            Event::Evicted { bundle } => self.bundles.evicted(bundle),
+            Event::Surveyed => self.surveyed(now),
+        }
+        self.start_ready(now);
+        self.run_timers(now);
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to come back with [`Event::Tick`], if nothing else happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if !self.session.is_connected() {
+            return None; // All that is waited for needs somebody to say it to.
+        }
+        let timers = [self.session.timeout(), self.telling.timeout(), self.bundles.timeout()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// All that may be promised.
+    #[must_use]
+    pub const fn capacity(&self) -> &Resources {
+        self.book.capacity()
+    }
+
+    /// What is promised to attempts that have not ended: within the capacity, unless that was made smaller while they ran.
+    #[must_use]
+    pub const fn promised(&self) -> &Resources {
+        self.book.promised()
+    }
+
+    /// Of all that is on record: equal where two ledgers were made by the same records.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.book.digest()
+    }
+
+    /// Of the attempts held, as a beat says it.
+    #[must_use]
+    pub const fn held_hash(&self) -> u64 {
+        self.book.held_hash()
+    }
+
+    /// How many attempts are held, ended ones included.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.book.held()
+    }
+
+    /// Each attempt held, the launch it came with (without its list of attempts), and whether it has ended.
+    pub fn attempts(&self) -> impl Iterator<Item = (AttemptId, &Arc<Launch>, bool)> {
+        self.book.entries().map(|(attempt, entry)| (*attempt, &entry.launch, matches!(entry.state, State::Ended { .. })))
+    }
+
+    /// Each attempt that executors were told to start and that has not ended, and the launch it came with (without its list of attempts).
+    pub fn handed_over(&self) -> impl Iterator<Item = (AttemptId, &Arc<Launch>)> {
+        let handed_over = self.book.entries().filter(|(_, entry)| !matches!(entry.state, State::Waiting | State::Ended { .. }));
+        handed_over.map(|(attempt, entry)| (*attempt, &entry.launch))
+    }
+
+    /// True where this attempt is held and has not ended.
+    #[must_use]
+    pub fn is_live(&self, attempt: AttemptId) -> bool {
+        self.book.get(attempt).is_some_and(|entry| !matches!(entry.state, State::Ended { .. }))
+    }
+
+    /// Drawn when the ledger began empty.
+    #[must_use]
+    pub const fn incarnation(&self) -> u64 {
+        self.book.incarnation
+    }
+
+    /// The `boot_id` under which it began.
+    #[must_use]
+    pub fn boot(&self) -> &str {
+        &self.book.boot
+    }
+
+    /// What was taken and refused.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The least list of records that make this ledger.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Record> {
+        self.book.snapshot()
+    }
+
+    /// True where somebody waits for this bundle or runs from it.
+    #[must_use]
+    pub fn uses(&self, bundle: Digest) -> bool {
+        let live = self.attempts().filter(|(_, _, ended)| !ended);
+        live.into_iter().any(|(_, launch, _)| bundles::needs(&launch.template).any(|(needed, _)| needed == bundle))
+    }
+
+    fn heard(&mut self, now: Time, shard: ShardId, message: FromMaster) {
+        let own = self.session.shards().map(|shards| shard_of_agent(self.agent, shards));
+        if own.is_none() {
+            return; // Nobody can have said it: there is no connection.
+        }
+        let from_own = own == Some(shard);
+        if from_own {
+            self.session.heard(now);
+        }
+        match message {
+            FromMaster::Registered { session, heartbeat_ms } if from_own => self.registered(now, session, heartbeat_ms),
+            FromMaster::Rejected { reason } if from_own => self.outputs.push_back(Output::Quit { reason }),
+            FromMaster::Launch(launch) if from_own => self.launch(now, launch),
+            FromMaster::ReportWanted { session } if from_own => self.report_wanted(now, session),
+            FromMaster::Kill { attempts, grace_ms } => self.kill(now, &attempts, grace_ms),
+            FromMaster::Ack { attempts } => self.acknowledged(attempts),
+            FromMaster::Prepare { bundle } => self.prepare_ahead(bundle),
+            FromMaster::BeatAck { .. } => {}
+            // Only the agent's own shard may say the others.
+            FromMaster::Registered { .. } | FromMaster::Rejected { .. } | FromMaster::Launch(_) | FromMaster::ReportWanted { .. } => {}
+        }
+    }
+
+    /// Puts these ends on record and tells them; those of attempts that are not held or have ended are passed over and given back.
+    fn end(&mut self, now: Time, mut attempts: Vec<(AttemptId, Exit, Usage)>) -> Vec<AttemptId> {
+        let mut passed_over = Vec::new();
+        attempts.retain(|(attempt, exit, usage)| {
+            let ended = self.book.end(*attempt, exit, *usage);
+            if !ended {
+                passed_over.push(*attempt);
+            }
+            ended
+        });
+        if !attempts.is_empty() {
+            let ids: Vec<AttemptId> = attempts.iter().map(|(attempt, ..)| *attempt).collect();
+            self.outputs.push_back(Output::Checkpoint(Record::Ended { attempts }));
+            self.tell_ends(now, ids);
+        }
+        passed_over
+    }
+
+    fn run_timers(&mut self, now: Time) {
+        if self.session.is_connected() {
+            self.keep_session(now);
+            self.ask_again(now);
+            self.tell_due(now);
+        }
+    }
+
+    fn send(&mut self, shard: ShardId, message: FromAgent) {
+        self.outputs.push_back(Output::Send { shard, message });
+    }
+}

@@ -1,0 +1,264 @@
+//! What is on record: the attempts that are held, what is promised to them, and which were ever taken on. It changes only by what a
+//! [`Record`] says, so that folding the records gives the same book again.
+
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, attempt_hash};
+use protocol::{AgentInfo, AttemptId, Exit, PortRange, Resources, Time, Usage};
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::event::Record;
+use super::known::Known;
+use super::ports::Ports;
+
+/// An attempt that is held: taken on, and its end not yet acknowledged.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The launch that it came with; without its list of attempts.
+    pub launch: Arc<Launch>,
+    pub ports: Vec<u16>,
+    pub state: State,
+}
+
+/// What an attempt is doing. All but `Ended` are of the moment only: after a recovery they are `Recovering`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// For a bundle, or for ends to be acknowledged; no executor has it.
+    Waiting,
+    /// An executor was told to start it.
+    Starting,
+    Running {
+        since: Time,
+    },
+    /// An executor was told to stop it.
+    Killing,
+    /// It is on record, and no executor has said yet whether it has it.
+    Recovering,
+    Ended {
+        exit: Exit,
+        usage: Usage,
+    },
+}
+
+/// What is on record.
+#[derive(Clone)]
+pub(super) struct Book {
+    pub incarnation: u64,
+    pub boot: String,
+    capacity: Resources,
+    ranges: Vec<PortRange>,
+    entries: BTreeMap<AttemptId, Entry>,
+    /// Of all entries that have not ended. Within the capacity, unless that was made smaller while they ran.
+    promised: Resources,
+    ports: Ports,
+    known: Known,
+    /// How many entries have ended.
+    ended: usize,
+    /// Of all entries.
+    hash: u64,
+}
+
+impl Book {
+    pub fn new(info: &AgentInfo, incarnation: u64, boot: String) -> Self {
+        Self {
+            incarnation,
+            boot,
+            capacity: info.capacity.clone(),
+            ranges: info.ports.clone(),
+            entries: BTreeMap::new(),
+            promised: Resources::NONE,
+            ports: Ports::new(&info.ports),
+            known: Known::default(),
+            ended: 0,
+            hash: 0,
+        }
+    }
+
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Began { incarnation, boot } => {
+                let info = AgentInfo { capacity: self.capacity.clone(), ports: self.ranges.clone(), ..AgentInfo::default() };
+                *self = Self::new(&info, *incarnation, boot.clone());
+            }
+            Record::Taken { launch, ports } => self.take(launch, ports, &State::Recovering),
+            Record::Ended { attempts } => {
+                for (attempt, exit, usage) in attempts {
+                    self.end(*attempt, exit, *usage);
+                }
+            }
+            Record::Forgotten { attempts } => {
+                for attempt in attempts {
+                    self.forget(*attempt);
+                }
+            }
+            Record::Known { job, ranges } => self.known.restore(*job, ranges),
+        }
+    }
+
+    /// The least list of records from which [`Book::apply`] makes this book.
+    pub fn snapshot(&self) -> Vec<Record> {
+        let mut records = vec![Record::Began { incarnation: self.incarnation, boot: self.boot.clone() }];
+        records.extend(self.known.iter().map(|(job, ranges)| Record::Known { job, ranges }));
+        let mut last: Option<(&Arc<Launch>, Launch, Vec<Vec<u16>>)> = None;
+        let mut ended = Vec::new();
+        for (attempt, entry) in &self.entries {
+            let key = (attempt.task.index, attempt.number);
+            match &mut last {
+                Some((shared, launch, ports)) if Arc::ptr_eq(shared, &entry.launch) && launch.attempts.len() < ATTEMPTS_PER_MESSAGE_MAX => {
+                    launch.attempts.push(key);
+                    ports.push(entry.ports.clone());
+                }
+                _ => {
+                    records.extend(last.take().map(|(_, launch, ports)| Record::Taken { launch, ports }));
+                    let launch = Launch { attempts: vec![key], ..entry.launch.as_ref().clone() };
+                    last = Some((&entry.launch, launch, vec![entry.ports.clone()]));
+                }
+            }
+            if let State::Ended { exit, usage } = &entry.state {
+                ended.push((*attempt, exit.clone(), *usage));
+            }
+        }
+        records.extend(last.map(|(_, launch, ports)| Record::Taken { launch, ports }));
+        let ended = ended.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(<[_]>::to_vec);
+        records.extend(ended.map(|attempts| Record::Ended { attempts }));
+        records
+    }
+
+    /// Books the attempts of `launch`; what is held or has ended already is passed over.
+    pub fn take(&mut self, launch: &Launch, ports: &[Vec<u16>], state: &State) {
+        let shared = Arc::new(Launch { attempts: Vec::new(), ..launch.clone() });
+        let mut taken = 0;
+        for (at, (index, number)) in launch.attempts.iter().enumerate() {
+            let attempt = AttemptId::new(launch.job, *index, *number);
+            let ports = ports.get(at).cloned().unwrap_or_default();
+            self.known.insert(launch.job, *index, *number);
+            let std::collections::btree_map::Entry::Vacant(place) = self.entries.entry(attempt) else { continue };
+            self.ports.mark(&ports);
+            place.insert(Entry { launch: Arc::clone(&shared), ports, state: state.clone() });
+            self.hash ^= attempt_hash(attempt);
+            taken += 1;
+        }
+        let sum = launch.template.resources.checked_mul(taken).and_then(|more| self.promised.checked_add(&more));
+        // What a launch took had its sum checked; only a damaged record could say more than an integer holds.
+        self.promised = sum.unwrap_or_else(|| self.capacity.clone());
+    }
+
+    /// Marks `attempt` as ended; false, and nothing changes, where it is not held or has ended.
+    pub fn end(&mut self, attempt: AttemptId, exit: &Exit, usage: Usage) -> bool {
+        let Some(entry) = self.entries.get_mut(&attempt) else { return false };
+        if matches!(entry.state, State::Ended { .. }) {
+            return false;
+        }
+        entry.state = State::Ended { exit: exit.clone(), usage };
+        self.ports.release(&entry.ports);
+        self.ended += 1;
+        let rest = self.promised.checked_sub(&entry.launch.template.resources);
+        // Never negative: what is taken away was added when it was taken on.
+        self.promised = rest.unwrap_or(Resources::NONE);
+        true
+    }
+
+    /// Lets go of `attempt`; false, and nothing changes, unless it has ended.
+    pub fn forget(&mut self, attempt: AttemptId) -> bool {
+        let ended = self.entries.get(&attempt).is_some_and(|entry| matches!(entry.state, State::Ended { .. }));
+        if ended {
+            self.entries.remove(&attempt);
+            self.hash ^= attempt_hash(attempt);
+            self.ended -= 1;
+        }
+        ended
+    }
+
+    pub fn get(&self, attempt: AttemptId) -> Option<&Entry> {
+        self.entries.get(&attempt)
+    }
+
+    /// Sets what an attempt that has not ended is doing.
+    pub fn set(&mut self, attempt: AttemptId, state: State) {
+        assert!(!matches!(state, State::Ended { .. }), "an end goes through its record");
+        if let Some(entry) = self.entries.get_mut(&attempt).filter(|entry| !matches!(entry.state, State::Ended { .. })) {
+            entry.state = state;
+        }
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = (&AttemptId, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// True where this attempt, or a later one of its task, was ever taken on.
+    pub fn knows(&self, attempt: AttemptId) -> bool {
+        self.known.contains(attempt.task.job, attempt.task.index, attempt.number) || self.entries.contains_key(&attempt)
+    }
+
+    /// Gives `count` ports to the next attempt that is taken.
+    pub fn take_ports(&mut self, count: usize) -> Option<Vec<u16>> {
+        if count == 0 { Some(Vec::new()) } else { self.ports.take(count) }
+    }
+
+    pub fn held(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub const fn ended(&self) -> usize {
+        self.ended
+    }
+
+    pub const fn held_hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub const fn promised(&self) -> &Resources {
+        &self.promised
+    }
+
+    pub const fn capacity(&self) -> &Resources {
+        &self.capacity
+    }
+
+    /// What may still be promised.
+    pub fn free(&self) -> Resources {
+        if let Some(free) = self.capacity.checked_sub(&self.promised) {
+            return free;
+        }
+        let less = |capacity: u64, promised: u64| capacity.saturating_sub(promised);
+        let mut devices = self.capacity.devices.clone();
+        devices.iter_mut().for_each(|device| device.milli = less(device.milli, self.promised.device(&device.name)));
+        devices.retain(|device| device.milli > 0);
+        Resources {
+            cpu_milli: less(self.capacity.cpu_milli, self.promised.cpu_milli),
+            memory_bytes: less(self.capacity.memory_bytes, self.promised.memory_bytes),
+            disk_bytes: less(self.capacity.disk_bytes, self.promised.disk_bytes),
+            ports: self.capacity.ports.saturating_sub(self.promised.ports),
+            devices,
+        }
+    }
+
+    /// Of all that the records say, and of nothing else.
+    pub fn digest(&self) -> u64 {
+        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+        (self.incarnation, &self.boot, &self.promised, self.hash).hash(&mut hash);
+        for (attempt, entry) in &self.entries {
+            (attempt, &entry.ports).hash(&mut hash);
+            if let State::Ended { exit, usage } = &entry.state {
+                (exit, usage).hash(&mut hash);
+            }
+        }
+        self.known.iter().for_each(|known| known.hash(&mut hash));
+        hash.finish()
+    }
+}
+
+/// FNV-1a (Fowler, Noll and Vo): the same in each process, unlike std's default.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a launch does: which of its attempts are taken on, which refused, which passed over.
+
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, Launch};
+use protocol::resources::PORTS_PER_TASK_MAX;
+use protocol::{AttemptId, Time};
+use std::sync::Arc;
+
+use super::book::State;
+use super::event::{Output, Record};
+use super::{ATTEMPTS_HELD_MAX, Ledger};
+
+impl Ledger {
+    pub(super) fn launch(&mut self, now: Time, mut launch: Launch) {
+        if !self.session.advance(launch.session, launch.sequence) {
+            self.counts.stale += 1;
+            return;
+        }
+        if launch.job.shard().0 >= self.session.shards().unwrap_or(0) {
+            return; // There is no shard to answer to.
+        }
+        if let Some(reason) = malformed(&launch) {
+            launch.attempts.truncate(ATTEMPTS_PER_MESSAGE_MAX);
+            let attempts = std::mem::take(&mut launch.attempts);
+            self.refuse(&launch, &attempts, reason.to_owned());
+            return;
+        }
+        self.pass_over_known(now, &mut launch);
+        let ports = self.fitting_ports(&launch);
+        let refused = launch.attempts.split_off(ports.len());
+        if !launch.attempts.is_empty() {
+            self.take(now, launch.clone(), ports);
+        }
+        if !refused.is_empty() {
+            let short = self.book.free().short_of(&launch.template.resources);
+            let short: Vec<String> = short.iter().map(ToString::to_string).collect();
+            let reason = if short.is_empty() { "too many attempts are held".to_owned() } else { format!("short of {}", short.join(", ")) };
+            self.refuse(&launch, &refused, reason);
+        }
+    }
+
+    /// Takes out what was ever taken on, and tells again what is still held of it: whoever launches it twice did not hear.
+    fn pass_over_known(&mut self, now: Time, launch: &mut Launch) {
+        if launch.attempts.windows(2).any(|pair| pair[0] >= pair[1]) {
+            launch.attempts.sort_unstable();
+            launch.attempts.dedup();
+        }
+        let mut held = Vec::new();
+        let (job, before) = (launch.job, launch.attempts.len());
+        launch.attempts.retain(|(index, number)| {
+            let attempt = AttemptId::new(job, *index, *number);
+            let known = self.book.knows(attempt);
+            if known && self.book.get(attempt).is_some() {
+                held.push(attempt);
+            }
+            !known
+        });
+        self.counts.repeated += (before - launch.attempts.len()) as u64;
+        self.tell_later(now, held);
+    }
+
+    /// The ports of as many of the attempts, the first ones, as there is room for.
+    fn fitting_ports(&mut self, launch: &Launch) -> Vec<Vec<u16>> {
+        let need = &launch.template.resources;
+        let most = launch.attempts.len().min(ATTEMPTS_HELD_MAX - self.book.held().min(ATTEMPTS_HELD_MAX));
+        let fit = self.book.free().times(need, u32::try_from(most).expect("ATTEMPTS_HELD_MAX fits"));
+        let mut ports = Vec::with_capacity(fit as usize);
+        for _ in 0..fit {
+            // Fewer than the capacity says only after it was changed while tasks ran.
+            let Some(next) = self.book.take_ports(launch.template.ports.len()) else { break };
+            ports.push(next);
+        }
+        ports
+    }
+
+    fn take(&mut self, now: Time, launch: Launch, ports: Vec<Vec<u16>>) {
+        self.book.take(&launch, &ports, &State::Waiting);
+        let attempts = launch.attempts.clone();
+        let ids = attempts.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number)).collect();
+        self.counts.taken += attempts.len() as u64;
+        let shared = Arc::new(Launch { attempts: Vec::new(), ..launch.clone() });
+        self.outputs.push_back(Output::Checkpoint(Record::Taken { launch, ports }));
+        self.wait(shared, attempts);
+        self.tell_later(now, ids);
+    }
+
+    fn refuse(&mut self, launch: &Launch, attempts: &[(u32, u32)], reason: String) {
+        self.counts.refused += attempts.len() as u64;
+        let attempts = attempts.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number)).collect();
+        self.send(launch.job.shard(), FromAgent::Refused { attempts, reason });
+    }
+}
+
+/// Why no agent could take this launch.
+fn malformed(launch: &Launch) -> Option<&'static str> {
+    let (resources, ports) = (&launch.template.resources, launch.template.ports.len());
+    if launch.attempts.len() > ATTEMPTS_PER_MESSAGE_MAX {
+        Some("too many attempts in one launch")
+    } else if !resources.is_canonical() {
+        Some("template.resources.devices is not sorted, or has a device twice, of zero, or too many")
+    } else if ports != resources.ports as usize || ports > usize::from(PORTS_PER_TASK_MAX) {
+        Some("template.ports does not name as many ports as template.resources.ports says, or too many")
+    } else if launch.attempts.iter().any(|(_, number)| *number == 0) {
+        Some("attempts are numbered from 1")
+    } else {
+        None
+    }
+}

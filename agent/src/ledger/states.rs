@@ -1,0 +1,185 @@
+//! What becomes of attempts, and telling it: an end at once and again until it is acknowledged; other states a little later and only where
+//! they still hold, so that a short task costs one update.
+
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent};
+use protocol::{AttemptId, Exit, Loss, ShardId, TaskState, Time, Update, Usage};
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Ledger;
+use super::book::{Entry, State};
+use super::event::{Output, Record};
+
+/// How long a state that is no end is kept back.
+const STATE_DELAY_MS: u64 = 20;
+/// The wait before an end is told again; doubled each time.
+const RESEND_FIRST_MS: u64 = 2_000;
+/// The longest such wait.
+const RESEND_MAX_MS: u64 = 30_000;
+/// The longest grace that a stop may give, in milliseconds.
+const GRACE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// What is to be told later. Empty while there is no connection: all is told when there is one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Telling {
+    /// States that are no ends, and when; in order of time.
+    states: VecDeque<(Time, Vec<AttemptId>)>,
+    /// Ends that were told: when they are told again, and after which wait.
+    ends: BTreeMap<(Time, u64), (u64, Vec<AttemptId>)>,
+    sequence: u64,
+}
+
+impl Telling {
+    pub fn clear(&mut self) {
+        self.states.clear();
+        self.ends.clear();
+    }
+
+    pub fn timeout(&self) -> Option<Time> {
+        let state = self.states.front().map(|(due, _)| *due);
+        let end = self.ends.first_key_value().map(|((due, _), _)| *due);
+        state.into_iter().chain(end).min()
+    }
+
+    fn again(&mut self, now: Time, wait_ms: u64, attempts: Vec<AttemptId>) {
+        self.sequence += 1;
+        self.ends.insert((now + wait_ms, self.sequence), (wait_ms, attempts));
+    }
+}
+
+impl Ledger {
+    pub(super) fn started(&mut self, now: Time, attempts: Vec<(AttemptId, Time)>) {
+        let mut running = Vec::with_capacity(attempts.len());
+        let mut strangers = Vec::new();
+        for (attempt, since) in attempts {
+            match self.book.get(attempt).map(|entry| &entry.state) {
+                Some(State::Killing) => {}
+                Some(State::Running { since: known }) if *known == since => {}
+                Some(State::Waiting | State::Starting | State::Recovering | State::Running { .. }) => {
+                    self.book.set(attempt, State::Running { since });
+                    running.push(attempt);
+                }
+                // Nobody would ever hear of it: it was given up, or the record of it is damaged.
+                Some(State::Ended { .. }) | None => strangers.push(attempt),
+            }
+        }
+        self.tell_later(now, running);
+        if !strangers.is_empty() {
+            self.outputs.push_back(Output::Stop { attempts: strangers, grace_ms: 0 });
+        }
+    }
+
+    pub(super) fn ended(&mut self, now: Time, attempts: Vec<(AttemptId, Exit, Usage)>) {
+        let mut gone = self.end(now, attempts);
+        gone.retain(|attempt| self.book.get(*attempt).is_none());
+        if !gone.is_empty() {
+            self.outputs.push_back(Output::Forget { attempts: gone });
+        }
+    }
+
+    pub(super) fn surveyed(&mut self, now: Time) {
+        let missing = self.book.entries().filter(|(_, entry)| entry.state == State::Recovering);
+        let lost = |(attempt, _): (&AttemptId, &Entry)| (*attempt, Exit::Lost { reason: Loss::Executor }, Usage::default());
+        let missing = missing.map(lost).collect();
+        self.end(now, missing);
+    }
+
+    pub(super) fn kill(&mut self, now: Time, attempts: &[AttemptId], grace_ms: u64) {
+        let (mut never_started, mut running) = (Vec::new(), Vec::new());
+        for attempt in attempts.iter().take(ATTEMPTS_PER_MESSAGE_MAX) {
+            match self.book.get(*attempt).map(|entry| &entry.state) {
+                None | Some(State::Ended { .. }) => {}
+                Some(State::Waiting) => never_started.push((*attempt, Exit::Killed, Usage::default())),
+                Some(State::Recovering) => running.push(*attempt),
+                Some(State::Starting | State::Running { .. } | State::Killing) => {
+                    self.book.set(*attempt, State::Killing);
+                    running.push(*attempt);
+                }
+            }
+        }
+        self.end(now, never_started);
+        if !running.is_empty() {
+            self.tell_later(now, running.clone());
+            self.outputs.push_back(Output::Stop { attempts: running, grace_ms: grace_ms.min(GRACE_MS_MAX) });
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, mut attempts: Vec<AttemptId>) {
+        attempts.retain(|attempt| self.book.forget(*attempt));
+        if !attempts.is_empty() {
+            self.outputs.push_back(Output::Checkpoint(Record::Forgotten { attempts: attempts.clone() }));
+            self.outputs.push_back(Output::Forget { attempts });
+            self.bundles.look_again();
+        }
+    }
+
+    /// Tells ends now, and again until they are acknowledged.
+    pub(super) fn tell_ends(&mut self, now: Time, attempts: Vec<AttemptId>) {
+        if self.session.is_connected() {
+            self.tell(&attempts);
+            self.telling.again(now, RESEND_FIRST_MS, attempts);
+        }
+    }
+
+    /// Tells states that are no ends in a little while, if they still hold then.
+    pub(super) fn tell_later(&mut self, now: Time, attempts: Vec<AttemptId>) {
+        if self.session.is_connected() && !attempts.is_empty() {
+            self.telling.states.push_back((now + STATE_DELAY_MS, attempts));
+        }
+    }
+
+    /// Tells the state of each now, ends or not, and forgets what was to be told of them.
+    pub(super) fn tell_all(&mut self, now: Time, attempts: Vec<AttemptId>) {
+        self.telling.clear();
+        self.tell(&attempts);
+        let ended = |attempt: &AttemptId| self.book.get(*attempt).is_some_and(|entry| matches!(entry.state, State::Ended { .. }));
+        let ends: Vec<AttemptId> = attempts.into_iter().filter(ended).collect();
+        if !ends.is_empty() {
+            self.telling.again(now, RESEND_FIRST_MS, ends);
+        }
+    }
+
+    pub(super) fn tell_due(&mut self, now: Time) {
+        while self.telling.states.front().is_some_and(|(due, _)| *due <= now) {
+            let (_, mut attempts) = self.telling.states.pop_front().expect("there is a first");
+            // An end was told when it came.
+            attempts.retain(|attempt| self.book.get(*attempt).is_some_and(|entry| !matches!(entry.state, State::Ended { .. })));
+            self.tell(&attempts);
+        }
+        while let Some(first) = self.telling.ends.first_entry().filter(|first| first.key().0 <= now) {
+            let (wait_ms, mut attempts) = first.remove();
+            attempts.retain(|attempt| self.book.get(*attempt).is_some());
+            if !attempts.is_empty() {
+                self.tell(&attempts);
+                self.telling.again(now, (2 * wait_ms).min(RESEND_MAX_MS), attempts);
+            }
+        }
+    }
+
+    fn tell(&mut self, attempts: &[AttemptId]) {
+        let shards = self.session.shards().unwrap_or(0);
+        let mut by_shard: BTreeMap<ShardId, Vec<Update>> = BTreeMap::new();
+        for attempt in attempts.iter().filter(|attempt| attempt.shard().0 < shards) {
+            let Some(state) = self.book.get(*attempt).and_then(told) else { continue };
+            let updates = by_shard.entry(attempt.shard()).or_default();
+            updates.push(Update { attempt: *attempt, state });
+            if updates.len() == ATTEMPTS_PER_MESSAGE_MAX {
+                let updates = std::mem::take(updates);
+                self.outputs.push_back(Output::Send { shard: attempt.shard(), message: FromAgent::Status { updates } });
+            }
+        }
+        for (shard, updates) in by_shard.into_iter().filter(|(_, updates)| !updates.is_empty()) {
+            self.send(shard, FromAgent::Status { updates });
+        }
+    }
+}
+
+/// The state as masters are told it; nothing while nobody here knows it.
+fn told(entry: &Entry) -> Option<TaskState> {
+    match &entry.state {
+        State::Recovering => None,
+        State::Waiting | State::Starting => Some(TaskState::Starting),
+        State::Running { since } => Some(TaskState::Running { since: *since, ports: entry.ports.clone() }),
+        State::Killing => Some(TaskState::Killing),
+        State::Ended { exit, usage } => Some(TaskState::Ended { exit: exit.clone(), usage: *usage }),
+    }
+}

@@ -1,0 +1,455 @@
+//! The binary's verbs and flags, and nothing of what they do.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// One pool of many machines: WebAssembly tasks under fuel and memory limits.
+#[derive(Debug, Parser)]
+#[command(name = "skep", version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    /// Where and as whom to call a cluster.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Shape::Table, global = true)]
+    pub output: Shape,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Where and as whom to call a cluster; without any of it, what `skep up` wrote is used.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Reach {
+    /// The cluster's URL, such as <https://10.0.0.1:7070>.
+    #[arg(long, env = "SKEP_MASTER", global = true, value_name = "URL")]
+    pub master: Option<String>,
+    /// The token to call with.
+    #[arg(long, env = "SKEP_TOKEN", global = true, hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// A file with the cluster's root certificate, PEM.
+    #[arg(long, env = "SKEP_CA", global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// For people.
+    Table,
+    /// For programs: what the API answered.
+    Json,
+}
+
+/// All that the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// A whole cluster in one process on loopback: prints the URL and what to type next.
+    Up(Up),
+    /// The tour: a cluster in a temporary place, samples under their limits, a table of what each did, then away.
+    Demo(Demo),
+    /// Submit one thing and follow it to its end; output and exit code are the task's own.
+    Run(Run),
+    /// What a job file would change, and where it would go; submits nothing.
+    Plan(JobFile),
+    /// Make a job file so: create, or roll forward; waits until it runs (Ctrl-C leaves it running).
+    Apply(Apply),
+    /// Jobs, or the tasks of one.
+    Ps(Ps),
+    /// One screen about a job (NAME), a task (NAME.INDEX) or an agent; the last line says what it waits for.
+    Status(OneOf),
+    /// Why there, or why not: agents counted by reason, and the smallest change that would fit.
+    Explain(OneOf),
+    /// Output of all tasks of a job, merged and prefixed; control characters filtered.
+    Logs(Logs),
+    /// End a job and all its tasks.
+    Stop(Stop),
+    /// Give a job another number of tasks.
+    Scale(Scale),
+    /// Upload a bundle; prints its digest.
+    Push(Push),
+    /// Machines of the cluster.
+    Agents(Agents),
+    /// Who may call, and who may join.
+    Tokens(Tokens),
+    /// The daemon that decides.
+    Master(Master),
+    /// The daemon on each machine.
+    Agent(Agent),
+    /// Load on a real cluster; figures as JSON lines on standard output, a table on standard error.
+    Bench(Bench),
+    /// Completions for a shell, on standard output.
+    #[command(hide = true)]
+    Completions {
+        /// Which.
+        shell: clap_complete::Shell,
+    },
+    /// Holds running tasks; started by an agent.
+    #[command(hide = true)]
+    Executor {
+        /// Its directory.
+        dir: PathBuf,
+    },
+    /// Compiles one wasm file; started by an agent.
+    #[command(hide = true)]
+    Compile {
+        /// The wasm file.
+        input: PathBuf,
+        /// Where the compiled code goes.
+        output: PathBuf,
+        /// `fuel` or `epoch`.
+        metering: String,
+    },
+}
+
+/// Flags of `skep up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where everything of the cluster is kept [default: ~/.skep/dev].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address of the HTTP API.
+    #[arg(long, default_value = "127.0.0.1:7070")]
+    pub http: std::net::SocketAddr,
+    /// Address for agents.
+    #[arg(long, default_value = "127.0.0.1:7071")]
+    pub quic: std::net::SocketAddr,
+    /// What the agent promises instead of what the machine has, such as `cpu=4,memory=8GiB`.
+    #[arg(long)]
+    pub resources: Option<String>,
+    /// How many shards a new cluster has.
+    #[arg(long, default_value_t = 8)]
+    pub shards: u16,
+}
+
+/// Flags of `skep demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where the built samples are.
+    #[arg(long, default_value = "samples/dist")]
+    pub samples: PathBuf,
+}
+
+/// Flags of `skep run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// A `.wasm` module or component, or a job file (`.toml`, `.json`).
+    pub thing: PathBuf,
+    /// Arguments for the task.
+    #[arg(last = true)]
+    pub args: Vec<String>,
+    /// How many tasks.
+    #[arg(long)]
+    pub count: Option<u32>,
+    /// The job's name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Whom its resources are counted for.
+    #[arg(long)]
+    pub role: Option<String>,
+    /// 0 to 100.
+    #[arg(long)]
+    pub priority: Option<u8>,
+    /// A variable of its environment, NAME=VALUE; may be given again.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// What wasi:config answers, NAME=VALUE; may be given again.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub config: Vec<String>,
+    /// A file that standard input reads; `-` for this command's own.
+    #[arg(long, value_name = "FILE")]
+    pub stdin: Option<PathBuf>,
+    /// Cores that each task is promised, such as 0.5.
+    #[arg(long)]
+    pub cpu: Option<String>,
+    /// Memory that each task is promised, and its limit, such as 64MiB.
+    #[arg(long)]
+    pub memory: Option<String>,
+    /// Wasm instructions after which it ends, such as 10G.
+    #[arg(long)]
+    pub fuel: Option<String>,
+    /// Wall-clock time after which it ends, such as 30s.
+    #[arg(long)]
+    pub time: Option<String>,
+    /// What its instructions are counted by: `fuel` or `epoch`.
+    #[arg(long)]
+    pub metering: Option<String>,
+    /// How often a failed task is tried again.
+    #[arg(long)]
+    pub retries: Option<u32>,
+    /// An idempotency key: the same key and job submit once.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Print no output of tasks, only the summary.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Return as soon as the job is on record; print its id.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// A job file.
+#[derive(Debug, Args)]
+pub struct JobFile {
+    /// The file, TOML or JSON.
+    pub file: PathBuf,
+}
+
+/// Flags of `skep apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// The file, TOML or JSON.
+    pub file: PathBuf,
+    /// Return as soon as it is on record.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// Flags of `skep ps`.
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// A job by its name or id: shows its tasks.
+    pub job: Option<String>,
+    /// The job's role.
+    #[arg(long)]
+    pub role: Option<String>,
+    /// Jobs that have ended, too.
+    #[arg(long)]
+    pub all: bool,
+    /// Show again each second.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// A job, a task or an agent.
+#[derive(Debug, Args)]
+pub struct OneOf {
+    /// NAME or id of a job, NAME.INDEX of a task, name or id of an agent.
+    pub what: String,
+    /// The job's role.
+    #[arg(long)]
+    pub role: Option<String>,
+}
+
+/// Flags of `skep logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// NAME or id of a job, or NAME.INDEX of a task.
+    pub what: String,
+    /// The job's role.
+    #[arg(long)]
+    pub role: Option<String>,
+    /// Go on until the job has ended.
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+/// Flags of `skep stop`.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// NAME or id of a job.
+    pub job: String,
+    /// The job's role.
+    #[arg(long)]
+    pub role: Option<String>,
+    /// Seconds until its tasks are ended by force.
+    #[arg(long, default_value_t = 5)]
+    pub grace: u32,
+}
+
+/// Flags of `skep scale`.
+#[derive(Debug, Args)]
+pub struct Scale {
+    /// NAME or id of a job.
+    pub job: String,
+    /// How many tasks it has from now on.
+    pub count: u32,
+    /// The job's role.
+    #[arg(long)]
+    pub role: Option<String>,
+}
+
+/// Flags of `skep push`.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// Flags of `skep agents`.
+#[derive(Debug, Args)]
+pub struct Agents {
+    /// What to do with them; shows them where nothing is said.
+    #[command(subcommand)]
+    pub verb: Option<AgentsVerb>,
+}
+
+/// What can be done with agents.
+#[derive(Debug, Subcommand)]
+pub enum AgentsVerb {
+    /// It never comes back: replace its tasks at once, and refuse its certificate.
+    Gone {
+        /// Its name or id.
+        agent: String,
+    },
+}
+
+/// Flags of `skep tokens`.
+#[derive(Debug, Args)]
+pub struct Tokens {
+    /// What to do with them; shows them where nothing is said.
+    #[command(subcommand)]
+    pub verb: Option<TokensVerb>,
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokensVerb {
+    /// Make one; it is shown once.
+    Create {
+        /// viewer, operator or admin; join makes one that takes in one agent.
+        #[arg(long, default_value = "operator")]
+        level: String,
+        /// A role that it is for; may be given again; all roles where none is given.
+        #[arg(long)]
+        role: Vec<String>,
+        /// How long it is good for, such as 8h [default: 1h for join, without end for others].
+        #[arg(long)]
+        ttl: Option<String>,
+    },
+    /// Make one worthless.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Flags of `skep master`.
+#[derive(Debug, Args)]
+pub struct Master {
+    /// Where it keeps its records and keys.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/skep/master")]
+    pub data: PathBuf,
+    /// Address of the HTTP API.
+    #[arg(long, default_value = "127.0.0.1:7070")]
+    pub http: std::net::SocketAddr,
+    /// Address for agents.
+    #[arg(long, default_value = "127.0.0.1:7071")]
+    pub quic: std::net::SocketAddr,
+    /// How many shards a new cluster has.
+    #[arg(long, default_value_t = 8)]
+    pub shards: u16,
+    /// Threads that decide [default: a quarter of the cores, at least 1].
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Milliseconds of silence after which an agent's tasks are replaced.
+    #[arg(long, default_value_t = 30_000)]
+    pub replace_after_ms: u64,
+    /// Ended tasks that each shard keeps.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub history: usize,
+    /// Names and addresses that its certificate is good for, besides loopback and the host's name.
+    #[arg(long)]
+    pub host: Vec<String>,
+}
+
+/// Flags of `skep agent`.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// Where it keeps its records, keys, bundles and logs.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/skep/agent")]
+    pub data: PathBuf,
+    /// Addresses of masters, HOST:PORT of their --quic; may be given again.
+    #[arg(long = "to", value_name = "HOST:PORT", required = true)]
+    pub masters: Vec<String>,
+    /// The join token that a master printed; needed at the first start only.
+    #[arg(long, env = "SKEP_JOIN", hide_env_values = true)]
+    pub join: Option<String>,
+    /// What it promises instead of what the machine has, such as `cpu=4,memory=8GiB,ports=20000-20999,gpu=1`.
+    #[arg(long)]
+    pub resources: Option<String>,
+    /// What people call it [default: the host's name].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// A fact about it, NAME=VALUE; may be given again.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub attribute: Vec<String>,
+    /// Where it stands: REGION/ZONE/RACK.
+    #[arg(long, default_value = "//")]
+    pub domain: String,
+}
+
+/// Flags of `skep bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: BenchWhat,
+    /// How often; medians are printed.
+    #[arg(long, default_value_t = 3, global = true)]
+    pub runs: u32,
+    /// Where the built samples are.
+    #[arg(long, default_value = "samples/dist", global = true)]
+    pub samples: PathBuf,
+}
+
+/// What `skep bench` measures.
+#[derive(Debug, Subcommand)]
+pub enum BenchWhat {
+    /// No-op tasks: from the submission until the client knows that all ended.
+    Tasks {
+        /// How many.
+        #[arg(long, default_value_t = 100_000)]
+        count: u32,
+        /// The kind of task.
+        #[arg(long, default_value = "wasm")]
+        kind: String,
+        /// A submission for each task, pipelined by one client.
+        #[arg(long)]
+        separate: bool,
+    },
+    /// One task at a time over one connection: submit to done.
+    Latency {
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        count: u32,
+        /// The kind of task.
+        #[arg(long, default_value = "wasm")]
+        kind: String,
+        /// A new `skep run` process for each.
+        #[arg(long)]
+        process: bool,
+    },
+    /// Sleeping tasks: memory of each, page tables included; then every one must answer.
+    Idle {
+        /// How many.
+        #[arg(long, default_value_t = 10_000)]
+        count: u32,
+        /// The kind of task.
+        #[arg(long, default_value = "wasm")]
+        kind: String,
+        /// Components instead of modules.
+        #[arg(long)]
+        component: bool,
+    },
+    /// The master: bytes of a live and of a finished task, as slopes.
+    Memory {
+        /// How many.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u32,
+    },
+    /// An idle cluster: CPU and memory of master and agent.
+    Rest {
+        /// For how long.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+    /// A module that nobody has seen: upload to first run; known to first run.
+    Cold {
+        /// The module.
+        #[arg(long)]
+        module: Option<PathBuf>,
+    },
+    /// An agent killed: until its tasks are placed anew.
+    Detect,
+}

@@ -1,0 +1,83 @@
+//! `skep bench`: load on a real cluster of its own, everything on as users have it. Each bench says what it measures; none judges.
+
+mod cluster;
+mod figure;
+mod latency;
+mod rest;
+mod tasks;
+
+use crate::args::{Bench, BenchWhat};
+use crate::client::Client;
+use anyhow::{Context, bail};
+use figure::Figures;
+use protocol::Digest;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::ExitCode;
+
+pub use cluster::temporary;
+
+/// What an agent of a bench promises: enough that tasks of [`SHARE_CPU`] do not wait for each other's rooms.
+const RESOURCES: &str = "cpu=16,memory=64GiB,disk=16GiB,ports=20000-20999";
+/// What one no-op task is promised, in cores: 1,600 at once on the agent.
+const SHARE_CPU: f64 = 0.01;
+
+/// Runs one bench.
+pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
+    if cfg!(debug_assertions) {
+        eprintln!("skep bench: this is a debug build; its figures say nothing");
+    }
+    let mut figures = Figures::default();
+    for run in 1..=flags.runs {
+        match &flags.what {
+            BenchWhat::Tasks { count, kind, separate } => {
+                wasm_only(kind)?;
+                if *separate { tasks::separate(&mut figures, &flags.samples, run, *count).await? } else { tasks::whole(&mut figures, &flags.samples, run, *count).await? }
+            }
+            BenchWhat::Latency { count, kind, process } => {
+                wasm_only(kind)?;
+                if *process { latency::process(&mut figures, &flags.samples, run, *count).await? } else { latency::stream(&mut figures, &flags.samples, run, *count).await? }
+            }
+            BenchWhat::Idle { count, kind, component } => {
+                wasm_only(kind)?;
+                rest::idle(&mut figures, &flags.samples, run, *count, *component).await?;
+            }
+            BenchWhat::Memory { count } => rest::memory(&mut figures, &flags.samples, run, *count).await?,
+            BenchWhat::Rest { seconds } => rest::rest(&mut figures, run, *seconds).await?,
+            BenchWhat::Cold { module } => latency::cold(&mut figures, &flags.samples, run, module.as_deref()).await?,
+            BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
+        }
+    }
+    figures.close();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wasm_only(kind: &str) -> anyhow::Result<()> {
+    if kind != "wasm" {
+        bail!("--kind {kind}: only wasm tasks are there yet");
+    }
+    Ok(())
+}
+
+/// Uploads a sample; gives `sha256:…`.
+async fn upload(client: &Client, samples: &Path, name: &str) -> anyhow::Result<String> {
+    let path = samples.join(name);
+    let bytes = std::fs::read(&path).with_context(|| format!("{}: build the samples with samples/build, or name their folder with --samples", path.display()))?;
+    upload_bytes(client, bytes).await
+}
+
+async fn upload_bytes(client: &Client, bytes: Vec<u8>) -> anyhow::Result<String> {
+    let digest = Digest::of(&bytes);
+    client.send(client.request(Method::PUT, &format!("/v1/bundles/{digest}")).body(bytes)).await?;
+    Ok(format!("sha256:{digest}"))
+}
+
+/// A batch job of `count` small tasks.
+fn job(wasm: &str, args: &[String], count: u32) -> Value {
+    json!({
+        "kind": "batch", "count": count,
+        "task": { "wasm": wasm, "args": args },
+        "resources": { "cpu": SHARE_CPU, "memory": "1MiB" },
+    })
+}

@@ -1,0 +1,125 @@
+//! How many no-op tasks a second: as one job, and as a submission each. Every task has its own argument, one in a hundred traps where a
+//! seeded hash of its index says so, and each of them is checked.
+
+use super::cluster::Cluster;
+use super::figure::{Figures, What};
+use super::{RESOURCES, job, upload};
+use crate::client::Client;
+use crate::submit::{Answer, Submission, line};
+use anyhow::{Context, bail};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Instant;
+
+/// Tasks that are run before the clock counts.
+const WARM: u32 = 1_000;
+/// Rows that are asked for at a time.
+const PAGE: u32 = 1_000;
+/// Lines that are sent in one piece.
+const LINES: u32 = 256;
+
+/// Whether the sample `noop` traps for this index and seed: one in a hundred by `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014), as in the
+/// sample itself.
+fn traps(index: u32, seed: u32) -> bool {
+    let mut z = u64::from(seed).wrapping_add((u64::from(index) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31).is_multiple_of(100)
+}
+
+async fn ended(submission: &mut Submission) -> anyhow::Result<Value> {
+    loop {
+        if let Answer::Ended { job, .. } = submission.next().await? {
+            return Ok(job);
+        }
+    }
+}
+
+/// One job of `count` tasks, from its submission until the client has read that all of them ended.
+pub async fn whole(figures: &mut Figures, samples: &Path, run: u32, count: u32) -> anyhow::Result<()> {
+    let cluster = Cluster::start(RESOURCES).await?;
+    let wasm = upload(&cluster.client, samples, "noop.wasm").await?;
+    let seed = run;
+    let argument = ["${task.index}".to_owned(), seed.to_string()];
+    let mut submission = Submission::open(&cluster.client).await?;
+    submission.send(line("warm", &job(&wasm, &argument, WARM), true)).await?;
+    ended(&mut submission).await?;
+    let start = Instant::now();
+    submission.send(line("all", &job(&wasm, &argument, count), true)).await?;
+    let end = ended(&mut submission).await?;
+    let took = start.elapsed().as_secs_f64();
+    check_whole(&cluster.client, &end, count, seed).await?;
+    let what = What { bench: "tasks", kind: "wasm", n: u64::from(count), run };
+    figures.add(&what, "throughput", f64::from(count) / took, "tasks/s");
+    Ok(())
+}
+
+async fn check_whole(client: &Client, end: &Value, count: u32, seed: u32) -> anyhow::Result<()> {
+    let id = end["id"].as_str().context("the end names no job")?;
+    let mut next = 0;
+    while next < count {
+        let page = client.get(&format!("/v1/jobs/{id}/tasks?from={next}&limit={PAGE}")).await?;
+        let rows = page["tasks"].as_array().context("no tasks in the answer")?;
+        if rows.is_empty() {
+            bail!("the job has {next} tasks instead of {count}");
+        }
+        for row in rows {
+            let kind = if traps(next, seed) { "trap" } else { "code" };
+            if row["index"] != next || row["exit"]["kind"] != kind || row["attempt"] != 1 {
+                bail!("task {next} was to end with {kind}: {row}");
+            }
+            next += 1;
+        }
+    }
+    Ok(())
+}
+
+/// `count` jobs of one task, submitted one by one without waiting, until the client has read that all of them ended.
+pub async fn separate(figures: &mut Figures, samples: &Path, run: u32, count: u32) -> anyhow::Result<()> {
+    let cluster = Cluster::start(RESOURCES).await?;
+    let wasm = upload(&cluster.client, samples, "noop.wasm").await?;
+    let seed = run;
+    let mut submission = Submission::open(&cluster.client).await?;
+    let single = |key: &str, index: u32| line(key, &job(&wasm, &[index.to_string(), seed.to_string()], 1), true);
+    for index in 0..WARM {
+        submission.send(single(&format!("warm-{index}"), index)).await?;
+    }
+    for _ in 0..WARM {
+        ended(&mut submission).await?;
+    }
+    let sender = submission.sender();
+    let pieces: Vec<Vec<u8>> = (0..count.div_ceil(LINES))
+        .map(|piece| (piece * LINES..count.min((piece + 1) * LINES)).flat_map(|index| single(&index.to_string(), index)).collect())
+        .collect();
+    let start = Instant::now();
+    let sending = tokio::spawn(async move {
+        for piece in pieces {
+            if sender.send(Ok(piece.into())).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut seen = vec![false; count as usize];
+    let mut wrong = None;
+    for _ in 0..count {
+        let (key, end) = loop {
+            if let Answer::Ended { key, job } = submission.next().await? {
+                break (key, job);
+            }
+        };
+        let index: u32 = key.parse().with_context(|| format!("an end of the unknown key {key}"))?;
+        let phase = if traps(index, seed) { "failed" } else { "finished" };
+        let once = !std::mem::replace(&mut seen[index as usize], true);
+        if !once || end["tasks"][phase] != 1 {
+            wrong = Some(format!("task {index} was to be {phase} once: {end}"));
+        }
+    }
+    let took = start.elapsed().as_secs_f64();
+    sending.await?;
+    if let Some(wrong) = wrong {
+        bail!(wrong);
+    }
+    let what = What { bench: "tasks", kind: "wasm separate", n: u64::from(count), run };
+    figures.add(&what, "throughput", f64::from(count) / took, "tasks/s");
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Jobs as the commands make them: from flags, from job files; bundles uploaded first; `plan` and `apply`.
+
+use crate::args::{Apply, Reach, Run, Shape};
+use crate::client::{Client, Refused};
+use crate::print;
+use anyhow::{Context, bail};
+use master::admit;
+use protocol::Digest;
+use reqwest::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A job file that does not hold, with each problem drawn under its source.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unfit(String);
+
+/// A job on its way: its JSON, and the local files that it names by digest.
+pub struct Draft {
+    /// What is submitted.
+    pub job: Value,
+    /// Bundles that the master may not have yet.
+    pub bundles: Vec<(Digest, Vec<u8>)>,
+}
+
+const WASM_MAGIC: &[u8] = b"\0asm";
+
+/// The job that the flags of `skep run` describe.
+pub fn from_flags(flags: &Run) -> anyhow::Result<Draft> {
+    let ending = flags.thing.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let mut draft = if matches!(ending, "toml" | "json") { from_file(&flags.thing)? } else { from_wasm(&flags.thing)? };
+    if !draft.job["task"].is_object() {
+        draft.job["task"] = json!({});
+    }
+    let job = &mut draft.job;
+    let task = &mut job["task"];
+    if !flags.args.is_empty() {
+        task["args"] = json!(flags.args);
+    }
+    for (name, pairs) in [("env", &flags.env), ("config", &flags.config)] {
+        for pair in pairs {
+            let (key, value) = pair.split_once('=').with_context(|| format!("--{name} {pair}: expected NAME=VALUE"))?;
+            if !task[name].is_object() {
+                task[name] = json!({});
+            }
+            task[name][key] = json!(value);
+        }
+    }
+    if let Some(path) = &flags.stdin {
+        let mut bytes = vec![];
+        match path.to_str() {
+            Some("-") => std::io::stdin().read_to_end(&mut bytes).map(drop).context("reading standard input")?,
+            _ => bytes = std::fs::read(path).with_context(|| path.display().to_string())?,
+        }
+        task["stdin"] = json!(format!("sha256:{}", Digest::of(&bytes)));
+        draft.bundles.push((Digest::of(&bytes), bytes));
+    }
+    if let Some(metering) = &flags.metering {
+        task["metering"] = json!(metering);
+    }
+    let mut set = |path: &[&str], value: Option<Value>| {
+        let Some(value) = value else { return };
+        let mut at = &mut *job;
+        for part in path {
+            if !at.is_object() {
+                *at = Value::Object(Map::new());
+            }
+            at = &mut at[*part];
+        }
+        *at = value;
+    };
+    set(&["name"], flags.name.as_ref().map(|name| json!(name)));
+    set(&["role"], flags.role.as_ref().map(|role| json!(role)));
+    set(&["priority"], flags.priority.map(|priority| json!(priority)));
+    set(&["count"], flags.count.map(|count| json!(count)));
+    let cpu = flags.cpu.as_ref().map(|cpu| cpu.parse::<f64>().with_context(|| format!("--cpu {cpu}: expected a number of cores"))).transpose()?;
+    set(&["resources", "cpu"], cpu.map(|cpu| json!(cpu)));
+    set(&["resources", "memory"], flags.memory.as_ref().map(|memory| json!(memory)));
+    set(&["limits", "fuel"], flags.fuel.as_ref().map(|fuel| json!(fuel)));
+    set(&["limits", "time"], flags.time.as_ref().map(|time| json!(time)));
+    if let Some(retries) = flags.retries {
+        set(&["restart", "policy"], Some(json!("on-failure")));
+        set(&["restart", "retries"], Some(json!(retries)));
+    }
+    Ok(draft)
+}
+
+fn from_wasm(path: &Path) -> anyhow::Result<Draft> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    if bytes.starts_with(WASM_MAGIC) {
+        let digest = Digest::of(&bytes);
+        let job = json!({ "kind": "batch", "task": { "wasm": format!("sha256:{digest}") } });
+        return Ok(Draft { job, bundles: vec![(digest, bytes)] });
+    }
+    let what = match bytes.as_slice() {
+        [0x7f, b'E', b'L', b'F', ..] => "an executable: native tasks are not there yet",
+        [b'#', b'!', ..] => "a script: native tasks are not there yet",
+        [0x1f, 0x8b, ..] => "an archive: bundles of native tasks and images are not there yet",
+        [] => "empty",
+        _ => "neither wasm (`\\0asm` at its head) nor a job file (.toml, .json)",
+    };
+    bail!(Unfit(format!("{} is {what}", path.display())))
+}
+
+/// The job that a file describes; its `wasm` and `stdin` may name files beside it.
+pub fn from_file(path: &Path) -> anyhow::Result<Draft> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let is_json = path.extension().is_some_and(|ending| ending == "json");
+    let format = if is_json { admit::Format::Json } else { admit::Format::Toml };
+    if let Err(problems) = admit::parse(&text, format) {
+        let drawn: Vec<String> = problems.iter().map(|problem| admit::render(problem, &text)).collect();
+        bail!(Unfit(format!("{} does not hold:\n{}", path.display(), drawn.join("\n"))));
+    }
+    let mut job: Value = if is_json { serde_json::from_str(&text)? } else { serde_json::to_value(toml::from_str::<toml::Table>(&text)?)? };
+    let mut bundles = vec![];
+    for field in ["wasm", "stdin"] {
+        let Some(named) = job["task"][field].as_str().filter(|named| !named.starts_with("sha256:")) else { continue };
+        let file = path.parent().unwrap_or_else(|| Path::new("")).join(named);
+        let bytes = std::fs::read(&file).map_err(|error| Unfit(format!("{}: task.{field}: {}: {error}", path.display(), file.display())))?;
+        let digest = Digest::of(&bytes);
+        job["task"][field] = json!(format!("sha256:{digest}"));
+        bundles.push((digest, bytes));
+    }
+    Ok(Draft { job, bundles })
+}
+
+/// Uploads what the master has not.
+pub async fn upload(client: &Client, bundles: &[(Digest, Vec<u8>)]) -> anyhow::Result<()> {
+    for (digest, bytes) in bundles {
+        let path = format!("/v1/bundles/{digest}");
+        match client.send(client.request(Method::HEAD, &path)).await {
+            Ok(_) => continue,
+            Err(error) if error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND) => {}
+            Err(error) => return Err(error),
+        }
+        client.send(client.request(Method::PUT, &path).body(bytes.clone())).await?;
+    }
+    Ok(())
+}
+
+/// Shows what a job file would change.
+pub async fn plan(reach: &Reach, file: &Path, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    let draft = from_file(file)?;
+    upload(&client, &draft.bundles).await?;
+    let plan = client.call(Method::POST, "/v1/plan", &draft.job).await?;
+    let (action, fit) = (print::text(&plan["action"]), &plan["fit"]);
+    if shape == Shape::Json {
+        println!("{plan}");
+    } else {
+        println!("{action}: {} tasks", plan["count"]);
+        for change in plan["changes"].as_array().into_iter().flatten() {
+            println!("  {}", print::text(change));
+        }
+        println!("each needs {}; {} of {} agents have room for one now", crate::show::amounts(&fit["needs"]), fit["fitting"], fit["agents"]);
+        if let Some(change) = fit["change"].as_str().filter(|change| !change.is_empty()) {
+            println!("help: {}", print::plain(change));
+        }
+    }
+    Ok(ExitCode::from(u8::from(action != "nothing")))
+}
+
+/// How often `skep apply` looks how far it is.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Makes a job file so, and waits until all of its tasks run or, for a batch job, have ended.
+pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    let draft = from_file(&flags.file)?;
+    let name = draft.job["name"].as_str().with_context(|| format!("{}: apply needs a job with a name", flags.file.display()))?.to_owned();
+    upload(&client, &draft.bundles).await?;
+    let role = draft.job["role"].as_str().map(|role| format!("?role={role}")).unwrap_or_default();
+    let path = format!("/v1/jobs/{name}{role}");
+    let answer = client.call(Method::PUT, &path, &draft.job).await?;
+    if flags.detach {
+        println!("{}", if shape == Shape::Json { answer.to_string() } else { format!("{name} is on record as {}", print::text(&answer["id"])) });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut shown = String::new();
+    loop {
+        let job = client.get(&path).await?;
+        let line = crate::show::progress(&job);
+        if shape == Shape::Table && line != shown {
+            println!("{name}: {line}");
+            shown = line;
+        }
+        let version = job["version"].as_u64().unwrap_or(1);
+        let rolled = job["kind"] != "service" || all_of(&client, &name, &role, version).await?;
+        if let Some(code) = settled(&job, rolled) {
+            if shape == Shape::Json {
+                println!("{job}");
+            }
+            return Ok(ExitCode::from(code));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = tokio::signal::ctrl_c() => {
+                eprintln!("left as it is; `skep status {name}` shows it");
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+}
+
+/// Whether all tasks of a service, as far as one page shows, are of this version.
+async fn all_of(client: &Client, name: &str, role: &str, version: u64) -> anyhow::Result<bool> {
+    let query = if role.is_empty() { "?limit=1000".to_owned() } else { format!("{role}&limit=1000") };
+    let answer = client.get(&format!("/v1/jobs/{name}/tasks{query}")).await?;
+    Ok(answer["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(|task| task["version"] == version)))
+}
+
+/// The exit code of `apply` where there is nothing left to wait for.
+fn settled(job: &Value, rolled: bool) -> Option<u8> {
+    let tasks = |phase: &str| job["tasks"][phase].as_u64().unwrap_or(0);
+    let count = job["count"].as_u64().unwrap_or(0);
+    if !job["ended_ms"].is_null() {
+        return Some(u8::from(tasks("finished") < count));
+    }
+    (job["kind"] == "service" && tasks("running") >= count && rolled).then_some(0)
+}

@@ -1,0 +1,108 @@
+//! Verbs that change one thing and say what they did: `stop`, `scale`, `push`, `agents`, `tokens`.
+
+use crate::args::{Agents, AgentsVerb, Push, Reach, Scale, Shape, Stop, Tokens, TokensVerb};
+use crate::client::Client;
+use crate::print::{self, text};
+use crate::show::{Named, amounts};
+use anyhow::Context;
+use protocol::Digest;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+fn say(shape: Shape, answer: &Value, line: &str) -> ExitCode {
+    println!("{}", if shape == Shape::Json { answer.to_string() } else { line.to_owned() });
+    ExitCode::SUCCESS
+}
+
+/// Ends a job.
+pub async fn stop(reach: &Reach, flags: Stop, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    let named = Named::parse(&flags.job, flags.role.as_deref());
+    let answer = client.call(Method::POST, &named.path("/stop", ""), &json!({ "grace_ms": u64::from(flags.grace) * 1_000 })).await?;
+    Ok(say(shape, &answer, &format!("{} is being stopped; `skep status {}` shows how far it is", flags.job, flags.job)))
+}
+
+/// Gives a job another count.
+pub async fn scale(reach: &Reach, flags: Scale, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    let named = Named::parse(&flags.job, flags.role.as_deref());
+    let answer = client.call(Method::POST, &named.path("/scale", ""), &json!({ "count": flags.count })).await?;
+    Ok(say(shape, &answer, &format!("{} has {} tasks from now on", flags.job, flags.count)))
+}
+
+/// Uploads a bundle.
+pub async fn push(reach: &Reach, flags: Push, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    let bytes = std::fs::read(&flags.file).with_context(|| flags.file.display().to_string())?;
+    let digest = Digest::of(&bytes);
+    client.send(client.request(Method::PUT, &format!("/v1/bundles/{digest}")).body(bytes)).await?;
+    Ok(say(shape, &json!({ "digest": format!("sha256:{digest}") }), &format!("sha256:{digest}")))
+}
+
+/// Shows or changes agents.
+pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    let answer = client.get("/v1/agents").await?;
+    let rows = answer["agents"].as_array().cloned().unwrap_or_default();
+    if let Some(AgentsVerb::Gone { agent }) = flags.verb {
+        let found = rows.iter().find(|row| row["id"] == agent.as_str() || row["name"] == agent.as_str());
+        let id = found.map(|row| text(&row["id"])).with_context(|| format!("there is no agent called {}", print::plain(&agent)))?;
+        let answer = client.call(Method::POST, &format!("/v1/agents/{id}/gone"), &json!({})).await?;
+        return Ok(say(shape, &answer, &format!("{agent} is gone: its tasks are placed anew, and it is not let in again")));
+    }
+    if shape == Shape::Json {
+        println!("{answer}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = print::table(&["AGENT", "ID", "STATE", "TASKS", "PROMISED", "HAS", "WEAKER"]);
+    for row in &rows {
+        let weaker = row["weaknesses"].as_array().map_or(0, Vec::len);
+        let weaker = if weaker == 0 { String::new() } else { format!("{weaker} (skep status {})", text(&row["name"])) };
+        table.add_row([text(&row["name"]), text(&row["id"]), text(&row["state"]), text(&row["attempts"]), amounts(&row["allocated"]), amounts(&row["capacity"]), weaker]);
+    }
+    println!("{table}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows or changes tokens.
+pub async fn tokens(reach: &Reach, flags: Tokens, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    match flags.verb {
+        Some(TokensVerb::Create { level, role, ttl }) => {
+            let mut body = json!({ "level": level, "roles": role });
+            if let Some(ttl) = ttl {
+                body["ttl_ms"] = json!(milliseconds(&ttl).with_context(|| format!("--ttl {ttl}: expected a time such as 90s, 30m, 8h or 7d"))?);
+            }
+            let answer = client.call(Method::POST, "/v1/tokens", &body).await?;
+            Ok(say(shape, &answer, &text(&answer["token"])))
+        }
+        Some(TokensVerb::Revoke { id }) => {
+            let answer = client.call(Method::DELETE, &format!("/v1/tokens/{id}"), &json!({})).await?;
+            Ok(say(shape, &answer, &format!("{id} is worthless from now on")))
+        }
+        None => {
+            let answer = client.get("/v1/tokens").await?;
+            let mut table = print::table(&["ID", "LEVEL", "ROLES", "EXPIRES"]);
+            for row in answer["tokens"].as_array().into_iter().flatten() {
+                let roles: Vec<String> = row["roles"].as_array().into_iter().flatten().map(text).collect();
+                let roles = if roles.is_empty() { "all".to_owned() } else { roles.join(" ") };
+                table.add_row([text(&row["id"]), text(&row["level"]), roles, row["expires_ms"].as_u64().map(|at| format!("at {at} ms of the Unix epoch")).unwrap_or_default()]);
+            }
+            Ok(say(shape, &answer, &table.to_string()))
+        }
+    }
+}
+
+/// The milliseconds of a time such as `90s`, `30m`, `8h` or `7d`.
+fn milliseconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let each = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(each)
+}

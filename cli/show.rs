@@ -1,0 +1,229 @@
+//! `ps`, `status`, `explain`: what is so, and why.
+
+use crate::args::{OneOf, Ps, Reach, Shape};
+use crate::client::{Client, Refused};
+use crate::print::{self, text};
+use anyhow::bail;
+use reqwest::StatusCode;
+use serde_json::Value;
+use std::process::ExitCode;
+
+/// A job, or a task of it, as people name it.
+pub struct Named {
+    /// The job's name or id.
+    pub job: String,
+    /// Its role, where one was said.
+    pub role: Option<String>,
+    /// The task's index, where one was said.
+    pub index: Option<u32>,
+}
+
+impl Named {
+    /// What `NAME` or `NAME.INDEX` names.
+    pub fn parse(what: &str, role: Option<&str>) -> Self {
+        let split = what.rsplit_once('.').and_then(|(job, index)| Some((job, index.parse().ok()?)));
+        let (job, index) = split.map_or((what, None), |(job, index)| (job, Some(index)));
+        Self { job: job.to_owned(), role: role.map(str::to_owned), index }
+    }
+
+    /// Its path in the API, with the role and `more` as its query.
+    pub fn path(&self, below: &str, more: &str) -> String {
+        let role = self.role.as_ref().map(|role| format!("role={role}&")).unwrap_or_default();
+        format!("/v1/jobs/{}{below}?{role}{more}", self.job)
+    }
+}
+
+/// How far a job is, on one line.
+pub fn progress(job: &Value) -> String {
+    let tasks = job["tasks"].as_object();
+    let parts: Vec<String> = tasks.into_iter().flatten().map(|(phase, count)| format!("{count} {}", print::plain(phase))).collect();
+    if parts.is_empty() { "no tasks".to_owned() } else { parts.join(", ") }
+}
+
+fn title(job: &Value) -> String {
+    if job["name"].is_null() { text(&job["id"]) } else { text(&job["name"]) }
+}
+
+const WATCH: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Jobs, or the tasks of one.
+pub async fn ps(reach: &Reach, flags: Ps, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    loop {
+        let shown = match &flags.job {
+            Some(job) => tasks(&client, &Named::parse(job, flags.role.as_deref()), shape).await?,
+            None => jobs(&client, &flags, shape).await?,
+        };
+        if !flags.watch {
+            println!("{shown}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("\x1b[2J\x1b[H{shown}");
+        tokio::time::sleep(WATCH).await;
+    }
+}
+
+async fn jobs(client: &Client, flags: &Ps, shape: Shape) -> anyhow::Result<String> {
+    let role = flags.role.as_ref().map(|role| format!("&role={role}")).unwrap_or_default();
+    let answer = client.get(&format!("/v1/jobs?ended={}{role}", flags.all)).await?;
+    if shape == Shape::Json {
+        return Ok(answer.to_string());
+    }
+    let mut table = print::table(&["JOB", "ID", "ROLE", "KIND", "STATE", "TASKS", "AGE"]);
+    for job in answer["jobs"].as_array().into_iter().flatten() {
+        let age = print::ago(job["submitted_ms"].as_u64().unwrap_or(0));
+        table.add_row([title(job), text(&job["id"]), text(&job["role"]), text(&job["kind"]), text(&job["state"]), progress(job), age]);
+    }
+    let more = if answer["next"].is_null() { String::new() } else { "\n(there are more: --output json shows where the next page begins)".to_owned() };
+    Ok(format!("{table}{more}"))
+}
+
+async fn tasks(client: &Client, named: &Named, shape: Shape) -> anyhow::Result<String> {
+    let answer = client.get(&named.path("/tasks", "limit=1000")).await?;
+    if shape == Shape::Json {
+        return Ok(answer.to_string());
+    }
+    let mut table = print::table(&["TASK", "ATTEMPT", "STATE", "AGENT", "SINCE", "FUEL", "MEMORY", "END"]);
+    for task in answer["tasks"].as_array().into_iter().flatten() {
+        let usage = |name: &str| task["usage"][name].as_u64();
+        table.add_row([
+            format!("{}.{}", named.job, task["index"]),
+            text(&task["attempt"]),
+            text(&task["phase"]),
+            text(&task["agent"]),
+            task["since_ms"].as_u64().filter(|since| *since > 0).map(print::ago).unwrap_or_default(),
+            usage("fuel").map(print::count).unwrap_or_default(),
+            usage("memory_peak_bytes").map(print::bytes).unwrap_or_default(),
+            text(&task["exit"]["text"]),
+        ]);
+    }
+    let more = if answer["next"].is_null() { String::new() } else { "\n(there are more: --output json shows where the next page begins)".to_owned() };
+    Ok(format!("{table}{more}"))
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND)
+}
+
+/// One screen about a job, a task or an agent.
+pub async fn status(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    let named = Named::parse(&flags.what, flags.role.as_deref());
+    match client.get(&named.path("", "")).await {
+        Ok(job) if shape == Shape::Json && named.index.is_none() => println!("{job}"),
+        Ok(job) => match named.index {
+            Some(index) => one_task(&client, &named, index, shape).await?,
+            None => one_job(&client, &named, &job).await?,
+        },
+        Err(error) if is_missing(&error) => one_agent(&client, &flags.what, shape).await?,
+        Err(error) => return Err(error),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn one_job(client: &Client, named: &Named, job: &Value) -> anyhow::Result<()> {
+    println!("job      {} ({}), role {}, {}, version {}", title(job), text(&job["id"]), text(&job["role"]), text(&job["kind"]), job["version"]);
+    println!("state    {}, submitted {} ago", text(&job["state"]), print::ago(job["submitted_ms"].as_u64().unwrap_or(0)));
+    println!("tasks    {} wanted: {}", job["count"], progress(job));
+    println!("restarts {}", job["restarts"]);
+    if job["ended_ms"].is_null() {
+        println!("{}", reasons(&client.get(&named.path("/explain", "")).await?));
+    } else {
+        println!("it waits for nothing: it has ended");
+    }
+    Ok(())
+}
+
+async fn one_task(client: &Client, named: &Named, index: u32, shape: Shape) -> anyhow::Result<()> {
+    let answer = client.get(&named.path("/tasks", &format!("from={index}&limit=1"))).await?;
+    let Some(task) = answer["tasks"].as_array().and_then(|tasks| tasks.first()).filter(|task| task["index"] == index) else {
+        bail!("the job {} has no task {index}", named.job);
+    };
+    if shape == Shape::Json {
+        println!("{task}");
+        return Ok(());
+    }
+    println!("task     {}.{index}, attempt {}", named.job, task["attempt"]);
+    println!("state    {}", text(&task["phase"]));
+    println!("agent    {}", text(&task["agent"]));
+    if let Some(usage) = task["usage"].as_object() {
+        let amount = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let (fuel, memory, time) = (print::count(amount("fuel")), print::bytes(amount("memory_peak_bytes")), print::micros(amount("time_us")));
+        println!("used     {fuel} instructions, {memory} of memory at most, {time}");
+    }
+    if !task["exit"].is_null() {
+        println!("end      {}", text(&task["exit"]["text"]));
+    }
+    if matches!(task["phase"].as_str(), Some("waiting" | "staging")) {
+        println!("{}", reasons(&client.get(&named.path("/explain", &format!("index={index}"))).await?));
+    } else {
+        println!("it waits for nothing");
+    }
+    Ok(())
+}
+
+async fn one_agent(client: &Client, what: &str, shape: Shape) -> anyhow::Result<()> {
+    let answer = client.get("/v1/agents").await?;
+    let agents = answer["agents"].as_array().cloned().unwrap_or_default();
+    let Some(agent) = agents.iter().find(|agent| agent["id"] == what || agent["name"] == what) else {
+        bail!("there is no job and no agent called {}", print::plain(what));
+    };
+    if shape == Shape::Json {
+        println!("{agent}");
+        return Ok(());
+    }
+    println!("agent    {} ({}), {}", text(&agent["name"]), text(&agent["id"]), text(&agent["state"]));
+    println!("has      {}", amounts(&agent["capacity"]));
+    println!("promised {} to {} tasks", amounts(&agent["allocated"]), agent["attempts"]);
+    println!("version  {}", text(&agent["version"]));
+    for (name, value) in agent["attributes"].as_object().into_iter().flatten() {
+        println!("         {}={}", print::plain(name), text(value));
+    }
+    for line in agent["weaknesses"].as_array().into_iter().flatten() {
+        println!("weaker   {}", text(line));
+    }
+    println!("heard of {} ago", print::ago(agent["heard_ms"].as_u64().unwrap_or(0)));
+    Ok(())
+}
+
+/// Amounts of resources on one line.
+pub fn amounts(resources: &Value) -> String {
+    let amount = |name: &str| resources[name].as_u64().unwrap_or(0);
+    let mut parts = vec![format!("cpu {}", print::milli(amount("cpu_milli"))), format!("memory {}", print::bytes(amount("memory_bytes")))];
+    if amount("disk_bytes") > 0 {
+        parts.push(format!("disk {}", print::bytes(amount("disk_bytes"))));
+    }
+    if amount("ports") > 0 {
+        parts.push(format!("{} ports", amount("ports")));
+    }
+    for (name, milli) in resources["devices_milli"].as_object().into_iter().flatten() {
+        parts.push(format!("{} {}", print::plain(name), print::milli(milli.as_u64().unwrap_or(0))));
+    }
+    parts.join(", ")
+}
+
+/// Why a job, or a task of it, is where it is.
+pub async fn explain(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    let named = Named::parse(&flags.what, flags.role.as_deref());
+    let task = named.index.map(|index| format!("index={index}")).unwrap_or_default();
+    let answer = client.get(&named.path("/explain", &task)).await?;
+    println!("{}", if shape == Shape::Json { answer.to_string() } else { reasons(&answer) });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The reasons of an explanation, a line each.
+fn reasons(answer: &Value) -> String {
+    let fit = &answer["fit"];
+    let mut lines = vec![text(&answer["text"])];
+    for (what, agents) in fit["short"].as_object().into_iter().flatten() {
+        lines.push(format!("  {agents} of {} agents: {}", fit["agents"], print::plain(what)));
+    }
+    if answer["waiting"].as_u64().unwrap_or(0) > 0 {
+        lines.push(format!("  each needs {}; the most that is free: {}", amounts(&fit["needs"]), amounts(&fit["largest_free"])));
+    }
+    if let Some(change) = fit["change"].as_str().filter(|change| !change.is_empty()) {
+        lines.push(format!("help: {}", print::plain(change)));
+    }
+    lines.join("\n")
+}

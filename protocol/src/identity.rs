@@ -1,1 +1,0 @@
-//! Who a certificate says you are.

@@ -1,1 +1,0 @@
-//! QUIC with mutual TLS.

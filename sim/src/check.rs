@@ -1,0 +1,207 @@
+//! What must always hold, seen from outside: from what is committed, from what executors run, from what clients were told. Knows the
+//! promises of `SPECIFICATION.md` by their numbers.
+
+use crate::client::Clients;
+use crate::door::Door;
+use crate::machine::Machine;
+use crate::plan::Plan;
+use master::shard::Record;
+use master::shard::event::JobRef;
+use protocol::task::Loss;
+use protocol::{AgentId, AttemptId, Exit, Job, JobId, Resources, TaskId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// On top of `replace_after`, until the end of a lost attempt is on record: the beats, the timers and the journal.
+const REPLACED_SLACK_MS: u64 = 5_000;
+/// Refusals beyond this and a half of all stagings are more than bad luck.
+const REFUSED_MIN: u64 = 200;
+
+/// What was seen.
+pub struct Check {
+    jobs: BTreeMap<JobId, Job>,
+    keys: BTreeMap<String, JobId>,
+    live: BTreeMap<TaskId, (u32, AgentId)>,
+    last: BTreeMap<TaskId, u32>,
+    begun: BTreeSet<AttemptId>,
+    replace_after_ms: u64,
+    heard: BTreeMap<AgentId, Time>,
+    /// Attempts on record.
+    pub staged: u64,
+    /// Ends on record.
+    pub ended: u64,
+    /// Attempts that found no room.
+    pub refused: u64,
+}
+
+type Verdict = Result<(), String>;
+
+fn hold(holds: bool, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl Check {
+    /// Nothing was seen yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            jobs: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            live: BTreeMap::new(),
+            last: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            replace_after_ms: plan.replace_after_ms,
+            heard: BTreeMap::new(),
+            staged: 0,
+            ended: 0,
+            refused: 0,
+        }
+    }
+
+    /// Attempts that are on record as staged and not as ended.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// A record was committed.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn committed(&mut self, now: Time, record: &Record, machines: &[Machine]) -> Verdict {
+        match record {
+            Record::Submitted { id, job, key, .. } => {
+                hold(self.jobs.insert(*id, job.clone()).is_none(), || format!("G1: the id {id} was given twice"))?;
+                let before = key.clone().and_then(|key| self.keys.insert(key, *id));
+                hold(before.is_none(), || format!("G2: one key made {id} and {before:?}"))
+            }
+            Record::Applied { id, job, .. } => {
+                self.jobs.insert(*id, job.clone());
+                Ok(())
+            }
+            Record::Staged { id, agent, attempts, .. } => attempts.iter().try_for_each(|(index, number)| {
+                self.staged += 1;
+                let task = TaskId { job: *id, index: *index };
+                let before = self.live.insert(task, (*number, *agent));
+                hold(before.is_none(), || format!("G3: {task} was staged as #{number} while {before:?} lived"))?;
+                let last = self.last.insert(task, *number).unwrap_or(0);
+                hold(*number == last + 1, || format!("G3: {task} was staged as #{number} after #{last}"))
+            }),
+            Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
+                self.ended += 1;
+                let attempt = end.attempt(*id);
+                let live = self.live.remove(&attempt.task);
+                let Some((number, agent)) = live else { return Err(format!("G3: {attempt} ended twice, or never lived: {:?}", end.exit)) };
+                hold(number == end.number, || format!("G3: {attempt} ended while #{number} lived"))?;
+                self.loss_is_real(now, attempt, agent, &end.exit, machines)
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is called lost does not run: unless its agent was silent for as long as was promised.
+    fn loss_is_real(&mut self, now: Time, attempt: AttemptId, agent: AgentId, exit: &Exit, machines: &[Machine]) -> Verdict {
+        let Exit::Lost { reason } = exit else { return Ok(()) };
+        let machine = machines.iter().find(|machine| machine.id == agent).ok_or("a task was staged on a machine that does not exist")?;
+        let runs = machine.runs.get(&attempt).is_some_and(|run| run.end.is_none());
+        match reason {
+            Loss::AgentSilent => {
+                let heard = self.heard.get(&agent).copied().unwrap_or(Time::ZERO);
+                let silent = now.since(heard);
+                hold(silent + 1 >= self.replace_after_ms, || format!("G5: {attempt} was given up after {silent} ms of silence"))
+            }
+            Loss::Refused => {
+                self.refused += 1;
+                hold(!runs, || format!("G3: {attempt} was called refused while it ran"))
+            }
+            Loss::AgentGone => Ok(()),
+            Loss::Reboot | Loss::Executor | Loss::Forgotten => {
+                hold(!runs, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
+            }
+        }
+    }
+
+    /// An agent's words arrived at a living master, or a master began to live.
+    pub fn heard(&mut self, now: Time, agent: AgentId) {
+        self.heard.insert(agent, now);
+    }
+
+    /// Attempts began to run on a machine.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn began(&mut self, attempts: &[(AttemptId, Time)], machine: &Machine) -> Verdict {
+        for (attempt, _) in attempts {
+            hold(self.begun.insert(*attempt), || format!("G3: {attempt} was started twice"))?;
+        }
+        self.within(machine)
+    }
+
+    fn within(&self, machine: &Machine) -> Verdict {
+        let running = machine.running();
+        hold(machine.info.capacity.contains(&running), || {
+            format!("G9: {} has {:?} and runs {running:?}", machine.info.name, machine.info.capacity)
+        })
+    }
+
+    /// What holds at any moment and is cheap to see: no ledger beyond its machine, no lost agent's task unreplaced.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn at_any_time(&self, now: Time, door: &Door, machines: &[Machine]) -> Verdict {
+        for machine in machines {
+            let promised = machine.ledger.as_ref().map_or(Resources::NONE, |ledger| ledger.promised().clone());
+            hold(machine.info.capacity.contains(&promised), || format!("G9: {} has promised {promised:?}", machine.info.name))?;
+        }
+        for seat in door.seats.iter().filter(|seat| door.up && seat.is_settled()) {
+            hold(seat.shard.hash() == seat.replica.hash(), || format!("a replica of shard {} differs from it", seat.shard.config().id))?;
+        }
+        hold(self.refused <= REFUSED_MIN + self.staged / 2, || format!("{} of {} stagings were refused", self.refused, self.staged))?;
+        let overdue = |agent: &AgentId| {
+            let heard = self.heard.get(agent).copied().unwrap_or(now);
+            door.up && now.since(heard) > self.replace_after_ms + REPLACED_SLACK_MS
+        };
+        let late = self.live.iter().find(|(_, (_, agent))| overdue(agent));
+        hold(late.is_none(), || format!("G5: {late:?} was not given up in time"))
+    }
+
+    /// Every acknowledged job is on record as it was submitted. On a living master.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn nothing_lost(&self, clients: &Clients) -> Verdict {
+        clients.submissions.iter().filter(|submission| submission.acknowledged.is_some()).try_for_each(|submission| {
+            let id = submission.acknowledged.expect("filtered");
+            let kept = self.jobs.get(&id);
+            hold(kept == Some(&submission.job), || {
+                format!("G1: {:?} was acknowledged for {} and is not on record", JobRef::Id(id), submission.key)
+            })
+        })
+    }
+
+    /// After all is well again for long enough: every batch job has ended, nobody owes anybody anything.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn settled(&self, clients: &Clients, machines: &[Machine]) -> Verdict {
+        for submission in &clients.submissions {
+            hold(submission.acknowledged.is_some() || submission.touched, || format!("G1: {} was never answered", submission.key))?;
+        }
+        for machine in machines {
+            let ledger = machine.ledger.as_ref().ok_or("a machine has no agent after all is well")?;
+            let held: BTreeSet<AttemptId> = ledger.attempts().map(|(attempt, ..)| attempt).collect();
+            let live: BTreeSet<AttemptId> = self
+                .live
+                .iter()
+                .filter(|(_, (_, agent))| *agent == machine.id)
+                .map(|(task, (number, _))| AttemptId { task: *task, number: *number })
+                .collect();
+            let odd: Vec<_> = held.symmetric_difference(&live).take(3).collect();
+            hold(odd.is_empty(), || {
+                format!("G3: {} holds {}, {} are on record there; for one {odd:?}", machine.info.name, held.len(), live.len())
+            })?;
+            let stray = machine.runs.keys().find(|attempt| !held.contains(attempt));
+            hold(stray.is_none(), || format!("G6: {stray:?} runs on {} and nobody owns it", machine.info.name))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! What people do: submit jobs under keys and submit them again, scale them, stop them; and what they were told.
+
+use crate::machine::BROKEN;
+use crate::plan::{Bug, Plan};
+use crate::random::Random;
+use master::shard::event::JobRef;
+use master::shard::{Refusal, Request, Response};
+use protocol::job::RestartPolicy;
+use protocol::message::shard_of_job;
+use protocol::{Digest, Job, JobId, Kind, Limits, Metering, Name, Program, RequestId, Resources, Restart, ShardId, Template};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A submission and what became of it.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Its key.
+    pub key: String,
+    /// The job.
+    pub job: Job,
+    /// The id that was acknowledged.
+    pub acknowledged: Option<JobId>,
+    /// Whether it was told to have ended.
+    pub ended: bool,
+    /// Whether it was stopped or scaled since, or refused.
+    pub touched: bool,
+}
+
+/// All clients.
+pub struct Clients {
+    /// All submissions.
+    pub submissions: Vec<Submission>,
+    /// Acknowledgements heard.
+    pub acks: u64,
+    waiting: BTreeMap<RequestId, usize>,
+    requests: u64,
+    shards: u16,
+    bug: Option<Bug>,
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("the simulator's names are names")
+}
+
+fn draw(random: &mut Random, number: usize) -> Job {
+    let service = random.chance(200);
+    let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
+    let resources =
+        Resources { cpu_milli, memory_bytes: random.between(1, 64) << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
+    let ports = if resources.ports == 1 { vec![name("http")] } else { vec![] };
+    let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
+    let longest = [5, 500, 20_000, 120_000][random.below(4) as usize];
+    let fails = if random.chance(300) { 200 } else { 0 };
+    let limits = Limits {
+        fuel_max: None,
+        cpu_time_ms_max: None,
+        time_ms_max: None,
+        memory_bytes_max: resources.memory_bytes,
+        table_elements_max: 1_000,
+        host_bytes_max: 1 << 20,
+        log_bytes_max: 1 << 20,
+    };
+    let template = Template {
+        program: Program::Wasm { bundle, metering: Metering::Fuel, strict: false },
+        args: vec![longest.to_string(), fails.to_string()],
+        env: vec![],
+        config: vec![],
+        stdin: None,
+        resources,
+        ports,
+        limits,
+    };
+    let policy = match (service, random.below(3)) {
+        (true, _) => RestartPolicy::Always,
+        (false, 0) => RestartPolicy::OnFailure,
+        _ => RestartPolicy::Never,
+    };
+    let restart =
+        Restart { policy, retries_max: (!service).then_some(2), backoff_first_ms: 100, backoff_factor_milli: 2_000, backoff_max_ms: 5_000 };
+    Job {
+        role: name(["default", "batch", "web"][random.below(3) as usize]),
+        name: (service || random.chance(300)).then(|| name(&format!("job-{number}"))),
+        kind: if service { Kind::Service } else { Kind::Batch },
+        priority: [0, 50, 100][random.below(3) as usize],
+        count: if service { random.between(1, 4) as u32 } else { [1, 3, 20, 150][random.below(4) as usize] },
+        template: Arc::new(template),
+        restart,
+        update_parallel: 1,
+    }
+}
+
+impl Clients {
+    /// Clients that have asked nothing yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self { submissions: vec![], acks: 0, waiting: BTreeMap::new(), requests: 0, shards: plan.shards, bug: plan.bug }
+    }
+
+    fn ask(&mut self, about: usize) -> RequestId {
+        self.requests += 1;
+        self.waiting.insert(RequestId(self.requests), about);
+        RequestId(self.requests)
+    }
+
+    /// A new wish: mostly a new job, sometimes an old one again, stopped or scaled.
+    pub fn wish(&mut self, random: &mut Random) -> (RequestId, ShardId, Request) {
+        let old = if self.submissions.is_empty() { 0 } else { random.below(self.submissions.len() as u64) as usize };
+        match random.below(10) {
+            0 if !self.submissions.is_empty() => self.submit(old),
+            1 if self.submissions.get(old).is_some_and(|old| old.acknowledged.is_some()) => {
+                let job = self.touch(old);
+                (self.ask(old), job.shard(), Request::Stop { job: JobRef::Id(job), grace_ms: random.below(2_000) })
+            }
+            2 if self.submissions.get(old).is_some_and(|old| old.acknowledged.is_some()) => {
+                let job = self.touch(old);
+                (self.ask(old), job.shard(), Request::Scale { job: JobRef::Id(job), count: random.below(6) as u32 })
+            }
+            _ => {
+                let number = self.submissions.len();
+                let job = draw(random, number);
+                self.submissions.push(Submission { key: format!("key-{number}"), job, acknowledged: None, ended: false, touched: false });
+                self.submit(number)
+            }
+        }
+    }
+
+    fn touch(&mut self, about: usize) -> JobId {
+        self.submissions[about].touched = true;
+        self.submissions[about].acknowledged.expect("only acknowledged jobs are touched")
+    }
+
+    /// Submits once more what has no answer or an old one: the same key and the same job.
+    pub fn submit(&mut self, about: usize) -> (RequestId, ShardId, Request) {
+        let id = self.ask(about);
+        let Submission { key, job, .. } = &self.submissions[about];
+        let named = job.name.as_ref().map_or(key.as_str(), Name::as_str);
+        let shard = shard_of_job(&job.role, named, self.shards);
+        let key = if self.bug == Some(Bug::ForgetsKeys) { format!("{key}-{}", id.0) } else { key.clone() };
+        (id, shard, Request::Submit { job: job.clone(), key: Some(key), follow: true })
+    }
+
+    /// Every submission that nobody has acknowledged.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<usize> {
+        (0..self.submissions.len()).filter(|at| self.submissions[*at].acknowledged.is_none() && !self.submissions[*at].touched).collect()
+    }
+
+    /// A request to stop each acknowledged job at once.
+    pub fn stop_all(&mut self) -> Vec<(RequestId, ShardId, Request)> {
+        let known: Vec<(usize, JobId)> =
+            self.submissions.iter().enumerate().filter_map(|(at, one)| Some((at, one.acknowledged?))).collect();
+        let stop = |job| Request::Stop { job: JobRef::Id(job), grace_ms: 1_000 };
+        known.into_iter().map(|(at, job)| (self.ask(at), job.shard(), stop(job))).collect()
+    }
+
+    /// The master died: nobody answers what was asked.
+    pub fn hang_up(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// An answer.
+    ///
+    /// # Errors
+    /// What it contradicts.
+    pub fn hear(&mut self, id: RequestId, response: &Response) -> Result<(), String> {
+        let Some(about) = self.waiting.get(&id).copied() else { return Ok(()) };
+        let submission = &mut self.submissions[about];
+        match response {
+            Response::Submitted { job, .. } => {
+                self.acks += 1;
+                if submission.acknowledged.is_some_and(|before| before != *job) {
+                    return Err(format!("G2: the key {} made {job} and before {:?}", submission.key, submission.acknowledged));
+                }
+                submission.acknowledged = Some(*job);
+            }
+            Response::Ended(_) => submission.ended = true,
+            Response::Refused(Refusal::Busy { .. } | Refusal::NotFound { .. } | Refusal::Invalid { .. })
+            | Response::Done
+            | Response::Viewed(_) => {}
+            Response::Refused(Refusal::Conflict { reason }) => {
+                // Only a job that was dropped from the history, key and all, can meet another one of its name.
+                if self.bug.is_none() && submission.acknowledged.is_some() && !submission.touched {
+                    return Err(format!("G2: the same submission under {} was refused: {reason}", submission.key));
+                }
+                submission.touched = true;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! The master's door as the simulator plays it: one thread, all shards, a journal whose entries are flushed after a while. One entry of a
+//! shard is on its way at a time; what is held waits for it. What was not flushed when the process dies is there or not there as a whole,
+//! as a torn entry is cut.
+
+use crate::plan::{Bug, Plan};
+use master::shard::{Action, Event, Output, PeerMessage, Record, Shard, ShardConfig};
+use protocol::{ShardId, Time};
+use std::collections::VecDeque;
+
+/// One shard and its journal.
+pub struct Seat {
+    /// The shard while it leads.
+    pub shard: Shard,
+    /// A replica that folds what is committed.
+    pub replica: Shard,
+    /// What is committed: entries of records.
+    pub journal: Vec<Vec<Record>>,
+    /// The entry on its way to the disk.
+    pub flying: Option<Vec<Record>>,
+    gathering: Vec<Record>,
+    /// What waits for the entry on its way, and behind it what waits for the one that gathers.
+    held: VecDeque<(u64, Action)>,
+    entries: u64,
+    /// The timer that was set last.
+    pub timer: Option<Time>,
+}
+
+/// The master's process.
+pub struct Door {
+    /// Its shards.
+    pub seats: Vec<Seat>,
+    /// Whether it lives.
+    pub up: bool,
+    /// How often it was started.
+    pub life: u64,
+    bug: Option<Bug>,
+}
+
+fn config(plan: &Plan, id: u16) -> ShardConfig {
+    ShardConfig {
+        id: ShardId(id),
+        shards: plan.shards,
+        heartbeat_ms: plan.heartbeat_ms,
+        unreachable_ms: plan.heartbeat_ms * 4,
+        replace_after_ms: plan.replace_after_ms,
+        ..ShardConfig::default()
+    }
+}
+
+impl Seat {
+    fn new(config: ShardConfig) -> Self {
+        Self {
+            shard: Shard::new(config.clone()),
+            replica: Shard::new(config),
+            journal: vec![],
+            flying: None,
+            gathering: vec![],
+            held: VecDeque::new(),
+            entries: 0,
+            timer: None,
+        }
+    }
+
+    /// True where nothing is decided that is not committed.
+    pub fn is_settled(&self) -> bool {
+        self.flying.is_none() && self.gathering.is_empty()
+    }
+
+    /// Takes what the shard wants: gives what is to be done now, keeps what waits.
+    fn collect(&mut self, bug: Option<Bug>) -> Vec<Action> {
+        let mut now = vec![];
+        while let Some(output) = self.shard.poll_output() {
+            match output {
+                Output::Journal(record) => self.gathering.push(record),
+                Output::Now(action) => now.push(action),
+                Output::Held(action) if bug == Some(Bug::TellsBeforeCommit) => now.push(action),
+                Output::Held(action) => {
+                    let waits = self.entries + u64::from(self.flying.is_some()) + u64::from(!self.gathering.is_empty());
+                    if waits == self.entries { now.push(action) } else { self.held.push_back((waits, action)) }
+                }
+            }
+        }
+        now
+    }
+
+    /// Sends the gathered entry on its way, if none is; true where one went.
+    pub fn propose(&mut self) -> bool {
+        let go = self.flying.is_none() && !self.gathering.is_empty();
+        if go {
+            self.flying = Some(std::mem::take(&mut self.gathering));
+        }
+        go
+    }
+
+    /// The entry on its way is on the disk: gives it, and what waited for it.
+    pub fn flushed(&mut self, bug: Option<Bug>) -> (Vec<Record>, Vec<Action>) {
+        let entry = self.flying.take().unwrap_or_default();
+        let skipped = bug == Some(Bug::FoldsDifferently) && self.journal.len() % 7 == 6;
+        entry.iter().filter(|_| !skipped).for_each(|record| self.replica.apply(record));
+        self.journal.push(entry.clone());
+        self.entries += 1;
+        let mut due = vec![];
+        while self.held.front().is_some_and(|(waits, _)| *waits <= self.entries) {
+            due.extend(self.held.pop_front().map(|(_, action)| action));
+        }
+        (entry, due)
+    }
+}
+
+impl Door {
+    /// A master that was never started.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let seats = (0..plan.shards).map(|id| Seat::new(config(plan, id))).collect();
+        Self { seats, up: false, life: 0, bug: plan.bug }
+    }
+
+    /// Starts it: every shard is made anew from its journal, from a snapshot of the replica in every other life, and leads.
+    pub fn start(&mut self, now: Time) {
+        self.life += 1;
+        self.up = true;
+        let (bug, by_snapshot) = (self.bug, self.life.is_multiple_of(2));
+        for seat in &mut self.seats {
+            if bug == Some(Bug::ForgetsLastEntry) {
+                seat.journal.pop();
+            }
+            let config = seat.replica.config().clone();
+            let replay = || {
+                let mut shard = Shard::new(config.clone());
+                seat.journal.iter().flatten().for_each(|record| shard.apply(record));
+                shard
+            };
+            seat.replica = replay();
+            let mut shard = if by_snapshot { Shard::restore(config.clone(), seat.replica.snapshot()) } else { replay() };
+            shard.lead(now);
+            seat.shard = shard;
+            seat.timer = None;
+        }
+    }
+
+    /// Kills it. What was on its way to the disk is there where `survives` says so.
+    pub fn kill(&mut self, mut survives: impl FnMut() -> bool) -> Vec<(usize, Vec<Record>)> {
+        self.up = false;
+        let mut kept = vec![];
+        for (at, seat) in self.seats.iter_mut().enumerate() {
+            if let Some(entry) = seat.flying.take().filter(|_| survives()) {
+                seat.journal.push(entry.clone());
+                kept.push((at, entry));
+            }
+            seat.gathering.clear();
+            seat.held.clear();
+            seat.entries = 0;
+        }
+        kept
+    }
+
+    /// Something happens to a shard: gives what is to be done at once.
+    pub fn handle(&mut self, now: Time, shard: ShardId, event: Event) -> Vec<Action> {
+        let bug = self.bug;
+        let swallowed = bug == Some(Bug::NeverReplaces) && matches!(event, Event::Peer { message: PeerMessage::Lost { .. }, .. });
+        let seat = &mut self.seats[usize::from(shard.0)];
+        if !swallowed {
+            seat.shard.handle(now, event);
+        }
+        seat.collect(bug)
+    }
+
+    /// What a shard wants done at once after `lead`.
+    pub fn collect(&mut self, shard: usize) -> Vec<Action> {
+        let bug = self.bug;
+        self.seats[shard].collect(bug)
+    }
+}

@@ -1,0 +1,202 @@
+//! A machine of the cluster: the real ledger, the file of its records as far as it was written, and executors, which outlive the agent's
+//! process and die with the machine.
+
+use crate::plan::{Bug, Plan};
+use crate::random::Random;
+use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
+use agent::ledger::{Ledger, LedgerConfig};
+use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, PortRange, Resources, Time, Usage};
+use std::collections::BTreeMap;
+
+/// The bundle that never runs.
+pub const BROKEN: Digest = Digest([0xbb; 32]);
+
+/// An attempt in an executor.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// How it ended, where it has.
+    pub end: Option<(Exit, Usage)>,
+    /// What it holds.
+    pub resources: Resources,
+    /// When it ends by itself.
+    pub ends: Time,
+    /// How it ends by itself.
+    pub exit: Exit,
+}
+
+/// A machine.
+pub struct Machine {
+    /// Who it is.
+    pub id: AgentId,
+    /// What it has.
+    pub info: AgentInfo,
+    /// The agent's process, while there is one.
+    pub ledger: Option<Ledger>,
+    /// What its executors hold.
+    pub runs: BTreeMap<AttemptId, Run>,
+    /// How often the machine was started.
+    pub boot: u64,
+    /// How often the agent was started.
+    pub life: u64,
+    written: Vec<Record>,
+    heartbeat_ms: u64,
+    bug: Option<Bug>,
+}
+
+/// What a machine wants from the world.
+pub enum Wish {
+    /// Send this.
+    Send(protocol::message::ToShard),
+    /// Fetch this.
+    Prepare(Digest, Form),
+    /// These attempts were started.
+    Started(Vec<(AttemptId, Time)>),
+    /// This attempt ends at that time.
+    EndsAt(AttemptId, Time),
+    /// The agent's process ended by itself.
+    Quit(String),
+}
+
+impl Machine {
+    /// The `number`-th machine, off.
+    #[must_use]
+    pub fn new(plan: &Plan, number: usize, random: &mut Random) -> Self {
+        let cpu_milli = random.between(1, 8) * 1_000;
+        let ports = vec![PortRange { first: 20_000, last: 20_015 }];
+        let capacity = Resources { cpu_milli, memory_bytes: cpu_milli << 20, disk_bytes: 1 << 30, ports: 16, devices: vec![] };
+        let info = AgentInfo { name: format!("m{number}"), capacity, ports, version: "sim".into(), ..AgentInfo::default() };
+        Self {
+            id: AgentId(random.next()),
+            info,
+            ledger: None,
+            runs: BTreeMap::new(),
+            boot: 1,
+            life: 0,
+            written: vec![],
+            heartbeat_ms: plan.heartbeat_ms,
+            bug: plan.bug,
+        }
+    }
+
+    fn config(&self) -> LedgerConfig {
+        let mut info = self.info.clone();
+        if self.bug == Some(Bug::PromisesDouble) {
+            info.capacity = info.capacity.checked_mul(2).expect("a small machine twice is a small machine");
+            info.ports = vec![PortRange { first: 20_000, last: 20_031 }];
+        }
+        LedgerConfig { agent: self.id, info, heartbeat_ms: self.heartbeat_ms }
+    }
+
+    /// The agent's process starts: anew, or from its records and what the executors say.
+    pub fn start(&mut self, now: Time, random: &mut Random) {
+        self.life += 1;
+        let boot = format!("boot-{}", self.boot);
+        let recovered = Ledger::recover(self.config(), &self.written).filter(|ledger| ledger.boot() == boot);
+        let Some(mut ledger) = recovered else {
+            self.written.clear();
+            self.ledger = Some(Ledger::new(self.config(), random.next(), boot));
+            return;
+        };
+        if self.bug == Some(Bug::ForgetsSurvivors) {
+            ledger.handle(now, Event::Surveyed);
+            self.ledger = Some(ledger);
+            return;
+        }
+        let (ended, running): (Vec<_>, Vec<_>) = self.runs.iter().partition(|(_, run)| run.end.is_some());
+        let started = ended.iter().chain(&running).map(|(attempt, _)| (**attempt, now)).collect();
+        let ended = ended.into_iter().filter_map(|(attempt, run)| run.end.clone().map(|(exit, usage)| (*attempt, exit, usage))).collect();
+        ledger.handle(now, Event::Started { attempts: started });
+        ledger.handle(now, Event::Ended { attempts: ended });
+        ledger.handle(now, Event::Surveyed);
+        self.ledger = Some(ledger);
+    }
+
+    /// The agent's process is killed.
+    pub fn kill(&mut self) {
+        self.ledger = None;
+        if self.bug == Some(Bug::LedgerUnwritten) {
+            self.written.truncate(1);
+        }
+    }
+
+    /// The machine loses its power: records of a running machine are of no use any more, and nothing runs.
+    pub fn power_off(&mut self) {
+        self.kill();
+        self.runs.clear();
+        self.boot += 1;
+    }
+
+    /// Something happens to the agent, where it runs.
+    pub fn handle(&mut self, now: Time, event: Event, random: &mut Random) -> Vec<Wish> {
+        let Some(ledger) = &mut self.ledger else { return vec![] };
+        ledger.handle(now, event);
+        self.drain(now, random)
+    }
+
+    /// What the agent wants done now.
+    pub fn drain(&mut self, now: Time, random: &mut Random) -> Vec<Wish> {
+        let mut wishes = vec![];
+        while let Some(output) = self.ledger.as_mut().and_then(Ledger::poll_output) {
+            match output {
+                Output::Checkpoint(record) => self.written.push(record),
+                Output::Send { shard, message } => wishes.push(Wish::Send(protocol::message::ToShard { shard, message })),
+                Output::Prepare { bundle, form } => wishes.push(Wish::Prepare(bundle, form)),
+                Output::Start(start) => self.begin(now, &start, random, &mut wishes),
+                Output::Stop { attempts, grace_ms } => {
+                    for attempt in attempts {
+                        let Some(run) = self.runs.get_mut(&attempt).filter(|run| run.end.is_none()) else { continue };
+                        run.exit = Exit::Killed;
+                        run.ends = run.ends.min(now + random.between(0, grace_ms));
+                        wishes.push(Wish::EndsAt(attempt, run.ends));
+                    }
+                }
+                Output::Forget { attempts } => attempts.iter().for_each(|attempt| drop(self.runs.remove(attempt))),
+                Output::Quit { reason } => {
+                    self.kill();
+                    wishes.push(Wish::Quit(reason));
+                }
+            }
+        }
+        wishes
+    }
+
+    fn begin(&mut self, now: Time, start: &Start, random: &mut Random, wishes: &mut Vec<Wish>) {
+        let launch = &start.launch;
+        // What a task does stands in its arguments: how long it runs at most, and in how many of a thousand cases it fails.
+        let number = |at: usize| launch.template.args.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut started = vec![];
+        for (index, attempt) in &launch.attempts {
+            let attempt = AttemptId::new(launch.job, *index, *attempt);
+            let exit = if random.chance(number(1)) { Exit::Code(1) } else { Exit::Code(0) };
+            let ends = now + random.between(1, number(0).max(1));
+            self.runs.insert(attempt, Run { end: None, resources: launch.template.resources.clone(), ends, exit });
+            started.push((attempt, now));
+            wishes.push(Wish::EndsAt(attempt, ends));
+        }
+        wishes.push(Wish::Started(started));
+    }
+
+    /// An attempt ends, if it is its time; true where it has.
+    pub fn end(&mut self, now: Time, attempt: AttemptId) -> Option<(Exit, Usage)> {
+        let run = self.runs.get_mut(&attempt).filter(|run| run.end.is_none() && run.ends <= now)?;
+        let end = (run.exit.clone(), Usage { fuel: 1, ..Usage::default() });
+        run.end = Some(end.clone());
+        Some(end)
+    }
+
+    /// Whether a bundle can be had.
+    pub fn fetch(bundle: Digest, random: &mut Random) -> Result<(), PrepareError> {
+        match (bundle == BROKEN, random.chance(50)) {
+            (true, _) => Err(PrepareError::Unusable("the bundle is broken".into())),
+            (false, true) => Err(PrepareError::Later("the disk is full".into())),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// What its executors hold in all, of attempts that have not ended.
+    #[must_use]
+    pub fn running(&self) -> Resources {
+        let live = self.runs.values().filter(|run| run.end.is_none());
+        live.fold(Resources::NONE, |sum, run| sum.checked_add(&run.resources).expect("sums of small amounts fit"))
+    }
+}

@@ -1,0 +1,90 @@
+//! `sim seeds`: runs seeds until one breaks a promise, and says how many hours of a cluster that were. `sim bugs`: puts bugs in on purpose
+//! and says how many seeds it took to see each.
+#![forbid(unsafe_code)]
+
+use clap::{Parser, Subcommand};
+use sim::Bug;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// A whole cluster in one thread.
+#[derive(Debug, Parser)]
+#[command(name = "sim")]
+struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What the simulator does.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs seeds; ends with 1 at the first that breaks a promise, and says how to run it again.
+    Seeds {
+        /// How many.
+        #[arg(long, default_value_t = 100)]
+        count: u64,
+        /// The first.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Goes on until so many hours of a cluster were run, whatever `count` says.
+        #[arg(long)]
+        hours: Option<u64>,
+    },
+    /// Puts each bug in and runs seeds until it is seen; ends with 1 where one is not.
+    Bugs {
+        /// Seeds for each, at the most.
+        #[arg(long, default_value_t = 200)]
+        count: u64,
+    },
+}
+
+const HOUR_MS: f64 = 3_600_000.0;
+
+fn main() -> ExitCode {
+    match Cli::parse().verb {
+        Verb::Seeds { count, from, hours } => seeds(count, from, hours),
+        Verb::Bugs { count } => bugs(count),
+    }
+}
+
+fn seeds(count: u64, from: u64, hours: Option<u64>) -> ExitCode {
+    let start = Instant::now();
+    let (mut time_ms, mut acks, mut staged, mut refused, mut ran) = (0, 0, 0, 0, 0);
+    let enough = |ran: u64, time_ms: u64| hours.map_or(ran >= count, |hours| time_ms as f64 >= hours as f64 * HOUR_MS);
+    while !enough(ran, time_ms) {
+        let report = sim::seed(from + ran, None);
+        if let Some(broken) = report.broken {
+            println!("seed {} broke a promise {broken}", report.seed);
+            println!("again: cargo run --release -p sim -- seeds --count 1 --from {}", report.seed);
+            return ExitCode::FAILURE;
+        }
+        ran += 1;
+        time_ms += report.time_ms;
+        acks += report.acks;
+        staged += report.staged;
+        refused += report.refused;
+    }
+    let cluster = time_ms as f64 / HOUR_MS;
+    let rate = cluster / (start.elapsed().as_secs_f64() / 3_600.0);
+    println!("{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused: no promise broken");
+    println!(
+        r#"{{"system":"skep","bench":"sim","kind":"seeds","metric":"cluster_hours_per_cpu_hour","n":{ran},"value":{rate:.0},"unit":"h/h","run":1}}"#
+    );
+    ExitCode::SUCCESS
+}
+
+fn bugs(count: u64) -> ExitCode {
+    let mut missed = 0;
+    for bug in Bug::ALL {
+        let seen = (1..=count).find_map(|seed| sim::seed(seed, Some(bug)).broken.map(|broken| (seed, broken)));
+        match seen {
+            Some((seed, broken)) => println!("{bug:?}: seen at seed {seed}: {broken}"),
+            None => {
+                missed += 1;
+                println!("{bug:?}: NOT SEEN in {count} seeds");
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,85 @@
+//! What the network does to messages between agents and the master: delays, cuts in one direction or both, connections that break and are
+//! noticed at different times; in wild seeds also single messages lost, doubled and overtaken.
+
+use crate::plan::Plan;
+use crate::random::Random;
+use protocol::Time;
+
+/// A cut that lasts this long breaks the connection.
+pub const IDLE_MS: u64 = 4_000;
+/// The most that a message of a wild seed is late.
+const LATE_MS: u64 = 3_000;
+
+/// The direction of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From an agent to the master.
+    Up,
+    /// From the master to an agent.
+    Down,
+}
+
+/// The line between one agent and the master.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Rises with each connection; a message of an older one never arrives.
+    pub connection: u64,
+    /// Whether there is one.
+    pub up: bool,
+    cut_until: [Time; 2],
+    last: [Time; 2],
+    wild: bool,
+}
+
+impl Line {
+    /// A line without a connection.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self { connection: 0, up: false, cut_until: [Time::ZERO; 2], last: [Time::ZERO; 2], wild: plan.wild }
+    }
+
+    /// Nothing passes in `way` until then.
+    pub fn cut(&mut self, way: Way, until: Time) {
+        let at = &mut self.cut_until[way as usize];
+        *at = (*at).max(until);
+    }
+
+    /// Until when nothing passes in one of the ways.
+    #[must_use]
+    pub fn cut_until(&self) -> Time {
+        self.cut_until[0].max(self.cut_until[1])
+    }
+
+    /// All is well from now on.
+    pub fn heal(&mut self) {
+        self.cut_until = [Time::ZERO; 2];
+        self.wild = false;
+    }
+
+    /// When a message that is sent now arrives: never, once, or twice.
+    pub fn send(&mut self, random: &mut Random, now: Time, way: Way) -> Vec<Time> {
+        if !self.up {
+            return vec![];
+        }
+        let cut = self.cut_until[way as usize];
+        if self.wild && (cut > now || random.chance(15)) {
+            return vec![];
+        }
+        let start = now.max(cut); // What a cut holds back is sent again until the connection breaks.
+        let at = start + if random.chance(900) { random.between(0, 2) } else { random.between(0, 60) };
+        if self.wild {
+            let at = if random.chance(30) { at + random.between(1, LATE_MS) } else { at };
+            return if random.chance(15) { vec![at, at + random.between(0, LATE_MS)] } else { vec![at] };
+        }
+        let at = at.max(self.last[way as usize]);
+        self.last[way as usize] = at;
+        vec![at]
+    }
+
+    /// A connection is there.
+    pub fn connect(&mut self, now: Time) {
+        self.connection += 1;
+        self.up = true;
+        self.last = [now; 2];
+    }
+}

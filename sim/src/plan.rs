@@ -1,0 +1,90 @@
+//! What a seed decides before anything happens: how large the cluster is, how bad its network, how often things break; and the bugs that
+//! are put in on purpose, to see that the checks would find them.
+
+use crate::random::Random;
+
+/// A bug put in on purpose, in the model around the real shard and ledger: what the code would do if it broke its own rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The door does what is held before its record is committed.
+    TellsBeforeCommit,
+    /// Recovery leaves out the last entry that was flushed.
+    ForgetsLastEntry,
+    /// The agent's records are not written when it is killed.
+    LedgerUnwritten,
+    /// Every launch arrives in a session and with a sequence that look new, and as an agent that never took it.
+    RunsTwice,
+    /// The agent promises twice what it has.
+    PromisesDouble,
+    /// Silence is never followed by replacement.
+    NeverReplaces,
+    /// Acknowledgements never arrive.
+    NeverAcknowledges,
+    /// A recovering agent says that none of its tasks survived.
+    ForgetsSurvivors,
+    /// The shard hears each submission with a key of its own, as if keys were not kept.
+    ForgetsKeys,
+    /// A replica folds one record differently.
+    FoldsDifferently,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::TellsBeforeCommit,
+        Self::ForgetsLastEntry,
+        Self::LedgerUnwritten,
+        Self::RunsTwice,
+        Self::PromisesDouble,
+        Self::NeverReplaces,
+        Self::NeverAcknowledges,
+        Self::ForgetsSurvivors,
+        Self::ForgetsKeys,
+        Self::FoldsDifferently,
+    ];
+}
+
+/// What a seed decides beforehand.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// How many shards.
+    pub shards: u16,
+    /// How many agents.
+    pub agents: usize,
+    /// How often agents beat, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Silence until tasks are replaced, in milliseconds.
+    pub replace_after_ms: u64,
+    /// How long things may break, in milliseconds; then all is well and everything must settle.
+    pub trouble_ms: u64,
+    /// Whether single messages are lost, doubled and overtaken; otherwise only connections break, as QUIC's do.
+    pub wild: bool,
+    /// The mean time between two faults, in milliseconds.
+    pub fault_ms: u64,
+    /// The mean time between two requests of clients, in milliseconds.
+    pub request_ms: u64,
+    /// The bug that is put in.
+    pub bug: Option<Bug>,
+}
+
+impl Plan {
+    /// The plan of `seed`.
+    #[must_use]
+    pub fn new(seed: u64, bug: Option<Bug>) -> Self {
+        let mut random = Random::new(seed ^ 0x91a7);
+        Self {
+            seed,
+            shards: [1, 2, 3, 5][random.below(4) as usize],
+            agents: random.between(1, 5) as usize,
+            heartbeat_ms: [500, 1_000, 2_000][random.below(3) as usize],
+            replace_after_ms: random.between(10, 40) * 1_000,
+            trouble_ms: random.between(3, 20) * 60_000,
+            wild: random.chance(300),
+            fault_ms: [5_000, 15_000, 60_000][random.below(3) as usize],
+            request_ms: [500, 3_000, 10_000][random.below(3) as usize],
+            bug,
+        }
+    }
+}
