@@ -277,7 +277,7 @@ impl World {
         assert_eq!(Shard::restore(self.shard.config.clone(), self.shard.snapshot()).hash(), self.shard.hash());
         for seat in &self.shard.pool.seats {
             let mut held = seat.booked.clone();
-            super::amounts::add(&mut held, &seat.offered, 1);
+            amounts::add(&mut held, &seat.offered, 1);
             assert!(seat.capacity.contains(&held), "more is promised on {} than it has", seat.id);
         }
     }

@@ -105,7 +105,7 @@ fn offers(actions: &[Action]) -> Vec<Offer> {
 }
 
 fn demand(count: u32) -> PeerMessage {
-    let want = super::super::event::Want { role: name("default"), priority: 1, shape: cpu(100), count };
+    let want = event::Want { role: name("default"), priority: 1, shape: cpu(100), count };
     PeerMessage::Demand { wants: if count == 0 { vec![] } else { vec![want] }, seen: 0 }
 }
 
