@@ -210,7 +210,9 @@ impl Pool {
         self.next_offer += 1;
         let deadline = now + self.offer_ms;
         want.offered.push_back((number, count));
-        let Some(role) = self.roles[class.role as usize].as_ref().map(|role: &super::pool::RoleUse| Role::clone(&role.name)) else { return };
+        let Some(role) = self.roles[class.role as usize].as_ref().map(|role: &super::pool::RoleUse| Role::clone(&role.name)) else {
+            return;
+        };
         let mut resources = Resources::NONE;
         amounts::add(&mut resources, &class.shape, count);
         let (to, class, priority) = (want.from, want.class, want.priority);

@@ -117,7 +117,9 @@ impl Shard {
         let Some(live) = self.jobs.live(target) else { return Ok(self.reply(id, Response::Done)) };
         if live.stopping.is_none_or(|before| grace_ms < before) {
             let again: Vec<u32> = match live.stopping {
-                Some(_) => live.cells.iter_from(0).filter(|(_, cell)| cell.slot == crate::jobs::Slot::Live).map(|(index, _)| index).collect(),
+                Some(_) => {
+                    live.cells.iter_from(0).filter(|(_, cell)| cell.slot == crate::jobs::Slot::Live).map(|(index, _)| index).collect()
+                }
                 None => Vec::new(),
             };
             self.commit(Record::Stopped { id: target, grace_ms, at: self.now });
