@@ -36,7 +36,9 @@ impl Access {
         let written = std::fs::read(&file).ok().map(|bytes| serde_json::from_slice::<Self>(&bytes)).transpose();
         let written = written.with_context(|| format!("reading {}", file.display()))?;
         let missing = |what: &str| {
-            format!("no cluster is known here: there is no {what}\nhelp: start one with `skep up`, or give --master URL --token TOKEN --ca FILE")
+            format!(
+                "no cluster is known here: there is no {what}\nhelp: start one with `skep up`, or give --master URL --token TOKEN --ca FILE"
+            )
         };
         let ca_pem = match &reach.ca {
             Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?),
@@ -56,7 +58,8 @@ impl Access {
         use std::os::unix::fs::OpenOptionsExt;
         let path = data.join(ACCESS_FILE);
         let _ = std::fs::remove_file(&path);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(|| path.display().to_string())?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(|| path.display().to_string())?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         Ok(())
     }
@@ -109,11 +112,6 @@ impl Client {
     /// Where and as whom it calls.
     pub fn access(&self) -> &Access {
         &self.access
-    }
-
-    /// The cluster's URL.
-    pub fn url(&self) -> &str {
-        &self.access.url
     }
 
     /// A request for `path`, which begins with a slash.

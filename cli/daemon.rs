@@ -76,7 +76,10 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
         println!("token    in {}", master.admin_token().display());
         println!("root     in {}", master.root_pem().display());
         let join = join_token(&access).await?;
-        println!("\nanother machine joins with (good for an hour, and for one machine):\n  skep agent --to {} --join {join}", master.quic_addr());
+        println!(
+            "\nanother machine joins with (good for an hour, and for one machine):\n  skep agent --to {} --join {join}",
+            master.quic_addr()
+        );
     }
     std::io::stdout().flush()?;
     told_to_end().await?;

@@ -29,14 +29,32 @@ fn stops() -> Vec<Stop> {
     let stop = |name, sample, about, ends, job| Stop { name, sample, about, job, ends };
     vec![
         stop("hello", "hello", "arguments, environment, output", "code", json!({ "task": { "args": ["world"] } })),
-        stop("greet", "greet", "a WASI 0.2 component that asks who it is", "code", json!({ "task": { "config": { "greeting": "good day" } }, "count": 3 })),
+        stop(
+            "greet",
+            "greet",
+            "a WASI 0.2 component that asks who it is",
+            "code",
+            json!({ "task": { "config": { "greeting": "good day" } }, "count": 3 }),
+        ),
         stop("sieve", "sieve", "primes up to a million, counted in fuel", "code", json!({ "task": { "args": ["1000000"] }, "count": 4 })),
-        stop("burn", "sieve", "the same with too little fuel", "out-of-fuel", json!({ "task": { "args": ["1000000"] }, "limits": { "fuel": "1M" } })),
+        stop(
+            "burn",
+            "sieve",
+            "the same with too little fuel",
+            "out-of-fuel",
+            json!({ "task": { "args": ["1000000"] }, "limits": { "fuel": "1M" } }),
+        ),
         stop("hog", "hog", "takes memory until it is stopped for it", "out-of-memory", json!({ "limits": { "memory": "32MiB" } })),
         stop("spin", "spin", "an endless loop, ended by the clock on the wall", "out-of-time", json!({ "limits": { "time": "300ms" } })),
         stop("trap", "noop", "does what wasm forbids", "trap", json!({ "task": { "args": ["0", "0", "1"] } })),
-        stop("many", "noop", "ten thousand tasks, each with its own argument", "code", json!({ "count": 10_000, "task": { "args": ["${task.index}", "0", "4000000000"] },
-            "resources": { "cpu": 0.01, "memory": "64KiB" } })),
+        stop(
+            "many",
+            "noop",
+            "ten thousand tasks, each with its own argument",
+            "code",
+            json!({ "count": 10_000, "task": { "args": ["${task.index}", "0", "4000000000"] },
+            "resources": { "cpu": 0.01, "memory": "64KiB" } }),
+        ),
     ]
 }
 
@@ -75,7 +93,8 @@ async fn tour(client: &Client, samples: &Path) -> anyhow::Result<usize> {
 
 async fn visit(client: &Client, samples: &Path, stop: &Stop) -> anyhow::Result<(Vec<String>, Vec<String>, bool)> {
     let path = samples.join(format!("{}.wasm", stop.sample));
-    let bytes = std::fs::read(&path).with_context(|| format!("{}: build the samples with samples/build, or name their folder with --samples", path.display()))?;
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("{}: build the samples with samples/build, or name their folder with --samples", path.display()))?;
     let digest = Digest::of(&bytes);
     upload(client, &[(digest, bytes)]).await?;
     let mut job = stop.job.clone();
@@ -97,7 +116,8 @@ async fn visit(client: &Client, samples: &Path, stop: &Stop) -> anyhow::Result<(
     let task = &page["tasks"][0];
     let right = task["exit"]["kind"] == stop.ends && (stop.ends != "code" || end["tasks"]["finished"] == count);
     let usage = |name: &str| task["usage"][name].as_u64().unwrap_or(0);
-    let ended = if right { text(&task["exit"]["text"]) } else { format!("{}: it was to end with {}", text(&task["exit"]["text"]), stop.ends) };
+    let ended =
+        if right { text(&task["exit"]["text"]) } else { format!("{}: it was to end with {}", text(&task["exit"]["text"]), stop.ends) };
     let row = vec![
         stop.name.to_owned(),
         stop.about.to_owned(),
@@ -113,7 +133,8 @@ async fn visit(client: &Client, samples: &Path, stop: &Stop) -> anyhow::Result<(
 
 async fn output(client: &Client, id: &str, name: &str) -> anyhow::Result<Vec<String>> {
     use futures::StreamExt;
-    let request = client.request(reqwest::Method::GET, &format!("/v1/jobs/{id}/logs?follow=false")).header("accept", "application/x-ndjson");
+    let request =
+        client.request(reqwest::Method::GET, &format!("/v1/jobs/{id}/logs?follow=false")).header("accept", "application/x-ndjson");
     let mut lines = client.lines(request).await?;
     let mut found = vec![];
     while let Some(line) = lines.next().await {

@@ -76,7 +76,8 @@ pub fn from_flags(flags: &Run) -> anyhow::Result<Draft> {
     set(&["role"], flags.role.as_ref().map(|role| json!(role)));
     set(&["priority"], flags.priority.map(|priority| json!(priority)));
     set(&["count"], flags.count.map(|count| json!(count)));
-    let cpu = flags.cpu.as_ref().map(|cpu| cpu.parse::<f64>().with_context(|| format!("--cpu {cpu}: expected a number of cores"))).transpose()?;
+    let cpu =
+        flags.cpu.as_ref().map(|cpu| cpu.parse::<f64>().with_context(|| format!("--cpu {cpu}: expected a number of cores"))).transpose()?;
     set(&["resources", "cpu"], cpu.map(|cpu| json!(cpu)));
     set(&["resources", "memory"], flags.memory.as_ref().map(|memory| json!(memory)));
     set(&["limits", "fuel"], flags.fuel.as_ref().map(|fuel| json!(fuel)));
@@ -119,7 +120,8 @@ pub fn from_file(path: &Path) -> anyhow::Result<Draft> {
     for field in ["wasm", "stdin"] {
         let Some(named) = job["task"][field].as_str().filter(|named| !named.starts_with("sha256:")) else { continue };
         let file = path.parent().unwrap_or_else(|| Path::new("")).join(named);
-        let bytes = std::fs::read(&file).map_err(|error| Unfit(format!("{}: task.{field}: {}: {error}", path.display(), file.display())))?;
+        let bytes =
+            std::fs::read(&file).map_err(|error| Unfit(format!("{}: task.{field}: {}: {error}", path.display(), file.display())))?;
         let digest = Digest::of(&bytes);
         job["task"][field] = json!(format!("sha256:{digest}"));
         bundles.push((digest, bytes));
@@ -155,7 +157,12 @@ pub async fn plan(reach: &Reach, file: &Path, shape: Shape) -> anyhow::Result<Ex
         for change in plan["changes"].as_array().into_iter().flatten() {
             println!("  {}", print::text(change));
         }
-        println!("each needs {}; {} of {} agents have room for one now", crate::show::amounts(&fit["needs"]), fit["fitting"], fit["agents"]);
+        println!(
+            "each needs {}; {} of {} agents have room for one now",
+            crate::show::amounts(&fit["needs"]),
+            fit["fitting"],
+            fit["agents"]
+        );
         if let Some(change) = fit["change"].as_str().filter(|change| !change.is_empty()) {
             println!("help: {}", print::plain(change));
         }
@@ -176,7 +183,10 @@ pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<
     let path = format!("/v1/jobs/{name}{role}");
     let answer = client.call(Method::PUT, &path, &draft.job).await?;
     if flags.detach {
-        println!("{}", if shape == Shape::Json { answer.to_string() } else { format!("{name} is on record as {}", print::text(&answer["id"])) });
+        println!(
+            "{}",
+            if shape == Shape::Json { answer.to_string() } else { format!("{name} is on record as {}", print::text(&answer["id"])) }
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let mut shown = String::new();

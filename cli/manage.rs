@@ -59,7 +59,15 @@ pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Resul
     for row in &rows {
         let weaker = row["weaknesses"].as_array().map_or(0, Vec::len);
         let weaker = if weaker == 0 { String::new() } else { format!("{weaker} (skep status {})", text(&row["name"])) };
-        table.add_row([text(&row["name"]), text(&row["id"]), text(&row["state"]), text(&row["attempts"]), amounts(&row["allocated"]), amounts(&row["capacity"]), weaker]);
+        table.add_row([
+            text(&row["name"]),
+            text(&row["id"]),
+            text(&row["state"]),
+            text(&row["attempts"]),
+            amounts(&row["allocated"]),
+            amounts(&row["capacity"]),
+            weaker,
+        ]);
     }
     println!("{table}");
     Ok(ExitCode::SUCCESS)
@@ -72,7 +80,8 @@ pub async fn tokens(reach: &Reach, flags: Tokens, shape: Shape) -> anyhow::Resul
         Some(TokensVerb::Create { level, role, ttl }) => {
             let mut body = json!({ "level": level, "roles": role });
             if let Some(ttl) = ttl {
-                body["ttl_ms"] = json!(milliseconds(&ttl).with_context(|| format!("--ttl {ttl}: expected a time such as 90s, 30m, 8h or 7d"))?);
+                body["ttl_ms"] =
+                    json!(milliseconds(&ttl).with_context(|| format!("--ttl {ttl}: expected a time such as 90s, 30m, 8h or 7d"))?);
             }
             let answer = client.call(Method::POST, "/v1/tokens", &body).await?;
             Ok(say(shape, &answer, &text(&answer["token"])))
@@ -87,7 +96,12 @@ pub async fn tokens(reach: &Reach, flags: Tokens, shape: Shape) -> anyhow::Resul
             for row in answer["tokens"].as_array().into_iter().flatten() {
                 let roles: Vec<String> = row["roles"].as_array().into_iter().flatten().map(text).collect();
                 let roles = if roles.is_empty() { "all".to_owned() } else { roles.join(" ") };
-                table.add_row([text(&row["id"]), text(&row["level"]), roles, row["expires_ms"].as_u64().map(|at| format!("at {at} ms of the Unix epoch")).unwrap_or_default()]);
+                table.add_row([
+                    text(&row["id"]),
+                    text(&row["level"]),
+                    roles,
+                    row["expires_ms"].as_u64().map(|at| format!("at {at} ms of the Unix epoch")).unwrap_or_default(),
+                ]);
             }
             Ok(say(shape, &answer, &table.to_string()))
         }

@@ -16,7 +16,9 @@ pub fn table(heads: &[&str]) -> Table {
 
 /// `text` without what a terminal would obey: control characters, escapes, and marks that turn the direction of writing.
 pub fn plain(text: &str) -> String {
-    let harmless = |letter: &char| !letter.is_control() && !matches!(*letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmless = |letter: &char| {
+        !letter.is_control() && !matches!(*letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars().filter(harmless).collect()
 }
 

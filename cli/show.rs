@@ -74,7 +74,11 @@ async fn jobs(client: &Client, flags: &Ps, shape: Shape) -> anyhow::Result<Strin
         let age = print::ago(job["submitted_ms"].as_u64().unwrap_or(0));
         table.add_row([title(job), text(&job["id"]), text(&job["role"]), text(&job["kind"]), text(&job["state"]), progress(job), age]);
     }
-    let more = if answer["next"].is_null() { String::new() } else { "\n(there are more: --output json shows where the next page begins)".to_owned() };
+    let more = if answer["next"].is_null() {
+        String::new()
+    } else {
+        "\n(there are more: --output json shows where the next page begins)".to_owned()
+    };
     Ok(format!("{table}{more}"))
 }
 
@@ -97,7 +101,11 @@ async fn tasks(client: &Client, named: &Named, shape: Shape) -> anyhow::Result<S
             text(&task["exit"]["text"]),
         ]);
     }
-    let more = if answer["next"].is_null() { String::new() } else { "\n(there are more: --output json shows where the next page begins)".to_owned() };
+    let more = if answer["next"].is_null() {
+        String::new()
+    } else {
+        "\n(there are more: --output json shows where the next page begins)".to_owned()
+    };
     Ok(format!("{table}{more}"))
 }
 
@@ -122,7 +130,14 @@ pub async fn status(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Result
 }
 
 async fn one_job(client: &Client, named: &Named, job: &Value) -> anyhow::Result<()> {
-    println!("job      {} ({}), role {}, {}, version {}", title(job), text(&job["id"]), text(&job["role"]), text(&job["kind"]), job["version"]);
+    println!(
+        "job      {} ({}), role {}, {}, version {}",
+        title(job),
+        text(&job["id"]),
+        text(&job["role"]),
+        text(&job["kind"]),
+        job["version"]
+    );
     println!("state    {}, submitted {} ago", text(&job["state"]), print::ago(job["submitted_ms"].as_u64().unwrap_or(0)));
     println!("tasks    {} wanted: {}", job["count"], progress(job));
     println!("restarts {}", job["restarts"]);
@@ -148,7 +163,8 @@ async fn one_task(client: &Client, named: &Named, index: u32, shape: Shape) -> a
     println!("agent    {}", text(&task["agent"]));
     if let Some(usage) = task["usage"].as_object() {
         let amount = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
-        let (fuel, memory, time) = (print::count(amount("fuel")), print::bytes(amount("memory_peak_bytes")), print::micros(amount("time_us")));
+        let (fuel, memory, time) =
+            (print::count(amount("fuel")), print::bytes(amount("memory_peak_bytes")), print::micros(amount("time_us")));
         println!("used     {fuel} instructions, {memory} of memory at most, {time}");
     }
     if !task["exit"].is_null() {

@@ -21,8 +21,6 @@ pub struct Submission {
 pub enum Answer {
     /// The job of this key is on record.
     Submitted {
-        /// Whose.
-        key: String,
         /// Its id.
         job: String,
     },
@@ -46,7 +44,11 @@ impl Submission {
     /// Opens the stream.
     pub async fn open(client: &Client) -> anyhow::Result<Self> {
         let (pieces, rest) = mpsc::channel(PIECES_MAX);
-        let body = reqwest::Body::wrap_stream(futures::stream::unfold(rest, |mut rest| async move { rest.recv().await.map(|piece| (piece, rest)) }));
+        let body =
+            reqwest::Body::wrap_stream(futures::stream::unfold(
+                rest,
+                |mut rest| async move { rest.recv().await.map(|piece| (piece, rest)) },
+            ));
         let request = client.request(Method::POST, "/v1/submit").header("content-type", "application/x-ndjson").body(body);
         Ok(Self { pieces, lines: client.lines(request).await? })
     }
@@ -78,7 +80,7 @@ impl Submission {
                 job["id"] = json!(id);
                 Ok(Answer::Ended { key, job })
             }
-            _ => Ok(Answer::Submitted { key, job: id }),
+            _ => Ok(Answer::Submitted { job: id }),
         }
     }
 }

@@ -63,14 +63,21 @@ pub async fn up(flags: Up, shape: Shape) -> anyhow::Result<ExitCode> {
     } else {
         println!("a cluster of one is up: {} (agents: {quic})", cluster.access.url);
         if data != home() {
-            println!("other commands find it with\n  export SKEP_MASTER={} SKEP_TOKEN=$(cat {}) SKEP_CA={}", cluster.access.url, cluster.master.admin_token().display(), cluster.master.root_pem().display());
+            println!(
+                "other commands find it with\n  export SKEP_MASTER={} SKEP_TOKEN=$(cat {}) SKEP_CA={}",
+                cluster.access.url,
+                cluster.master.admin_token().display(),
+                cluster.master.root_pem().display()
+            );
         }
         println!("\ntry in another terminal:");
         println!("  skep run samples/dist/hello.wasm -- world");
         println!("  skep run --count 1000 samples/dist/noop.wasm --quiet");
         println!("  skep agents");
         let join = daemon::join_token(&cluster.access).await?;
-        println!("\nanother machine joins with (good for an hour, and for one machine; start with --quic ADDRESS:PORT where it can be reached):");
+        println!(
+            "\nanother machine joins with (good for an hour, and for one machine; start with --quic ADDRESS:PORT where it can be reached):"
+        );
         println!("  skep agent --to {quic} --join {join}");
         println!("\nCtrl-C ends it; running tasks go on, and `skep up` finds them again");
     }

@@ -156,7 +156,8 @@ fn encode(record: &Record, buffer: &mut Vec<u8>) {
     let taken = std::mem::take(buffer);
     *buffer = postcard::to_extend(record, taken).expect("a record has nothing that postcard refuses, and a vector takes all");
     let body = start + HEADER_BYTES;
-    let length = u32::try_from(buffer.len() - body).expect("a record is of one message, which is at most a mebibyte");
+    assert!(buffer.len() - body <= RECORD_BYTES_MAX, "a record is of as many attempts as a message, and their reasons are short");
+    let length = u32::try_from(buffer.len() - body).expect("it was just compared");
     let hash = blake3::hash(&buffer[body..]);
     buffer[start..start + 4].copy_from_slice(&length.to_le_bytes());
     buffer[start + 4..body].copy_from_slice(&hash.as_bytes()[..8]);

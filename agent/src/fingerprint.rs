@@ -12,6 +12,9 @@ pub const PORTS_DEFAULT: PortRange = PortRange { first: 20_000, last: 29_999 };
 /// Of the memory that is there, so much is kept for the system, the agent and its executors: a sixteenth, in bounds.
 const MEMORY_KEPT_BYTES: (u64, u64) = (64 << 20, 2 << 30);
 
+/// The most of anything that an agent may say it has; a master takes no more.
+pub const AMOUNT_MAX: u64 = 1 << 46;
+
 /// What a machine has to promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Have {
@@ -56,8 +59,8 @@ pub fn have(data_dir: &Path) -> Result<Have, FingerprintError> {
     let disk = rustix::fs::statvfs(data_dir).map_err(|error| failed(data_dir, error.to_string()))?;
     let capacity = Resources {
         cpu_milli: 1_000 * cores.get() as u64,
-        memory_bytes: memory_bytes.saturating_sub(kept_bytes),
-        disk_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+        memory_bytes: memory_bytes.saturating_sub(kept_bytes).min(AMOUNT_MAX),
+        disk_bytes: disk.f_bavail.saturating_mul(disk.f_frsize).min(AMOUNT_MAX),
         ports: count(&[PORTS_DEFAULT]),
         devices: Vec::new(),
     };
@@ -182,7 +185,7 @@ fn milli(text: &str) -> Result<u64, String> {
     }
     let part: u64 = format!("{part:0<3}").parse().map_err(|_| wrong())?;
     let whole: u64 = whole.parse().map_err(|_| wrong())?;
-    whole.checked_mul(1_000).and_then(|milli| milli.checked_add(part)).ok_or_else(|| format!("{:?} is too much", printable(text)))
+    bounded(whole.checked_mul(1_000).and_then(|milli| milli.checked_add(part)), text)
 }
 
 /// `8GiB`, `500MB` or plain bytes.
@@ -204,8 +207,11 @@ fn bytes(text: &str) -> Result<u64, String> {
     if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
         return Err(wrong());
     }
-    let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(times));
-    number.ok_or_else(|| format!("{:?} is too much", printable(text)))
+    bounded(number.parse::<u64>().ok().and_then(|number| number.checked_mul(times)), text)
+}
+
+fn bounded(amount: Option<u64>, text: &str) -> Result<u64, String> {
+    amount.filter(|amount| *amount <= AMOUNT_MAX).ok_or_else(|| format!("{:?} is too much", printable(text)))
 }
 
 fn range(text: &str) -> Result<PortRange, String> {
@@ -270,6 +276,7 @@ mod tests {
             ("memory=8Gb", "memory"),
             ("memory=GiB", "memory"),
             ("memory=99999999999TiB", "memory"),
+            ("memory=65TiB", "memory"),
             ("disk=1.5GiB", "disk"),
             ("ports=0-1", "ports"),
             ("ports=5-4", "ports"),

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 async fn submit(submission: &mut Submission, key: &str, job: &Value, follow: bool) -> anyhow::Result<String> {
     submission.send(line(key, job, follow)).await?;
     match submission.next().await? {
-        Answer::Submitted { job, .. } => Ok(job),
+        Answer::Submitted { job } => Ok(job),
         Answer::Ended { job, .. } => Ok(job["id"].as_str().unwrap_or_default().to_owned()),
     }
 }

@@ -85,10 +85,6 @@ impl Cluster {
         self.folder.join("root.pem")
     }
 
-    pub fn master_pid(&self) -> u32 {
-        self.master.as_ref().unwrap().id()
-    }
-
     /// `kill -9`.
     pub fn kill_master(&mut self) {
         let mut child = self.master.take().unwrap();
@@ -127,10 +123,6 @@ impl Cluster {
         let mut child = slot.2.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-    }
-
-    pub fn agent_pid(&self, name: &str) -> u32 {
-        self.agents.iter().find(|(known, ..)| known == name).and_then(|slot| slot.2.as_ref()).unwrap().id()
     }
 
     fn reachable(&self) -> Vec<String> {

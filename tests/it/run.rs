@@ -46,8 +46,24 @@ fn each_limit_ends_a_task_in_its_own_way() {
 #[test]
 fn a_thousand_tasks_end_and_each_is_accounted_for() {
     let cluster = Cluster::of_one(RESOURCES);
-    let output = cluster.run(&["run", "--quiet", "--name", "many", "--count", "1000", "--cpu", "0.01", "--memory", "1MiB", path(&sample("noop.wasm"))]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("1000 tasks finished, 0 failed"), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = cluster.run(&[
+        "run",
+        "--quiet",
+        "--name",
+        "many",
+        "--count",
+        "1000",
+        "--cpu",
+        "0.01",
+        "--memory",
+        "1MiB",
+        path(&sample("noop.wasm")),
+    ]);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("1000 tasks finished, 0 failed"),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let tasks = cluster.all_tasks("many");
     assert_eq!(tasks.len(), 1000);
     assert!(tasks.iter().all(|task| task["attempt"] == 1 && task["phase"] == "finished"));

@@ -10,7 +10,21 @@ const TASKS: usize = 1_000;
 fn sleepers(cluster: &Cluster, ms: &str) {
     let sleep = sample("sleep.wasm");
     let count = TASKS.to_string();
-    cluster.text(&["run", "--detach", "--name", "sleepers", "--count", &count, "--cpu", "0.01", "--memory", "1MiB", sleep.to_str().unwrap(), "--", ms]);
+    cluster.text(&[
+        "run",
+        "--detach",
+        "--name",
+        "sleepers",
+        "--count",
+        &count,
+        "--cpu",
+        "0.01",
+        "--memory",
+        "1MiB",
+        sleep.to_str().unwrap(),
+        "--",
+        ms,
+    ]);
     cluster.until("all run", |cluster| cluster.tasks("sleepers", "running") == TASKS as u64);
 }
 
@@ -61,7 +75,8 @@ fn a_killed_master_loses_no_job_and_restarts_no_task() {
     let mut cluster = Cluster::of_one(RESOURCES);
     sleepers(&cluster, "15000");
     let hello = sample("hello.wasm");
-    let ids: Vec<String> = (0..20).map(|_| cluster.text(&["run", "--detach", hello.to_str().unwrap(), "--", "x"]).trim().to_owned()).collect();
+    let ids: Vec<String> =
+        (0..20).map(|_| cluster.text(&["run", "--detach", hello.to_str().unwrap(), "--", "x"]).trim().to_owned()).collect();
     cluster.kill_master();
     cluster.start_master();
     for id in &ids {
@@ -79,7 +94,9 @@ fn both_killed_at_once_lose_nothing_either() {
     cluster.kill_master();
     cluster.start_master();
     cluster.start_agent("a1");
-    cluster.until("the agent owns them again", |cluster| cluster.tasks("sleepers", "running") + cluster.tasks("sleepers", "finished") == TASKS as u64);
+    cluster.until("the agent owns them again", |cluster| {
+        cluster.tasks("sleepers", "running") + cluster.tasks("sleepers", "finished") == TASKS as u64
+    });
     assert_eq!(cluster.executors(), executors);
     all_end(&cluster);
 }
@@ -136,7 +153,11 @@ fn the_tasks_of_a_silent_agent_are_replaced_after_a_while_and_not_before() {
     cluster.start_agent("a1");
     cluster.until("what a1 still ran is stopped", |cluster| {
         let agents = cluster.json(&["agents"]);
-        agents["agents"].as_array().unwrap().iter().any(|agent| agent["name"] == "a1" && agent["state"] == "reachable" && agent["attempts"] == 0)
+        agents["agents"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|agent| agent["name"] == "a1" && agent["state"] == "reachable" && agent["attempts"] == 0)
     });
     assert_eq!(cluster.tasks("sleepers", "running"), 3);
 }

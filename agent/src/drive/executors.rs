@@ -36,7 +36,7 @@ pub(super) enum Said {
     /// What became of one whose connection ended.
     Found { number: u32, result: Result<Recovered, LaunchError> },
     /// What happened in one.
-    Events { number: u32, events: Vec<ExecutorEvent> },
+    Events(Vec<ExecutorEvent>),
     /// Its connection ended.
     Gone { number: u32 },
 }
@@ -76,7 +76,7 @@ enum State {
 }
 
 enum Tell {
-    Launch(runtime::Launch),
+    Launch(Box<runtime::Launch>),
     Stop { keys: Vec<Key>, grace_ms: u64 },
     Forget(Vec<Key>),
 }
@@ -145,7 +145,7 @@ impl Executors {
         if self.routes.len() > ROUTES_MAX {
             self.routes.pop_first();
         }
-        Ok(self.tell(number, Tell::Launch(plan)).into_iter().collect())
+        Ok(self.tell(number, Tell::Launch(Box::new(plan))).into_iter().collect())
     }
 
     pub fn stop(&mut self, attempts: &[AttemptId], grace_ms: u64) {
@@ -163,7 +163,7 @@ impl Executors {
     /// Takes in what executors said. `handed_over` are the attempts of a kind that the ledger has told to start and that have not ended.
     pub fn said(&mut self, said: Said, handed_over: impl Fn(&Kind) -> Vec<AttemptId>) -> io::Result<Vec<Event>> {
         match said {
-            Said::Events { events, .. } => Ok(told(events)),
+            Said::Events(events) => Ok(told(events)),
             Said::Started { number, result: Ok(executor), .. } => Ok(self.here(number, executor)),
             Said::Started { number, tries, result: Err(error) } => self.not_started(number, tries, &error),
             Said::Gone { number } => {
@@ -315,7 +315,7 @@ impl Executors {
         match tell {
             Tell::Launch(launch) => {
                 let keys: Vec<Key> = launch.starts.iter().map(|start| start.key).collect();
-                let Err(TellError::TooLong { bytes, max }) = commands.launch(launch) else { return None };
+                let Err(TellError::TooLong { bytes, max }) = commands.launch(*launch) else { return None };
                 let reason = format!("arguments, environment and configuration take {bytes} bytes: at most {max} fit");
                 let exit = Exit::Rejected { reason };
                 Some(Event::Ended { attempts: keys.into_iter().map(|key| (attempt(key), exit.clone(), Usage::default())).collect() })
@@ -416,7 +416,7 @@ async fn find(dir: &Path) -> Result<Recovered, LaunchError> {
 fn listen(number: u32, mut events: Events, said: mpsc::Sender<Said>) {
     tokio::spawn(async move {
         while let Some(events) = events.next().await {
-            if said.send(Said::Events { number, events }).await.is_err() {
+            if said.send(Said::Events(events)).await.is_err() {
                 return;
             }
         }

@@ -1,6 +1,7 @@
 //! The door: the link, executors, timers and files on one side, the pure [`Ledger`] on the other. One loop on one thread: it takes all that
 //! is there, has the ledger handle it, writes what is to be on record in one call, and only then starts and tells.
 
+mod config;
 mod executors;
 mod open;
 mod table;
@@ -11,18 +12,17 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use protocol::identity::{IdentityError, JoinToken};
-use protocol::link::{CloseCode, Connection, LinkError, Sender};
+use protocol::link::{CloseCode, Connection, Sender};
 use protocol::message::{FromAgent, ToAgent, ToShard, shard_of_agent};
-use protocol::{AgentId, Attributes, Exit, FaultDomain, Loss, Program, Time, Usage};
+use protocol::{AgentId, Exit, Loss, Program, Time, Usage};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::Checkpoint;
 use crate::fetch::{Fetcher, Prepared};
-use crate::fingerprint::{FingerprintError, ResourcesError};
 use crate::ledger::Ledger;
 use crate::ledger::event::{Event, Form, Output, Start};
 use crate::logs::{Place, key};
+pub use config::{AgentConfig, AgentError};
 use executors::{Executors, Said, kind};
 use uplink::Heard;
 
@@ -32,112 +32,6 @@ const INBOX_MAX: usize = 256;
 const IDLE_LOOK: Duration = Duration::from_secs(60);
 /// How long an agent that leaves waits for its last words to be taken.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
-
-/// What an agent is started with.
-#[derive(Clone, Debug)]
-pub struct AgentConfig {
-    /// Where everything is kept; one agent's alone.
-    pub data_dir: PathBuf,
-    /// Masters, `HOST:PORT`; any of them will do.
-    pub masters: Vec<String>,
-    /// What the machine joins with, where it has not joined yet.
-    pub join: Option<JoinToken>,
-    /// What there is instead of what the machine says: see [`crate::fingerprint::overridden`].
-    pub resources: Option<String>,
-    /// What people call it; its host name where they say nothing.
-    pub name: Option<String>,
-    /// Facts about it, over those that it finds itself.
-    pub attributes: Attributes,
-    /// Where it stands.
-    pub domain: FaultDomain,
-    /// Most bytes of bundles and compiled code that are kept.
-    pub bundle_cache_bytes_max: u64,
-    /// The program with the verbs `executor` and `compile`; this one where nothing is said.
-    pub binary: Option<PathBuf>,
-}
-
-impl AgentConfig {
-    /// A config that says no more than it must.
-    #[must_use]
-    pub fn new(data_dir: PathBuf, masters: Vec<String>) -> Self {
-        Self {
-            data_dir,
-            masters,
-            join: None,
-            resources: None,
-            name: None,
-            attributes: Attributes::new(),
-            domain: FaultDomain::default(),
-            bundle_cache_bytes_max: 10 << 30,
-            binary: None,
-        }
-    }
-}
-
-/// Why an agent does not start, or ends.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// A file or folder of its data could not be made, read or written.
-    #[error("{step} {path}: {source}")]
-    File {
-        /// What was tried.
-        step: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Another agent has the data directory.
-    #[error("{dir} is used by another agent that runs: each needs a data directory of its own")]
-    InUse {
-        /// Which.
-        dir: PathBuf,
-    },
-    /// It never joined and has no token.
-    #[error("{dir} has no identity: an agent's first start needs a join token, which a master prints")]
-    NoIdentity {
-        /// Where one was looked for.
-        dir: PathBuf,
-    },
-    /// None of the masters' names leads anywhere.
-    #[error("no master to be found at {masters:?}")]
-    NoMaster {
-        /// The names.
-        masters: Vec<String>,
-    },
-    /// A master would not have it.
-    #[error("the master refuses: {reason}")]
-    Refused {
-        /// Why.
-        reason: String,
-    },
-    /// A text that says what there is, and is wrong.
-    #[error(transparent)]
-    Resources(#[from] ResourcesError),
-    /// What the agent would say of itself is too long, or says nothing.
-    #[error("{field}: {reason}")]
-    Info {
-        /// Which part.
-        field: &'static str,
-        /// What would be right.
-        reason: String,
-    },
-    /// The machine does not say what it is.
-    #[error(transparent)]
-    Fingerprint(#[from] FingerprintError),
-    /// Its certificate or key.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The link, before the agent was ever connected.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// What it took on cannot be put on record: it must not go on.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// Its own thread is gone.
-    #[error("the agent's thread ended without a word")]
-    Gone,
-}
 
 /// An agent that runs on a thread of its own. Dropped, it leaves, as by [`Agent::shutdown`].
 #[derive(Debug)]

@@ -99,16 +99,20 @@ impl Uplink {
         let mut wait = Wait::default();
         while !self.heard.is_closed() {
             for address in resolve(&self.masters).await {
-                match self.session(address).await {
-                    Ok(()) => wait = Wait::default(),
-                    Err(error) => tracing::warn!(%address, %error, "no connection to the master"),
+                let began = tokio::time::Instant::now();
+                if let Err(error) = self.session(address).await {
+                    tracing::warn!(%address, %error, "no connection to the master");
+                }
+                // A master that takes it in and sends it away is not asked ever faster.
+                if began.elapsed() > RETRY_MAX {
+                    wait = Wait::default();
                 }
             }
             wait.sleep().await;
         }
     }
 
-    /// One connection from its beginning to its end. Good where anything was heard on it.
+    /// One connection from its beginning to its end.
     async fn session(&mut self, address: SocketAddr) -> Result<(), LinkError> {
         if self.identity.lifetime_left().is_zero() {
             self.renew(address).await?; // An expired certificate is good for nothing else.

@@ -7,7 +7,7 @@ mod transfer;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use protocol::link::Connection;
 use protocol::{Digest, Metering};
@@ -54,6 +54,8 @@ struct Shared {
     bytes_max: u64,
     transfers: Semaphore,
     compilers: Semaphore,
+    /// Of epoch and of fuel metering; found once, since an engine is made for it.
+    compatibility: [OnceLock<u64>; 2],
 }
 
 /// A bundle that is here.
@@ -78,8 +80,14 @@ impl Fetcher {
         let entries = found.into_iter().zip(1..).map(|((digest, bytes, _), used)| (digest, Kept { bytes, used, ..Kept::default() }));
         let kept: BTreeMap<Digest, Kept> = entries.collect();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let shared =
-            Shared { files, binary, bytes_max, transfers: Semaphore::new(TRANSFERS_MAX), compilers: Semaphore::new(cores.div_ceil(2)) };
+        let shared = Shared {
+            files,
+            binary,
+            bytes_max,
+            transfers: Semaphore::new(TRANSFERS_MAX),
+            compilers: Semaphore::new(cores.div_ceil(2)),
+            compatibility: [const { OnceLock::new() }; 2],
+        };
         let uses = kept.len() as u64;
         Ok(Self { shared: Arc::new(shared), kept, active: BTreeMap::new(), uses, done })
     }
@@ -110,7 +118,8 @@ impl Fetcher {
         }
     }
 
-    /// Takes in what became of a bundle; `used` says which are in use and must stay.
+    /// Takes in what became of a bundle; `used` says which are waited for or run from and must stay. One that finds no room is thrown away
+    /// and may be had later.
     pub fn prepared(&mut self, prepared: Prepared, link: Option<Connection>, used: impl Fn(Digest) -> bool) -> Outcome {
         let Prepared { bundle, form, result } = prepared;
         if let Some(forms) = self.active.get_mut(&bundle) {
@@ -128,9 +137,9 @@ impl Fetcher {
             kept.ready.insert(form, ready.clone());
         }
         let evicted = self.make_room(|digest| digest == bundle || used(digest));
-        let total = self.total_bytes();
-        if total > self.shared.bytes_max && result.is_ok() && !used(bundle) {
-            self.remove(bundle);
+        let alone = self.kept.get(&bundle).is_some_and(|kept| kept.ready.len() == 1) && !self.active.contains_key(&bundle);
+        if self.total_bytes() > self.shared.bytes_max && result.is_ok() && alone {
+            self.remove(bundle); // Nothing was ever started from it: it has become ready only now.
             let reason = format!("the bundles in use fill the cache of {} bytes", self.shared.bytes_max);
             return (Err(PrepareError::Later(reason)), evicted);
         }
@@ -222,8 +231,14 @@ impl Shared {
         link: Option<Connection>,
     ) -> Result<PathBuf, PrepareError> {
         let kind = if metering == Metering::Fuel { runtime::Metering::Fuel } else { runtime::Metering::Epoch };
-        let compatibility = blocking(move || compile::compatibility(kind)).await;
-        let compatibility = compatibility.map_err(|error| PrepareError::Later(error.to_string()))?;
+        let compatibility = match self.compatibility[usize::from(metering == Metering::Fuel)].get() {
+            Some(known) => *known,
+            None => {
+                let found = blocking(move || compile::compatibility(kind)).await;
+                let found = found.map_err(|error| PrepareError::Later(error.to_string()))?;
+                *self.compatibility[usize::from(metering == Metering::Fuel)].get_or_init(|| found)
+            }
+        };
         let path = self.files.compiled(bundle, metering, compatibility);
         let (shared, sealed) = (Arc::clone(self), path.clone());
         let known = blocking(move || shared.files.is_sealed(&sealed)).await;
@@ -274,3 +289,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn later(step: &str, path: &Path, error: &dyn std::fmt::Display) -> PrepareError {
     PrepareError::Later(format!("{step} {}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,15 +39,15 @@ pub struct Door {
 struct Inner {
     /// For each shard the inbox of the thread that decides for it.
     inboxes: Vec<Arc<Inbox>>,
-    agents: Agents,
+    agents: Arc<Agents>,
     changes: broadcast::Sender<Arc<Change>>,
     stopped: OnceLock<String>,
 }
 
 impl Door {
     /// A door with an inbox for each shard, those of one thread the same.
-    pub(crate) fn new(inboxes: Vec<Arc<Inbox>>) -> Self {
-        let (agents, changes) = (Agents::default(), broadcast::Sender::new(CHANGES_MAX));
+    pub(crate) fn new(inboxes: Vec<Arc<Inbox>>, agents: Arc<Agents>) -> Self {
+        let changes = broadcast::Sender::new(CHANGES_MAX);
         Self { inner: Arc::new(Inner { inboxes, agents, changes, stopped: OnceLock::new() }) }
     }
 

@@ -48,16 +48,11 @@ impl Threads {
     ///
     /// # Errors
     /// [`StartError::Journal`] and [`StartError::Thread`].
-    pub async fn start(
-        config: &MasterConfig,
-        shards: u16,
-        log: Arc<Log>,
-        snapshots: &Path,
-    ) -> Result<Self, StartError> {
+    pub async fn start(config: &MasterConfig, shards: u16, log: Arc<Log>, snapshots: &Path) -> Result<Self, StartError> {
         let count = count(config, shards);
         let inboxes: Vec<_> = (0..count).map(|thread| Arc::new(Inbox::new(thread))).collect();
         let of_shards = (0..usize::from(shards)).map(|shard| Arc::clone(&inboxes[shard % count])).collect();
-        let door = Door::new(of_shards);
+        let door = Door::new(of_shards, Arc::default());
         let (mut threads, mut starting) = (Vec::new(), Vec::new());
         for index in 0..count {
             let mine = (0..shards).filter(|shard| usize::from(*shard) % count == index);

@@ -87,9 +87,12 @@ impl Group {
         })
     }
 
-    /// Ends the engine. What was committed is durable already.
+    /// Ends the engine. What was committed is durable already; a snapshot that is being made is finished in the background, and holds the
+    /// log until then.
     pub async fn close(self) {
         self.tender.abort();
+        // It was aborted: that is no news.
+        let _ = self.tender.await;
         // It ends by a panic only after it said so.
         let _ = self.raft.shutdown().await;
     }

@@ -152,4 +152,3 @@ async fn two_processes_never_write_one_journal() {
     drop(log);
     open(&dir.0);
 }
-

@@ -4,6 +4,7 @@ mod agents;
 mod allocation;
 mod jobs;
 mod lasting;
+mod walk;
 
 use super::event::{Change, JobRef};
 use super::view::{JobView, View, Viewed};
@@ -75,8 +76,7 @@ fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
         limits,
     };
     let policy = if kind == Kind::Batch { RestartPolicy::Never } else { RestartPolicy::Always };
-    let restart =
-        Restart { policy, retries_max: None, backoff_first_ms: 1_000, backoff_factor_milli: 2_000, backoff_max_ms: 10_000 };
+    let restart = Restart { policy, retries_max: None, backoff_first_ms: 1_000, backoff_factor_milli: 2_000, backoff_max_ms: 10_000 };
     Job { role: name("default"), name: None, kind, priority: 50, count, template: Arc::new(template), restart, update_parallel: 1 }
 }
 
@@ -278,7 +278,7 @@ impl World {
         assert_eq!(Shard::restore(self.shard.config.clone(), self.shard.snapshot()).hash(), self.shard.hash());
         for seat in &self.shard.pool.seats {
             let mut held = seat.booked.clone();
-            super::amounts::add(&mut held, &seat.offered, 1);
+            amounts::add(&mut held, &seat.offered, 1);
             assert!(seat.capacity.contains(&held), "more is promised on {} than it has", seat.id);
         }
     }

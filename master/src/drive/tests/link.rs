@@ -13,9 +13,10 @@ async fn a_join_token_lets_one_machine_in_once() {
     let dir = Scratch::new();
     let master = start(config(&dir.0)).await.unwrap();
     let token = token(&master).await;
-    let join = |token: JoinToken| async move {
+    let address = master.quic_addr();
+    let join = async |token: JoinToken| {
         let (_, csr) = csr().unwrap();
-        link::join(master.quic_addr(), &token, csr).await.unwrap()
+        link::join(address, &token, csr).await.unwrap()
     };
     let forged = JoinToken { secret: "0".repeat(token.secret.len()), ..token.clone() };
     assert!(matches!(join(forged).await, JoinReply::Refused { .. }));

@@ -40,7 +40,13 @@ pub fn job(count: u32) -> Job {
         priority: 50,
         count,
         template: Arc::new(template),
-        restart: Restart { policy: RestartPolicy::Never, retries_max: None, backoff_first_ms: 1_000, backoff_factor_milli: 2_000, backoff_max_ms: 60_000 },
+        restart: Restart {
+            policy: RestartPolicy::Never,
+            retries_max: None,
+            backoff_first_ms: 1_000,
+            backoff_factor_milli: 2_000,
+            backoff_max_ms: 60_000,
+        },
         update_parallel: 1,
     }
 }
@@ -64,7 +70,7 @@ async fn what_is_recovered_is_what_was_decided_after_any_number_of_starts() {
     let dir = Scratch::new();
     let mut hashes = [0; 2];
     for start in 0..4 {
-        let log = Arc::new(Log::open(&dir.0, 2, config()).unwrap());
+        let log = Arc::new(open_when_free(&dir.0));
         for shard in 0..2 {
             let (group, Recovered { shard: mut state, latest }) = opened(&log, &dir.0, shard).await;
             if start > 0 {
@@ -82,7 +88,7 @@ async fn what_is_recovered_is_what_was_decided_after_any_number_of_starts() {
 #[tokio::test]
 async fn a_snapshot_and_the_log_behind_it_are_the_same_as_the_log() {
     let dir = Scratch::new();
-    let log = Arc::new(Log::open(&dir.0, 2, config()).unwrap());
+    let log = Arc::new(open_when_free(&dir.0));
     let (group, Recovered { shard: mut state, .. }) = opened(&log, &dir.0, 0).await;
     for n in 1..=200 {
         commit(&group, &mut state, &[submitted(0, n)]).await;
@@ -93,7 +99,7 @@ async fn a_snapshot_and_the_log_behind_it_are_the_same_as_the_log() {
     group.close().await;
     drop(log);
     assert!(log_bytes(&dir.0) > 0 && dir.0.join("0000.snapshot").exists());
-    let log = Arc::new(Log::open(&dir.0, 2, config()).unwrap());
+    let log = Arc::new(open_when_free(&dir.0));
     let (group, recovered) = opened(&log, &dir.0, 0).await;
     assert_eq!((recovered.shard.hash(), recovered.latest), (state.hash(), Time(200)));
     group.close().await;
@@ -105,16 +111,26 @@ async fn a_snapshot_and_the_log_behind_it_are_the_same_as_the_log() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let log = Arc::new(Log::open(&dir.0, 2, config()).unwrap());
+    let log = Arc::new(open_when_free(&dir.0));
     let error = Group::open(&log, &dir.0, shard_config(0)).await.err().unwrap();
     assert!(matches!(&error, JournalError::Damaged { path: at, .. } if *at == path), "{error}");
 
     // So is a log whose snapshot is missing.
     fs::remove_file(&path).unwrap();
     drop(log);
-    let log = Arc::new(Log::open(&dir.0, 2, config()).unwrap());
+    let log = Arc::new(open_when_free(&dir.0));
     let error = Group::open(&log, &dir.0, shard_config(0)).await.err().unwrap();
     assert!(matches!(error, JournalError::Gap { shard: 0, .. }), "{error}");
+}
+
+/// Opens a log as soon as the snapshots that were being made when it was closed are done.
+fn open_when_free(dir: &Path) -> Log {
+    loop {
+        match Log::open(dir, 2, config()) {
+            Err(JournalError::Locked { .. }) => std::thread::yield_now(),
+            opened => break opened.unwrap(),
+        }
+    }
 }
 
 fn log_bytes(dir: &Path) -> u64 {
@@ -124,7 +140,7 @@ fn log_bytes(dir: &Path) -> u64 {
 #[tokio::test]
 async fn the_log_is_folded_when_it_has_grown_and_stays_bounded() {
     let dir = Scratch::new();
-    let log = Arc::new(Log::open(&dir.0, 2, config()).unwrap());
+    let log = Arc::new(open_when_free(&dir.0));
     let (group, Recovered { shard: mut state, .. }) = opened(&log, &dir.0, 0).await;
     // A group that says one thing and no more must not keep the segments of all others.
     let (idle, Recovered { shard: mut still, .. }) = opened(&log, &dir.0, 1).await;
@@ -145,9 +161,10 @@ async fn the_log_is_folded_when_it_has_grown_and_stays_bounded() {
     group.close().await;
     idle.close().await;
     drop(log);
-    let files = fs::read_dir(&dir.0).unwrap().filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|is| is == "log")).count();
+    let files =
+        fs::read_dir(&dir.0).unwrap().filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|is| is == "log")).count();
     assert!(files <= 2, "{files} segments");
-    let log = Arc::new(Log::open(&dir.0, 2, config()).unwrap());
+    let log = Arc::new(open_when_free(&dir.0));
     let (group, recovered) = opened(&log, &dir.0, 0).await;
     assert_eq!(recovered.shard.hash(), state.hash());
     group.close().await;

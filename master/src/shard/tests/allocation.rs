@@ -105,7 +105,7 @@ fn offers(actions: &[Action]) -> Vec<Offer> {
 }
 
 fn demand(count: u32) -> PeerMessage {
-    let want = super::super::event::Want { role: name("default"), priority: 1, shape: cpu(100), count };
+    let want = event::Want { role: name("default"), priority: 1, shape: cpu(100), count };
     PeerMessage::Demand { wants: if count == 0 { vec![] } else { vec![want] }, seen: 0 }
 }
 
@@ -212,4 +212,73 @@ fn explain_counts_reasons_and_says_the_smallest_change() {
     let Viewed::Explain(view) = *viewed else { panic!() };
     assert_eq!((view.waiting, view.ahead, view.task.map(|task| task.phase)), (2, 9, Some(Phase::Waiting)));
     assert_eq!(world.count(first, Phase::Waiting), 9);
+}
+
+/// Some shards and one agent that ends at once what it is given; whatever they say to each other is handed over in order.
+struct Cluster {
+    shards: Vec<Shard>,
+    agent: AgentId,
+    ended: Vec<JobId>,
+    launched: Vec<AttemptId>,
+}
+
+impl Cluster {
+    fn drain(&mut self) {
+        loop {
+            let outputs = self.shards.iter_mut().map(|shard| std::iter::from_fn(|| shard.poll_output()).collect::<Vec<_>>());
+            let outputs: Vec<Vec<Output>> = outputs.collect();
+            if outputs.iter().all(Vec::is_empty) {
+                return;
+            }
+            for (from, outputs) in outputs.into_iter().enumerate() {
+                outputs.into_iter().for_each(|output| self.act(ShardId(from as u16), output));
+            }
+        }
+    }
+
+    fn act(&mut self, from: ShardId, output: Output) {
+        let (Output::Held(action) | Output::Now(action)) = output else { return };
+        match action {
+            Action::Peer { to, message } => self.shards[usize::from(to.0)].handle(Time(1_000), Event::Peer { from, message }),
+            Action::Send { message: FromMaster::Launch(launch), agent } => {
+                let attempts = launch.attempts.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number));
+                let attempts: Vec<AttemptId> = attempts.collect();
+                let state = TaskState::Ended { exit: Exit::Code(0), usage: Usage::default() };
+                let updates = attempts.iter().map(|attempt| Update { attempt: *attempt, state: state.clone() }).collect();
+                self.launched.extend(attempts);
+                let shard = &mut self.shards[usize::from(launch.job.shard().0)];
+                shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Status { updates } });
+            }
+            Action::Reply { response: Response::Ended(view), .. } => self.ended.push(view.id),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn jobs_of_all_shards_run_on_the_agent_of_one() {
+    let config = |id| ShardConfig { id: ShardId(id), shards: 3, ..ShardConfig::default() };
+    let shards = (0..3).map(|id| Shard::new(config(id))).collect();
+    let mut cluster = Cluster { shards, agent: A, ended: vec![], launched: vec![] };
+    let agent = cluster.agent;
+    for shard in &mut cluster.shards {
+        shard.lead(Time(1_000));
+    }
+    let own = usize::from(shard_of_agent(agent, 3).0);
+    let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
+    cluster.shards[own].handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1 } });
+    cluster.shards[own].handle(Time(1_000), Event::Agent { agent, message: FromAgent::Report { session: 0, held: vec![], last: true } });
+    cluster.drain();
+    for (at, shard) in cluster.shards.iter_mut().enumerate() {
+        let request = Request::Submit { job: job(Kind::Batch, 100, 70), key: None, follow: true };
+        shard.handle(Time(1_000), Event::Request { id: RequestId(at as u64), request });
+    }
+    cluster.drain();
+    assert_eq!(cluster.ended.len(), 3);
+    cluster.launched.sort_unstable();
+    cluster.launched.dedup();
+    assert_eq!(cluster.launched.len(), 300, "each once");
+    let pool = &cluster.shards[own].pool;
+    assert!(pool.offers.is_empty() && pool.wants.iter().all(Option::is_none));
+    assert!(pool.seat(agent).unwrap().1.booked.is_none() && pool.seat(agent).unwrap().1.hash == 0);
 }
