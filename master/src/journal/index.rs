@@ -134,7 +134,7 @@ impl GroupIndex {
     fn shrink(&mut self, change: impl FnOnce(&mut VecDeque<Option<Place>>)) {
         let before = self.places.len() as u64;
         change(&mut self.places);
-        self.bytes = if before == 0 { 0 } else { self.bytes * self.places.len() as u64 / before };
+        self.bytes = (self.bytes * self.places.len() as u64).checked_div(before).unwrap_or(0);
         self.places.shrink_to(self.places.len().saturating_mul(2));
     }
 }

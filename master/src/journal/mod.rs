@@ -101,4 +101,4 @@ impl JournalError {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;
