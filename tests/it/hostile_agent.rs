@@ -10,6 +10,11 @@ use protocol::{AgentId, AgentInfo, AttemptId, Device, Digest, Exit, FromAgent, F
 use protocol::{ShardId, TaskState, Time, Update, Usage};
 use std::time::Duration;
 
+/// By how much a master may grow through reports, which may be of 200,000 attempts: what each costs on its way through the shards, some 400
+/// bytes, times the 100,000 of the test, and what the allocator keeps of it.
+const REPORT_GROWTH_BYTES_MAX: u64 = 64 << 20;
+/// Streams that come and go. Only sixteen are open at a time, so it takes as long as as many acknowledgements.
+const STREAMS: u32 = 4_000;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -17,11 +22,10 @@ fn nothing_that_an_agent_says_reaches_others_or_ends_the_master() {
     let scene = Scene::new();
     scene.attempt("never says hello", silent(&scene));
     scene.attempt("bytes that are no frames", garbage(&scene));
-    scene.attempt("10,000 streams", streams(&scene));
+    scene.attempt("thousands of streams", streams(&scene));
     scene.attempt("asks for what is not there", bulk(&scene));
     scene.attempt("speaks of others' tasks", forged(&scene));
     scene.attempt("repeats what is long over", replayed(&scene));
-    scene.attempt("reports what does not exist", reports(&scene));
     scene.attempt("out of bounds", out_of_bounds(&scene));
     scene.attempt("another session", foreign_session(&scene));
     scene.attempt("10,000 registrations", registrations(&scene));
@@ -32,6 +36,13 @@ fn nothing_that_an_agent_says_reaches_others_or_ends_the_master() {
     scene.attempt("certificates of others, and old ones", certificates(&scene));
     scene.attempt("tokens that are not good", tokens(&scene));
     scene.end();
+}
+
+#[test]
+fn a_hundred_thousand_attempts_that_do_not_exist_are_reported_in_vain() {
+    let scene = Scene::new();
+    scene.attempt("reports what does not exist", reports(&scene));
+    scene.end_within(REPORT_GROWTH_BYTES_MAX);
 }
 
 /// Where the master has had enough, the connection is over, and it says so.
@@ -100,7 +111,7 @@ async fn streams(scene: &Scene) {
     let (mut send, _control) = connection.open_bi().await.unwrap();
     send.write_all(&hello()).await.unwrap();
     is_over("an older connection", &wire.ended().await);
-    for number in 0..10_000_u32 {
+    for number in 0..STREAMS {
         let (mut send, _receive) = soon("a stream", connection.open_bi()).await.unwrap();
         send.write_all(&[0]).await.unwrap();
         if number % 2 == 0 {

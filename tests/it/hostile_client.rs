@@ -251,7 +251,7 @@ async fn requests(scene: &Scene) {
         ("another protocol", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
     ];
     for (what, bytes) in cases {
-        let said = answer(&scene.cluster, b"http/1.1", bytes.replace("GET /v1/status", "GET /v1/status").as_bytes()).await;
+        let said = answer(&scene.cluster, b"http/1.1", bytes.as_bytes()).await;
         let status = said.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or_default();
         assert!(said.is_empty() || status.starts_with('4'), "{what}: {said:.300}");
     }
@@ -345,7 +345,7 @@ async fn unread(scene: &Scene) {
     let cluster = &scene.cluster;
     let good = job(cluster);
     let mut open_streams = vec![];
-    for path in ["/v1/events", "/v1/jobs", "/openapi.json", "/v1/jobs/honest/tasks"].iter().cycle().take(60) {
+    for path in ["/v1/events", "/v1/jobs", "/openapi.json", "/v1/jobs/honest/tasks"].iter().cycle().take(32) {
         let mut stream = open(cluster, b"http/1.1").await;
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n", cluster.token);
         // Many questions, and no answer read.
@@ -369,10 +369,10 @@ async fn unread(scene: &Scene) {
     };
     let read_on = tokio::time::timeout(Duration::from_secs(2), flood).await;
     assert!(read_on.is_err(), "who reads no answers is read no further");
-    let text: String = (0..2_000).map(|number| format!("{}\n", json!({ "key": format!("unread-{number}"), "job": good }))).collect();
+    let text: String = (0..500).map(|number| format!("{}\n", json!({ "key": format!("unread-{number}"), "job": good }))).collect();
     let request = http(cluster).post(format!("{}/v1/submit", cluster.url)).bearer_auth(&cluster.token).body(text);
     let answers = soon("all answers", async { request.send().await.unwrap().text().await.unwrap() }).await;
-    assert_eq!(answers.matches("\"new\":true").count(), 2_000);
+    assert_eq!(answers.matches("\"new\":true").count(), 500);
     scene.check("while others do not read");
     drop((open_streams, mute));
 }
