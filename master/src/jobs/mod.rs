@@ -1,1 +1,16 @@
-//! The built-in framework: wanted against actual. Pure.
+//! The built-in framework: wanted against actual. Pure: records in, picks and demands out; the shard turns them into messages.
+//!
+//! Knows jobs, their tasks and which of them wait. Knows no agent's capacity and no message.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod cell;
+mod fold;
+pub mod job;
+pub mod lines;
+pub mod restart;
+pub mod state;
+
+pub use cell::{Cell, Cells, LivePhase, Slot};
+pub use job::{EndedJob, Entry, Key, LiveJob};
+pub use state::Jobs;
+

@@ -101,6 +101,8 @@ pub enum PeerMessage {
     Demand {
         /// At most [`WANTS_MAX`], the most urgent first; what is over waits for the next.
         wants: Vec<Want>,
+        /// The number of the last of the receiver's offers that these wants have counted already.
+        seen: u64,
     },
     /// An agents' shard to a framework's shard: resources, held for it until their deadline.
     Offers {
@@ -174,6 +176,9 @@ pub enum PeerMessage {
         /// True where an operator said that it never comes back.
         gone: bool,
     },
+    /// A leader of the sender begins, and knows only what is on record: offers to it are void, its demand is to be said anew, and so is what
+    /// the receiver's agents hold of its tasks.
+    Led,
 }
 
 /// Most wants in one demand.

@@ -1,6 +1,9 @@
 //! One shard: who is here, what is shown to whom, where each task is. Pure: an event and the time in, things to do out.
 //!
-//! Knows no clock, socket, disk or thread. This file keeps dispatch only; what an event does stands in the file named after it.
+//! Knows no clock, socket, disk or thread. This file keeps dispatch only; what an event does stands in the file named after it. Each shard
+//! is two things at once: *framework's shard* of its jobs (`requests`, `demands`, `tasks`) and *agents' shard* of its agents (`agents`,
+//! `bookings`, `allocator`). The two halves meet in `PeerMessage`s only, also inside one shard.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod config;
 pub mod event;
@@ -8,25 +11,87 @@ pub mod record;
 pub mod snapshot;
 pub mod view;
 
+mod agents;
+mod allocator;
+mod amounts;
+mod bookings;
+mod demands;
+mod explain;
+mod index;
+mod pool;
+mod reconcile;
+mod requests;
+mod tasks;
+mod tokens;
+mod views;
+
 pub use config::ShardConfig;
 pub use event::{Action, Event, Output, PeerMessage, Refusal, Request, Response};
 pub use record::Record;
 pub use snapshot::ShardSnapshot;
 
-use protocol::Time;
-use std::collections::VecDeque;
+use crate::jobs::Jobs;
+use demands::Demands;
+use event::Change;
+use pool::Pool;
+use protocol::message::shard_of_agent;
+use protocol::{AgentId, JobId, RequestId, ShardId, Time};
+use snapshot::{KnownAgent, LastingRest};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A shard: the part of the cluster that one thread decides for.
+#[derive(Debug)]
 pub struct Shard {
     config: ShardConfig,
+    now: Time,
+    /// On record: jobs and tasks.
+    jobs: Jobs,
+    /// On record: agents and tokens.
+    rest: LastingRest,
+    /// The shard's agents, as they are now.
+    pool: Pool,
+    /// When to look whether an agent is silent; one entry at most for each slot.
+    watches: BTreeSet<(Time, u32)>,
+    /// Agents, of any shard, that cannot be reached now.
+    unreachable: BTreeSet<AgentId>,
+    followers: BTreeMap<JobId, Vec<RequestId>>,
+    following: BTreeMap<RequestId, JobId>,
+    demands: Demands,
+    totals: Totals,
     outputs: VecDeque<Output>,
+}
+
+/// Counts since the shard's start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    staged: u64,
+    ended: u64,
+    refused: u64,
 }
 
 impl Shard {
     /// A shard that knows nothing yet: fold its records into it with [`Self::apply`], then [`Self::lead`].
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
-        Self { config, outputs: VecDeque::new() }
+        let jobs = Jobs::new(config.id, config.history_tasks_max);
+        Self::with(config, jobs, LastingRest::default())
+    }
+
+    fn with(config: ShardConfig, jobs: Jobs, rest: LastingRest) -> Self {
+        Self {
+            now: Time::ZERO,
+            jobs,
+            rest,
+            pool: Pool::new(&config),
+            watches: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
+            followers: BTreeMap::new(),
+            following: BTreeMap::new(),
+            demands: Demands::new(config.shards),
+            totals: Totals::default(),
+            outputs: VecDeque::new(),
+            config,
+        }
     }
 
     /// What it was told when it was made.
@@ -36,40 +101,125 @@ impl Shard {
     }
 
     /// Folds one committed record in: the only way lasting state changes. Recovery and followers call it; `handle` does itself.
-    pub fn apply(&mut self, _record: &Record) {}
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Submitted { id, job, key, at } => self.jobs.submitted(*id, job, key.as_deref(), *at),
+            Record::Applied { id, job, at } => self.jobs.applied(*id, job, *at),
+            Record::Scaled { id, count, at } => self.jobs.scaled(*id, *count, *at),
+            Record::Stopped { id, grace_ms, at } => self.jobs.stopped(*id, *grace_ms, *at),
+            Record::Staged { id, agent, attempts, at } => self.jobs.staged(*id, *agent, attempts, *at),
+            Record::Ended { id, ends, at } => self.jobs.ended(*id, ends, *at),
+            Record::AgentSeen { agent, info, incarnation, at } => {
+                let known = KnownAgent { info: info.clone(), incarnation: *incarnation, gone: false, since: *at };
+                self.rest.agents.insert(*agent, known);
+            }
+            Record::AgentGone { agent, at } => self.rest.agent_gone(*agent, *at),
+            Record::TokenCreated { token, .. } => drop(self.rest.tokens.insert(token.id.clone(), token.clone())),
+            Record::TokenEnded { id, .. } => drop(self.rest.tokens.remove(id)),
+        }
+    }
 
-    /// This replica decides from now on. Known agents get one full timeout before any of them is called unreachable or lost.
-    pub fn lead(&mut self, _now: Time) {}
+    /// This replica decides from now on. Known agents get one full timeout before any of them is called unreachable or lost; the other
+    /// shards say anew what they hold and want.
+    pub fn lead(&mut self, now: Time) {
+        self.now = self.now.max(now);
+        self.pool.lead(self.now);
+        self.seat_known_agents();
+        self.demands.say_anew();
+        self.jobs.lines.changed = true;
+        self.tell_all(&PeerMessage::Led);
+    }
 
-    /// Takes one fact in; what follows from it comes out of [`Self::poll_output`].
-    pub fn handle(&mut self, _now: Time, _event: Event) {}
+    /// Takes one fact in. What follows from it comes out of [`Self::poll_output`]; what follows from all facts together, offers and
+    /// demands, is decided when that has nothing else left: so whoever drives hands in all that has happened, then asks.
+    pub fn handle(&mut self, now: Time, event: Event) {
+        self.now = self.now.max(now);
+        self.advance();
+        match event {
+            Event::Tick => {}
+            Event::Request { id, request } => self.request(id, request),
+            Event::Abandoned { id } => self.abandon(id),
+            Event::Agent { agent, message } => self.agent_said(agent, message),
+            Event::Disconnected { agent } => self.agent_silent_from_now(agent),
+            Event::Peer { from, message } => self.peer_said(from, message),
+        }
+    }
+
+    fn peer_said(&mut self, from: ShardId, message: PeerMessage) {
+        match message {
+            PeerMessage::Demand { wants, seen } => self.pool.demand(from, &wants, seen),
+            PeerMessage::Offers { offers } => self.take_offers(from, offers),
+            PeerMessage::Accept { offer, agent, launches } => self.accepted(from, offer, agent, launches),
+            PeerMessage::Decline { offers } => self.declined(from, &offers),
+            PeerMessage::Stage { agent, launches } => self.staged_again(from, agent, launches),
+            PeerMessage::Refused { agent, attempts } => self.refused(agent, &attempts),
+            PeerMessage::Release { agent, attempts } => self.released(agent, &attempts),
+            PeerMessage::Kill { agent, attempts, grace_ms } => self.kill_wanted(agent, &attempts, grace_ms),
+            PeerMessage::Report { agent, reborn, held } => self.agent_reported(agent, reborn, &held),
+            PeerMessage::Reachable { agent, reachable } => self.agent_reachable(agent, reachable),
+            PeerMessage::Lost { agent, gone } => self.agent_lost(agent, gone),
+            PeerMessage::Led => self.peer_led(from),
+        }
+    }
+
+    /// What time alone does.
+    fn advance(&mut self) {
+        self.jobs.wake(self.now);
+        self.pool.expire(self.now);
+        self.watch_agents();
+    }
 
     /// The next thing to do, in order; `None` where there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.settle();
+        }
         self.outputs.pop_front()
     }
 
     /// When to come back with [`Event::Tick`]; `None`: not before something else happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        None
+        let offer = self.pool.offers.first_key_value().map(|(_, offer)| offer.deadline);
+        let watch = self.watches.first().map(|(at, _)| *at);
+        [offer, watch, self.jobs.next_due(), self.demands.due(&self.config)].into_iter().flatten().min()
     }
 
-    /// Its lasting state, for [`Self::restore`].
-    #[must_use]
-    pub fn snapshot(&self) -> ShardSnapshot {
-        ShardSnapshot { version: record::RECORD_VERSION }
+    /// Puts a record into effect and on its way to the journal.
+    fn commit(&mut self, record: Record) {
+        self.apply(&record);
+        self.outputs.push_back(Output::Journal(record));
     }
 
-    /// The shard whose lasting state `snapshot` is.
-    #[must_use]
-    pub fn restore(config: ShardConfig, _snapshot: ShardSnapshot) -> Self {
-        Self::new(config)
+    fn held(&mut self, action: Action) {
+        self.outputs.push_back(Output::Held(action));
     }
 
-    /// A number for its lasting state: equal states have equal ones.
-    #[must_use]
-    pub fn hash(&self) -> u64 {
-        0
+    fn at_once(&mut self, action: Action) {
+        self.outputs.push_back(Output::Now(action));
+    }
+
+    fn reply(&mut self, id: RequestId, response: Response) {
+        self.held(Action::Reply { id, response });
+    }
+
+    fn publish(&mut self, change: Change) {
+        self.held(Action::Publish(change));
+    }
+
+    /// To every shard, this one included, at once.
+    fn tell_all(&mut self, message: &PeerMessage) {
+        for to in 0..self.config.shards {
+            self.at_once(Action::Peer { to: ShardId(to), message: message.clone() });
+        }
+    }
+
+    /// To the shard of `agent`, behind what was committed before.
+    fn tell_shard_of(&mut self, agent: AgentId, message: PeerMessage) {
+        let to = shard_of_agent(agent, self.config.shards);
+        self.held(Action::Peer { to, message });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,71 @@
-//! A shard's lasting state as it stands in a snapshot.
+//! A shard's lasting state as it stands in a snapshot, and the number that says whether two are equal.
 
+use super::event::Token;
+use super::{Shard, ShardConfig, record::RECORD_VERSION};
+use crate::jobs::Jobs;
+use crate::jobs::state::LastingJobs;
+use protocol::{AgentId, AgentInfo, Time};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A shard's lasting state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShardSnapshot {
-    /// [`super::record::RECORD_VERSION`] of whoever made it.
+    /// [`RECORD_VERSION`] of whoever made it.
     pub version: u16,
+    jobs: LastingJobs,
+    rest: LastingRest,
+}
+
+/// What is on record beside jobs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct LastingRest {
+    pub agents: BTreeMap<AgentId, KnownAgent>,
+    pub tokens: BTreeMap<String, Token>,
+}
+
+/// An agent on record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct KnownAgent {
+    pub info: AgentInfo,
+    pub incarnation: u64,
+    /// True where it is never to come back.
+    pub gone: bool,
+    pub since: Time,
+}
+
+impl LastingRest {
+    /// The agent will not return: what is left of it is its name.
+    pub fn agent_gone(&mut self, agent: AgentId, at: Time) {
+        if let Some(known) = self.agents.get_mut(&agent) {
+            known.gone = true;
+            known.since = at;
+            known.info = AgentInfo { name: std::mem::take(&mut known.info.name), ..AgentInfo::default() };
+        }
+    }
+}
+
+impl Shard {
+    /// Its lasting state, for [`Self::restore`].
+    #[must_use]
+    pub fn snapshot(&self) -> ShardSnapshot {
+        ShardSnapshot { version: RECORD_VERSION, jobs: self.jobs.lasting.clone(), rest: self.rest.clone() }
+    }
+
+    /// The shard whose lasting state `snapshot` is.
+    #[must_use]
+    pub fn restore(config: ShardConfig, snapshot: ShardSnapshot) -> Self {
+        let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
+        Self::with(config, jobs, snapshot.rest)
+    }
+
+    /// A number for its lasting state: equal states have equal ones, but for one chance in 2⁶⁴ no others have. Walks all of it.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut hash = blake3::Hasher::new();
+        postcard::to_io(&(&self.jobs.lasting, &self.rest), &mut hash).expect("hashing is no I/O and the state is plain data");
+        let bytes = hash.finalize();
+        let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");
+        u64::from_le_bytes(*first)
+    }
 }

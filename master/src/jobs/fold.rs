@@ -1,0 +1,232 @@
+//! What each record does to the jobs. Total: a record that does not fit what is there changes nothing, so that no journal can panic a shard.
+
+use super::cell::{Cell, LivePhase, Slot};
+use super::job::{Derived, Entry, Key, LiveJob, OldVersion, end_position};
+use super::restart::{self, Facts, Next};
+use super::state::Jobs;
+use crate::shard::record::Ended;
+use protocol::{AgentId, Exit, Job, JobId, Kind, Phase, Time};
+use std::sync::Arc;
+
+impl Jobs {
+    /// A job was submitted.
+    pub fn submitted(&mut self, id: JobId, job: &Job, key: Option<&str>, at: Time) {
+        self.lasting.next = self.lasting.next.max(id.sequence() + 1);
+        if self.lasting.entries.contains_key(&id) {
+            return;
+        }
+        let key = key.map(|key| Key { key: Key::of(&job.role, key), body: Key::body(job) });
+        if let Some(key) = key {
+            self.keys.insert(key.key, id);
+        }
+        if let Some(name) = &job.name {
+            self.names.insert((job.role.clone(), name.clone()), id);
+        }
+        let job = LiveJob {
+            job: job.clone(),
+            key,
+            version: 1,
+            stopping: None,
+            submitted: at,
+            cells: super::Cells::default(),
+            uncommon: std::collections::BTreeMap::new(),
+            restarts: 0,
+            live: 0,
+            waiting_cells: 0,
+            ends: [0; 5],
+            old: Vec::new(),
+            derived: Derived::default(),
+        };
+        self.lasting.entries.insert(id, Entry::Live(Box::new(job)));
+        self.live.insert(id);
+        self.settle(id, at);
+    }
+
+    /// A job has a new version.
+    pub fn applied(&mut self, id: JobId, job: &Job, at: Time) {
+        self.unqueue(id);
+        let Some(live) = self.live_mut(id) else { return };
+        let current = live.live - live.outdated();
+        if current > 0 {
+            live.old.push(OldVersion { version: live.version, template: Arc::clone(&live.job.template), live: current });
+        }
+        let count = live.job.count;
+        live.version = live.version.saturating_add(1);
+        live.derived.roll_from = 0;
+        live.job = Job { count, kind: live.job.kind, ..job.clone() };
+        self.scaled(id, job.count, at);
+    }
+
+    /// A job has another count.
+    pub fn scaled(&mut self, id: JobId, count: u32, at: Time) {
+        let Some(job) = self.live_mut(id) else { return };
+        let before = job.job.count;
+        job.job.count = if job.job.kind == Kind::Batch { count.max(job.cells.len()) } else { count };
+        let last = if job.job.kind == Kind::Service { count.max(before).min(job.cells.len()) } else { 0 };
+        for index in count.min(before)..last {
+            if count < before { self.withdraw(id, index, at) } else { self.revive(id, index, at) }
+        }
+        self.settle(id, at);
+    }
+
+    /// A job is being stopped.
+    pub fn stopped(&mut self, id: JobId, grace_ms: u64, at: Time) {
+        let Some(job) = self.live_mut(id) else { return };
+        job.stopping = Some(grace_ms);
+        let waits = |(_, cell): &(u32, &Cell)| cell.slot == Slot::Waiting;
+        let last = if job.waiting_cells == 0 { 0 } else { usize::MAX };
+        let waiting: Vec<u32> = job.cells.iter_from(0).take(last).filter(waits).map(|(index, _)| index).collect();
+        for index in waiting {
+            self.withdraw(id, index, at);
+        }
+        self.settle(id, at);
+    }
+
+    /// A task that waits ends instead.
+    fn withdraw(&mut self, id: JobId, index: u32, at: Time) {
+        let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
+        let Some(cell) = job.cells.get_mut(index).filter(|cell| cell.slot == Slot::Waiting) else { return };
+        if !job.derived.again.remove(&index)
+            && let Some(due) = cell.retry_at()
+        {
+            self.timers.remove(&(due, id, index));
+        }
+        cell.slot = Slot::Ended;
+        cell.since = at;
+        cell.note_exit(&Exit::Killed);
+        job.uncommon.remove(&index);
+        job.waiting_cells -= 1;
+        job.ends[end_position(Phase::Killed)] += 1;
+    }
+
+    /// A task that ended is wanted again.
+    fn revive(&mut self, id: JobId, index: u32, at: Time) {
+        let Some(job) = self.live_mut(id) else { return };
+        let Some(cell) = job.cells.get_mut(index).filter(|cell| cell.slot == Slot::Ended) else { return };
+        let phase = cell.exit(job.uncommon.get(&index)).map_or(Phase::Failed, |exit| exit.phase());
+        cell.slot = Slot::Waiting;
+        cell.since = at;
+        cell.delay_ms = 0;
+        job.ends[end_position(phase)] -= 1;
+        job.waiting_cells += 1;
+        job.derived.again.insert(index);
+    }
+
+    /// Tasks of a job were given to an agent.
+    pub fn staged(&mut self, id: JobId, agent: AgentId, attempts: &[(u32, u32)], at: Time) {
+        let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
+        let on_agent = self.by_agent.entry(agent).or_default();
+        let (version, count) = (job.version, job.job.count);
+        for (index, number) in attempts.iter().copied() {
+            let next = job.cells.len();
+            match job.cells.get_mut(index) {
+                Some(cell) if cell.slot == Slot::Waiting => {
+                    if !job.derived.again.remove(&index)
+                        && let Some(due) = cell.retry_at()
+                    {
+                        self.timers.remove(&(due, id, index));
+                    }
+                    cell.stage_again(agent, number, version, at);
+                    job.uncommon.remove(&index);
+                    job.waiting_cells -= 1;
+                }
+                None if index == next && index < count => job.cells.push(Cell::staged(agent, number, version, at), count),
+                _ => continue,
+            }
+            job.live += 1;
+            job.derived.phases[LivePhase::Staging as usize] += 1;
+            on_agent.insert((id, index));
+        }
+        self.requeue(id);
+    }
+
+    /// Attempts of a job ended.
+    pub fn ended(&mut self, id: JobId, ends: &[Ended], at: Time) {
+        for end in ends {
+            self.ended_one(id, end, at);
+        }
+        self.settle(id, at);
+    }
+
+    fn ended_one(&mut self, id: JobId, end: &Ended, at: Time) {
+        let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
+        let wanted = job.wants(end.index);
+        let Some(cell) = job.cells.get_mut(end.index) else { return };
+        if cell.slot != Slot::Live || cell.number != end.number {
+            return;
+        }
+        if let Some(on_agent) = self.by_agent.get_mut(&cell.agent) {
+            on_agent.remove(&(id, end.index));
+            if on_agent.is_empty() {
+                self.by_agent.remove(&cell.agent);
+            }
+        }
+        job.derived.phases[cell.phase as usize] -= 1;
+        job.live -= 1;
+        if let Some(at) = job.old.iter().position(|old| old.version == cell.version) {
+            job.old[at].live -= 1;
+            if job.old[at].live == 0 {
+                job.old.remove(at);
+            }
+        }
+        let facts = Facts { kind: job.job.kind, restart: &job.job.restart, wanted, retries: cell.retries, streak: cell.streak };
+        let next = restart::next(facts, &end.exit, end.usage);
+        cell.since = at;
+        cell.usage = end.usage;
+        job.uncommon.extend(cell.note_exit(&end.exit).map(|exit| (end.index, exit)));
+        if !job.derived.ports.is_empty() {
+            job.derived.ports.remove(&end.index);
+        }
+        match next {
+            Next::Final => {
+                cell.slot = Slot::Ended;
+                job.ends[end_position(end.exit.phase())] += 1;
+            }
+            Next::Again { delay_ms, counted, streak } => {
+                cell.slot = Slot::Waiting;
+                cell.delay_ms = delay_ms;
+                cell.retries = cell.retries.saturating_add(u32::from(counted));
+                cell.streak = streak;
+                job.waiting_cells += 1;
+                job.restarts += 1;
+                match cell.retry_at() {
+                    Some(due) => drop(self.timers.insert((due, id, end.index))),
+                    None => drop(job.derived.again.insert(end.index)),
+                }
+            }
+        }
+    }
+
+    /// Ends the job where it is over, and puts it where its waiting tasks belong where it is not.
+    fn settle(&mut self, id: JobId, at: Time) {
+        if !self.live(id).is_some_and(LiveJob::is_over) {
+            return self.requeue(id);
+        }
+        self.unqueue(id);
+        self.live.remove(&id);
+        let Some(Entry::Live(job)) = self.lasting.entries.remove(&id) else { return };
+        let ended = job.end(at);
+        self.history_tasks += ended.weight();
+        self.lasting.entries.insert(id, Entry::Ended(Box::new(ended)));
+        self.lasting.history.push_back(id);
+        self.prune();
+    }
+
+    /// Forgets the jobs that ended first, while more tasks are kept than may be; the last one stays for whoever follows it.
+    fn prune(&mut self) {
+        while self.history_tasks > self.history_tasks_max && self.lasting.history.len() > 1 {
+            let Some(id) = self.lasting.history.pop_front() else { return };
+            let Some(Entry::Ended(job)) = self.lasting.entries.remove(&id) else { continue };
+            self.history_tasks -= job.weight();
+            if let Some(key) = job.key.filter(|key| self.keys.get(&key.key) == Some(&id)) {
+                self.keys.remove(&key.key);
+            }
+            if let Some(name) = job.name {
+                let key = (job.role, name);
+                if self.names.get(&key) == Some(&id) {
+                    self.names.remove(&key);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The agents' shard: registration, beats, reports and silence. Whatever an agent sends is bounded before it is kept.
+
+use super::event::Change;
+use super::pool::{CLASS_UNKNOWN, Pool, Silence, Standing};
+use super::{Action, PeerMessage, Record, Shard, ShardConfig};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
+use protocol::{AgentId, AgentInfo, AttemptId, FromAgent, FromMaster, Held, Resources, ShardId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most agents of one shard, those that are gone included.
+pub const AGENTS_MAX: usize = 100_000;
+/// Most attempts that one agent may report.
+pub const REPORT_MAX: usize = super::pool::ATTEMPTS_PER_AGENT_MAX as usize;
+/// Beats in a row with a hash that is not ours, after which a report is asked for: what is on its way explains fewer.
+pub const MISMATCHES_MAX: u8 = 4;
+/// Most that one agent can have of anything: sums over [`AGENTS_MAX`] agents fit.
+pub const CAPACITY_MAX: u64 = 1 << 46;
+
+impl Pool {
+    /// A leader begins: offers of the one before are void, and numbers are new.
+    pub fn lead(&mut self, now: Time) {
+        self.next_offer = self.next_offer.max(now.0 << 20);
+    }
+}
+
+impl Shard {
+    /// Agents on record are expected, and have one full timeout from now.
+    pub(super) fn seat_known_agents(&mut self) {
+        let known: Vec<(AgentId, Resources)> =
+            self.rest.agents.iter().filter(|(_, known)| !known.gone).map(|(id, known)| (*id, known.info.capacity.clone())).collect();
+        for (agent, capacity) in known {
+            let slot = self.pool.seat(agent).map(|(slot, _)| slot).unwrap_or_else(|| self.pool.seat_new(agent, self.now));
+            self.pool.seats[slot as usize].heard = self.now;
+            self.pool.set_capacity(slot, &capacity);
+            self.watch(slot);
+        }
+    }
+
+    /// An agent said something. What is about itself is for its own shard only; the rest is for the shard of the tasks.
+    pub(super) fn agent_said(&mut self, agent: AgentId, message: FromAgent) {
+        let own = shard_of_agent(agent, self.config.shards) == self.config.id;
+        match message {
+            FromAgent::Status { updates } => self.statuses(agent, updates),
+            FromAgent::Refused { attempts, .. } => self.agent_refused(agent, &attempts),
+            _ if !own => self.disconnect(agent, "this is not the shard of that agent"),
+            FromAgent::Register { info, incarnation } => self.register(agent, info, incarnation),
+            FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, sent, held_hash),
+            FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
+            FromAgent::Leaving => self.agent_silent_from_now(agent),
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, agent: AgentId, reason: &str) {
+        self.at_once(Action::Disconnect { agent, reason: reason.into() });
+    }
+
+    fn register(&mut self, agent: AgentId, info: AgentInfo, incarnation: u64) {
+        if let Some(reason) = self.against(agent, &info) {
+            self.at_once(Action::Send { agent, message: FromMaster::Rejected { reason: reason.into() } });
+            return self.disconnect(agent, reason);
+        }
+        let before = self.rest.agents.get(&agent);
+        let reborn = before.is_some_and(|known| known.incarnation != incarnation);
+        if before.is_none_or(|known| reborn || known.info != info) {
+            self.commit(Record::AgentSeen { agent, info: info.clone(), incarnation, at: self.now });
+        }
+        let slot = self.pool.seat(agent).map(|(slot, _)| slot).unwrap_or_else(|| self.pool.seat_new(agent, self.now));
+        self.pool.retract_all(|offer| offer.slot == slot);
+        let now = self.now;
+        let seat = &mut self.pool.seats[slot as usize];
+        seat.session = (seat.session + 1).max(now.0);
+        seat.sequence = 0;
+        seat.standing = Standing::Joining;
+        seat.silence = Silence::None;
+        seat.heard = now;
+        seat.disconnected = false;
+        seat.mismatches = 0;
+        seat.since_wanted = None;
+        seat.report = Vec::new();
+        seat.reborn |= reborn;
+        let session = seat.session;
+        self.pool.set_capacity(slot, &info.capacity);
+        self.pool.refresh(slot);
+        self.watch(slot);
+        let message = FromMaster::Registered { session, heartbeat_ms: self.config.heartbeat_ms };
+        self.held(Action::Send { agent, message });
+        self.publish_agent(agent, "registered");
+    }
+
+    /// Why this agent is not taken.
+    fn against(&self, agent: AgentId, info: &AgentInfo) -> Option<&'static str> {
+        let amounts = [info.capacity.cpu_milli, info.capacity.memory_bytes, info.capacity.disk_bytes];
+        let devices = info.capacity.devices.iter().map(|device| device.milli);
+        match self.rest.agents.get(&agent) {
+            Some(known) if known.gone => Some("this agent was told to be gone for good"),
+            None if self.rest.agents.len() >= AGENTS_MAX => Some("the shard has as many agents as it can"),
+            _ if !info.is_bounded() => Some("what the agent says of itself is out of bounds"),
+            _ if amounts.into_iter().chain(devices).any(|amount| amount > CAPACITY_MAX) => Some("the agent's capacity is out of bounds"),
+            _ => None,
+        }
+    }
+
+    fn beat(&mut self, agent: AgentId, session: u64, sent: Time, held_hash: u64) {
+        let now = self.now;
+        let at = self.pool.seat_mut(agent).filter(|(_, seat)| seat.session == session && seat.standing != Standing::Expected);
+        let Some((slot, seat)) = at else { return self.disconnect(agent, "a beat of another session: register anew") };
+        let silence = std::mem::replace(&mut seat.silence, Silence::None);
+        let returned = silence != Silence::None || seat.disconnected;
+        (seat.heard, seat.disconnected) = (now, false);
+        let settled = seat.standing == Standing::Here && seat.unknown == 0;
+        seat.mismatches = if settled && seat.hash != held_hash { seat.mismatches.saturating_add(1) } else { 0 };
+        let wanted = seat.standing == Standing::Here && (seat.mismatches >= MISMATCHES_MAX || silence == Silence::Lost);
+        if wanted {
+            seat.mismatches = 0;
+            seat.since_wanted.get_or_insert_with(BTreeSet::new);
+        }
+        self.at_once(Action::Send { agent, message: FromMaster::BeatAck { sent } });
+        if wanted {
+            self.at_once(Action::Send { agent, message: FromMaster::ReportWanted { session } });
+        }
+        if returned {
+            self.pool.refresh_freed(slot);
+            self.watch(slot);
+        }
+        if silence != Silence::None {
+            self.tell_all(&PeerMessage::Reachable { agent, reachable: true });
+            self.publish_agent(agent, "reachable");
+        }
+    }
+
+    fn report(&mut self, agent: AgentId, session: u64, held: Vec<Held>, last: bool) {
+        let Some((slot, seat)) = self.pool.seat_mut(agent) else { return self.disconnect(agent, "a report before registering") };
+        let right = match seat.standing {
+            Standing::Expected => false,
+            Standing::Joining => session == 0 || session == seat.session,
+            Standing::Here => session == seat.session && seat.since_wanted.is_some(),
+        };
+        if !right {
+            return;
+        }
+        if held.len() > ATTEMPTS_PER_MESSAGE_MAX || seat.report.len() + held.len() > REPORT_MAX {
+            seat.report = Vec::new();
+            return self.disconnect(agent, "a report of more attempts than an agent can have");
+        }
+        seat.report.extend(held);
+        if last {
+            self.reported(slot);
+        }
+    }
+
+    /// A report is complete: what is booked becomes what is held, and each shard is told its part.
+    fn reported(&mut self, slot: u32) {
+        let shards = self.config.shards;
+        let seat = &mut self.pool.seats[slot as usize];
+        let own = std::mem::take(&mut seat.report).into_iter().filter(|held| held.attempt.shard().0 < shards);
+        let mut held: BTreeMap<AttemptId, bool> = own.map(|held| (held.attempt, held.ended)).collect();
+        for attempt in seat.since_wanted.take().unwrap_or_default() {
+            if seat.attempts.contains_key(&attempt) {
+                held.entry(attempt).or_insert(false);
+            }
+        }
+        let missing: Vec<AttemptId> = seat.attempts.keys().filter(|attempt| !held.contains_key(attempt)).copied().collect();
+        for attempt in held.keys() {
+            if !seat.attempts.contains_key(attempt) {
+                seat.attempts.insert(*attempt, CLASS_UNKNOWN);
+                seat.hash ^= attempt_hash(*attempt);
+                seat.unknown += 1;
+            }
+        }
+        seat.standing = Standing::Here;
+        let (agent, reborn) = (seat.id, std::mem::take(&mut seat.reborn));
+        self.pool.unbook(slot, &missing);
+        self.tell_report(agent, reborn, &held);
+    }
+
+    fn tell_report(&mut self, agent: AgentId, reborn: bool, held: &BTreeMap<AttemptId, bool>) {
+        for shard in 0..self.config.shards {
+            let (first, last) = (AttemptId::new(first_job(shard), 0, 0), AttemptId::new(last_job(shard), u32::MAX, u32::MAX));
+            let part = held.range(first..=last).map(|(attempt, ended)| Held { attempt: *attempt, ended: *ended }).collect();
+            let message = PeerMessage::Report { agent, reborn, held: part };
+            self.at_once(Action::Peer { to: ShardId(shard), message });
+        }
+    }
+
+    /// A new leader of another shard knows none of our offers, and not what our agents hold of its tasks.
+    pub(super) fn peer_led(&mut self, from: ShardId) {
+        self.pool.demand(from, &[], u64::MAX);
+        self.pool.retract_all(|offer| offer.to == from);
+        self.demands.say_anew();
+        let mut said = Vec::new();
+        for seat in self.pool.seats.iter().filter(|seat| seat.standing == Standing::Here) {
+            let (first, last) = (AttemptId::new(first_job(from.0), 0, 0), AttemptId::new(last_job(from.0), u32::MAX, u32::MAX));
+            let held = seat.attempts.range(first..=last).map(|(attempt, _)| Held { attempt: *attempt, ended: false }).collect();
+            said.push(PeerMessage::Report { agent: seat.id, reborn: false, held });
+            if seat.silence != Silence::None {
+                said.push(PeerMessage::Reachable { agent: seat.id, reachable: false });
+            }
+        }
+        for message in said {
+            self.at_once(Action::Peer { to: from, message });
+        }
+    }
+
+    /// Its connection is gone, or it says that it goes: it is silent from now on, and not more than that.
+    pub(super) fn agent_silent_from_now(&mut self, agent: AgentId) {
+        let now = self.now;
+        let Some((slot, seat)) = self.pool.seat_mut(agent).filter(|(_, seat)| !seat.disconnected) else { return };
+        (seat.heard, seat.disconnected) = (now, true);
+        self.pool.retract_all(|offer| offer.slot == slot);
+        self.pool.refresh(slot);
+        self.watch(slot);
+    }
+
+    /// Has the agent looked at when its silence would be too long, unless that is so already.
+    fn watch(&mut self, slot: u32) {
+        let seat = &mut self.pool.seats[slot as usize];
+        if !seat.watched {
+            seat.watched = true;
+            self.watches.insert((seat.heard + self.config.unreachable_ms, slot));
+        }
+    }
+
+    /// Looks at the agents whose time has come. One that was heard of meanwhile is looked at later.
+    pub(super) fn watch_agents(&mut self) {
+        while let Some((_, slot)) = self.watches.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.watches.pop_first();
+            let seat = &mut self.pool.seats[slot as usize];
+            let (agent, silent_ms) = (seat.id, self.now.since(seat.heard));
+            let said = seat.silence;
+            seat.silence = silence(&self.config, silent_ms).max(said);
+            let (next, now_silent) = (seat.silence, seat.heard);
+            seat.watched = next != Silence::Lost;
+            match next {
+                Silence::None => drop(self.watches.insert((now_silent + self.config.unreachable_ms, slot))),
+                Silence::Unreachable => drop(self.watches.insert((now_silent + self.config.replace_after_ms, slot))),
+                Silence::Lost => {}
+            }
+            if next > said {
+                self.pool.retract_all(|offer| offer.slot == slot);
+                self.pool.refresh(slot);
+                self.say_silent(agent, next);
+            }
+        }
+    }
+
+    fn say_silent(&mut self, agent: AgentId, silence: Silence) {
+        self.tell_all(&PeerMessage::Reachable { agent, reachable: false });
+        self.publish_agent(agent, if silence == Silence::Lost { "lost" } else { "unreachable" });
+        if silence == Silence::Lost {
+            self.tell_all(&PeerMessage::Lost { agent, gone: false });
+        }
+    }
+
+    /// An operator says that the agent never comes back.
+    pub(super) fn gone(&mut self, agent: AgentId) -> bool {
+        if self.rest.agents.get(&agent).is_none_or(|known| known.gone) {
+            return false;
+        }
+        self.commit(Record::AgentGone { agent, at: self.now });
+        self.publish_agent(agent, "gone");
+        if let Some(slot) = self.pool.seat(agent).map(|(slot, _)| slot) {
+            self.pool.retract_all(|offer| offer.slot == slot);
+            let seat = &mut self.pool.seats[slot as usize];
+            (seat.standing, seat.disconnected, seat.silence) = (Standing::Expected, true, Silence::Lost);
+            seat.since_wanted = None;
+            let all: Vec<AttemptId> = seat.attempts.keys().copied().collect();
+            self.pool.unbook(slot, &all);
+            self.pool.set_capacity(slot, &Resources::NONE);
+        }
+        for to in 0..self.config.shards {
+            self.held(Action::Peer { to: ShardId(to), message: PeerMessage::Lost { agent, gone: true } });
+        }
+        let reason = String::from("this agent was told to be gone for good");
+        self.held(Action::Send { agent, message: FromMaster::Rejected { reason: reason.clone() } });
+        self.held(Action::Disconnect { agent, reason });
+        true
+    }
+
+    fn publish_agent(&mut self, agent: AgentId, what: &'static str) {
+        let name = self.rest.agents.get(&agent).map(|known| known.info.name.clone()).unwrap_or_default();
+        self.publish(Change::Agent { agent, name, what });
+    }
+}
+
+fn silence(config: &ShardConfig, silent_ms: u64) -> Silence {
+    match silent_ms {
+        ms if ms >= config.replace_after_ms => Silence::Lost,
+        ms if ms >= config.unreachable_ms => Silence::Unreachable,
+        _ => Silence::None,
+    }
+}
+
+const fn first_job(shard: u16) -> protocol::JobId {
+    protocol::JobId::new(ShardId(shard), 0)
+}
+
+const fn last_job(shard: u16) -> protocol::JobId {
+    protocol::JobId::new(ShardId(shard), u64::MAX)
+}

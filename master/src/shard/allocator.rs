@@ -1,0 +1,229 @@
+//! Who is offered what next. Driven by events: a new want looks for an agent in the index; freed resources look for a want, in the order
+//! of the roles' shares. Agents are tried from a place that moves on, and a want is split evenly over the open ones, so load spreads.
+
+use super::amounts::{self, SHARE_ONE};
+use super::event::Want;
+use super::pool::{Offered, Pool, Wanted, place};
+use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
+use protocol::{Offer, OfferId, Resources, Role, ShardId, Time};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far a role may get ahead of the next one with a single offer, in parts of [`SHARE_ONE`]: fairness against the number of offers.
+const SHARE_STEP: u64 = SHARE_ONE / 64;
+
+impl Wanted {
+    /// How many tasks no offer is out for.
+    #[must_use]
+    pub fn unmet(&self) -> u32 {
+        self.offered.iter().fold(self.count, |rest, (_, count)| rest.saturating_sub(*count))
+    }
+}
+
+impl Pool {
+    /// All that a framework's shard wants, in place of what it said before; it had counted our offers up to `seen` by then.
+    pub fn demand(&mut self, from: ShardId, wants: &[Want], seen: u64) {
+        let held: Vec<(ShardId, u32, u8)> = self.by_want.range((from, 0, 0)..=(from, u32::MAX, u8::MAX)).map(|(key, _)| *key).collect();
+        let mut over: BTreeSet<(ShardId, u32, u8)> = held.into_iter().collect();
+        for want in wants {
+            let class = self.class(&want.role, &want.shape, 1);
+            let key = (from, class, want.priority);
+            over.remove(&key);
+            if let Some(at) = self.by_want.get(&key).copied() {
+                self.class_drop(class, 1);
+                if let Some(known) = self.wants[at as usize].as_mut() {
+                    known.count = want.count;
+                    known.offered.retain(|(number, _)| *number > seen);
+                }
+                self.stir(at);
+            } else {
+                self.want_new(key, want.count);
+            }
+        }
+        for key in over {
+            self.want_drop(key);
+        }
+    }
+
+    fn want_new(&mut self, key: (ShardId, u32, u8), count: u32) {
+        let (from, class, priority) = key;
+        self.ages += 1;
+        let age = self.ages;
+        let want = Wanted { from, class, priority, count, age, offered: std::collections::VecDeque::new(), blocked: false };
+        let at = place(&mut self.wants, &mut self.wants_free, want);
+        self.by_want.insert(key, at);
+        if let Some(role) = self.role_of_mut(class) {
+            role.wants.insert((Reverse(priority), age, at));
+        }
+        self.stir(at);
+    }
+
+    fn want_drop(&mut self, key: (ShardId, u32, u8)) {
+        let Some(at) = self.by_want.remove(&key) else { return };
+        let Some(want) = self.wants[at as usize].take() else { return };
+        self.wants_free.push(at);
+        if let Some(role) = self.role_of_mut(want.class) {
+            role.wants.remove(&(Reverse(want.priority), want.age, at));
+        }
+        self.class_drop(want.class, 1);
+    }
+
+    fn role_of_mut(&mut self, class: u32) -> Option<&mut super::pool::RoleUse> {
+        let role = self.shape(class)?.role;
+        self.roles.get_mut(role as usize)?.as_mut()
+    }
+
+    /// A want may have become larger.
+    fn stir(&mut self, at: u32) {
+        let Some(want) = self.wants.get(at as usize).and_then(Option::as_ref) else { return };
+        let Some(role) = self.shape(want.class).map(|class| class.role) else { return };
+        let Some(share) = self.roles.get(role as usize).and_then(Option::as_ref).map(|role| role.share) else { return };
+        if want.unmet() > 0 {
+            self.hungry.insert((share, role));
+            if !want.blocked {
+                self.awake.insert((share, role));
+            }
+        }
+    }
+
+    /// Takes an offer back, whatever became of it; its resources are free again.
+    pub fn retract(&mut self, number: u64) -> Option<Offered> {
+        let offer = self.offers.remove(&number)?;
+        if let Some(shape) = self.shape(offer.class).map(|class| class.shape.clone()) {
+            let seat = &mut self.seats[offer.slot as usize];
+            amounts::sub(&mut seat.offered, &shape, offer.count);
+            seat.offered_attempts -= offer.count;
+        }
+        self.charge(offer.class, offer.count, false);
+        self.refresh_freed(offer.slot);
+        if let Some(at) = self.by_want.get(&(offer.to, offer.class, offer.priority)).copied() {
+            if let Some(want) = self.wants[at as usize].as_mut() {
+                want.offered.retain(|(other, _)| *other != number);
+            }
+            self.stir(at);
+        }
+        self.class_drop(offer.class, 1);
+        Some(offer)
+    }
+
+    /// Takes back all offers of an agent, or all to a shard.
+    pub fn retract_all(&mut self, which: impl Fn(&Offered) -> bool) {
+        let numbers: Vec<u64> = self.offers.iter().filter(|(_, offer)| which(offer)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.retract(number);
+        }
+    }
+
+    /// Takes back the offers whose deadline has come.
+    pub fn expire(&mut self, now: Time) {
+        while let Some(number) = self.offers.first_key_value().filter(|(_, offer)| offer.deadline <= now).map(|(number, _)| *number) {
+            self.retract(number);
+        }
+    }
+
+    /// Makes the offers that can be made now.
+    pub fn allocate(&mut self, now: Time) -> BTreeMap<ShardId, Vec<Offer>> {
+        let mut offers = BTreeMap::new();
+        while let Some(slot) = self.freed.pop_first() {
+            if !self.hungry.is_empty() {
+                self.fill(slot, now, &mut offers);
+            }
+        }
+        while let Some((_, role)) = self.awake.first().copied() {
+            let Some(at) = self.first_want(role, |want| !want.blocked) else {
+                self.awake.pop_first();
+                continue;
+            };
+            self.spread(role, at, now, &mut offers);
+        }
+        offers
+    }
+
+    /// Offers what `slot` has free to those who want it, the role with the smallest share first.
+    fn fill(&mut self, slot: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
+        let (mut roles_done, mut wants_done) = (BTreeSet::new(), BTreeSet::new());
+        loop {
+            let (attempts, free) = Self::room(&self.seats[slot as usize]);
+            let next = self.hungry.iter().find(|(_, role)| !roles_done.contains(role)).copied();
+            let Some((_, role)) = next.filter(|_| attempts > 0) else { return };
+            let fits = |want: &Wanted| self.shape(want.class).is_some_and(|class| free.contains(&class.shape));
+            let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want));
+            let Some(at) = found else {
+                roles_done.insert(role);
+                if self.first_want(role, |_| true).is_none() {
+                    self.hungry.retain(|(_, other)| *other != role);
+                }
+                continue;
+            };
+            let Some(want) = self.wants[at as usize].as_ref() else { return };
+            let mut most = want.unmet().min(self.fair_most(role, want.class));
+            if !want.blocked {
+                wants_done.insert(want.age);
+                most = most.min(self.even_part(want.unmet()));
+            }
+            self.offer(at, slot, most, now, offers);
+        }
+    }
+
+    /// Finds an agent for a want that no agent was found to be too small for.
+    fn spread(&mut self, role: u32, at: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
+        let Some(want) = self.wants[at as usize].as_ref() else { return };
+        let Some(class) = self.shape(want.class) else { return };
+        let most = want.unmet().min(self.fair_most(role, want.class)).min(self.even_part(want.unmet()));
+        if let Some(slot) = self.index.find(&class.shape, self.start) {
+            self.start = slot.wrapping_add(1);
+            self.offer(at, slot, most, now, offers);
+        } else if let Some(want) = self.wants[at as usize].as_mut() {
+            want.blocked = true;
+        }
+    }
+
+    /// The first want of a role that is unmet and as `which` says.
+    fn first_want(&self, role: u32, which: impl Fn(&Wanted) -> bool) -> Option<u32> {
+        let wants = &self.roles.get(role as usize)?.as_ref()?.wants;
+        let good = |at: &u32| self.wants[*at as usize].as_ref().is_some_and(|want| want.unmet() > 0 && which(want));
+        wants.iter().map(|(_, _, at)| *at).find(good)
+    }
+
+    /// An even part of `unmet` tasks, with as many parts as there are open agents.
+    fn even_part(&self, unmet: u32) -> u32 {
+        unmet.div_ceil(self.open.max(1)).max(1)
+    }
+
+    /// How many tasks a role may be offered before the next one is to be served.
+    fn fair_most(&self, role: u32, class: u32) -> u32 {
+        let Some((share, each)) = self.roles.get(role as usize).and_then(Option::as_ref).zip(self.shape(class)) else { return 1 };
+        let each = amounts::dominant_share(&each.shape, &self.total).max(1);
+        let next = self.hungry.iter().find(|(_, other)| *other != role);
+        let ahead = next.map_or(u64::MAX, |(next, _)| next.saturating_add(SHARE_STEP).saturating_sub(share.share));
+        u32::try_from(ahead / each).unwrap_or(u32::MAX).max(1)
+    }
+
+    fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
+        let Some(want) = self.wants[at as usize].as_mut() else { return };
+        let Some(class) = self.classes.get(want.class as usize).and_then(Option::as_ref) else { return };
+        let (attempts, free) = Self::room(&self.seats[slot as usize]);
+        let most = most.min(attempts).min(ATTEMPTS_PER_MESSAGE_MAX as u32);
+        let count = free.times(&class.shape, most);
+        assert!(count > 0, "an agent was chosen because it has room for one");
+        let number = self.next_offer;
+        self.next_offer += 1;
+        let deadline = now + self.offer_ms;
+        want.offered.push_back((number, count));
+        let Some(role) = self.roles[class.role as usize].as_ref().map(|role: &super::pool::RoleUse| Role::clone(&role.name)) else { return };
+        let mut resources = Resources::NONE;
+        amounts::add(&mut resources, &class.shape, count);
+        let (to, class, priority) = (want.from, want.class, want.priority);
+        let seat = &mut self.seats[slot as usize];
+        amounts::add(&mut seat.offered, &resources, 1);
+        seat.offered_attempts += count;
+        let offer = Offer { id: OfferId { shard: self.shard, number }, agent: seat.id, role, resources, deadline };
+        self.offers.insert(number, Offered { slot, to, class, priority, count, deadline });
+        if let Some(held) = self.shape(class) {
+            self.class(&offer.role.clone(), &held.shape.clone(), 1);
+        }
+        self.charge(class, count, true);
+        self.refresh(slot);
+        offers.entry(to).or_default().push(offer);
+    }
+}

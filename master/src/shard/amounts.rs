@@ -1,0 +1,62 @@
+//! Sums of many equal amounts, in place. Saturating: what is added was admitted or bounded when it came in, so no sum gets there.
+
+use protocol::{Device, Resources};
+
+/// Adds `n` times `each` to `sum`.
+pub fn add(sum: &mut Resources, each: &Resources, n: u32) {
+    let times = |amount: u64| amount.saturating_mul(u64::from(n));
+    sum.cpu_milli = sum.cpu_milli.saturating_add(times(each.cpu_milli));
+    sum.memory_bytes = sum.memory_bytes.saturating_add(times(each.memory_bytes));
+    sum.disk_bytes = sum.disk_bytes.saturating_add(times(each.disk_bytes));
+    sum.ports = sum.ports.saturating_add(each.ports.saturating_mul(n));
+    for device in &each.devices {
+        match sum.devices.binary_search_by(|have| have.name.cmp(&device.name)) {
+            Ok(at) => sum.devices[at].milli = sum.devices[at].milli.saturating_add(times(device.milli)),
+            Err(at) if n > 0 => sum.devices.insert(at, Device { name: device.name.clone(), milli: times(device.milli) }),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Takes `n` times `each` out of `sum`; what is not there is not missed.
+pub fn sub(sum: &mut Resources, each: &Resources, n: u32) {
+    let times = |amount: u64| amount.saturating_mul(u64::from(n));
+    sum.cpu_milli = sum.cpu_milli.saturating_sub(times(each.cpu_milli));
+    sum.memory_bytes = sum.memory_bytes.saturating_sub(times(each.memory_bytes));
+    sum.disk_bytes = sum.disk_bytes.saturating_sub(times(each.disk_bytes));
+    sum.ports = sum.ports.saturating_sub(each.ports.saturating_mul(n));
+    for device in &each.devices {
+        if let Ok(at) = sum.devices.binary_search_by(|have| have.name.cmp(&device.name)) {
+            sum.devices[at].milli = sum.devices[at].milli.saturating_sub(times(device.milli));
+            if sum.devices[at].milli == 0 {
+                sum.devices.remove(at);
+            }
+        }
+    }
+}
+
+/// The most of each plain kind.
+pub fn max(most: &mut Resources, other: &Resources) {
+    most.cpu_milli = most.cpu_milli.max(other.cpu_milli);
+    most.memory_bytes = most.memory_bytes.max(other.memory_bytes);
+    most.disk_bytes = most.disk_bytes.max(other.disk_bytes);
+    most.ports = most.ports.max(other.ports);
+}
+
+/// The whole, in the parts that a share is counted in.
+pub const SHARE_ONE: u64 = 1 << 32;
+
+/// The largest fraction that `part` is of `total` in any kind, in parts of [`SHARE_ONE`] (dominant share: Ghodsi et al., NSDI 2011).
+#[must_use]
+pub fn dominant_share(part: &Resources, total: &Resources) -> u64 {
+    let share = |part: u64, total: u64| match (part, total) {
+        (0, _) => 0,
+        (_, 0) => u64::MAX,
+        (part, total) => u64::try_from((u128::from(part) << 32) / u128::from(total)).unwrap_or(u64::MAX),
+    };
+    let plain = share(part.cpu_milli, total.cpu_milli)
+        .max(share(part.memory_bytes, total.memory_bytes))
+        .max(share(part.disk_bytes, total.disk_bytes))
+        .max(share(u64::from(part.ports), u64::from(total.ports)));
+    part.devices.iter().map(|device| share(device.milli, total.device(&device.name))).fold(plain, u64::max)
+}

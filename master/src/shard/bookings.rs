@@ -1,0 +1,125 @@
+//! The agents' shard: what frameworks' shards say of attempts on its agents. Everything here may arrive twice or late.
+
+use super::amounts;
+use super::pool::{Pool, Standing};
+use super::{Action, PeerMessage, Shard};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
+use protocol::{AgentId, AttemptId, FromMaster, OfferId, Resources, ShardId};
+
+impl Shard {
+    /// An offer was taken: what is to run is on record. Booked and launched where the offer still holds, refused where not.
+    pub(super) fn accepted(&mut self, from: ShardId, offer: OfferId, agent: AgentId, launches: Vec<Launch>) {
+        if self.holds(from, offer, agent, &launches) {
+            self.pool.retract(offer.number);
+            self.launch_all(agent, launches);
+        } else {
+            self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect());
+        }
+    }
+
+    fn holds(&self, from: ShardId, offer: OfferId, agent: AgentId, launches: &[Launch]) -> bool {
+        let Some(offered) = self.pool.offers.get(&offer.number).filter(|offered| offered.to == from && offer.shard == self.config.id) else {
+            return false;
+        };
+        let Some((slot, seat)) = self.pool.seat(agent) else { return false };
+        let Some(class) = self.pool.shape(offered.class) else { return false };
+        let mut need = Resources::NONE;
+        let mut attempts = 0;
+        for launch in launches {
+            let n = u32::try_from(launch.attempts.len()).unwrap_or(u32::MAX);
+            amounts::add(&mut need, &launch.template.resources, n);
+            attempts += n;
+        }
+        let mut offered_resources = Resources::NONE;
+        amounts::add(&mut offered_resources, &class.shape, offered.count);
+        let here = slot == offered.slot && seat.standing == Standing::Here && !seat.disconnected;
+        here && offered_resources.contains(&need) && attempts <= ATTEMPTS_PER_MESSAGE_MAX as u32
+    }
+
+    /// Books attempts that are not booked yet, and sends them. What is booked already is not sent again.
+    fn launch_all(&mut self, agent: AgentId, launches: Vec<Launch>) {
+        for mut launch in launches {
+            let Some((slot, seat)) = self.pool.seat_mut(agent) else { return };
+            launch.attempts.retain(|(index, number)| !seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number)));
+            if launch.attempts.is_empty() {
+                continue;
+            }
+            seat.sequence += 1;
+            (launch.session, launch.sequence) = (seat.session, seat.sequence);
+            let class = self.pool.class(&launch.role, &launch.template.resources, 1);
+            self.pool.book(slot, class, attempts_of(&launch));
+            self.pool.class_drop(class, 1);
+            self.pool.refresh_freed(slot);
+            self.at_once(Action::Send { agent, message: FromMaster::Launch(launch) });
+        }
+    }
+
+    fn refuse(&mut self, to: ShardId, agent: AgentId, attempts: Vec<AttemptId>) {
+        if !attempts.is_empty() {
+            self.at_once(Action::Peer { to, message: PeerMessage::Refused { agent, attempts } });
+        }
+    }
+
+    /// Offers of which nothing was taken are free again.
+    pub(super) fn declined(&mut self, from: ShardId, offers: &[OfferId]) {
+        for offer in offers {
+            let ours = offer.shard == self.config.id && self.pool.offers.get(&offer.number).is_some_and(|offered| offered.to == from);
+            if ours {
+                self.pool.retract(offer.number);
+            }
+        }
+    }
+
+    /// What a framework's shard holds to be on an agent. Attempts that the agent reported are explained by it; others are launched, where
+    /// there is room. An agent that has not reported yet is left alone: its report will ask again.
+    pub(super) fn staged_again(&mut self, from: ShardId, agent: AgentId, launches: Vec<Launch>) {
+        let Some((slot, _)) = self.pool.seat(agent).filter(|(_, seat)| seat.standing == Standing::Here) else { return };
+        let mut missing = Vec::new();
+        for mut launch in launches {
+            let class = self.pool.class(&launch.role, &launch.template.resources, 1);
+            let booked = |seat: &super::pool::Seat, (index, number): &(u32, u32)| {
+                seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number))
+            };
+            let seat = &self.pool.seats[slot as usize];
+            let (known, new): (Vec<_>, Vec<_>) = launch.attempts.iter().copied().partition(|attempt| booked(seat, attempt));
+            self.pool.book(slot, class, known.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number)));
+            self.pool.class_drop(class, 1);
+            launch.attempts = new;
+            if !launch.attempts.is_empty() {
+                missing.push(launch);
+            }
+        }
+        self.pool.refresh_freed(slot);
+        for launch in missing {
+            let Some((_, seat)) = self.pool.seat(agent) else { return };
+            let n = u32::try_from(launch.attempts.len()).unwrap_or(u32::MAX);
+            let (_, free) = Pool::room(seat);
+            if !seat.disconnected && free.times(&launch.template.resources, n) == n {
+                self.launch_all(agent, vec![launch]);
+            } else {
+                self.refuse(from, agent, attempts_of(&launch).collect());
+            }
+        }
+    }
+
+    /// Attempts have ended, on record: what they held is free.
+    pub(super) fn released(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+        if let Some((slot, _)) = self.pool.seat(agent) {
+            self.pool.unbook(slot, attempts);
+        }
+    }
+
+    /// Attempts are to be stopped. An agent that is not here is told when it has reported.
+    pub(super) fn kill_wanted(&mut self, agent: AgentId, attempts: &[AttemptId], grace_ms: u64) {
+        if self.pool.seat(agent).is_some_and(|(_, seat)| seat.standing == Standing::Here) {
+            for part in attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX) {
+                let message = FromMaster::Kill { attempts: part.to_vec(), grace_ms };
+                self.at_once(Action::Send { agent, message });
+            }
+        }
+    }
+}
+
+fn attempts_of(launch: &Launch) -> impl Iterator<Item = AttemptId> {
+    launch.attempts.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number))
+}

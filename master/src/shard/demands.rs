@@ -1,0 +1,119 @@
+//! What the framework's shard wants of all agents' shards, and what it does with their offers.
+
+use super::event::{Change, Want};
+use super::{Action, PeerMessage, Record, Shard, ShardConfig};
+use crate::jobs::state::Pick;
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
+use protocol::task::Placed;
+use protocol::{AgentId, AttemptId, Offer, OfferId, Phase, ShardId, Time};
+
+/// What was demanded last.
+#[derive(Debug)]
+pub(super) struct Demands {
+    /// The wants that were said last.
+    said: Vec<Want>,
+    /// When.
+    said_at: Time,
+    /// True where they are to be said again, changed or not.
+    again: bool,
+    /// The last offer of each shard that was looked at.
+    seen: Vec<u64>,
+    /// Offers of which nothing was taken.
+    declines: Vec<OfferId>,
+}
+
+impl Demands {
+    pub(super) fn new(shards: u16) -> Self {
+        Self { said: Vec::new(), said_at: Time::ZERO, again: false, seen: vec![0; usize::from(shards)], declines: Vec::new() }
+    }
+
+    /// Nobody knows them any longer.
+    pub(super) fn say_anew(&mut self) {
+        self.again = true;
+    }
+
+    /// When unmet wants are said again.
+    pub(super) fn due(&self, config: &ShardConfig) -> Option<Time> {
+        (!self.said.is_empty()).then(|| self.said_at + config.demand_ms)
+    }
+}
+
+impl Shard {
+    /// What follows from all that was handled: offers of our agents, our own demand where it changed, and then, so that they are not
+    /// offered again, declines.
+    pub(super) fn settle(&mut self) {
+        for (to, offers) in self.pool.allocate(self.now) {
+            self.at_once(Action::Peer { to, message: PeerMessage::Offers { offers } });
+        }
+        self.say_demand();
+        let mut declines = std::mem::take(&mut self.demands.declines);
+        declines.sort_unstable();
+        for offers in declines.chunk_by(|a, b| a.shard == b.shard) {
+            let to = offers[0].shard;
+            self.at_once(Action::Peer { to, message: PeerMessage::Decline { offers: offers.to_vec() } });
+        }
+    }
+
+    fn say_demand(&mut self) {
+        let due = self.demands.due(&self.config).is_some_and(|at| at <= self.now);
+        if !self.jobs.lines.changed && !self.demands.again && !due {
+            return;
+        }
+        let wants = self.jobs.lines.wants();
+        if wants == self.demands.said && !self.demands.again && !due {
+            return;
+        }
+        self.demands.again = false;
+        self.demands.said_at = self.now;
+        for to in 0..self.config.shards {
+            let seen = self.demands.seen[usize::from(to)];
+            self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::Demand { wants: wants.clone(), seen } });
+        }
+        self.demands.said = wants;
+    }
+
+    /// Takes of each offer as many waiting tasks of its role as fit.
+    pub(super) fn take_offers(&mut self, from: ShardId, offers: Vec<Offer>) {
+        for offer in offers {
+            if let Some(seen) = self.demands.seen.get_mut(usize::from(from.0)) {
+                *seen = offer.id.number.max(*seen);
+            }
+            let in_time = offer.deadline > self.now && offer.id.shard == from;
+            let most = if in_time { ATTEMPTS_PER_MESSAGE_MAX as u32 } else { 0 };
+            let picks = self.jobs.pick(&offer.role, &offer.resources, most);
+            if picks.is_empty() {
+                self.demands.declines.push(offer.id);
+            } else {
+                self.take(from, &offer, picks);
+            }
+        }
+    }
+
+    fn take(&mut self, from: ShardId, offer: &Offer, picks: Vec<Pick>) {
+        let mut launches = Vec::with_capacity(picks.len());
+        for Pick { job, attempts } in picks {
+            self.totals.staged += attempts.len() as u64;
+            self.publish_tasks(job, Phase::Staging, offer.agent, &attempts);
+            launches.extend(self.launch(job, attempts.clone()));
+            self.commit(Record::Staged { id: job, agent: offer.agent, attempts, at: self.now });
+        }
+        let message = PeerMessage::Accept { offer: offer.id, agent: offer.agent, launches };
+        self.held(Action::Peer { to: from, message });
+    }
+
+    /// A launch of tasks in their job's present version.
+    fn launch(&self, id: protocol::JobId, attempts: Vec<(u32, u32)>) -> Option<Launch> {
+        let job = self.jobs.live(id)?;
+        Some(super::reconcile::launch_of(id, job, job.version, attempts))
+    }
+
+    /// Says that attempts on one agent are in another state.
+    pub(super) fn publish_tasks(&mut self, job: protocol::JobId, phase: Phase, agent: AgentId, attempts: &[(u32, u32)]) {
+        let Some(role) = self.jobs.live(job).map(|live| live.job.role.clone()) else { return };
+        for part in attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX) {
+            let placed = |(index, number): &(u32, u32)| Placed { attempt: AttemptId::new(job, *index, *number), agent };
+            let placed = part.iter().map(placed).collect();
+            self.publish(Change::Tasks { job, role: role.clone(), phase, placed });
+        }
+    }
+}

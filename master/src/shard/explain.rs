@@ -1,0 +1,139 @@
+//! Why a task waits: counts of reasons, and the smallest change that would help.
+
+use super::amounts;
+use super::pool::{Pool, Silence, Standing};
+use super::view::{Explanation, ShapeView};
+use super::{Refusal, Shard};
+use crate::jobs::{Entry, Slot};
+use protocol::resources::ResourceKind;
+use protocol::{JobId, Resources, Role};
+use std::fmt::Write;
+
+/// Most jobs that are counted one by one to say what is ahead.
+const JOBS_COUNTED_MAX: usize = 10_000;
+
+impl Shard {
+    /// Why tasks of a job wait, or where one is.
+    pub(super) fn explain(&self, id: JobId, index: Option<u32>) -> Result<Explanation, Refusal> {
+        let task = match index {
+            Some(index) => Some(self.task_view(id, index).ok_or(Refusal::NotFound { what: "task" })?),
+            None => None,
+        };
+        let Some(Entry::Live(job)) = self.jobs.entry(id) else {
+            let job = self.job_view(id).ok_or(Refusal::NotFound { what: "job" })?.job;
+            let shape = job.template.resources.clone();
+            return Ok(Explanation { job: id, role: job.role, shape, waiting: 0, backing_off: 0, retry_at: None, ahead: 0, task });
+        };
+        let pausing = if job.backing_off() == 0 { 0 } else { usize::MAX };
+        let cells = job.cells.iter_from(0).take(pausing);
+        let retry_at = cells.filter(|(index, cell)| cell.slot == Slot::Waiting && !job.derived.again.contains(index));
+        Ok(Explanation {
+            job: id,
+            role: job.job.role.clone(),
+            shape: job.job.template.resources.clone(),
+            waiting: job.ready(),
+            backing_off: job.backing_off(),
+            retry_at: retry_at.filter_map(|(_, cell)| cell.retry_at()).min(),
+            ahead: self.ahead_of(id, &job.job.role, job.job.priority),
+            task,
+        })
+    }
+
+    fn ahead_of(&self, id: JobId, role: &Role, priority: u8) -> u64 {
+        let mut ahead = 0;
+        for line in self.jobs.lines.of_role(role).into_iter().filter_map(|at| self.jobs.lines.get(at)) {
+            if line.priority > priority {
+                ahead += line.count;
+            } else if line.priority == priority {
+                let older = line.jobs.range(..id).take(JOBS_COUNTED_MAX).filter_map(|id| self.jobs.live(*id));
+                ahead += older.map(|job| u64::from(job.ready())).sum::<u64>();
+            }
+        }
+        ahead
+    }
+
+    /// How a shape fits this shard's agents, now and empty. Looks at each of them: for people, never for a decision.
+    pub(super) fn explain_shape(&self, role: &Role, shape: &Resources) -> ShapeView {
+        let mut view = ShapeView::default();
+        let mut best: Option<(usize, u64, &str, Vec<ResourceKind>, Resources)> = None;
+        for (id, known) in self.rest.agents.iter().filter(|(_, known)| !known.gone) {
+            view.agents += 1;
+            view.would_fit_empty += u32::from(known.info.capacity.contains(shape));
+            amounts::max(&mut view.largest_capacity, &known.info.capacity);
+            let seat = self.pool.seat(*id).map(|(_, seat)| seat);
+            let here = seat.filter(|seat| seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected);
+            let Some(seat) = here else {
+                *view.short.entry("unreachable".into()).or_insert(0) += 1;
+                continue;
+            };
+            let (attempts, mut free) = Pool::room(seat);
+            amounts::add(&mut free, &seat.offered, 1);
+            amounts::max(&mut view.largest_free, &free);
+            let mut short = free.short_of(shape);
+            if short.is_empty() && attempts > 0 {
+                view.fitting += 1;
+                continue;
+            }
+            if short.is_empty() {
+                *view.short.entry("attempts".into()).or_insert(0) += 1;
+                continue;
+            }
+            for kind in &short {
+                *view.short.entry(kind.to_string()).or_insert(0) += 1;
+            }
+            short.sort_unstable();
+            let missing = short.iter().map(|kind| missing_ppm(kind, shape, &free)).max().unwrap_or(0);
+            if best.as_ref().is_none_or(|(kinds, least, ..)| (short.len(), missing) < (*kinds, *least)) {
+                best = Some((short.len(), missing, &known.info.name, short, free));
+            }
+        }
+        if let Some((_, _, name, short, free)) = best.filter(|_| view.fitting == 0) {
+            view.change = change(name, &short, shape, &free);
+        }
+        let used = self.pool.role_share(role);
+        view.role_share_ppm = u64::try_from(u128::from(used) * 1_000_000 / u128::from(amounts::SHARE_ONE)).unwrap_or(u64::MAX);
+        view
+    }
+}
+
+impl Pool {
+    /// The role's dominant share of all agents, in parts of [`amounts::SHARE_ONE`].
+    #[must_use]
+    pub fn role_share(&self, role: &Role) -> u64 {
+        let at = self.by_role.get(role).and_then(|at| self.roles.get(*at as usize));
+        at.and_then(Option::as_ref).map_or(0, |role| role.share)
+    }
+}
+
+fn amount(kind: &ResourceKind, of: &Resources) -> u64 {
+    match kind {
+        ResourceKind::Cpu => of.cpu_milli,
+        ResourceKind::Memory => of.memory_bytes,
+        ResourceKind::Disk => of.disk_bytes,
+        ResourceKind::Ports => u64::from(of.ports),
+        ResourceKind::Device(name) => of.device(name),
+    }
+}
+
+/// What part of the need is missing, in millionths.
+fn missing_ppm(kind: &ResourceKind, shape: &Resources, free: &Resources) -> u64 {
+    let (need, have) = (amount(kind, shape), amount(kind, free));
+    let missing = u128::from(need.saturating_sub(have)) * 1_000_000;
+    u64::try_from(missing / u128::from(need.max(1))).unwrap_or(u64::MAX)
+}
+
+fn change(agent: &str, short: &[ResourceKind], shape: &Resources, free: &Resources) -> String {
+    let mut text = String::new();
+    for kind in short {
+        let unit = match kind {
+            ResourceKind::Memory | ResourceKind::Disk => " bytes",
+            ResourceKind::Ports => "",
+            _ => " milli",
+        };
+        let comma = if text.is_empty() { "" } else { ", " };
+        let (from, to) = (amount(kind, shape), amount(kind, free));
+        write!(text, "{comma}{kind} {to}{unit} instead of {from}").expect("writing to a string does not fail");
+    }
+    write!(text, " would fit on agent {agent} now").expect("writing to a string does not fail");
+    text
+}

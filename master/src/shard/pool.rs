@@ -1,0 +1,443 @@
+//! The shard's agents as whoever places tasks sees them: what each has, what is booked on it, what is offered, and who wants some of it.
+//! Nothing here is on record: it is rebuilt from what agents report and frameworks say.
+
+use super::amounts;
+use super::config::ShardConfig;
+use super::index::Index;
+use protocol::message::attempt_hash;
+use protocol::{AgentId, AttemptId, Held, Resources, Role, ShardId, Time};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Most attempts booked on one agent, so that tasks that need nothing are bounded too.
+pub const ATTEMPTS_PER_AGENT_MAX: u32 = 200_000;
+/// The class of an attempt that an agent reported and no framework has explained yet.
+pub const CLASS_UNKNOWN: u32 = u32::MAX;
+
+/// Where an agent stands with this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Known from the records, not heard of since this shard leads.
+    Expected,
+    /// It registered and has not reported yet.
+    Joining,
+    /// It registered and reported.
+    Here,
+}
+
+/// How long an agent has been silent, as it was told to the frameworks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Silence {
+    /// Not long.
+    None,
+    /// For `unreachable_ms`.
+    Unreachable,
+    /// For `replace_after_ms`: its tasks are replaced.
+    Lost,
+}
+
+/// An agent.
+#[derive(Debug)]
+pub struct Seat {
+    /// Who.
+    pub id: AgentId,
+    /// Rises with each registration.
+    pub session: u64,
+    /// Of the last launch in this session.
+    pub sequence: u64,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Whether it is silent.
+    pub silence: Silence,
+    /// When it was last heard of.
+    pub heard: Time,
+    /// True where its connection is gone: it counts as silent, whatever `heard` says.
+    pub disconnected: bool,
+    /// What it has.
+    pub capacity: Resources,
+    /// What attempts hold.
+    pub booked: Resources,
+    /// What offers hold.
+    pub offered: Resources,
+    /// For how many attempts offers are out.
+    pub offered_attempts: u32,
+    /// Attempts, and the class of each.
+    pub attempts: BTreeMap<AttemptId, u32>,
+    /// Exclusive or of `attempt_hash` of each.
+    pub hash: u64,
+    /// Attempts of [`CLASS_UNKNOWN`]: while there are any it gets no offers.
+    pub unknown: u32,
+    /// Beats in a row whose hash was not ours.
+    pub mismatches: u8,
+    /// Attempts launched since a report was asked for; `None` where none is.
+    pub since_wanted: Option<BTreeSet<AttemptId>>,
+    /// What it reported so far.
+    pub report: Vec<Held>,
+    /// True where it registered in a new incarnation and has not reported yet.
+    pub reborn: bool,
+    /// True while it has an entry among the shard's watches.
+    pub watched: bool,
+    /// True while it counts for `total`, `open` and the index.
+    counted: bool,
+    open: bool,
+}
+
+/// Tasks of one role and shape.
+#[derive(Debug)]
+pub struct Class {
+    /// Whose.
+    pub role: u32,
+    /// What each of them needs.
+    pub shape: Resources,
+    refs: u64,
+}
+
+/// A role as this shard's agents see it.
+#[derive(Debug)]
+pub struct RoleUse {
+    /// Its name.
+    pub name: Role,
+    /// What its attempts and offers hold.
+    pub used: Resources,
+    /// Its dominant share of all agents.
+    pub share: u64,
+    /// What it wants, the most urgent first: priority, age, want.
+    pub wants: BTreeSet<(Reverse<u8>, u64, u32)>,
+    classes: u32,
+}
+
+/// What one framework's shard wants of one class and priority.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Which shard.
+    pub from: ShardId,
+    /// Of what.
+    pub class: u32,
+    /// How urgent.
+    pub priority: u8,
+    /// How many, as it said last.
+    pub count: u32,
+    /// Its age.
+    pub age: u64,
+    /// Offers that it had not counted when it said so, and for how many tasks each is.
+    pub offered: VecDeque<(u64, u32)>,
+    /// True where no agent has room for one, as far as was looked: only freed resources can help it.
+    pub blocked: bool,
+}
+
+/// An offer that is out.
+#[derive(Debug)]
+pub struct Offered {
+    /// On which agent.
+    pub slot: u32,
+    /// To whom.
+    pub to: ShardId,
+    /// Of what.
+    pub class: u32,
+    /// How urgent the want was.
+    pub priority: u8,
+    /// For how many tasks.
+    pub count: u32,
+    /// Until when.
+    pub deadline: Time,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Pool {
+    pub(super) shard: ShardId,
+    pub(super) offer_ms: u64,
+    /// Agents; a slot is never given to another agent.
+    pub seats: Vec<Seat>,
+    /// Their slots.
+    pub by_id: BTreeMap<AgentId, u32>,
+    pub(super) index: Index,
+    pub(super) classes: Vec<Option<Class>>,
+    classes_free: Vec<u32>,
+    by_class: BTreeMap<(u32, Resources), u32>,
+    pub(super) roles: Vec<Option<RoleUse>>,
+    roles_free: Vec<u32>,
+    pub(super) by_role: BTreeMap<Role, u32>,
+    pub(super) wants: Vec<Option<Wanted>>,
+    pub(super) wants_free: Vec<u32>,
+    pub(super) by_want: BTreeMap<(ShardId, u32, u8), u32>,
+    pub(super) ages: u64,
+    /// Offers that are out; numbers and deadlines rise together.
+    pub offers: BTreeMap<u64, Offered>,
+    pub(super) next_offer: u64,
+    /// What all agents have.
+    pub total: Resources,
+    pub(super) open: u32,
+    /// Roles that may have a want that is not blocked, by share.
+    pub(super) awake: BTreeSet<(u64, u32)>,
+    /// Roles that may have an unmet want, by share.
+    pub(super) hungry: BTreeSet<(u64, u32)>,
+    /// Slots with more room than when the blocked wants were looked at.
+    pub(super) freed: BTreeSet<u32>,
+    pub(super) start: u32,
+}
+
+impl Pool {
+    /// No agents.
+    #[must_use]
+    pub fn new(config: &ShardConfig) -> Self {
+        Self {
+            shard: config.id,
+            offer_ms: config.offer_ms,
+            seats: Vec::new(),
+            by_id: BTreeMap::new(),
+            index: Index::default(),
+            classes: Vec::new(),
+            classes_free: Vec::new(),
+            by_class: BTreeMap::new(),
+            roles: Vec::new(),
+            roles_free: Vec::new(),
+            by_role: BTreeMap::new(),
+            wants: Vec::new(),
+            wants_free: Vec::new(),
+            by_want: BTreeMap::new(),
+            ages: 0,
+            offers: BTreeMap::new(),
+            next_offer: 1,
+            total: Resources::NONE,
+            open: 0,
+            awake: BTreeSet::new(),
+            hungry: BTreeSet::new(),
+            freed: BTreeSet::new(),
+            start: 0,
+        }
+    }
+
+    /// The agent's slot and seat.
+    #[must_use]
+    pub fn seat(&self, agent: AgentId) -> Option<(u32, &Seat)> {
+        let slot = *self.by_id.get(&agent)?;
+        self.seats.get(slot as usize).map(|seat| (slot, seat))
+    }
+
+    /// The same, to be changed; [`Self::refresh`] follows where its room changed.
+    pub fn seat_mut(&mut self, agent: AgentId) -> Option<(u32, &mut Seat)> {
+        let slot = *self.by_id.get(&agent)?;
+        self.seats.get_mut(slot as usize).map(|seat| (slot, seat))
+    }
+
+    /// A seat for an agent that is new to the pool.
+    pub fn seat_new(&mut self, agent: AgentId, now: Time) -> u32 {
+        let slot = u32::try_from(self.seats.len()).expect("AGENTS_MAX fits");
+        self.by_id.insert(agent, slot);
+        self.seats.push(Seat {
+            id: agent,
+            session: 0,
+            sequence: 0,
+            standing: Standing::Expected,
+            silence: Silence::None,
+            heard: now,
+            disconnected: true,
+            capacity: Resources::NONE,
+            booked: Resources::NONE,
+            offered: Resources::NONE,
+            offered_attempts: 0,
+            attempts: BTreeMap::new(),
+            hash: 0,
+            unknown: 0,
+            mismatches: 0,
+            since_wanted: None,
+            report: Vec::new(),
+            reborn: false,
+            watched: false,
+            counted: false,
+            open: false,
+        });
+        slot
+    }
+
+    /// The agent has this much from now on; nothing where it is gone.
+    pub fn set_capacity(&mut self, slot: u32, capacity: &Resources) {
+        let seat = &mut self.seats[slot as usize];
+        let before = std::mem::replace(&mut seat.capacity, capacity.clone());
+        if seat.counted && before == *capacity {
+            return;
+        }
+        seat.counted = true;
+        self.index.set(slot, 0, &Resources::NONE);
+        self.index.unlearn(&before);
+        self.index.learn(capacity);
+        amounts::sub(&mut self.total, &before, 1);
+        amounts::add(&mut self.total, capacity, 1);
+        self.refresh(slot);
+        for role in 0..u32::try_from(self.roles.len()).expect("fewer roles than jobs") {
+            self.reshare(role);
+        }
+    }
+
+    /// Room of an agent: attempts, and resources.
+    #[must_use]
+    pub fn room(seat: &Seat) -> (u32, Resources) {
+        let ready = seat.standing == Standing::Here && seat.silence == Silence::None && seat.unknown == 0 && !seat.disconnected;
+        let held = u32::try_from(seat.attempts.len()).unwrap_or(u32::MAX).saturating_add(seat.offered_attempts);
+        let attempts = if ready { ATTEMPTS_PER_AGENT_MAX.saturating_sub(held) } else { 0 };
+        let mut free = seat.capacity.clone();
+        amounts::sub(&mut free, &seat.booked, 1);
+        amounts::sub(&mut free, &seat.offered, 1);
+        (attempts, free)
+    }
+
+    /// Brings the index up to what the seat says now.
+    pub fn refresh(&mut self, slot: u32) {
+        let seat = &mut self.seats[slot as usize];
+        let (attempts, free) = Self::room(seat);
+        let open = seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
+        self.open = self.open + u32::from(open) - u32::from(seat.open);
+        seat.open = open;
+        self.index.set(slot, attempts, &free);
+    }
+
+    /// As [`Self::refresh`], where there may be more room than before.
+    pub fn refresh_freed(&mut self, slot: u32) {
+        self.refresh(slot);
+        self.freed.insert(slot);
+    }
+
+    /// The class of this role and shape, held `refs` times more.
+    pub fn class(&mut self, role: &Role, shape: &Resources, refs: u32) -> u32 {
+        let role_at = self.by_role.get(role).copied().unwrap_or_else(|| {
+            let used = RoleUse { name: role.clone(), used: Resources::NONE, share: 0, wants: BTreeSet::new(), classes: 0 };
+            let at = place(&mut self.roles, &mut self.roles_free, used);
+            self.by_role.insert(role.clone(), at);
+            at
+        });
+        let key = (role_at, shape.clone());
+        let class = self.by_class.get(&key).copied().unwrap_or_else(|| {
+            let at = place(&mut self.classes, &mut self.classes_free, Class { role: role_at, shape: shape.clone(), refs: 0 });
+            self.by_class.insert(key, at);
+            if let Some(role) = self.roles[role_at as usize].as_mut() {
+                role.classes += 1;
+            }
+            at
+        });
+        if let Some(held) = self.classes[class as usize].as_mut() {
+            held.refs += u64::from(refs);
+        }
+        class
+    }
+
+    /// Lets go of a class, and of its role, where nobody holds them any longer.
+    pub fn class_drop(&mut self, class: u32, refs: u32) {
+        let Some(held) = self.classes.get_mut(class as usize).and_then(Option::as_mut) else { return };
+        held.refs = held.refs.saturating_sub(u64::from(refs));
+        if held.refs > 0 {
+            return;
+        }
+        let Some(held) = self.classes[class as usize].take() else { return };
+        self.classes_free.push(class);
+        self.by_class.remove(&(held.role, held.shape));
+        let Some(role) = self.roles[held.role as usize].as_mut() else { return };
+        role.classes -= 1;
+        if role.classes == 0 {
+            let (share, at) = (role.share, held.role);
+            self.awake.remove(&(share, at));
+            self.hungry.remove(&(share, at));
+            if let Some(role) = self.roles[at as usize].take() {
+                self.by_role.remove(&role.name);
+            }
+            self.roles_free.push(at);
+        }
+    }
+
+    /// What the tasks of a class need.
+    #[must_use]
+    pub fn shape(&self, class: u32) -> Option<&Class> {
+        self.classes.get(class as usize)?.as_ref()
+    }
+
+    /// `n` tasks of the class hold resources of the role, or no longer do.
+    pub(super) fn charge(&mut self, class: u32, n: u32, more: bool) {
+        let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return };
+        let Some(role) = self.roles.get_mut(class.role as usize).and_then(Option::as_mut) else { return };
+        if more { amounts::add(&mut role.used, &class.shape, n) } else { amounts::sub(&mut role.used, &class.shape, n) }
+        let at = class.role;
+        self.reshare(at);
+    }
+
+    fn reshare(&mut self, at: u32) {
+        let Some(role) = self.roles.get_mut(at as usize).and_then(Option::as_mut) else { return };
+        let (before, now) = (role.share, amounts::dominant_share(&role.used, &self.total));
+        if before == now {
+            return;
+        }
+        role.share = now;
+        for set in [&mut self.awake, &mut self.hungry] {
+            if set.remove(&(before, at)) {
+                set.insert((now, at));
+            }
+        }
+    }
+
+    /// Books attempts of one class on an agent, whether there is room or not: [`Self::refresh`] follows. Those that are booked already
+    /// are passed over, or get their class where it was not known. Gives back how many are new.
+    pub fn book(&mut self, slot: u32, class: u32, attempts: impl Iterator<Item = AttemptId>) -> u32 {
+        let Some(shape) = self.classes.get(class as usize).and_then(Option::as_ref) else { return 0 };
+        let seat = &mut self.seats[slot as usize];
+        let (mut new, mut explained) = (0, 0);
+        for attempt in attempts {
+            match seat.attempts.get_mut(&attempt) {
+                Some(known) if *known == CLASS_UNKNOWN => {
+                    *known = class;
+                    explained += 1;
+                }
+                Some(_) => {}
+                None => {
+                    seat.attempts.insert(attempt, class);
+                    seat.hash ^= attempt_hash(attempt);
+                    if let Some(since) = &mut seat.since_wanted {
+                        since.insert(attempt);
+                    }
+                    new += 1;
+                }
+            }
+        }
+        seat.unknown -= explained;
+        amounts::add(&mut seat.booked, &shape.shape, new + explained);
+        if let Some(held) = self.classes[class as usize].as_mut() {
+            held.refs += u64::from(new + explained);
+        }
+        self.charge(class, new + explained, true);
+        new
+    }
+
+    /// Takes attempts off an agent; those that are not booked are passed over.
+    pub fn unbook(&mut self, slot: u32, attempts: &[AttemptId]) {
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        let seat = &mut self.seats[slot as usize];
+        for attempt in attempts {
+            let Some(class) = seat.attempts.remove(attempt) else { continue };
+            seat.hash ^= attempt_hash(*attempt);
+            if class == CLASS_UNKNOWN {
+                seat.unknown -= 1;
+                continue;
+            }
+            match runs.last_mut().filter(|(last, _)| *last == class) {
+                Some((_, n)) => *n += 1,
+                None => runs.push((class, 1)),
+            }
+        }
+        for (class, n) in runs {
+            if let Some(shape) = self.classes.get(class as usize).and_then(Option::as_ref) {
+                amounts::sub(&mut self.seats[slot as usize].booked, &shape.shape, n);
+            }
+            self.charge(class, n, false);
+            self.class_drop(class, n);
+        }
+        self.refresh_freed(slot);
+    }
+}
+
+/// Puts `value` where there is a gap, or at the end; gives back where.
+pub(super) fn place<T>(list: &mut Vec<Option<T>>, free: &mut Vec<u32>, value: T) -> u32 {
+    if let Some(at) = free.pop() {
+        list[at as usize] = Some(value);
+        return at;
+    }
+    list.push(Some(value));
+    u32::try_from(list.len() - 1).expect("fewer than there are jobs and agents")
+}

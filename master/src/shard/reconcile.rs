@@ -1,0 +1,193 @@
+//! The framework's shard: what it believes of its tasks against what agents hold, and what is wanted against what runs.
+
+use super::event::Change;
+use super::tasks::{Ends, note};
+use super::{Action, PeerMessage, Shard};
+use crate::jobs::{LiveJob, LivePhase, Slot};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, shard_of_agent};
+use protocol::{AgentId, AttemptId, Held, JobId, Kind, Loss, Name, Phase};
+use std::collections::BTreeMap;
+
+/// Milliseconds that a task has when it is not the user who ends it but a new version or a smaller count.
+pub const GRACE_MS: u64 = 10_000;
+
+impl Shard {
+    /// All that an agent holds of our tasks. What we believe there beyond it is gone or never came; what it holds beyond it is stale.
+    pub(super) fn agent_reported(&mut self, agent: AgentId, reborn: bool, held: &[Held]) {
+        self.unreachable.remove(&agent);
+        let ours: Vec<AttemptId> = self.attempts_on(agent);
+        let mut beyond: BTreeMap<AttemptId, bool> = held.iter().map(|held| (held.attempt, held.ended)).collect();
+        let (mut ends, mut stage, mut kill, mut touched) = (Ends::new(), Vec::new(), Vec::new(), Vec::new());
+        for attempt in ours {
+            let Some((wanted, phase)) = self.jobs.live(attempt.task.job).map(|job| job.wants(attempt.task.index)).zip(self.phase_of(attempt))
+            else {
+                continue;
+            };
+            if touched.last() != Some(&attempt.task.job) {
+                touched.push(attempt.task.job);
+            }
+            match (beyond.remove(&attempt), phase) {
+                (Some(ended), _) => {
+                    if !ended && phase < LivePhase::Running {
+                        self.jobs.set_phase(attempt, LivePhase::Running);
+                    }
+                    stage.push(attempt);
+                    if !ended && (!wanted || phase == LivePhase::Killing) {
+                        kill.push(attempt);
+                    }
+                }
+                (None, _) if reborn => note(&mut ends, attempt, self.loss(attempt, Loss::Reboot)),
+                (None, LivePhase::Staging) if wanted => {
+                    self.jobs.set_phase(attempt, LivePhase::StagedAgain);
+                    stage.push(attempt);
+                }
+                (None, _) => note(&mut ends, attempt, self.loss(attempt, Loss::Forgotten)),
+            }
+        }
+        self.end_attempts(agent, ends);
+        self.stage_again(agent, &stage);
+        self.kill_on(agent, kill, GRACE_MS);
+        self.drop_stale(agent, &beyond);
+        for id in touched {
+            self.reconcile(id, GRACE_MS);
+        }
+    }
+
+    fn attempts_on(&self, agent: AgentId) -> Vec<AttemptId> {
+        let tasks = self.jobs.by_agent.get(&agent).into_iter().flatten();
+        let number = |id: &JobId, index: u32| self.jobs.live(*id).and_then(|job| job.cells.get(index)).map(|cell| cell.number);
+        tasks.filter_map(|(id, index)| number(id, *index).map(|number| AttemptId::new(*id, *index, number))).collect()
+    }
+
+    /// Attempts that an agent holds and that are not, or no longer, its own.
+    fn drop_stale(&mut self, agent: AgentId, held: &BTreeMap<AttemptId, bool>) {
+        if held.is_empty() {
+            return;
+        }
+        let (ended, running): (Vec<_>, Vec<_>) = held.iter().partition(|(_, ended)| **ended);
+        let ids = |held: Vec<(&AttemptId, &bool)>| held.into_iter().map(|(attempt, _)| *attempt).collect();
+        self.acknowledge(agent, ids(ended));
+        self.kill_at(agent, ids(running));
+        self.tell_shard_of(agent, PeerMessage::Release { agent, attempts: held.keys().copied().collect() });
+    }
+
+    /// Says to the agent's shard what is to be there; it launches what is not.
+    fn stage_again(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+        let mut launches: BTreeMap<(JobId, u32), Vec<(u32, u32)>> = BTreeMap::new();
+        for attempt in attempts {
+            let cell = self.jobs.live(attempt.task.job).and_then(|job| job.cells.get(attempt.task.index));
+            if let Some(cell) = cell.filter(|cell| cell.slot == Slot::Live) {
+                launches.entry((attempt.task.job, cell.version)).or_default().push((attempt.task.index, attempt.number));
+            }
+        }
+        let mut list = Vec::new();
+        for ((id, version), attempts) in launches {
+            let Some(job) = self.jobs.live(id) else { continue };
+            list.extend(attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(|part| launch_of(id, job, version, part.to_vec())));
+        }
+        if !list.is_empty() {
+            self.tell_shard_of(agent, PeerMessage::Stage { agent, launches: list });
+        }
+    }
+
+    /// An agent of another shard, or ours, can or cannot be reached.
+    pub(super) fn agent_reachable(&mut self, agent: AgentId, reachable: bool) {
+        if reachable {
+            self.unreachable.remove(&agent);
+        } else {
+            self.unreachable.insert(agent);
+        }
+    }
+
+    /// The tasks of an agent are to be replaced.
+    pub(super) fn agent_lost(&mut self, agent: AgentId, gone: bool) {
+        let reason = if gone { Loss::AgentGone } else { Loss::AgentSilent };
+        let mut ends = Ends::new();
+        for attempt in self.attempts_on(agent) {
+            note(&mut ends, attempt, protocol::Exit::Lost { reason });
+        }
+        self.unreachable.remove(&agent);
+        self.end_attempts(agent, ends);
+    }
+
+    /// Stops what of a job is not wanted, and goes on with its new version.
+    pub(super) fn reconcile(&mut self, id: JobId, grace_ms: u64) {
+        let Some(job) = self.jobs.live(id).filter(|job| job.live > 0) else { return };
+        let from = match job.stopping {
+            Some(_) => 0,
+            None if job.job.kind == Kind::Service => job.job.count,
+            None => return,
+        };
+        let running = job.cells.iter_from(from).filter(|(_, cell)| cell.slot == Slot::Live && cell.phase != LivePhase::Killing);
+        let indexes: Vec<u32> = running.map(|(index, _)| index).collect();
+        self.kill_tasks(id, &indexes, job.stopping.unwrap_or(grace_ms));
+        self.roll(id);
+    }
+
+    /// Replaces some tasks of older versions, as many as may be down at a time.
+    pub(super) fn roll(&mut self, id: JobId) {
+        let Some(job) = self.jobs.live_mut(id).filter(|job| job.stopping.is_none() && job.outdated() > 0) else { return };
+        if job.job.kind == Kind::Batch {
+            return;
+        }
+        let running = job.derived.phases[LivePhase::Running as usize];
+        let down = job.job.count.saturating_sub(running);
+        let most = job.job.update_parallel.max(1).saturating_sub(down) as usize;
+        if most == 0 {
+            return;
+        }
+        let outdated = |cell: &crate::jobs::Cell| cell.slot == Slot::Live && cell.version != job.version && cell.phase != LivePhase::Killing;
+        let from = job.derived.roll_from;
+        let found = job.cells.iter_from(from).filter(|(_, cell)| outdated(cell)).map(|(index, _)| index).take(most);
+        let indexes: Vec<u32> = found.collect();
+        job.derived.roll_from = indexes.last().map_or(job.cells.len(), |last| last + 1);
+        self.kill_tasks(id, &indexes, GRACE_MS);
+    }
+
+    /// Asks for the end of live tasks of one job.
+    pub(super) fn kill_tasks(&mut self, id: JobId, indexes: &[u32], grace_ms: u64) {
+        let mut by_agent: BTreeMap<AgentId, Vec<(u32, u32)>> = BTreeMap::new();
+        let Some(job) = self.jobs.live_mut(id) else { return };
+        for index in indexes {
+            if let Some(cell) = job.cells.get(*index).filter(|cell| cell.slot == Slot::Live) {
+                by_agent.entry(cell.agent).or_default().push((*index, cell.number));
+                job.set_phase(*index, LivePhase::Killing);
+            }
+        }
+        for (agent, attempts) in by_agent {
+            self.publish_tasks(id, Phase::Killing, agent, &attempts);
+            let attempts = attempts.into_iter().map(|(index, number)| AttemptId::new(id, index, number)).collect();
+            self.tell_shard_of(agent, PeerMessage::Kill { agent, attempts, grace_ms });
+        }
+    }
+
+    /// Asks again for the end of tasks on one agent.
+    fn kill_on(&mut self, agent: AgentId, attempts: Vec<AttemptId>, grace_ms: u64) {
+        for attempt in &attempts {
+            self.jobs.set_phase(*attempt, LivePhase::Killing);
+        }
+        if !attempts.is_empty() {
+            let to = shard_of_agent(agent, self.config.shards);
+            self.held(Action::Peer { to, message: PeerMessage::Kill { agent, attempts, grace_ms } });
+        }
+    }
+
+    /// Says that a job is another than before.
+    pub(super) fn publish_job(&mut self, id: JobId, what: &'static str) {
+        let Some(job) = self.jobs.live(id) else { return };
+        let (role, title) = (job.job.role.clone(), title(id, job.job.name.as_ref()));
+        self.publish(Change::Job { job: id, role, title, what });
+    }
+}
+
+/// What people call a job.
+pub(super) fn title(id: JobId, name: Option<&Name>) -> String {
+    name.map_or_else(|| id.to_string(), |name| name.as_str().into())
+}
+
+/// A launch of tasks in one version of their job; session and sequence are filled in by the agent's shard.
+pub(super) fn launch_of(id: JobId, job: &LiveJob, version: u32, attempts: Vec<(u32, u32)>) -> Launch {
+    let title = title(id, job.job.name.as_ref());
+    let template = job.template(version).clone();
+    Launch { session: 0, sequence: 0, job: id, title, role: job.job.role.clone(), template, attempts }
+}

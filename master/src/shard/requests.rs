@@ -1,0 +1,189 @@
+//! The framework's shard: what people ask of jobs.
+
+use super::event::JobRef;
+use super::{Record, Refusal, Request, Response, Shard};
+use crate::jobs::{Entry, Key};
+use protocol::job::COUNT_MAX;
+use protocol::{Job, JobId, RequestId};
+
+/// Most requests of one shard that wait for a job's end.
+pub const FOLLOWERS_MAX: usize = 1 << 20;
+/// When it makes sense to ask again where a limit is reached.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+impl Shard {
+    /// Somebody asks.
+    pub(super) fn request(&mut self, id: RequestId, request: Request) {
+        let result = match request {
+            Request::Submit { job, key, follow } => self.submit(id, job, key, follow),
+            Request::Apply { job } => self.apply_job(id, job),
+            Request::Stop { job, grace_ms } => self.stop(id, &job, grace_ms),
+            Request::Scale { job, count } => self.scale(id, &job, count),
+            Request::Follow { job } => self.found(&job).and_then(|job| self.follow(id, job)),
+            Request::Gone { agent } => match self.gone(agent) {
+                true => Ok(self.reply(id, Response::Done)),
+                false => Err(Refusal::NotFound { what: "agent" }),
+            },
+            Request::View(view) => self.view(id, view),
+            Request::Token(request) => Ok(self.token_request(id, request)),
+        };
+        if let Err(refusal) = result {
+            self.reply(id, Response::Refused(refusal));
+        }
+    }
+
+    pub(super) fn found(&self, job: &JobRef) -> Result<JobId, Refusal> {
+        self.jobs.find(job).ok_or(Refusal::NotFound { what: "job" })
+    }
+
+    fn submit(&mut self, id: RequestId, job: Job, key: Option<String>, follow: bool) -> Result<(), Refusal> {
+        if follow && self.following.len() >= FOLLOWERS_MAX {
+            return Err(busy("too many wait for the end of jobs"));
+        }
+        if let Some(key) = &key
+            && let Some(before) = self.jobs.keyed(Key::of(&job.role, key))
+        {
+            return self.submit_again(id, before, &job, follow);
+        }
+        self.room_for(&job)?;
+        let new = self.jobs.next_id();
+        self.commit(Record::Submitted { id: new, job, key, at: self.now });
+        self.reply(id, Response::Submitted { job: new, new: true });
+        self.publish_job(new, "submitted");
+        if follow {
+            self.follow_live(id, new);
+        }
+        if self.jobs.live(new).is_none() {
+            self.job_ended(new);
+        }
+        Ok(())
+    }
+
+    /// The key was used before: the same answer as then, where the job is the same.
+    fn submit_again(&mut self, id: RequestId, before: JobId, job: &Job, follow: bool) -> Result<(), Refusal> {
+        let key = match self.jobs.entry(before) {
+            Some(Entry::Live(job)) => job.key,
+            Some(Entry::Ended(job)) => job.key,
+            None => None,
+        };
+        if key.is_none_or(|key| key.body != Key::body(job)) {
+            return Err(Refusal::Conflict { reason: format!("this key was used for another job: {before}") });
+        }
+        self.reply(id, Response::Submitted { job: before, new: false });
+        if follow { self.follow(id, before) } else { Ok(()) }
+    }
+
+    fn room_for(&self, job: &Job) -> Result<(), Refusal> {
+        if job.count > COUNT_MAX {
+            return Err(Refusal::Invalid { reason: format!("count: at most {COUNT_MAX} tasks") });
+        }
+        if let Some(name) = &job.name
+            && let Some(other) = self.jobs.named(&job.role, name).filter(|id| self.jobs.live(*id).is_some())
+        {
+            return Err(Refusal::Conflict { reason: format!("the job '{name}' of role '{}' has not ended: {other}", job.role) });
+        }
+        if self.jobs.live.len() >= self.config.jobs_live_max {
+            return Err(busy("the shard has as many jobs as it can"));
+        }
+        Ok(())
+    }
+
+    fn apply_job(&mut self, id: RequestId, job: Job) -> Result<(), Refusal> {
+        let Some(name) = &job.name else { return Err(Refusal::Invalid { reason: "name: what is applied needs one".into() }) };
+        let before = self.jobs.named(&job.role, name).and_then(|id| self.jobs.live(id).map(|live| (id, live)));
+        let Some((target, live)) = before else { return self.submit(id, job, None, false) };
+        if live.stopping.is_some() {
+            return Err(Refusal::Conflict { reason: format!("the job '{name}' is being stopped") });
+        }
+        if live.job.kind != job.kind {
+            return Err(Refusal::Invalid { reason: "kind: a batch job cannot become a service, nor a service a batch job".into() });
+        }
+        if job.count > COUNT_MAX {
+            return Err(Refusal::Invalid { reason: format!("count: at most {COUNT_MAX} tasks") });
+        }
+        let new = live.job != job;
+        if new {
+            self.commit(Record::Applied { id: target, job, at: self.now });
+        }
+        self.reply(id, Response::Submitted { job: target, new });
+        if new {
+            self.changed(target, "applied");
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, id: RequestId, job: &JobRef, grace_ms: u64) -> Result<(), Refusal> {
+        let target = self.found(job)?;
+        let Some(live) = self.jobs.live(target) else { return Ok(self.reply(id, Response::Done)) };
+        if live.stopping.is_none_or(|before| grace_ms < before) {
+            let again: Vec<u32> = match live.stopping {
+                Some(_) => live.cells.iter_from(0).filter(|(_, cell)| cell.slot == crate::jobs::Slot::Live).map(|(index, _)| index).collect(),
+                None => Vec::new(),
+            };
+            self.commit(Record::Stopped { id: target, grace_ms, at: self.now });
+            self.kill_tasks(target, &again, grace_ms);
+        }
+        self.reply(id, Response::Done);
+        self.changed(target, "stopping");
+        Ok(())
+    }
+
+    fn scale(&mut self, id: RequestId, job: &JobRef, count: u32) -> Result<(), Refusal> {
+        let target = self.found(job)?;
+        let Some(live) = self.jobs.live(target) else { return Err(Refusal::Invalid { reason: "the job has ended".into() }) };
+        if live.stopping.is_some() {
+            return Err(Refusal::Conflict { reason: "the job is being stopped".into() });
+        }
+        if count > COUNT_MAX {
+            return Err(Refusal::Invalid { reason: format!("count: at most {COUNT_MAX} tasks") });
+        }
+        if live.job.count != count {
+            self.commit(Record::Scaled { id: target, count, at: self.now });
+        }
+        self.reply(id, Response::Done);
+        self.changed(target, "scaled");
+        Ok(())
+    }
+
+    /// Does what follows from a job's new version, count or end.
+    fn changed(&mut self, id: JobId, what: &'static str) {
+        if self.jobs.live(id).is_none() {
+            return self.job_ended(id);
+        }
+        self.publish_job(id, what);
+        self.reconcile(id, super::reconcile::GRACE_MS);
+    }
+
+    fn follow(&mut self, id: RequestId, job: JobId) -> Result<(), Refusal> {
+        if self.jobs.live(job).is_some() {
+            if self.following.len() >= FOLLOWERS_MAX {
+                return Err(busy("too many wait for the end of jobs"));
+            }
+            self.follow_live(id, job);
+        } else if let Some(view) = self.job_view(job) {
+            self.reply(id, Response::Ended(Box::new(view)));
+        }
+        Ok(())
+    }
+
+    fn follow_live(&mut self, id: RequestId, job: JobId) {
+        if self.following.insert(id, job).is_none() {
+            self.followers.entry(job).or_default().push(id);
+        }
+    }
+
+    /// Nobody waits for the answers to this request any longer.
+    pub(super) fn abandon(&mut self, id: RequestId) {
+        let Some(job) = self.following.remove(&id) else { return };
+        if let Some(list) = self.followers.get_mut(&job) {
+            list.retain(|other| *other != id);
+            if list.is_empty() {
+                self.followers.remove(&job);
+            }
+        }
+    }
+}
+
+fn busy(reason: &str) -> Refusal {
+    Refusal::Busy { reason: reason.into(), retry_after_ms: RETRY_AFTER_MS }
+}

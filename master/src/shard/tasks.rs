@@ -1,0 +1,192 @@
+//! The framework's shard: what agents say of its tasks, and what an end leads to. Each end is put on record once, and acknowledged as often
+//! as it is said.
+
+use super::event::Change;
+use super::{Action, PeerMessage, Record, Response, Shard};
+use crate::jobs::{LivePhase, Slot};
+use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
+use protocol::task::REASON_BYTES_MAX;
+use protocol::{AgentId, AttemptId, Exit, FromMaster, JobId, Loss, Phase, TaskState, Update, Usage};
+use std::collections::BTreeMap;
+
+use super::record::Ended;
+
+/// Ends of attempts on one agent, by job.
+pub(super) type Ends = BTreeMap<JobId, Vec<Ended>>;
+
+impl Shard {
+    /// Status updates: old ones, repeated ones and those of tasks that are not on that agent change nothing.
+    pub(super) fn statuses(&mut self, agent: AgentId, updates: Vec<Update>) {
+        if updates.len() > ATTEMPTS_PER_MESSAGE_MAX {
+            return self.disconnect(agent, "more updates than a message may have");
+        }
+        let (mut ends, mut acks, mut stale) = (Ends::new(), Vec::new(), Vec::new());
+        let mut news: BTreeMap<(JobId, LivePhase), Vec<(u32, u32)>> = BTreeMap::new();
+        let shard = self.config.id;
+        for Update { attempt, state } in updates.into_iter().filter(|update| update.attempt.shard() == shard) {
+            let live = self.jobs.is_live_on(attempt, agent);
+            match state {
+                TaskState::Ended { exit, usage } => {
+                    acks.push(attempt);
+                    if live {
+                        let exit = self.truth(attempt, exit);
+                        let end = Ended { index: attempt.task.index, number: attempt.number, exit, usage };
+                        ends.entry(attempt.task.job).or_default().push(end);
+                    }
+                }
+                _ if !live => stale.push(attempt),
+                state => {
+                    if let Some(phase) = self.said(attempt, state) {
+                        news.entry((attempt.task.job, phase)).or_default().push((attempt.task.index, attempt.number));
+                    }
+                }
+            }
+        }
+        for ((job, phase), attempts) in news {
+            self.publish_tasks(job, phase.phase(), agent, &attempts);
+            self.roll(job);
+        }
+        self.end_attempts(agent, ends);
+        self.acknowledge(agent, acks);
+        self.kill_at(agent, stale);
+    }
+
+    /// How an attempt ended: what was asked to stop was killed, whatever its code was then.
+    fn truth(&self, attempt: AttemptId, exit: Exit) -> Exit {
+        let job = self.jobs.live(attempt.task.job);
+        let cell = job.and_then(|job| job.cells.get(attempt.task.index));
+        let asked = cell.is_some_and(|cell| cell.phase == LivePhase::Killing);
+        match exit {
+            Exit::Code(_) | Exit::Signal(_) if asked => Exit::Killed,
+            Exit::Trap { reason } => Exit::Trap { reason: cut(reason) },
+            Exit::Rejected { reason } => Exit::Rejected { reason: cut(reason) },
+            exit => exit,
+        }
+    }
+
+    /// Notes a live task's state; gives back what is new.
+    fn said(&mut self, attempt: AttemptId, state: TaskState) -> Option<LivePhase> {
+        let job = self.jobs.live_mut(attempt.task.job)?;
+        let index = attempt.task.index;
+        let before = job.cells.get(index)?.phase;
+        let phase = match state {
+            TaskState::Starting => LivePhase::Starting,
+            TaskState::Running { ports, .. } => {
+                if !ports.is_empty() && ports.len() == job.job.template.ports.len() {
+                    job.derived.ports.insert(index, ports);
+                }
+                LivePhase::Running
+            }
+            _ => LivePhase::Killing,
+        };
+        if phase <= before {
+            return None;
+        }
+        // `Killing` is what we asked for: an agent that says so unasked is not believed.
+        if phase == LivePhase::Killing {
+            return None;
+        }
+        job.set_phase(index, phase);
+        Some(phase)
+    }
+
+    /// Puts ends on record, frees what was held, and does what follows for their jobs.
+    pub(super) fn end_attempts(&mut self, agent: AgentId, ends: Ends) {
+        for (id, mut ends) in ends {
+            ends.sort_by_key(|end| (end.index, end.number));
+            ends.dedup_by_key(|end| (end.index, end.number));
+            for part in ends.chunks(ATTEMPTS_PER_MESSAGE_MAX) {
+                self.end_part(agent, id, part.to_vec());
+            }
+        }
+    }
+
+    fn end_part(&mut self, agent: AgentId, id: JobId, ends: Vec<Ended>) {
+        self.totals.ended += ends.len() as u64;
+        let mut phases: BTreeMap<Phase, Vec<(u32, u32)>> = BTreeMap::new();
+        for end in &ends {
+            phases.entry(end.exit.phase()).or_default().push((end.index, end.number));
+        }
+        for (phase, attempts) in phases {
+            self.publish_tasks(id, phase, agent, &attempts);
+        }
+        let attempts = ends.iter().map(|end| end.attempt(id)).collect();
+        self.commit(Record::Ended { id, ends, at: self.now });
+        self.tell_shard_of(agent, PeerMessage::Release { agent, attempts });
+        if self.jobs.live(id).is_some() { self.roll(id) } else { self.job_ended(id) }
+    }
+
+    /// Tells whoever follows the job that it has ended.
+    pub(super) fn job_ended(&mut self, id: JobId) {
+        let Some(view) = self.job_view(id) else { return };
+        let (role, title) = (view.job.role.clone(), super::reconcile::title(id, view.job.name.as_ref()));
+        self.publish(Change::Job { job: id, role, title, what: "ended" });
+        for request in self.followers.remove(&id).unwrap_or_default() {
+            self.following.remove(&request);
+            self.reply(request, Response::Ended(Box::new(view.clone())));
+        }
+    }
+
+    /// Lets the agent forget ends that are on record, or that nobody waits for; what they held is free.
+    pub(super) fn acknowledge(&mut self, agent: AgentId, attempts: Vec<AttemptId>) {
+        if attempts.is_empty() {
+            return;
+        }
+        for part in attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX) {
+            self.held(Action::Send { agent, message: FromMaster::Ack { attempts: part.to_vec() } });
+        }
+    }
+
+    /// Stops attempts that are no longer, or never were, this agent's: at once, and by force.
+    pub(super) fn kill_at(&mut self, agent: AgentId, attempts: Vec<AttemptId>) {
+        for part in attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX) {
+            self.held(Action::Send { agent, message: FromMaster::Kill { attempts: part.to_vec(), grace_ms: 0 } });
+        }
+    }
+
+    /// An agent would not take these.
+    pub(super) fn agent_refused(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+        if attempts.len() > ATTEMPTS_PER_MESSAGE_MAX {
+            return self.disconnect(agent, "more refusals than a message may have");
+        }
+        self.refused(agent, attempts);
+    }
+
+    /// These could not be given to the agent: they are placed again after a pause.
+    pub(super) fn refused(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+        let mut ends = Ends::new();
+        for attempt in attempts.iter().filter(|attempt| self.jobs.is_live_on(**attempt, agent)) {
+            self.totals.refused += 1;
+            let exit = self.loss(*attempt, Loss::Refused);
+            note(&mut ends, *attempt, exit);
+        }
+        self.end_attempts(agent, ends);
+    }
+
+    /// How an attempt ended that its agent does not have: one that never came that far and is not wanted was killed.
+    pub(super) fn loss(&self, attempt: AttemptId, reason: Loss) -> Exit {
+        let job = self.jobs.live(attempt.task.job);
+        let wanted = job.is_some_and(|job| job.wants(attempt.task.index));
+        let never = matches!(reason, Loss::Refused) || self.phase_of(attempt).is_some_and(|phase| phase <= LivePhase::StagedAgain);
+        if !wanted && never { Exit::Killed } else { Exit::Lost { reason } }
+    }
+
+    pub(super) fn phase_of(&self, attempt: AttemptId) -> Option<LivePhase> {
+        let cell = self.jobs.live(attempt.task.job)?.cells.get(attempt.task.index)?;
+        (cell.slot == Slot::Live && cell.number == attempt.number).then_some(cell.phase)
+    }
+}
+
+/// Adds an end without usage.
+pub(super) fn note(ends: &mut Ends, attempt: AttemptId, exit: Exit) {
+    let end = Ended { index: attempt.task.index, number: attempt.number, exit, usage: Usage::default() };
+    ends.entry(attempt.task.job).or_default().push(end);
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > REASON_BYTES_MAX {
+        let end = (0..=REASON_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
