@@ -36,7 +36,9 @@ impl Access {
         let written = std::fs::read(&file).ok().map(|bytes| serde_json::from_slice::<Self>(&bytes)).transpose();
         let written = written.with_context(|| format!("reading {}", file.display()))?;
         let missing = |what: &str| {
-            format!("no cluster is known here: there is no {what}\nhelp: start one with `skep up`, or give --master URL --token TOKEN --ca FILE")
+            format!(
+                "no cluster is known here: there is no {what}\nhelp: start one with `skep up`, or give --master URL --token TOKEN --ca FILE"
+            )
         };
         let ca_pem = match &reach.ca {
             Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?),
@@ -56,7 +58,8 @@ impl Access {
         use std::os::unix::fs::OpenOptionsExt;
         let path = data.join(ACCESS_FILE);
         let _ = std::fs::remove_file(&path);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(|| path.display().to_string())?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).with_context(|| path.display().to_string())?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         Ok(())
     }
@@ -68,8 +71,8 @@ impl Access {
 pub struct Refused {
     /// The HTTP status.
     pub status: StatusCode,
-    /// A word for programs.
-    pub code: String,
+    /// Words for programs: the error's own, then those of its problems.
+    pub codes: Vec<String>,
     /// What was wrong.
     pub message: String,
     /// What would mend it.
@@ -111,11 +114,6 @@ impl Client {
         &self.access
     }
 
-    /// The cluster's URL.
-    pub fn url(&self) -> &str {
-        &self.access.url
-    }
-
     /// A request for `path`, which begins with a slash.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.access.url)).bearer_auth(&self.access.token)
@@ -137,7 +135,7 @@ impl Client {
         let text = |name: &str| error[name].as_str().map(str::to_owned);
         let message = text("message").unwrap_or_else(|| format!("the master answered {status}"));
         let field = text("field").filter(|field| !message.contains(field.as_str())).map(|field| format!("{field}: ")).unwrap_or_default();
-        bail!(Refused { status, code: text("code").unwrap_or_default(), message: format!("{field}{message}"), help: text("help") })
+        bail!(Refused { status, codes: codes(error), message: format!("{field}{message}"), help: text("help") })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
@@ -176,6 +174,12 @@ impl Client {
         });
         Ok(Box::pin(lines))
     }
+}
+
+/// The words for programs of an error's body.
+pub fn codes(error: &Value) -> Vec<String> {
+    let problems = error["problems"].as_array().into_iter().flatten();
+    [error].into_iter().chain(problems).filter_map(|error| error["code"].as_str().map(str::to_owned)).collect()
 }
 
 fn whole_lines(kept: &mut Vec<u8>, bytes: &[u8]) -> Vec<anyhow::Result<Value>> {

@@ -76,7 +76,8 @@ pub fn from_flags(flags: &Run) -> anyhow::Result<Draft> {
     set(&["role"], flags.role.as_ref().map(|role| json!(role)));
     set(&["priority"], flags.priority.map(|priority| json!(priority)));
     set(&["count"], flags.count.map(|count| json!(count)));
-    let cpu = flags.cpu.as_ref().map(|cpu| cpu.parse::<f64>().with_context(|| format!("--cpu {cpu}: expected a number of cores"))).transpose()?;
+    let cpu =
+        flags.cpu.as_ref().map(|cpu| cpu.parse::<f64>().with_context(|| format!("--cpu {cpu}: expected a number of cores"))).transpose()?;
     set(&["resources", "cpu"], cpu.map(|cpu| json!(cpu)));
     set(&["resources", "memory"], flags.memory.as_ref().map(|memory| json!(memory)));
     set(&["limits", "fuel"], flags.fuel.as_ref().map(|fuel| json!(fuel)));
@@ -119,7 +120,8 @@ pub fn from_file(path: &Path) -> anyhow::Result<Draft> {
     for field in ["wasm", "stdin"] {
         let Some(named) = job["task"][field].as_str().filter(|named| !named.starts_with("sha256:")) else { continue };
         let file = path.parent().unwrap_or_else(|| Path::new("")).join(named);
-        let bytes = std::fs::read(&file).map_err(|error| Unfit(format!("{}: task.{field}: {}: {error}", path.display(), file.display())))?;
+        let bytes =
+            std::fs::read(&file).map_err(|error| Unfit(format!("{}: task.{field}: {}: {error}", path.display(), file.display())))?;
         let digest = Digest::of(&bytes);
         job["task"][field] = json!(format!("sha256:{digest}"));
         bundles.push((digest, bytes));
@@ -147,18 +149,25 @@ pub async fn plan(reach: &Reach, file: &Path, shape: Shape) -> anyhow::Result<Ex
     let draft = from_file(file)?;
     upload(&client, &draft.bundles).await?;
     let plan = client.call(Method::POST, "/v1/plan", &draft.job).await?;
+    let (action, fit) = (print::text(&plan["action"]), &plan["fit"]);
     if shape == Shape::Json {
         println!("{plan}");
     } else {
-        println!("{}", print::text(&plan["summary"]));
+        println!("{action}: {} tasks", plan["count"]);
         for change in plan["changes"].as_array().into_iter().flatten() {
-            println!("  {}: {} -> {}", print::text(&change["field"]), print::text(&change["from"]), print::text(&change["to"]));
+            println!("  {}", print::text(change));
         }
-        if let Some(placement) = plan["placement"].as_str() {
-            println!("{}", print::plain(placement));
+        println!(
+            "each needs {}; {} of {} agents have room for one now",
+            crate::show::amounts(&fit["needs"]),
+            fit["fitting"],
+            fit["agents"]
+        );
+        if let Some(change) = fit["change"].as_str().filter(|change| !change.is_empty()) {
+            println!("help: {}", print::plain(change));
         }
     }
-    Ok(ExitCode::from(u8::from(plan["fits"] == json!(false))))
+    Ok(ExitCode::from(u8::from(action != "nothing")))
 }
 
 /// How often `skep apply` looks how far it is.
@@ -174,7 +183,10 @@ pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<
     let path = format!("/v1/jobs/{name}{role}");
     let answer = client.call(Method::PUT, &path, &draft.job).await?;
     if flags.detach {
-        println!("{}", if shape == Shape::Json { answer.to_string() } else { format!("{name} is on record as {}", print::text(&answer["job"])) });
+        println!(
+            "{}",
+            if shape == Shape::Json { answer.to_string() } else { format!("{name} is on record as {}", print::text(&answer["id"])) }
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let mut shown = String::new();
@@ -185,7 +197,9 @@ pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<
             println!("{name}: {line}");
             shown = line;
         }
-        if let Some(code) = settled(&job) {
+        let version = job["version"].as_u64().unwrap_or(1);
+        let rolled = job["kind"] != "service" || all_of(&client, &name, &role, version).await?;
+        if let Some(code) = settled(&job, rolled) {
             if shape == Shape::Json {
                 println!("{job}");
             }
@@ -201,13 +215,19 @@ pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<
     }
 }
 
+/// Whether all tasks of a service, as far as one page shows, are of this version.
+async fn all_of(client: &Client, name: &str, role: &str, version: u64) -> anyhow::Result<bool> {
+    let query = if role.is_empty() { "?limit=1000".to_owned() } else { format!("{role}&limit=1000") };
+    let answer = client.get(&format!("/v1/jobs/{name}/tasks{query}")).await?;
+    Ok(answer["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(|task| task["version"] == version)))
+}
+
 /// The exit code of `apply` where there is nothing left to wait for.
-fn settled(job: &Value) -> Option<u8> {
+fn settled(job: &Value, rolled: bool) -> Option<u8> {
     let tasks = |phase: &str| job["tasks"][phase].as_u64().unwrap_or(0);
     let count = job["count"].as_u64().unwrap_or(0);
     if !job["ended_ms"].is_null() {
         return Some(u8::from(tasks("finished") < count));
     }
-    let old = job["tasks_of_old_versions"].as_u64().unwrap_or(0);
-    (job["kind"] == "service" && tasks("running") >= count && old == 0).then_some(0)
+    (job["kind"] == "service" && tasks("running") >= count && rolled).then_some(0)
 }

@@ -70,7 +70,11 @@ fn dress(bytes: &[u8], head: Option<&str>, filter: bool, at_start: &mut bool) ->
             out.extend_from_slice(head.unwrap_or_default().as_bytes());
         }
         *at_start = line.ends_with(b"\n");
-        let text = if filter { show::plain_line(&String::from_utf8_lossy(line)).into_bytes() } else { line.strip_suffix(b"\n").unwrap_or(line).to_vec() };
+        let text = if filter {
+            show::plain_line(&String::from_utf8_lossy(line)).into_bytes()
+        } else {
+            line.strip_suffix(b"\n").unwrap_or(line).to_vec()
+        };
         out.extend(text);
         if *at_start {
             out.push(b'\n');

@@ -59,7 +59,15 @@ pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Resul
     for row in &rows {
         let weaker = row["weaknesses"].as_array().map_or(0, Vec::len);
         let weaker = if weaker == 0 { String::new() } else { format!("{weaker} (skep status {})", text(&row["name"])) };
-        table.add_row([text(&row["name"]), text(&row["id"]), text(&row["state"]), text(&row["attempts"]), amounts(&row["allocated"]), amounts(&row["capacity"]), weaker]);
+        table.add_row([
+            text(&row["name"]),
+            text(&row["id"]),
+            text(&row["state"]),
+            text(&row["attempts"]),
+            amounts(&row["allocated"]),
+            amounts(&row["capacity"]),
+            weaker,
+        ]);
     }
     println!("{table}");
     Ok(ExitCode::SUCCESS)
@@ -70,10 +78,10 @@ pub async fn tokens(reach: &Reach, flags: Tokens, shape: Shape) -> anyhow::Resul
     let client = Client::find(reach)?;
     match flags.verb {
         Some(TokensVerb::Create { level, role, ttl }) => {
-            let ttl = ttl.or_else(|| (level == "join").then(|| "1h".to_owned()));
             let mut body = json!({ "level": level, "roles": role });
             if let Some(ttl) = ttl {
-                body["ttl"] = json!(ttl);
+                body["ttl_ms"] =
+                    json!(milliseconds(&ttl).with_context(|| format!("--ttl {ttl}: expected a time such as 90s, 30m, 8h or 7d"))?);
             }
             let answer = client.call(Method::POST, "/v1/tokens", &body).await?;
             Ok(say(shape, &answer, &text(&answer["token"])))
@@ -88,9 +96,27 @@ pub async fn tokens(reach: &Reach, flags: Tokens, shape: Shape) -> anyhow::Resul
             for row in answer["tokens"].as_array().into_iter().flatten() {
                 let roles: Vec<String> = row["roles"].as_array().into_iter().flatten().map(text).collect();
                 let roles = if roles.is_empty() { "all".to_owned() } else { roles.join(" ") };
-                table.add_row([text(&row["id"]), text(&row["level"]), roles, text(&row["expires"])]);
+                table.add_row([
+                    text(&row["id"]),
+                    text(&row["level"]),
+                    roles,
+                    row["expires_ms"].as_u64().map(|at| format!("at {at} ms of the Unix epoch")).unwrap_or_default(),
+                ]);
             }
             Ok(say(shape, &answer, &table.to_string()))
         }
     }
+}
+
+/// The milliseconds of a time such as `90s`, `30m`, `8h` or `7d`.
+fn milliseconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let each = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(each)
 }

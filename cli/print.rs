@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 /// A table with these heads, as wide as the terminal; without lines, so that it can be cut and grepped.
 pub fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(heads.to_vec());
+    table.load_style(presets::NOTHING).set_header(heads.to_vec());
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
@@ -16,7 +16,9 @@ pub fn table(heads: &[&str]) -> Table {
 
 /// `text` without what a terminal would obey: control characters, escapes, and marks that turn the direction of writing.
 pub fn plain(text: &str) -> String {
-    let harmless = |letter: &char| !letter.is_control() && !matches!(*letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harmless = |letter: &char| {
+        !letter.is_control() && !matches!(*letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars().filter(harmless).collect()
 }
 

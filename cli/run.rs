@@ -51,10 +51,10 @@ async fn submit(client: &Client, draft: &Draft, key: &str, follow: bool) -> anyh
         let mut submission = Submission::open(client).await?;
         submission.send(line(key, &draft.job, follow)).await?;
         match submission.next().await {
-            Ok(Answer::Submitted { job, .. }) => return Ok((submission, job)),
+            Ok(Answer::Submitted { job }) => return Ok((submission, job)),
             Ok(Answer::Ended { job, .. }) => return Ok((submission, print::text(&job["id"]))),
             Err(error) => {
-                let lacks = error.downcast_ref::<Refused>().is_some_and(|refused| refused.code == "bundle_missing");
+                let lacks = error.downcast_ref::<Refused>().is_some_and(|refused| refused.codes.iter().any(|code| code == "missing"));
                 if !lacks || uploaded {
                     return Err(error);
                 }

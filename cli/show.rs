@@ -74,7 +74,11 @@ async fn jobs(client: &Client, flags: &Ps, shape: Shape) -> anyhow::Result<Strin
         let age = print::ago(job["submitted_ms"].as_u64().unwrap_or(0));
         table.add_row([title(job), text(&job["id"]), text(&job["role"]), text(&job["kind"]), text(&job["state"]), progress(job), age]);
     }
-    let more = if answer["next"].is_null() { String::new() } else { "\n(there are more: --output json shows where the next page begins)".to_owned() };
+    let more = if answer["next"].is_null() {
+        String::new()
+    } else {
+        "\n(there are more: --output json shows where the next page begins)".to_owned()
+    };
     Ok(format!("{table}{more}"))
 }
 
@@ -97,7 +101,11 @@ async fn tasks(client: &Client, named: &Named, shape: Shape) -> anyhow::Result<S
             text(&task["exit"]["text"]),
         ]);
     }
-    let more = if answer["next"].is_null() { String::new() } else { "\n(there are more: --output json shows where the next page begins)".to_owned() };
+    let more = if answer["next"].is_null() {
+        String::new()
+    } else {
+        "\n(there are more: --output json shows where the next page begins)".to_owned()
+    };
     Ok(format!("{table}{more}"))
 }
 
@@ -122,7 +130,14 @@ pub async fn status(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Result
 }
 
 async fn one_job(client: &Client, named: &Named, job: &Value) -> anyhow::Result<()> {
-    println!("job      {} ({}), role {}, {}, version {}", title(job), text(&job["id"]), text(&job["role"]), text(&job["kind"]), job["version"]);
+    println!(
+        "job      {} ({}), role {}, {}, version {}",
+        title(job),
+        text(&job["id"]),
+        text(&job["role"]),
+        text(&job["kind"]),
+        job["version"]
+    );
     println!("state    {}, submitted {} ago", text(&job["state"]), print::ago(job["submitted_ms"].as_u64().unwrap_or(0)));
     println!("tasks    {} wanted: {}", job["count"], progress(job));
     println!("restarts {}", job["restarts"]);
@@ -148,14 +163,15 @@ async fn one_task(client: &Client, named: &Named, index: u32, shape: Shape) -> a
     println!("agent    {}", text(&task["agent"]));
     if let Some(usage) = task["usage"].as_object() {
         let amount = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
-        let (fuel, memory, time) = (print::count(amount("fuel")), print::bytes(amount("memory_peak_bytes")), print::micros(amount("time_us")));
+        let (fuel, memory, time) =
+            (print::count(amount("fuel")), print::bytes(amount("memory_peak_bytes")), print::micros(amount("time_us")));
         println!("used     {fuel} instructions, {memory} of memory at most, {time}");
     }
     if !task["exit"].is_null() {
         println!("end      {}", text(&task["exit"]["text"]));
     }
     if matches!(task["phase"].as_str(), Some("waiting" | "staging")) {
-        println!("{}", reasons(&client.get(&named.path("/explain", &format!("task={index}"))).await?));
+        println!("{}", reasons(&client.get(&named.path("/explain", &format!("index={index}"))).await?));
     } else {
         println!("it waits for nothing");
     }
@@ -182,7 +198,7 @@ async fn one_agent(client: &Client, what: &str, shape: Shape) -> anyhow::Result<
     for line in agent["weaknesses"].as_array().into_iter().flatten() {
         println!("weaker   {}", text(line));
     }
-    println!("heard of {} ago", print::ago(agent["heard"].as_u64().unwrap_or(0)));
+    println!("heard of {} ago", print::ago(agent["heard_ms"].as_u64().unwrap_or(0)));
     Ok(())
 }
 
@@ -206,7 +222,7 @@ pub fn amounts(resources: &Value) -> String {
 pub async fn explain(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Result<ExitCode> {
     let client = Client::find(reach)?;
     let named = Named::parse(&flags.what, flags.role.as_deref());
-    let task = named.index.map(|index| format!("task={index}")).unwrap_or_default();
+    let task = named.index.map(|index| format!("index={index}")).unwrap_or_default();
     let answer = client.get(&named.path("/explain", &task)).await?;
     println!("{}", if shape == Shape::Json { answer.to_string() } else { reasons(&answer) });
     Ok(ExitCode::SUCCESS)
@@ -214,7 +230,16 @@ pub async fn explain(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Resul
 
 /// The reasons of an explanation, a line each.
 fn reasons(answer: &Value) -> String {
-    let lines = answer["reasons"].as_array().into_iter().flatten().map(text);
-    let lines: Vec<String> = lines.chain(answer["help"].as_str().map(|help| format!("help: {}", print::plain(help)))).collect();
-    if lines.is_empty() { "it waits for nothing".to_owned() } else { lines.join("\n") }
+    let fit = &answer["fit"];
+    let mut lines = vec![text(&answer["text"])];
+    for (what, agents) in fit["short"].as_object().into_iter().flatten() {
+        lines.push(format!("  {agents} of {} agents: {}", fit["agents"], print::plain(what)));
+    }
+    if answer["waiting"].as_u64().unwrap_or(0) > 0 {
+        lines.push(format!("  each needs {}; the most that is free: {}", amounts(&fit["needs"]), amounts(&fit["largest_free"])));
+    }
+    if let Some(change) = fit["change"].as_str().filter(|change| !change.is_empty()) {
+        lines.push(format!("help: {}", print::plain(change)));
+    }
+    lines.join("\n")
 }

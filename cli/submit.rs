@@ -21,12 +21,10 @@ pub struct Submission {
 pub enum Answer {
     /// The job of this key is on record.
     Submitted {
-        /// Whose.
-        key: String,
         /// Its id.
         job: String,
     },
-    /// The job of this key has ended; what `GET /v1/jobs/ID` says of it.
+    /// The job of this key has ended; its `id`, its `tasks` by their states, its `restarts`.
     Ended {
         /// Whose.
         key: String,
@@ -46,7 +44,11 @@ impl Submission {
     /// Opens the stream.
     pub async fn open(client: &Client) -> anyhow::Result<Self> {
         let (pieces, rest) = mpsc::channel(PIECES_MAX);
-        let body = reqwest::Body::wrap_stream(futures::stream::unfold(rest, |mut rest| async move { rest.recv().await.map(|piece| (piece, rest)) }));
+        let body =
+            reqwest::Body::wrap_stream(futures::stream::unfold(
+                rest,
+                |mut rest| async move { rest.recv().await.map(|piece| (piece, rest)) },
+            ));
         let request = client.request(Method::POST, "/v1/submit").header("content-type", "application/x-ndjson").body(body);
         Ok(Self { pieces, lines: client.lines(request).await? })
     }
@@ -71,9 +73,14 @@ impl Submission {
         if let Some(error) = line.get("error").filter(|error| !error.is_null()) {
             bail!(refusal(error));
         }
+        let id = line["id"].as_str().unwrap_or_default().to_owned();
         match line.get("ended") {
-            Some(job) if !job.is_null() => Ok(Answer::Ended { key, job: job.clone() }),
-            _ => Ok(Answer::Submitted { key, job: line["job"].as_str().unwrap_or_default().to_owned() }),
+            Some(end) if !end.is_null() => {
+                let mut job = end.clone();
+                job["id"] = json!(id);
+                Ok(Answer::Ended { key, job })
+            }
+            _ => Ok(Answer::Submitted { job: id }),
         }
     }
 }
@@ -82,5 +89,5 @@ fn refusal(error: &Value) -> Refused {
     let text = |name: &str| error[name].as_str().map(str::to_owned);
     let field = text("field").map(|field| format!("{field}: ")).unwrap_or_default();
     let message = format!("{field}{}", text("message").unwrap_or_else(|| "refused".to_owned()));
-    Refused { status: StatusCode::UNPROCESSABLE_ENTITY, code: text("code").unwrap_or_default(), message, help: text("help") }
+    Refused { status: StatusCode::UNPROCESSABLE_ENTITY, codes: crate::client::codes(error), message, help: text("help") }
 }

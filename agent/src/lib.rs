@@ -7,3 +7,5 @@ pub mod fetch;
 pub mod fingerprint;
 pub mod ledger;
 pub mod logs;
+#[cfg(test)]
+mod scratch;

@@ -1,1 +1,105 @@
-//! Placeholder.
+//! What tasks have printed, for masters that ask: from executors' log files over a bulk stream, on to their end where that is wanted.
+
+use futures::future::BoxFuture;
+use protocol::AttemptId;
+use protocol::link::{LinkError, Sender};
+use protocol::message::{BulkReply, CHUNK_BYTES_MAX};
+use runtime::Key;
+use runtime::executor::{LogRead, read_log};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long nothing is looked for after nothing was found; doubled up to the longest.
+const LOOK_FIRST: Duration = Duration::from_millis(50);
+/// The longest such wait.
+const LOOK_MAX: Duration = Duration::from_millis(500);
+
+/// Where the output of an attempt may be.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// Executors' directories, the likeliest first.
+    pub dirs: Vec<PathBuf>,
+    /// True while more may come.
+    pub live: bool,
+}
+
+/// The name that executors know an attempt by.
+#[must_use]
+pub const fn key(attempt: AttemptId) -> Key {
+    Key((attempt.task.job.0 as u128) << 64 | (attempt.task.index as u128) << 32 | attempt.number as u128)
+}
+
+/// The attempt that executors know by this name.
+#[must_use]
+pub const fn attempt(key: Key) -> AttemptId {
+    AttemptId::new(protocol::JobId((key.0 >> 64) as u64), (key.0 >> 32) as u32, key.0 as u32)
+}
+
+/// Sends what `attempt` printed from `offset` on, until all is sent and, where it is followed, its end. `place` says where it is.
+///
+/// # Errors
+/// The stream's or the connection's end.
+pub async fn serve(
+    attempt: AttemptId,
+    mut offset: u64,
+    follow: bool,
+    place: impl Fn() -> BoxFuture<'static, Option<Place>>,
+    mut sender: Sender,
+) -> Result<(), LinkError> {
+    let mut wait = LOOK_FIRST;
+    loop {
+        // Asked before it is read: what is printed before the end is in the file when the end is known.
+        let Some(Place { dirs, live }) = place().await else {
+            return last(sender, BulkReply::Failed { reason: "the agent is leaving".into() }).await;
+        };
+        let read = tokio::task::spawn_blocking(move || read_any(&dirs, key(attempt), offset)).await;
+        let read = match read.expect("reading a file does not panic, and nobody cancels it") {
+            Ok(read) => read,
+            Err(error) => return last(sender, BulkReply::Failed { reason: format!("reading the output of {attempt}: {error}") }).await,
+        };
+        if !read.bytes.is_empty() {
+            wait = LOOK_FIRST;
+            offset = read.next_offset;
+            sender.send(&BulkReply::Chunk { offset: read.offset, bytes: read.bytes.into() }).await?;
+        } else if follow && live {
+            tokio::time::sleep(wait).await;
+            wait = (2 * wait).min(LOOK_MAX);
+        } else {
+            return last(sender, BulkReply::End).await;
+        }
+    }
+}
+
+/// Sends the last message of a stream.
+///
+/// # Errors
+/// The stream's or the connection's end.
+pub async fn last(mut sender: Sender, reply: BulkReply) -> Result<(), LinkError> {
+    sender.send(&reply).await?;
+    sender.finish();
+    Ok(())
+}
+
+fn read_any(dirs: &[PathBuf], key: Key, offset: u64) -> io::Result<LogRead> {
+    for dir in dirs {
+        let read = read_log(dir, key, offset, CHUNK_BYTES_MAX)?;
+        if !read.bytes.is_empty() {
+            return Ok(read);
+        }
+    }
+    Ok(LogRead { bytes: Vec::new(), offset, next_offset: offset })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::JobId;
+
+    #[test]
+    fn an_attempt_has_one_key() {
+        let id = AttemptId::new(JobId(u64::MAX - 5), 70_000, 3);
+        assert_eq!(attempt(key(id)), id);
+        assert_ne!(key(id), key(AttemptId::new(JobId(u64::MAX - 5), 70_000, 4)));
+    }
+}

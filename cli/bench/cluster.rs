@@ -52,7 +52,10 @@ impl Cluster {
         let token = self.client.call(reqwest::Method::POST, "/v1/tokens", &serde_json::json!({ "level": "join" })).await?;
         let token = token["token"].as_str().context("no join token in the answer")?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["agent", "--to", &self.quic, "--name", name, "--resources", resources, "--data"]).arg(self.place.join(name)).env("SKEP_JOIN", token);
+        command
+            .args(["agent", "--to", &self.quic, "--name", name, "--resources", resources, "--data"])
+            .arg(self.place.join(name))
+            .env("SKEP_JOIN", token);
         self.agents.push(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("starting an agent")?);
         let wanted = self.agents.len();
         let start = Instant::now();

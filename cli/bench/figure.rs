@@ -28,7 +28,10 @@ impl Figures {
     pub fn add(&mut self, what: &What<'_>, metric: &str, value: f64, unit: &'static str) {
         let What { bench, kind, n, run } = what;
         let value = (value * 1_000.0).round() / 1_000.0;
-        println!("{}", json!({"system": "skep", "bench": bench, "kind": kind, "metric": metric, "n": n, "value": value, "unit": unit, "run": run}));
+        println!(
+            "{}",
+            json!({"system": "skep", "bench": bench, "kind": kind, "metric": metric, "n": n, "value": value, "unit": unit, "run": run})
+        );
         let name = (format!("{bench} {kind}"), metric.to_owned(), *n);
         if !self.values.contains_key(&name) {
             self.order.push(name.clone());
@@ -45,7 +48,15 @@ impl Figures {
             values.sort_by(f64::total_cmp);
             let (low, high) = (values[0], values[values.len() - 1]);
             let median = quantile(values, 0.5);
-            let row = [name.0.clone(), name.2.to_string(), name.1.clone(), number(median), number(low), number(high), self.units[&name.1].to_owned()];
+            let row = [
+                name.0.clone(),
+                name.2.to_string(),
+                name.1.clone(),
+                number(median),
+                number(low),
+                number(high),
+                self.units[&name.1].to_owned(),
+            ];
             table.add_row(row);
         }
         eprintln!("{table}");

@@ -59,7 +59,12 @@ pub async fn process(figures: &mut Figures, samples: &Path, run: u32, count: u32
     for index in 0..count + 10 {
         let start = Instant::now();
         let mut command = std::process::Command::new(std::env::current_exe()?);
-        let status = command.env("SKEP_HOME", &home).arg("run").arg(samples.join("noop.wasm")).args(["--cpu", "0.01", "--memory", "1MiB"]).status()?;
+        let status = command
+            .env("SKEP_HOME", &home)
+            .arg("run")
+            .arg(samples.join("noop.wasm"))
+            .args(["--cpu", "0.01", "--memory", "1MiB"])
+            .status()?;
         let time = start.elapsed().as_nanos() as f64 / 1_000.0;
         if !status.success() {
             bail!("skep run ended with {status}");

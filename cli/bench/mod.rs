@@ -33,11 +33,19 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
         match &flags.what {
             BenchWhat::Tasks { count, kind, separate } => {
                 wasm_only(kind)?;
-                if *separate { tasks::separate(&mut figures, &flags.samples, run, *count).await? } else { tasks::whole(&mut figures, &flags.samples, run, *count).await? }
+                if *separate {
+                    tasks::separate(&mut figures, &flags.samples, run, *count).await?
+                } else {
+                    tasks::whole(&mut figures, &flags.samples, run, *count).await?
+                }
             }
             BenchWhat::Latency { count, kind, process } => {
                 wasm_only(kind)?;
-                if *process { latency::process(&mut figures, &flags.samples, run, *count).await? } else { latency::stream(&mut figures, &flags.samples, run, *count).await? }
+                if *process {
+                    latency::process(&mut figures, &flags.samples, run, *count).await?
+                } else {
+                    latency::stream(&mut figures, &flags.samples, run, *count).await?
+                }
             }
             BenchWhat::Idle { count, kind, component } => {
                 wasm_only(kind)?;
@@ -63,7 +71,8 @@ fn wasm_only(kind: &str) -> anyhow::Result<()> {
 /// Uploads a sample; gives `sha256:…`.
 async fn upload(client: &Client, samples: &Path, name: &str) -> anyhow::Result<String> {
     let path = samples.join(name);
-    let bytes = std::fs::read(&path).with_context(|| format!("{}: build the samples with samples/build, or name their folder with --samples", path.display()))?;
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("{}: build the samples with samples/build, or name their folder with --samples", path.display()))?;
     upload_bytes(client, bytes).await
 }
 

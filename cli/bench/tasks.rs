@@ -18,12 +18,13 @@ const PAGE: u32 = 1_000;
 /// Lines that are sent in one piece.
 const LINES: u32 = 256;
 
-/// Whether the sample `noop` traps for this index and seed: the same arithmetic as the sample's own.
+/// Whether the sample `noop` traps for this index and seed: one in a hundred by `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014), as in the
+/// sample itself.
 fn traps(index: u32, seed: u32) -> bool {
-    let mut value = index.wrapping_mul(0x9e37_79b9) ^ seed;
-    value = (value ^ value >> 16).wrapping_mul(0x85eb_ca6b);
-    value = (value ^ value >> 13).wrapping_mul(0xc2b2_ae35);
-    (value ^ value >> 16).is_multiple_of(100)
+    let mut z = u64::from(seed).wrapping_add((u64::from(index) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31).is_multiple_of(100)
 }
 
 async fn ended(submission: &mut Submission) -> anyhow::Result<Value> {
@@ -39,7 +40,7 @@ pub async fn whole(figures: &mut Figures, samples: &Path, run: u32, count: u32) 
     let cluster = Cluster::start(RESOURCES).await?;
     let wasm = upload(&cluster.client, samples, "noop.wasm").await?;
     let seed = run;
-    let argument = [format!("${{task.index}}:{seed}")];
+    let argument = ["${task.index}".to_owned(), seed.to_string()];
     let mut submission = Submission::open(&cluster.client).await?;
     submission.send(line("warm", &job(&wasm, &argument, WARM), true)).await?;
     ended(&mut submission).await?;
@@ -79,7 +80,7 @@ pub async fn separate(figures: &mut Figures, samples: &Path, run: u32, count: u3
     let wasm = upload(&cluster.client, samples, "noop.wasm").await?;
     let seed = run;
     let mut submission = Submission::open(&cluster.client).await?;
-    let single = |key: &str, index: u32| line(key, &job(&wasm, &[format!("{index}:{seed}")], 1), true);
+    let single = |key: &str, index: u32| line(key, &job(&wasm, &[index.to_string(), seed.to_string()], 1), true);
     for index in 0..WARM {
         submission.send(single(&format!("warm-{index}"), index)).await?;
     }

@@ -1,6 +1,7 @@
 //! A machine as the cluster knows it: what it has, facts about it, and where it stands.
 
-use crate::{PortRange, Resources};
+use crate::resources::PORT_RANGES_MAX;
+use crate::{PortRange, Resources, bounded};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -31,14 +32,17 @@ pub struct AgentInfo {
     /// All it has to promise.
     pub capacity: Resources,
     /// Which ports its `capacity.ports` are.
+    #[serde(deserialize_with = "bounded::list::<_, _, PORT_RANGES_MAX>")]
     pub ports: Vec<PortRange>,
     /// Facts about it.
+    #[serde(deserialize_with = "bounded::map::<_, _, _, ATTRIBUTES_MAX>")]
     pub attributes: Attributes,
     /// Where it stands.
     pub domain: FaultDomain,
     /// The version of its binary.
     pub version: String,
     /// What its machine or its rights lack, and what it does instead, a sentence each; empty where nothing is weaker.
+    #[serde(deserialize_with = "bounded::list::<_, _, WEAKNESSES_MAX>")]
     pub weaknesses: Vec<String>,
 }
 
@@ -57,7 +61,7 @@ impl AgentInfo {
             && short(&self.version)
             && domain.into_iter().all(|part| short(part))
             && self.capacity.is_canonical()
-            && self.ports.len() <= crate::resources::PORT_RANGES_MAX
+            && self.ports.len() <= PORT_RANGES_MAX
             && self.ports.iter().all(|range| range.first > 0 && range.first <= range.last)
             && self.ports.windows(2).all(|pair| pair[0].last < pair[1].first)
             && ports == self.capacity.ports

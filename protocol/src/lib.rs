@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod bounded;
 pub mod frame;
 pub mod identity;
 pub mod ids;
+pub mod interfaces;
 pub mod job;
 pub mod link;
 pub mod message;

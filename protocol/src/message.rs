@@ -2,6 +2,7 @@
 //! variant): the format is positional. No type here is recursive, since the format has no depth limit, and no vector is of a type without
 //! bytes.
 
+use crate::bounded;
 use crate::task::{Held, Update};
 use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,8 @@ use std::sync::Arc;
 
 /// Most attempts in one message; longer lists are sent in several.
 pub const ATTEMPTS_PER_MESSAGE_MAX: usize = 4_096;
+/// Most certificates in one message: an agent's own, the intermediate's, the root's, and one more while a root is replaced.
+pub const CHAIN_LENGTH_MAX: usize = 4;
 /// Bytes of a bundle or a log in one message.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
@@ -31,6 +34,7 @@ pub struct ToAgent {
 }
 
 /// What an agent says. New variants at the end.
+#[expect(clippy::large_enum_variant, reason = "one registration in a connection's life; a status is moved as often either way")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromAgent {
     /// I am here, in this shape. To the agent's own shard; its [`FromAgent::Report`] follows.
@@ -56,6 +60,7 @@ pub enum FromAgent {
     /// States that changed; sent to the attempt's shard, and ends again until acknowledged.
     Status {
         /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
         updates: Vec<Update>,
     },
     /// All that the agent holds, of every shard. To the agent's own shard, after registering and when asked.
@@ -63,6 +68,7 @@ pub enum FromAgent {
         /// From [`FromMaster::Registered`]; 0 in the one that follows a `Register`.
         session: u64,
         /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
         held: Vec<Held>,
         /// False where more of the same report follows.
         last: bool,
@@ -70,6 +76,7 @@ pub enum FromAgent {
     /// The agent would not take these: what was promised is not there. To the attempt's shard.
     Refused {
         /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
         attempts: Vec<AttemptId>,
         /// Why, for people.
         reason: String,
@@ -104,6 +111,7 @@ pub enum FromMaster {
     /// Stop these.
     Kill {
         /// At most [`ATTEMPTS_PER_MESSAGE_MAX`]; unknown ones are passed over.
+        #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
         attempts: Vec<AttemptId>,
         /// Milliseconds from the request to stop until it is done by force.
         grace_ms: u64,
@@ -111,6 +119,7 @@ pub enum FromMaster {
     /// These ends are on record: forget them.
     Ack {
         /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
         attempts: Vec<AttemptId>,
     },
     /// Report all that you hold.
@@ -141,6 +150,7 @@ pub struct Launch {
     /// What each of them is.
     pub template: Arc<Template>,
     /// Which: the index of the task and the number of the attempt, at most [`ATTEMPTS_PER_MESSAGE_MAX`].
+    #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
     pub attempts: Vec<(u32, u32)>,
 }
 
@@ -211,6 +221,7 @@ pub enum JoinReply {
         /// Who you are from now on.
         agent: AgentId,
         /// Your certificate and those up to the root, DER, your own first.
+        #[serde(deserialize_with = "bounded::list::<_, _, CHAIN_LENGTH_MAX>")]
         chain_der: Vec<Vec<u8>>,
         /// How many shards the cluster has.
         shards: u16,

@@ -43,6 +43,7 @@ pub struct Resources {
     /// Number of ports.
     pub ports: u32,
     /// Named devices: sorted by name, no name twice, none of zero.
+    #[serde(deserialize_with = "crate::bounded::list::<_, _, DEVICES_MAX>")]
     pub devices: Vec<Device>,
 }
 

@@ -1,6 +1,7 @@
 //! A task's states and its end, the same for every kind of task.
 
-use crate::{AgentId, AttemptId, Time};
+use crate::resources::PORTS_PER_TASK_MAX;
+use crate::{AgentId, AttemptId, Time, bounded};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -204,6 +205,7 @@ pub enum TaskState {
         /// Since when, by its agent's clock, milliseconds of the Unix epoch.
         since: Time,
         /// The ports it was given, in the order of its template's names.
+        #[serde(deserialize_with = "bounded::list::<_, _, { PORTS_PER_TASK_MAX as usize }>")]
         ports: Vec<u16>,
     },
     /// It was asked to stop and has not yet.

@@ -1,3 +1,8 @@
 //! The binary end to end, hostile inputs, and the rules of the house.
 
+mod cluster;
+mod hostile_jobs;
+mod hostile_wasm;
+mod run;
+mod survive;
 mod tidy;

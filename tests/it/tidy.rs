@@ -129,8 +129,25 @@ fn names_say_something() {
 #[test]
 fn pure_rooms_decide_and_do_nothing_else() {
     let words = [
-        "async", "await", "tokio", "Instant", "SystemTime", "thread", "Mutex", "RwLock", "rand", "getrandom", "HashMap", "HashSet", "fs", "net",
-        "println", "eprintln", "tracing", "f32", "f64",
+        "async",
+        "await",
+        "tokio",
+        "Instant",
+        "SystemTime",
+        "thread",
+        "Mutex",
+        "RwLock",
+        "rand",
+        "getrandom",
+        "HashMap",
+        "HashSet",
+        "fs",
+        "net",
+        "println",
+        "eprintln",
+        "tracing",
+        "f32",
+        "f64",
     ];
     lines_with("a pure room touches the world", &words, |_| false, |path| PURE.iter().any(|room| path.starts_with(room)));
 }
@@ -138,7 +155,9 @@ fn pure_rooms_decide_and_do_nothing_else() {
 #[test]
 fn one_place_knows_quic_one_knows_wasmtime() {
     lines_with("names quinn", &["quinn"], |path| path.starts_with("protocol/src/link"), |_| true);
-    let tls = |path: &str| path.starts_with("protocol/src/link") || path.starts_with("protocol/src/identity") || path.starts_with("master/src/http");
+    let tls = |path: &str| {
+        path.starts_with("protocol/src/link") || path.starts_with("protocol/src/identity") || path.starts_with("master/src/http")
+    };
     lines_with("names rustls", &["rustls"], tls, |_| true);
     let wasm = ["wasmtime", "wasmtime_wasi", "wasmtime_wasi_config"];
     lines_with("names wasmtime", &wasm, |path| path.starts_with("runtime/src/wasm/"), |_| true);
@@ -164,8 +183,13 @@ fn unsafe_stands_in_two_places_and_says_why() {
 
 #[test]
 fn the_missing_arrows_are_missing() {
-    let allowed: [(&str, &[&str]); 5] =
-        [("protocol", &[]), ("runtime", &[]), ("agent", &["protocol", "runtime"]), ("master", &["protocol"]), ("sim", &["agent", "master", "protocol"])];
+    let allowed: [(&str, &[&str]); 5] = [
+        ("protocol", &[]),
+        ("runtime", &[]),
+        ("agent", &["protocol", "runtime"]),
+        ("master", &["protocol"]),
+        ("sim", &["agent", "master", "protocol"]),
+    ];
     let mut broken = vec![];
     for (room, knows) in allowed {
         let manifest = fs::read_to_string(root().join(room).join("Cargo.toml")).expect("every room has a manifest");

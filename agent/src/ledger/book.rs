@@ -99,26 +99,27 @@ impl Book {
     pub fn snapshot(&self) -> Vec<Record> {
         let mut records = vec![Record::Began { incarnation: self.incarnation, boot: self.boot.clone() }];
         records.extend(self.known.iter().map(|(job, ranges)| Record::Known { job, ranges }));
-        let mut last: Option<(&Arc<Launch>, Launch, Vec<Vec<u16>>)> = None;
         let mut ended = Vec::new();
+        // Neighbours that came with the same launch are one record again.
+        let mut shared: Option<&Arc<Launch>> = None;
         for (attempt, entry) in &self.entries {
             let key = (attempt.task.index, attempt.number);
-            match &mut last {
-                Some((shared, launch, ports)) if Arc::ptr_eq(shared, &entry.launch) && launch.attempts.len() < ATTEMPTS_PER_MESSAGE_MAX => {
+            let same = shared.is_some_and(|shared| Arc::ptr_eq(shared, &entry.launch));
+            match records.last_mut() {
+                Some(Record::Taken { launch, ports }) if same && launch.attempts.len() < ATTEMPTS_PER_MESSAGE_MAX => {
                     launch.attempts.push(key);
                     ports.push(entry.ports.clone());
                 }
                 _ => {
-                    records.extend(last.take().map(|(_, launch, ports)| Record::Taken { launch, ports }));
                     let launch = Launch { attempts: vec![key], ..entry.launch.as_ref().clone() };
-                    last = Some((&entry.launch, launch, vec![entry.ports.clone()]));
+                    records.push(Record::Taken { launch, ports: vec![entry.ports.clone()] });
                 }
             }
+            shared = Some(&entry.launch);
             if let State::Ended { exit, usage } = &entry.state {
                 ended.push((*attempt, exit.clone(), *usage));
             }
         }
-        records.extend(last.map(|(_, launch, ports)| Record::Taken { launch, ports }));
         let ended = ended.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(<[_]>::to_vec);
         records.extend(ended.map(|attempts| Record::Ended { attempts }));
         records

@@ -17,7 +17,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-use protocol::message::{FromAgent, FromMaster, Launch, shard_of_agent};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, FromMaster, Launch};
 use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, Resources, ShardId, Time, Usage};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub use known::KNOWN_RANGES_MAX;
 
 /// Ends that are not yet acknowledged; at the limit nothing more is started until some are.
 pub const UPDATES_PENDING_MAX: usize = 32_768;
-/// Attempts held at once, ended ones included; what is over is refused.
-pub const ATTEMPTS_HELD_MAX: usize = 131_072;
+/// Attempts held at once, ended ones included; what is over is refused. More than a shard books on one agent.
+pub const ATTEMPTS_HELD_MAX: usize = 262_144;
 
 /// Who a ledger is kept for.
 #[derive(Clone, Debug)]
@@ -178,6 +178,18 @@ impl Ledger {
         self.book.entries().map(|(attempt, entry)| (*attempt, &entry.launch, matches!(entry.state, State::Ended { .. })))
     }
 
+    /// Each attempt that executors were told to start and that has not ended, and the launch it came with (without its list of attempts).
+    pub fn handed_over(&self) -> impl Iterator<Item = (AttemptId, &Arc<Launch>)> {
+        let handed_over = self.book.entries().filter(|(_, entry)| !matches!(entry.state, State::Waiting | State::Ended { .. }));
+        handed_over.map(|(attempt, entry)| (*attempt, &entry.launch))
+    }
+
+    /// True where this attempt is held and has not ended.
+    #[must_use]
+    pub fn is_live(&self, attempt: AttemptId) -> bool {
+        self.book.get(attempt).is_some_and(|entry| !matches!(entry.state, State::Ended { .. }))
+    }
+
     /// Drawn when the ledger began empty.
     #[must_use]
     pub const fn incarnation(&self) -> u64 {
@@ -210,11 +222,8 @@ impl Ledger {
     }
 
     fn heard(&mut self, now: Time, shard: ShardId, message: FromMaster) {
-        let own = self.session.shards().map(|shards| shard_of_agent(self.agent, shards));
-        if own.is_none() {
-            return; // Nobody can have said it: there is no connection.
-        }
-        let from_own = own == Some(shard);
+        let Some(own) = self.session.own() else { return }; // Nobody can have said it: there is no connection.
+        let from_own = own == shard;
         if from_own {
             self.session.heard(now);
         }
@@ -233,21 +242,28 @@ impl Ledger {
     }
 
     /// Puts these ends on record and tells them; those of attempts that are not held or have ended are passed over and given back.
-    fn end(&mut self, now: Time, mut attempts: Vec<(AttemptId, Exit, Usage)>) -> Vec<AttemptId> {
+    fn end(&mut self, now: Time, attempts: Vec<(AttemptId, Exit, Usage)>) -> Vec<AttemptId> {
         let mut passed_over = Vec::new();
-        attempts.retain(|(attempt, exit, usage)| {
-            let ended = self.book.end(*attempt, exit, *usage);
-            if !ended {
-                passed_over.push(*attempt);
+        let mut attempts = attempts.into_iter();
+        loop {
+            // A record, like a message, is of so many at most.
+            let mut part: Vec<_> = attempts.by_ref().take(ATTEMPTS_PER_MESSAGE_MAX).collect();
+            if part.is_empty() {
+                return passed_over;
             }
-            ended
-        });
-        if !attempts.is_empty() {
-            let ids: Vec<AttemptId> = attempts.iter().map(|(attempt, ..)| *attempt).collect();
-            self.outputs.push_back(Output::Checkpoint(Record::Ended { attempts }));
-            self.tell_ends(now, ids);
+            part.retain(|(attempt, exit, usage)| {
+                let ended = self.book.end(*attempt, exit, *usage);
+                if !ended {
+                    passed_over.push(*attempt);
+                }
+                ended
+            });
+            if !part.is_empty() {
+                let ids: Vec<AttemptId> = part.iter().map(|(attempt, ..)| *attempt).collect();
+                self.outputs.push_back(Output::Checkpoint(Record::Ended { attempts: part }));
+                self.tell_ends(now, ids);
+            }
         }
-        passed_over
     }
 
     fn run_timers(&mut self, now: Time) {

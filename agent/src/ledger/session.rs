@@ -26,7 +26,12 @@ pub(super) struct Session {
 #[derive(Clone, Debug)]
 struct Link {
     shards: u16,
+    /// The agent's own one of them.
+    own: ShardId,
+    /// The one that holds; none from a registration until its answer.
     session: Option<u64>,
+    /// The highest there was on this connection.
+    session_last: u64,
     /// Of the last launch that was taken in this session.
     sequence: Option<u64>,
     beat_at: Time,
@@ -45,6 +50,11 @@ impl Session {
 
     pub fn shards(&self) -> Option<u16> {
         self.link.as_ref().map(|link| link.shards)
+    }
+
+    /// The agent's own shard, where there is a connection.
+    pub fn own(&self) -> Option<ShardId> {
+        self.link.as_ref().map(|link| link.own)
     }
 
     pub fn timeout(&self) -> Option<Time> {
@@ -79,8 +89,16 @@ impl Ledger {
             self.outputs.push_back(Output::Quit { reason: format!("a master says that its cluster has {shards} shards") });
             return;
         }
-        let link =
-            Link { shards, session: None, sequence: None, beat_at: now, register_at: now, register_wait_ms: REGISTER_RETRY_FIRST_MS };
+        let link = Link {
+            shards,
+            own: shard_of_agent(self.agent, shards),
+            session: None,
+            session_last: 0,
+            sequence: None,
+            beat_at: now,
+            register_at: now,
+            register_wait_ms: REGISTER_RETRY_FIRST_MS,
+        };
         self.session.link = Some(link);
         self.bundles.ask_all_again(now);
     }
@@ -92,10 +110,10 @@ impl Ledger {
 
     pub(super) fn registered(&mut self, now: Time, session: u64, heartbeat_ms: u64) {
         let Some(link) = self.session.link.as_mut() else { return };
-        if link.session.is_some_and(|current| current >= session) {
+        if link.session_last >= session {
             return; // A late or doubled answer.
         }
-        link.session = Some(session);
+        (link.session, link.session_last) = (Some(session), session);
         link.sequence = None;
         link.beat_at = now;
         self.session.heartbeat_ms = heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1);
@@ -108,16 +126,14 @@ impl Ledger {
         }
     }
 
-    pub(super) fn own_shard(&self) -> Option<ShardId> {
-        self.session.shards().map(|shards| shard_of_agent(self.agent, shards))
-    }
-
     /// Registers and beats when it is time.
     pub(super) fn keep_session(&mut self, now: Time) {
         let (held, held_hash) = (self.book.held(), self.book.held_hash());
         let heartbeat_ms = self.session.heartbeat_ms;
-        let (Some(own), Some(link)) = (self.own_shard(), self.session.link.as_mut()) else { return };
+        let Some(link) = self.session.link.as_mut() else { return };
+        let own = link.own;
         if now >= link.register_at {
+            link.session = None;
             link.register_at = now + link.register_wait_ms;
             link.register_wait_ms = (2 * link.register_wait_ms).min(REGISTER_RETRY_MAX_MS);
             self.send(own, FromAgent::Register { info: self.info.clone(), incarnation: self.book.incarnation });
@@ -133,7 +149,7 @@ impl Ledger {
 
     /// Says all that is held, and then the state of each.
     fn report(&mut self, now: Time, session: u64) {
-        let Some(own) = self.own_shard() else { return };
+        let Some(own) = self.session.own() else { return };
         let listed = |(attempt, entry): (&AttemptId, &super::book::Entry)| Held {
             attempt: *attempt,
             ended: matches!(entry.state, State::Ended { .. }),

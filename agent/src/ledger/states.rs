@@ -1,6 +1,7 @@
 //! What becomes of attempts, and telling it: an end at once and again until it is acknowledged; other states a little later and only where
 //! they still hold, so that a short task costs one update.
 
+use protocol::frame::FRAME_BYTES_MAX;
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent};
 use protocol::{AttemptId, Exit, Loss, ShardId, TaskState, Time, Update, Usage};
 use std::collections::{BTreeMap, VecDeque};
@@ -15,6 +16,8 @@ const STATE_DELAY_MS: u64 = 20;
 const RESEND_FIRST_MS: u64 = 2_000;
 /// The longest such wait.
 const RESEND_MAX_MS: u64 = 30_000;
+/// A status message is closed once it is so long: reasons of four thousand traps would not fit one frame.
+const STATUS_BYTES_AIM: usize = FRAME_BYTES_MAX / 2;
 /// The longest grace that a stop may give, in milliseconds.
 const GRACE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
@@ -52,8 +55,9 @@ impl Ledger {
         let mut strangers = Vec::new();
         for (attempt, since) in attempts {
             match self.book.get(attempt).map(|entry| &entry.state) {
-                Some(State::Killing | State::Running { .. }) => {}
-                Some(State::Waiting | State::Starting | State::Recovering) => {
+                Some(State::Killing) => {}
+                Some(State::Running { since: known }) if *known == since => {}
+                Some(State::Waiting | State::Starting | State::Recovering | State::Running { .. }) => {
                     self.book.set(attempt, State::Running { since });
                     running.push(attempt);
                 }
@@ -156,20 +160,33 @@ impl Ledger {
 
     fn tell(&mut self, attempts: &[AttemptId]) {
         let shards = self.session.shards().unwrap_or(0);
-        let mut by_shard: BTreeMap<ShardId, Vec<Update>> = BTreeMap::new();
+        let mut by_shard: BTreeMap<ShardId, (usize, Vec<Update>)> = BTreeMap::new();
         for attempt in attempts.iter().filter(|attempt| attempt.shard().0 < shards) {
             let Some(state) = self.book.get(*attempt).and_then(told) else { continue };
-            let updates = by_shard.entry(attempt.shard()).or_default();
+            let (bytes, updates) = by_shard.entry(attempt.shard()).or_default();
+            *bytes += bytes_max(&state);
             updates.push(Update { attempt: *attempt, state });
-            if updates.len() == ATTEMPTS_PER_MESSAGE_MAX {
+            if updates.len() == ATTEMPTS_PER_MESSAGE_MAX || *bytes >= STATUS_BYTES_AIM {
+                *bytes = 0;
                 let updates = std::mem::take(updates);
                 self.outputs.push_back(Output::Send { shard: attempt.shard(), message: FromAgent::Status { updates } });
             }
         }
-        for (shard, updates) in by_shard.into_iter().filter(|(_, updates)| !updates.is_empty()) {
+        for (shard, (_, updates)) in by_shard.into_iter().filter(|(_, (_, updates))| !updates.is_empty()) {
             self.send(shard, FromAgent::Status { updates });
         }
     }
+}
+
+/// Most bytes that an update with this state takes in a message.
+fn bytes_max(state: &TaskState) -> usize {
+    const UPDATE_BYTES: usize = 96;
+    UPDATE_BYTES
+        + match state {
+            TaskState::Ended { exit: Exit::Trap { reason } | Exit::Rejected { reason }, .. } => reason.len(),
+            TaskState::Running { ports, .. } => 3 * ports.len(),
+            _ => 0,
+        }
 }
 
 /// The state as masters are told it; nothing while nobody here knows it.

@@ -1,1 +1,261 @@
-//! Placeholder.
+//! The door of the master: sockets, disk and clock on one side, shards on the other. Starts a master, and ends it.
+
+mod accept;
+mod agents;
+mod clock;
+mod data_dir;
+mod decide;
+mod desk;
+pub mod door;
+pub(crate) mod inbox;
+mod threads;
+mod waiters;
+
+#[cfg(test)]
+mod tests;
+
+pub use data_dir::{ADMIN_TOKEN, ROOT_PEM};
+pub use door::{Busy, Door};
+
+use crate::http::bundles::Bundles;
+use crate::http::server::Server;
+use crate::http::{HttpConfig, HttpError};
+use crate::journal::{JournalError, Log, LogConfig};
+use crate::shard::ShardConfig;
+use crate::shard::event::Level;
+use accept::Reception;
+use data_dir::DataDir;
+use protocol::Digest;
+use protocol::identity::{Authority, IdentityError};
+use protocol::link::{Limits, LinkError, Listener};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use threads::Threads;
+
+/// Shards of a cluster whose maker did not say.
+pub const SHARDS_DEFAULT: u16 = 8;
+/// How long the master's certificate holds; each start makes a new one.
+const MASTER_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// How a master is started.
+#[derive(Clone, Debug)]
+pub struct MasterConfig {
+    /// Where all that lasts is kept; made where it is missing.
+    pub data_dir: PathBuf,
+    /// Where HTTP is served; port 0: any.
+    pub http_addr: SocketAddr,
+    /// Where agents connect, over QUIC; port 0: any.
+    pub quic_addr: SocketAddr,
+    /// How many shards a new cluster gets; an old one keeps its number.
+    pub shards: u16,
+    /// How many threads decide; `None`: a quarter of the cores, 1 to 16.
+    pub threads: Option<usize>,
+    /// Names and addresses that clients and agents may call this master by, for its certificate.
+    pub hosts: Vec<String>,
+    /// Times and limits of the shards; `id` and `shards` are filled in for each.
+    pub shard_config: ShardConfig,
+    /// How the journal is kept.
+    pub log: LogConfig,
+    /// Most bytes of one bundle.
+    pub bundle_bytes_max: u64,
+}
+
+impl MasterConfig {
+    /// A master in `data_dir` that listens on any free port of this machine's loopback.
+    #[must_use]
+    pub fn local(data_dir: &Path) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            data_dir: data_dir.to_owned(),
+            http_addr: any,
+            quic_addr: any,
+            shards: SHARDS_DEFAULT,
+            threads: None,
+            hosts: vec!["localhost".into(), "127.0.0.1".into()],
+            shard_config: ShardConfig::default(),
+            log: LogConfig::default(),
+            bundle_bytes_max: crate::http::bundles::BUNDLE_BYTES_MAX,
+        }
+    }
+}
+
+/// Why a master does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another master has the data directory.
+    #[error("another master runs in {}: stop it first, or name another directory", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file of the data directory.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Data {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Certificates.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The agents' port.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The API.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The first administrator's token could not be put on record.
+    #[error("cannot make the administrator's token: {reason}")]
+    Token {
+        /// Why not.
+        reason: String,
+    },
+    /// A thread.
+    #[error("cannot start a deciding thread: {0}")]
+    Thread(io::Error),
+}
+
+impl StartError {
+    fn data(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Data { doing, path: path.to_owned(), source }
+    }
+}
+
+/// A running master. Dropped, it ends in the background; what it acknowledged is durable in any case.
+pub struct Master {
+    http_addr: SocketAddr,
+    quic_addr: SocketAddr,
+    root: Digest,
+    admin_token: PathBuf,
+    root_pem: PathBuf,
+    threads: Option<Threads>,
+    http: Option<Server>,
+    reception: Arc<Reception>,
+    _log: Arc<Log>,
+    _data: DataDir,
+}
+
+/// Starts a master.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
+    let data = DataDir::open(&config.data_dir)?;
+    let shards = data.shards(config.shards)?;
+    let authority = Authority::open_or_create(&data.authority())?;
+    let identity = authority.issue_master(&config.hosts, MASTER_LIFETIME)?;
+    data.write(ROOT_PEM, authority.root_pem().as_bytes())?;
+    for dir in [data.snapshots(), data.bundles()] {
+        std::fs::create_dir_all(&dir).map_err(|error| StartError::data("make", &dir, error))?;
+    }
+    let bundles_dir = data.bundles();
+    let bundles = Bundles::open(&bundles_dir, config.bundle_bytes_max).map_err(|error| StartError::data("open", &bundles_dir, error))?;
+    let (journal, log) = (data.journal(), config.log);
+    let opened = tokio::task::spawn_blocking(move || Log::open(&journal, shards, log)).await;
+    let log = Arc::new(opened.map_err(|error| StartError::Thread(error.into()))??);
+    let threads = Threads::start(&config, shards, Arc::clone(&log), &data.snapshots()).await?;
+    let (root, door) = (authority.root_digest(), threads.door.clone());
+    admit_the_first(&data, &door).await?;
+    let http =
+        HttpConfig { address: config.http_addr, hosts: config.hosts, cluster: authority.cluster().into(), root, bundles: bundles.clone() };
+    let quic_addr = config.quic_addr;
+    let opening = threads.first.spawn(async move {
+        let listener = Listener::bind(quic_addr, &identity, Limits::default())?;
+        let reception = Arc::new(Reception { listener, door: door.clone(), authority, bundles });
+        tokio::spawn(Arc::clone(&reception).run());
+        Ok::<_, StartError>((reception, crate::http::start(door, &identity, http).await?))
+    });
+    let (reception, http) = opening.await.map_err(|error| StartError::Thread(error.into()))??;
+    Ok(Master {
+        http_addr: http.address(),
+        quic_addr: reception.listener.address(),
+        root,
+        admin_token: data.admin_token(),
+        root_pem: config.data_dir.join(ROOT_PEM),
+        threads: Some(threads),
+        http: Some(http),
+        reception,
+        _log: log,
+        _data: data,
+    })
+}
+
+/// Makes the administrator's token where there is none: on record first, so that what the file says is good.
+async fn admit_the_first(data: &DataDir, door: &Door) -> Result<(), StartError> {
+    let path = data.admin_token();
+    if path.try_exists().map_err(|error| StartError::data("read", &path, error))? {
+        return Ok(());
+    }
+    let minted = crate::http::tokens::mint_api(door, Level::Admin).await;
+    let token = minted.map_err(|error| StartError::Token { reason: error.body().message.clone() })?;
+    data.write(ADMIN_TOKEN, format!("{token}\n").as_bytes())
+}
+
+impl Master {
+    /// Where HTTP is served.
+    #[must_use]
+    pub const fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where agents connect.
+    #[must_use]
+    pub const fn quic_addr(&self) -> SocketAddr {
+        self.quic_addr
+    }
+
+    /// The digest of the cluster's root certificate, which join tokens pin.
+    #[must_use]
+    pub const fn root(&self) -> Digest {
+        self.root
+    }
+
+    /// The file with the first administrator's token.
+    #[must_use]
+    pub fn admin_token(&self) -> &Path {
+        &self.admin_token
+    }
+
+    /// The file with the cluster's root certificate.
+    #[must_use]
+    pub fn root_pem(&self) -> &Path {
+        &self.root_pem
+    }
+
+    /// To the shards.
+    #[must_use]
+    pub fn door(&self) -> &Door {
+        &self.reception.door
+    }
+
+    /// Ends it in good order: answers that are on their way go out, agents are told, the journal is closed.
+    pub async fn shutdown(mut self) {
+        if let Some(http) = self.http.take() {
+            http.stop().await;
+        }
+        self.reception.listener.close("the master ends");
+        if let Some(threads) = self.threads.take() {
+            threads.stop();
+            // It ends by a panic only where a thread did, which has said so.
+            let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+        }
+        // The last to hold the log closes it: that is this value.
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        if let Some(threads) = &self.threads {
+            threads.stop();
+        }
+    }
+}

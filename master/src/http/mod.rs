@@ -1,1 +1,222 @@
-//! Placeholder.
+//! The HTTP API of a master: routes under `/v1`, their JSON, who may call them, and the server they stand behind. Knows the cluster only
+//! through its `Door`. The description at `/openapi.json` is made from the routes themselves.
+
+#![allow(unused_qualifications, reason = "the macro that describes a route spells every path out")]
+
+pub mod access;
+pub mod agents;
+mod body;
+pub mod bundles;
+pub mod error;
+pub mod events;
+pub mod explain;
+mod find;
+mod gate;
+pub mod inspect;
+pub mod jobs;
+pub mod jobs_json;
+mod lines;
+pub mod logs;
+mod records;
+pub mod server;
+mod spec;
+mod stall;
+pub mod status;
+pub mod submit;
+pub mod tokens;
+pub mod uploads;
+
+#[cfg(test)]
+mod tests;
+
+use crate::drive::Door;
+use crate::shard::event::Change;
+use access::Tokens;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::{Router, middleware};
+use bundles::Bundles;
+use bytes::Bytes;
+use error::ApiError;
+use events::EventLog;
+use inspect::Inspections;
+use protocol::Digest;
+use protocol::identity::Identity;
+use server::{Patience, Server, ServerError};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use tokio::sync::Semaphore;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// How the API is served.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Where; port 0: any.
+    pub address: SocketAddr,
+    /// Names that this master goes by, besides `localhost` and every address.
+    pub hosts: Vec<String>,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The digest of the cluster's root certificate: join tokens pin it.
+    pub root: Digest,
+    /// The bundles of this master.
+    pub bundles: Bundles,
+}
+
+/// What the routes share.
+#[derive(Debug)]
+pub struct Api {
+    door: Door,
+    hosts: gate::Hosts,
+    cluster: String,
+    root: Digest,
+    tokens: Tokens,
+    bundles: Bundles,
+    inspections: Inspections,
+    events: EventLog,
+    uploads: Semaphore,
+    log_readers: Arc<Semaphore>,
+    /// Counts submissions without a name and a key, to spread them over the shards.
+    turn: AtomicU64,
+    description: Bytes,
+}
+
+/// Why the API does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The server does not.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The tokens could not be read from shard 0.
+    #[error("cannot read the tokens on record: {reason}")]
+    Tokens {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Serves the API on the runtime that it is called in.
+///
+/// # Errors
+/// [`HttpError`].
+pub async fn start(door: Door, identity: &Identity, config: HttpConfig) -> Result<Server, HttpError> {
+    let address = config.address;
+    let router = router(door, config).await?;
+    Ok(Server::start(address, identity, router, Patience::default()).await?)
+}
+
+/// The routes alone, for whoever serves them over something else than sockets. They follow what changes on the runtime that this is called
+/// in, for as long as they are there.
+///
+/// # Errors
+/// [`HttpError::Tokens`].
+pub async fn router(door: Door, config: HttpConfig) -> Result<Router, HttpError> {
+    let (api, router) = api(door, config);
+    let changes = api.door.changes();
+    refresh(&api).await.map_err(|error| HttpError::Tokens { reason: error.body().message.clone() })?;
+    tokio::spawn(listen(Arc::downgrade(&api), changes));
+    Ok(router)
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Skep", description = "One pool of many machines: tasks under limits.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    security(("token" = [])),
+    tags((name = "jobs"), (name = "bundles"), (name = "agents"), (name = "tokens"), (name = "cluster"))
+)]
+struct Description;
+
+/// The routes, and what they share.
+fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
+    let guarded = OpenApiRouter::new()
+        .routes(routes!(jobs::submit, jobs::list))
+        .routes(routes!(jobs::apply, jobs::show))
+        .routes(routes!(jobs::end))
+        .routes(routes!(jobs::tasks))
+        .routes(routes!(jobs::stop))
+        .routes(routes!(jobs::scale))
+        .routes(routes!(explain::explain))
+        .routes(routes!(logs::logs))
+        .routes(routes!(explain::plan))
+        .routes(routes!(submit::submit))
+        .routes(routes!(uploads::post))
+        .routes(routes!(uploads::put, uploads::get))
+        .routes(routes!(events::events))
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::show))
+        .routes(routes!(agents::gone))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(status::status))
+        .routes(routes!(status::metrics));
+    let open = OpenApiRouter::with_openapi(Description::openapi()).routes(routes!(status::health));
+    let (guarded, paths) = guarded.split_for_parts();
+    let (open, mut description) = open.split_for_parts();
+    description.merge(paths);
+    let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    description.components.get_or_insert_default().add_security_scheme("token", token);
+    let description = serde_json::to_vec(&description).expect("a description has text for keys").into();
+    let api = Arc::new(Api {
+        door,
+        hosts: gate::Hosts::new(&config.hosts),
+        cluster: config.cluster,
+        root: config.root,
+        tokens: Tokens::default(),
+        inspections: Inspections::new(config.bundles.clone()),
+        bundles: config.bundles,
+        events: EventLog::new(format!("{:x}", access::now().0)),
+        uploads: Semaphore::new(uploads::UPLOADS_MAX),
+        log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
+        turn: AtomicU64::new(0),
+        description,
+    });
+    let guarded = guarded.route_layer(middleware::from_fn_with_state(api.clone(), gate::token));
+    let router = guarded
+        .merge(open)
+        .route("/openapi.json", axum::routing::get(describe))
+        .fallback(async || ApiError::not_found("path"))
+        .method_not_allowed_fallback(async || ApiError::method())
+        .layer(middleware::from_fn_with_state(api.clone(), gate::host))
+        .with_state(api.clone());
+    (api, router)
+}
+
+async fn describe(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], api.description.clone())
+}
+
+/// Takes the tokens that shard 0 has on record.
+async fn refresh(api: &Api) -> Result<(), ApiError> {
+    let tokens = tokens::known(&api.door).await?;
+    api.tokens.replace(tokens);
+    Ok(())
+}
+
+/// Keeps what changes, for as long as the routes are there.
+async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Change>>) {
+    loop {
+        let changed = changes.recv().await;
+        let Some(api) = api.upgrade() else { return };
+        let tokens_too = match changed {
+            Ok(change) => {
+                let tokens_too = *change == Change::Tokens;
+                api.events.push(change);
+                tokens_too
+            }
+            Err(RecvError::Lagged(missed)) => {
+                api.events.skip(missed);
+                true
+            }
+            Err(RecvError::Closed) => return,
+        };
+        if tokens_too && let Err(error) = refresh(&api).await {
+            tracing::error!(reason = error.body().message, "the tokens on record could not be read");
+        }
+    }
+}

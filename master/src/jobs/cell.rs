@@ -196,6 +196,11 @@ impl Cells {
         self.chunks.last_mut().expect("one was pushed if there was none").push(cell);
     }
 
+    /// Forgets what agents said: nothing of it is on record.
+    pub fn forget_phases(&mut self) {
+        self.chunks.iter_mut().flatten().for_each(|cell| cell.phase = LivePhase::Staging);
+    }
+
     /// The cells from `index` on, with their indexes.
     pub fn iter_from(&self, index: u32) -> impl Iterator<Item = (u32, &Cell)> {
         let first = index as usize / CHUNK_CELLS;

@@ -178,6 +178,7 @@ impl LiveJob {
 
     /// What follows from the cells alone, counted anew.
     pub fn recount(&mut self) {
+        self.cells.forget_phases();
         self.derived = Derived::default();
         self.derived.phases[LivePhase::Staging as usize] = self.live;
         let waiting = |(_, cell): &(u32, &Cell)| cell.slot == Slot::Waiting && cell.delay_ms == 0;

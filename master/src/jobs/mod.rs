@@ -13,4 +13,3 @@ pub mod state;
 pub use cell::{Cell, Cells, LivePhase, Slot};
 pub use job::{EndedJob, Entry, Key, LiveJob};
 pub use state::Jobs;
-

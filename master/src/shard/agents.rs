@@ -2,7 +2,7 @@
 
 use super::event::Change;
 use super::pool::{CLASS_UNKNOWN, Pool, Silence, Standing};
-use super::{Action, PeerMessage, Record, Shard, ShardConfig};
+use super::{Action, PeerMessage, Record, Refusal, Shard, ShardConfig};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
 use protocol::{AgentId, AgentInfo, AttemptId, FromAgent, FromMaster, Held, Resources, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -252,9 +252,9 @@ impl Shard {
     }
 
     /// An operator says that the agent never comes back.
-    pub(super) fn gone(&mut self, agent: AgentId) -> bool {
+    pub(super) fn gone(&mut self, agent: AgentId) -> Result<(), Refusal> {
         if self.rest.agents.get(&agent).is_none_or(|known| known.gone) {
-            return false;
+            return Err(Refusal::NotFound { what: "agent" });
         }
         self.commit(Record::AgentGone { agent, at: self.now });
         self.publish_agent(agent, "gone");
@@ -273,7 +273,7 @@ impl Shard {
         let reason = String::from("this agent was told to be gone for good");
         self.held(Action::Send { agent, message: FromMaster::Rejected { reason: reason.clone() } });
         self.held(Action::Disconnect { agent, reason });
-        true
+        Ok(())
     }
 
     fn publish_agent(&mut self, agent: AgentId, what: &'static str) {

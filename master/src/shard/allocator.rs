@@ -159,7 +159,7 @@ impl Pool {
             let mut most = want.unmet().min(self.fair_most(role, want.class));
             if !want.blocked {
                 wants_done.insert(want.age);
-                most = most.min(self.even_part(want.unmet()));
+                most = most.min(self.even_part(want.count));
             }
             self.offer(at, slot, most, now, offers);
         }
@@ -169,7 +169,7 @@ impl Pool {
     fn spread(&mut self, role: u32, at: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
         let Some(want) = self.wants[at as usize].as_ref() else { return };
         let Some(class) = self.shape(want.class) else { return };
-        let most = want.unmet().min(self.fair_most(role, want.class)).min(self.even_part(want.unmet()));
+        let most = want.unmet().min(self.fair_most(role, want.class)).min(self.even_part(want.count));
         if let Some(slot) = self.index.find(&class.shape, self.start) {
             self.start = slot.wrapping_add(1);
             self.offer(at, slot, most, now, offers);
@@ -185,9 +185,9 @@ impl Pool {
         wants.iter().map(|(_, _, at)| *at).find(good)
     }
 
-    /// An even part of `unmet` tasks, with as many parts as there are open agents.
-    fn even_part(&self, unmet: u32) -> u32 {
-        unmet.div_ceil(self.open.max(1)).max(1)
+    /// An even part of `count` tasks, with as many parts as there are open agents.
+    fn even_part(&self, count: u32) -> u32 {
+        count.div_ceil(self.open.max(1)).max(1)
     }
 
     /// How many tasks a role may be offered before the next one is to be served.
@@ -210,7 +210,9 @@ impl Pool {
         self.next_offer += 1;
         let deadline = now + self.offer_ms;
         want.offered.push_back((number, count));
-        let Some(role) = self.roles[class.role as usize].as_ref().map(|role: &super::pool::RoleUse| Role::clone(&role.name)) else { return };
+        let Some(role) = self.roles[class.role as usize].as_ref().map(|role: &super::pool::RoleUse| Role::clone(&role.name)) else {
+            return;
+        };
         let mut resources = Resources::NONE;
         amounts::add(&mut resources, &class.shape, count);
         let (to, class, priority) = (want.from, want.class, want.priority);

@@ -18,7 +18,8 @@ impl Shard {
     }
 
     fn holds(&self, from: ShardId, offer: OfferId, agent: AgentId, launches: &[Launch]) -> bool {
-        let Some(offered) = self.pool.offers.get(&offer.number).filter(|offered| offered.to == from && offer.shard == self.config.id) else {
+        let Some(offered) = self.pool.offers.get(&offer.number).filter(|offered| offered.to == from && offer.shard == self.config.id)
+        else {
             return false;
         };
         let Some((slot, seat)) = self.pool.seat(agent) else { return false };

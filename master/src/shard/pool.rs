@@ -354,7 +354,11 @@ impl Pool {
     pub(super) fn charge(&mut self, class: u32, n: u32, more: bool) {
         let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return };
         let Some(role) = self.roles.get_mut(class.role as usize).and_then(Option::as_mut) else { return };
-        if more { amounts::add(&mut role.used, &class.shape, n) } else { amounts::sub(&mut role.used, &class.shape, n) }
+        if more {
+            amounts::add(&mut role.used, &class.shape, n)
+        } else {
+            amounts::sub(&mut role.used, &class.shape, n)
+        }
         let at = class.role;
         self.reshare(at);
     }

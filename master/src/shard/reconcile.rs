@@ -19,7 +19,8 @@ impl Shard {
         let mut beyond: BTreeMap<AttemptId, bool> = held.iter().map(|held| (held.attempt, held.ended)).collect();
         let (mut ends, mut stage, mut kill, mut touched) = (Ends::new(), Vec::new(), Vec::new(), Vec::new());
         for attempt in ours {
-            let Some((wanted, phase)) = self.jobs.live(attempt.task.job).map(|job| job.wants(attempt.task.index)).zip(self.phase_of(attempt))
+            let Some((wanted, phase)) =
+                self.jobs.live(attempt.task.job).map(|job| job.wants(attempt.task.index)).zip(self.phase_of(attempt))
             else {
                 continue;
             };
@@ -136,7 +137,8 @@ impl Shard {
         if most == 0 {
             return;
         }
-        let outdated = |cell: &crate::jobs::Cell| cell.slot == Slot::Live && cell.version != job.version && cell.phase != LivePhase::Killing;
+        let outdated =
+            |cell: &crate::jobs::Cell| cell.slot == Slot::Live && cell.version != job.version && cell.phase != LivePhase::Killing;
         let from = job.derived.roll_from;
         let found = job.cells.iter_from(from).filter(|(_, cell)| outdated(cell)).map(|(index, _)| index).take(most);
         let indexes: Vec<u32> = found.collect();

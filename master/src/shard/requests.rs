@@ -20,12 +20,9 @@ impl Shard {
             Request::Stop { job, grace_ms } => self.stop(id, &job, grace_ms),
             Request::Scale { job, count } => self.scale(id, &job, count),
             Request::Follow { job } => self.found(&job).and_then(|job| self.follow(id, job)),
-            Request::Gone { agent } => match self.gone(agent) {
-                true => Ok(self.reply(id, Response::Done)),
-                false => Err(Refusal::NotFound { what: "agent" }),
-            },
+            Request::Gone { agent } => self.gone(agent).map(|()| self.reply(id, Response::Done)),
             Request::View(view) => self.view(id, view),
-            Request::Token(request) => Ok(self.token_request(id, request)),
+            Request::Token(request) => return self.token_request(id, request),
         };
         if let Err(refusal) = result {
             self.reply(id, Response::Refused(refusal));
@@ -114,10 +111,15 @@ impl Shard {
 
     fn stop(&mut self, id: RequestId, job: &JobRef, grace_ms: u64) -> Result<(), Refusal> {
         let target = self.found(job)?;
-        let Some(live) = self.jobs.live(target) else { return Ok(self.reply(id, Response::Done)) };
+        let Some(live) = self.jobs.live(target) else {
+            self.reply(id, Response::Done);
+            return Ok(());
+        };
         if live.stopping.is_none_or(|before| grace_ms < before) {
             let again: Vec<u32> = match live.stopping {
-                Some(_) => live.cells.iter_from(0).filter(|(_, cell)| cell.slot == crate::jobs::Slot::Live).map(|(index, _)| index).collect(),
+                Some(_) => {
+                    live.cells.iter_from(0).filter(|(_, cell)| cell.slot == crate::jobs::Slot::Live).map(|(index, _)| index).collect()
+                }
                 None => Vec::new(),
             };
             self.commit(Record::Stopped { id: target, grace_ms, at: self.now });

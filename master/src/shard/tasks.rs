@@ -3,7 +3,7 @@
 
 use super::event::Change;
 use super::{Action, PeerMessage, Record, Response, Shard};
-use crate::jobs::{LivePhase, Slot};
+use crate::jobs::{Entry, LivePhase, Slot};
 use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
 use protocol::task::REASON_BYTES_MAX;
 use protocol::{AgentId, AttemptId, Exit, FromMaster, JobId, Loss, Phase, TaskState, Update, Usage};
@@ -92,12 +92,19 @@ impl Shard {
 
     /// Puts ends on record, frees what was held, and does what follows for their jobs.
     pub(super) fn end_attempts(&mut self, agent: AgentId, ends: Ends) {
+        let mut attempts = Vec::new();
         for (id, mut ends) in ends {
             ends.sort_by_key(|end| (end.index, end.number));
             ends.dedup_by_key(|end| (end.index, end.number));
-            for part in ends.chunks(ATTEMPTS_PER_MESSAGE_MAX) {
-                self.end_part(agent, id, part.to_vec());
+            attempts.extend(ends.iter().map(|end| end.attempt(id)));
+            while ends.len() > ATTEMPTS_PER_MESSAGE_MAX {
+                let rest = ends.split_off(ATTEMPTS_PER_MESSAGE_MAX);
+                self.end_part(agent, id, std::mem::replace(&mut ends, rest));
             }
+            self.end_part(agent, id, ends);
+        }
+        if !attempts.is_empty() {
+            self.tell_shard_of(agent, PeerMessage::Release { agent, attempts });
         }
     }
 
@@ -110,28 +117,25 @@ impl Shard {
         for (phase, attempts) in phases {
             self.publish_tasks(id, phase, agent, &attempts);
         }
-        let attempts = ends.iter().map(|end| end.attempt(id)).collect();
         self.commit(Record::Ended { id, ends, at: self.now });
-        self.tell_shard_of(agent, PeerMessage::Release { agent, attempts });
         if self.jobs.live(id).is_some() { self.roll(id) } else { self.job_ended(id) }
     }
 
     /// Tells whoever follows the job that it has ended.
     pub(super) fn job_ended(&mut self, id: JobId) {
-        let Some(view) = self.job_view(id) else { return };
-        let (role, title) = (view.job.role.clone(), super::reconcile::title(id, view.job.name.as_ref()));
+        let Some(Entry::Ended(job)) = self.jobs.entry(id) else { return };
+        let (role, title) = (job.role.clone(), super::reconcile::title(id, job.name.as_ref()));
         self.publish(Change::Job { job: id, role, title, what: "ended" });
         for request in self.followers.remove(&id).unwrap_or_default() {
             self.following.remove(&request);
-            self.reply(request, Response::Ended(Box::new(view.clone())));
+            if let Some(view) = self.job_view(id) {
+                self.reply(request, Response::Ended(Box::new(view)));
+            }
         }
     }
 
-    /// Lets the agent forget ends that are on record, or that nobody waits for; what they held is free.
+    /// Lets the agent forget ends that are on record, or that nobody waits for.
     pub(super) fn acknowledge(&mut self, agent: AgentId, attempts: Vec<AttemptId>) {
-        if attempts.is_empty() {
-            return;
-        }
         for part in attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX) {
             self.held(Action::Send { agent, message: FromMaster::Ack { attempts: part.to_vec() } });
         }

@@ -64,9 +64,11 @@ impl Shard {
 
     /// One answer for each way in which it is no use, so that nobody learns which ids there are.
     fn token_consume(&mut self, id: String, hash: &Digest, agent: AgentId) -> Result<(), Refusal> {
-        let good = self.rest.tokens.get(&id).is_some_and(|token| {
-            token.hash == *hash && token.grant == Grant::Join && token.expires.is_none_or(|at| at > self.now)
-        });
+        let good = self
+            .rest
+            .tokens
+            .get(&id)
+            .is_some_and(|token| token.hash == *hash && token.grant == Grant::Join && token.expires.is_none_or(|at| at > self.now));
         if !good {
             return Err(Refusal::NotFound { what: "token" });
         }

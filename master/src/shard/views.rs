@@ -163,7 +163,8 @@ impl Shard {
     }
 
     fn figures(&self) -> Figures {
-        let reachable = |seat: &&super::pool::Seat| seat.standing != Standing::Expected && seat.silence == Silence::None && !seat.disconnected;
+        let reachable =
+            |seat: &&super::pool::Seat| seat.standing != Standing::Expected && seat.silence == Silence::None && !seat.disconnected;
         let reachable = self.pool.seats.iter().filter(reachable).count() as u64;
         let known = self.rest.agents.values().filter(|known| !known.gone).count() as u64;
         let live = self.jobs.live.iter().filter_map(|id| self.jobs.live(*id));

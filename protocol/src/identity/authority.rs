@@ -19,6 +19,8 @@ use std::time::Duration;
 const ROOT_LIFETIME: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// How long the intermediate holds: about 5 years. In its last quarter a start of the master makes a new one, if the root's key is there.
 const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 86_400);
+/// The authority's own certificates hold from this long before they were made, so that none they sign is older, whichever clock is ahead.
+const EARLY: Duration = Duration::from_secs(3_600);
 /// Longest certificate signing request: one for P-256 has about 250 bytes.
 const CSR_BYTES_MAX: usize = 4_096;
 /// Most names and addresses of a master, and the longest of them (RFC 1035 section 2.3.4).
@@ -47,10 +49,14 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// From now on.
-    pub(crate) fn from_now(lifetime: Duration) -> Self {
+    fn from_now(lifetime: Duration) -> Self {
         let from_s = now_s();
         Self { from_s, until_s: from_s.saturating_add(lifetime.as_secs()) }
+    }
+
+    fn of_authority(lifetime: Duration) -> Self {
+        let span = Self::from_now(lifetime);
+        Self { from_s: span.from_s.saturating_sub(EARLY.as_secs()), ..span }
     }
 }
 
@@ -193,7 +199,7 @@ impl Authority {
 fn create(dir: &Path) -> Result<(), IdentityError> {
     let cluster = hex(&draw::<16>()?);
     let root_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(crypto("a key"))?;
-    let mut params = base_params(&cluster, None, Span::from_now(ROOT_LIFETIME))?;
+    let mut params = base_params(&cluster, None, Span::of_authority(ROOT_LIFETIME))?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let root = params.self_signed(&root_key).map_err(crypto("the root's certificate"))?;
@@ -218,7 +224,7 @@ fn create(dir: &Path) -> Result<(), IdentityError> {
 /// A new intermediate, signed by the root: its certificate and its key.
 fn intermediate(cluster: &str, root_der: &[u8], root_key: KeyPair) -> Result<(Vec<u8>, Vec<u8>), IdentityError> {
     let until_s = Facts::of(root_der)?.not_after_s;
-    let span = Span::from_now(INTERMEDIATE_LIFETIME);
+    let span = Span::of_authority(INTERMEDIATE_LIFETIME);
     let mut params = base_params(cluster, None, Span { until_s: span.until_s.min(until_s), ..span })?;
     params.distinguished_name = common_name(&format!("Skep {cluster} intermediate {}", span.from_s));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

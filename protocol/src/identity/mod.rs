@@ -9,7 +9,7 @@ mod files;
 mod token;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::AgentId;
 use certificate::{Facts, now_s};

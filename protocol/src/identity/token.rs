@@ -10,6 +10,8 @@ use std::{fmt, str::FromStr};
 const ID_BYTES: usize = 6;
 /// Bytes of a token's secret part.
 const SECRET_BYTES: usize = 16;
+/// Longest id and longest secret of a token that is read.
+const PART_BYTES_MAX: usize = 128;
 
 /// What a machine joins with: `ID.SECRET.ROOT`, printed by the master, typed by people. Its `Debug` keeps the secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl FromStr for JoinToken {
         let (Some(id), Some(secret), Some(root), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(error);
         };
-        let right = |part: &str| (1..=63).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        let right = |part: &str| (1..=PART_BYTES_MAX).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
         if !right(id) || !right(secret) || root.len() != 64 {
             return Err(error);
         }

@@ -1,33 +1,79 @@
 //! The agent's end: connecting, joining and renewing.
 
-use super::{Connection, LinkError};
-use crate::identity::{Identity, JoinToken};
-use crate::message::JoinReply;
-use std::net::SocketAddr;
+use super::connection::connection_error;
+use super::tls::{self, SERVER_NAME, Trust};
+use super::{ALPN, ALPN_JOIN, CloseCode, Connection, HANDSHAKE_DEADLINE, LinkError, Who, transport};
+use crate::Digest;
+use crate::identity::{Identity, JoinToken, Subject};
+use crate::message::{Join, JoinReply};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// From the request for a certificate until the answer: the token's end is made durable first.
+const JOIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a good-bye may take.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// Connects to a master as `identity`. The master is who its certificate says, not who answers at an address.
 ///
 /// # Errors
-/// [`LinkError::Handshake`] and [`LinkError::Late`].
+/// [`LinkError::Socket`], [`LinkError::Tls`], [`LinkError::Handshake`] and [`LinkError::Late`]. A master that does not let this agent in
+/// (revoked, expired, no room) says so by closing: the first use of the connection then fails with [`LinkError::Closed`] or
+/// [`LinkError::Lost`].
 pub async fn connect(address: SocketAddr, identity: &Identity) -> Result<Connection, LinkError> {
-    let _ = (address, identity);
-    unimplemented!()
+    connect_as(address, &Trust::Known(identity), ALPN).await
 }
 
 /// Shows a join token and a certificate signing request to a master whose root certificate is the one that the token names.
 ///
 /// # Errors
-/// As [`connect`].
+/// As [`connect`], and [`LinkError::NotAllowed`] where the answer has another root's certificates in it.
 pub async fn join(address: SocketAddr, token: &JoinToken, csr_der: Vec<u8>) -> Result<JoinReply, LinkError> {
-    let _ = (address, token, csr_der);
-    unimplemented!()
+    let request = Join::Token { id: token.id.clone(), secret: token.secret.clone(), csr_der };
+    ask(address, &Trust::Pinned(token.root), token.root, &request).await
 }
 
 /// Asks for a new certificate with the present one, which may have expired.
 ///
 /// # Errors
-/// As [`connect`].
+/// As [`join`].
 pub async fn renew(address: SocketAddr, identity: &Identity, csr_der: Vec<u8>) -> Result<JoinReply, LinkError> {
-    let _ = (address, identity, csr_der);
-    unimplemented!()
+    ask(address, &Trust::Known(identity), Digest::of(identity.root_der()), &Join::Renew { csr_der }).await
+}
+
+pub(super) async fn connect_as(address: SocketAddr, trust: &Trust<'_>, alpn: &[u8]) -> Result<Connection, LinkError> {
+    let config = transport::client(Arc::new(tls::client(trust, alpn)?));
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let (endpoint, _) = transport::endpoint(SocketAddr::new(any, 0), None)?;
+    let failed = |reason: String| LinkError::Handshake { remote: address, reason };
+    let connecting = endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| failed(error.to_string()))?;
+    let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, connecting).await;
+    let late = |_| LinkError::Late { what: "a handshake", deadline: HANDSHAKE_DEADLINE };
+    let quinn = shaken.map_err(late)?.map_err(|error| failed(connection_error(error).to_string()))?;
+    match tls::peer(&quinn).map(|peer| peer.subject) {
+        Some(Subject::Master(number)) => Ok(Connection::new(quinn, Who::Master(number), endpoint, None)),
+        _ => Err(failed("it is no master".into())),
+    }
+}
+
+/// One question on a connection of its own, and its answer.
+async fn ask(address: SocketAddr, trust: &Trust<'_>, root: Digest, request: &Join) -> Result<JoinReply, LinkError> {
+    let connection = connect_as(address, trust, ALPN_JOIN).await?;
+    let answer = async {
+        let (mut sender, mut receiver) = connection.open_control().await?;
+        sender.send(request).await?;
+        receiver.next::<JoinReply>().await?.ok_or(LinkError::Truncated { have: 0 })
+    };
+    let answered = tokio::time::timeout(JOIN_DEADLINE, answer).await;
+    connection.close(CloseCode::Leaving, "answered");
+    // Nobody waits for what comes after: late is as good as done.
+    let _ = tokio::time::timeout(DRAIN_MAX, connection.drained()).await;
+    let reply = answered.map_err(|_| LinkError::Late { what: "the answer to a request for a certificate", deadline: JOIN_DEADLINE })??;
+    match &reply {
+        JoinReply::Welcome { chain_der, .. } if chain_der.last().is_none_or(|der| Digest::of(der) != root) => {
+            Err(LinkError::NotAllowed { remote: address, reason: "it gave certificates of another cluster".into() })
+        }
+        _ => Ok(reply),
+    }
 }

@@ -1,7 +1,8 @@
 //! One connection: who is at the other end, its streams, and its end.
 
+use super::admission::Place;
 use super::stream::{Receiver, Sender};
-use super::{FIRST_FRAME_DEADLINE, LinkError, Who, listener};
+use super::{FIRST_FRAME_DEADLINE, LinkError, Who};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ const CODES: [CloseCode; 7] = [
 ];
 
 impl CloseCode {
-    fn number(self) -> quinn::VarInt {
+    pub(super) fn number(self) -> quinn::VarInt {
         let known = CODES.iter().position(|code| *code == self);
         let number = match (self, known) {
             (Self::Other(number), _) => number,
@@ -79,12 +80,13 @@ pub(super) struct Inner {
     quinn: quinn::Connection,
     who: Who,
     /// Held so that an agent's connection leaves the listener's list, or a stranger's place is freed, when it is over.
-    _place: Option<listener::Place>,
+    _place: Option<Place>,
+    endpoint: quinn::Endpoint,
 }
 
 impl Connection {
-    pub(super) fn new(quinn: quinn::Connection, who: Who, place: Option<listener::Place>) -> Self {
-        Self { inner: Arc::new(Inner { quinn, who, _place: place }) }
+    pub(super) fn new(quinn: quinn::Connection, who: Who, endpoint: quinn::Endpoint, place: Option<Place>) -> Self {
+        Self { inner: Arc::new(Inner { quinn, who, _place: place, endpoint }) }
     }
 
     /// Who is at the other end.
@@ -131,7 +133,7 @@ impl Connection {
     /// # Errors
     /// The connection's end.
     pub async fn open_bulk(&self) -> Result<(Sender, Receiver), LinkError> {
-        let (send, receive) = self.inner.quinn.open_bi().await.map_err(|error| self.error(error))?;
+        let (send, receive) = self.inner.quinn.open_bi().await.map_err(connection_error)?;
         Ok((Sender::new(send, self.clone()), Receiver::new(receive, self.clone())))
     }
 
@@ -141,7 +143,7 @@ impl Connection {
     /// # Errors
     /// [`LinkError::Late`] and what is no frame concern that stream only: the connection may go on. All others are the connection's end.
     pub async fn accept_bulk(&self) -> Result<(Sender, Receiver), LinkError> {
-        let (send, receive) = self.inner.quinn.accept_bi().await.map_err(|error| self.error(error))?;
+        let (send, receive) = self.inner.quinn.accept_bi().await.map_err(connection_error)?;
         let (sender, mut receiver) = (Sender::new(send, self.clone()), Receiver::new(receive, self.clone()));
         receiver.wait_first().await?;
         Ok((sender, receiver))
@@ -154,35 +156,28 @@ impl Connection {
 
     /// Waits for its end and says what ended it.
     pub async fn closed(&self) -> LinkError {
-        self.error(self.inner.quinn.closed().await)
+        connection_error(self.inner.quinn.closed().await)
     }
 
     /// What ended it, if anything has.
     #[must_use]
     pub fn close_reason(&self) -> Option<LinkError> {
-        self.inner.quinn.close_reason().map(|error| self.error(error))
+        self.inner.quinn.close_reason().map(connection_error)
+    }
+
+    /// Waits until good-byes are sent, those of the other connections of its port included: for a process that ends after
+    /// [`Connection::close`].
+    pub async fn drained(&self) {
+        self.inner.endpoint.wait_idle().await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn quinn(&self) -> &quinn::Connection {
+        &self.inner.quinn
     }
 
     pub(super) fn downgrade(&self) -> std::sync::Weak<Inner> {
         Arc::downgrade(&self.inner)
-    }
-
-    fn error(&self, error: quinn::ConnectionError) -> LinkError {
-        connection_error(error)
-    }
-
-    pub(super) fn write_error(&self, error: quinn::WriteError) -> LinkError {
-        match error {
-            quinn::WriteError::ConnectionLost(error) => self.error(error),
-            _ => LinkError::Reset,
-        }
-    }
-
-    pub(super) fn read_error(&self, error: quinn::ReadError) -> LinkError {
-        match error {
-            quinn::ReadError::ConnectionLost(error) => self.error(error),
-            _ => LinkError::Reset,
-        }
     }
 }
 
@@ -198,7 +193,36 @@ pub(super) fn connection_error(error: quinn::ConnectionError) -> LinkError {
             let reason = String::from_utf8_lossy(&close.reason).chars().filter(|c| !c.is_control()).collect();
             LinkError::Closed { code: CloseCode::of(close.error_code), reason }
         }
+        quinn::ConnectionError::ConnectionClosed(close) => match certificate_refusal(close.error_code) {
+            Some(code) => LinkError::Closed { code, reason: close.to_string() },
+            None => LinkError::Lost { reason: close.to_string() },
+        },
         quinn::ConnectionError::LocallyClosed => LinkError::ClosedHere,
         error => LinkError::Lost { reason: error.to_string() },
     }
+}
+
+pub(super) fn write_error(error: quinn::WriteError) -> LinkError {
+    match error {
+        quinn::WriteError::ConnectionLost(error) => connection_error(error),
+        _ => LinkError::Reset,
+    }
+}
+
+pub(super) fn read_error(error: quinn::ReadError) -> LinkError {
+    match error {
+        quinn::ReadError::ConnectionLost(error) => connection_error(error),
+        _ => LinkError::Reset,
+    }
+}
+
+/// What a TLS alert (RFC 8446 section 6.2) in QUIC's dress (RFC 9001 section 4.8) says of the certificate that we showed.
+fn certificate_refusal(code: quinn::TransportErrorCode) -> Option<CloseCode> {
+    const CERTIFICATE_REVOKED: u8 = 44;
+    // bad_certificate, unsupported_certificate, certificate_expired, certificate_unknown, unknown_ca, access_denied, certificate_required
+    const OTHERS: [u8; 7] = [42, 43, 45, 46, 48, 49, 116];
+    if code == quinn::TransportErrorCode::crypto(CERTIFICATE_REVOKED) {
+        return Some(CloseCode::Revoked);
+    }
+    OTHERS.into_iter().any(|alert| code == quinn::TransportErrorCode::crypto(alert)).then_some(CloseCode::NotAllowed)
 }

@@ -1,55 +1,160 @@
 //! The master's end: who is let in, and who no longer is.
 
-use super::{Connection, Limits, LinkError, Who};
+use super::admission::{Admission, Place, Refusal, UNPROVEN_MAX};
+use super::connection::{CloseCode, connection_error};
+use super::{ALPN, ALPN_JOIN, Connection, HANDSHAKE_DEADLINE, Limits, LinkError, Who, tls, transport};
 use crate::AgentId;
-use crate::identity::Identity;
+use crate::identity::{Identity, Subject};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A master's UDP port.
 pub struct Listener {
+    endpoint: quinn::Endpoint,
     address: SocketAddr,
+    admission: Arc<Admission>,
+    limits: Limits,
+    receive_buffer_bytes: usize,
 }
 
-/// A peer that has sent its first packet.
-pub struct Incoming {}
-
-/// A place in the listener's books, freed when it is dropped.
-pub(super) struct Place {}
+/// A peer that has sent its first packet. Dropped, it is turned away.
+pub struct Incoming {
+    incoming: quinn::Incoming,
+    endpoint: quinn::Endpoint,
+    admission: Arc<Admission>,
+    place: Place,
+    agents_max: usize,
+}
 
 impl Listener {
     /// Listens at `address`. To be called inside a tokio runtime, which drives the port from then on.
     ///
     /// # Errors
-    /// [`LinkError::Socket`], [`LinkError::Tls`], [`LinkError::Identity`].
+    /// [`LinkError::Socket`] and [`LinkError::Tls`].
     pub fn bind(address: SocketAddr, identity: &Identity, limits: Limits) -> Result<Self, LinkError> {
-        let _ = (address, identity, limits);
-        unimplemented!()
+        let admission = Arc::new(Admission::default());
+        let crypto = tls::server(identity, admission.clone())?;
+        let (endpoint, receive_buffer_bytes) = transport::endpoint(address, Some(transport::server(Arc::new(crypto), &limits)))?;
+        let address = endpoint.local_addr().map_err(|source| LinkError::Socket { address, source })?;
+        if receive_buffer_bytes < transport::RECEIVE_BUFFER_BYTES {
+            let wanted = transport::RECEIVE_BUFFER_BYTES;
+            tracing::warn!(receive_buffer_bytes, wanted, "a small UDP receive buffer: for many agents raise net.core.rmem_max");
+        }
+        Ok(Self { endpoint, address, admission, limits, receive_buffer_bytes })
     }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-    /// The next peer; `None` after [`Listener::close`]. Each is to be admitted in a task of its own.
+
+    /// How many bytes of packets the system holds for it: less than 8 MiB where it was not allowed more.
+    #[must_use]
+    pub fn receive_buffer_bytes(&self) -> usize {
+        self.receive_buffer_bytes
+    }
+
+    /// Shows `identity` to all who come from now on: a master renews its certificate so.
+    ///
+    /// # Errors
+    /// [`LinkError::Tls`].
+    pub fn set_identity(&self, identity: &Identity) -> Result<(), LinkError> {
+        let crypto = tls::server(identity, self.admission.clone())?;
+        self.endpoint.set_server_config(Some(transport::server(Arc::new(crypto), &self.limits)));
+        Ok(())
+    }
+
+    /// The next peer; `None` after [`Listener::close`]. Each is to be admitted in a task of its own, for that may take
+    /// [`HANDSHAKE_DEADLINE`]. Cancelled, it has lost nobody.
     pub async fn accept(&self) -> Option<Incoming> {
-        unimplemented!()
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            if self.admission.strangers() >= UNPROVEN_MAX && !incoming.remote_address_validated() && incoming.may_retry() {
+                // It fails only where no retry is allowed, and that was asked.
+                let _ = incoming.retry();
+                continue;
+            }
+            let Some(place) = self.admission.stranger() else {
+                incoming.refuse();
+                continue;
+            };
+            let (endpoint, admission) = (self.endpoint.clone(), self.admission.clone());
+            return Some(Incoming { incoming, endpoint, admission, place, agents_max: self.limits.connections_max });
+        }
     }
-    /// Lets this agent in no more and closes the connections that it has.
+
+    /// Lets this agent in no more, and closes the connections that it has. To be said again after each start: the list is in memory.
     pub fn revoke(&self, agent: AgentId) {
-        let _ = agent;
+        self.admission.revoke(agent);
     }
+
     /// Closes the port and all its connections.
     pub fn close(&self, reason: &str) {
-        let _ = reason;
+        self.endpoint.close(CloseCode::Leaving.number(), reason.as_bytes());
+    }
+
+    /// Waits until all its connections are over, so that a process that ends does not end before its good-byes are sent.
+    pub async fn drained(&self) {
+        self.endpoint.wait_idle().await;
     }
 }
 
 impl Incoming {
-    /// Shakes hands, within [`super::HANDSHAKE_DEADLINE`], and says who it is.
+    /// Where it is, by its own word until it is admitted.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_proven(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    /// Shakes hands, within [`HANDSHAKE_DEADLINE`], and says who it is.
     ///
     /// # Errors
-    /// [`LinkError::Late`], [`LinkError::Handshake`], [`LinkError::NotAllowed`]: the peer is gone then.
+    /// [`LinkError::Late`], [`LinkError::Handshake`] and [`LinkError::NotAllowed`]: the peer has been told and is gone.
     pub async fn admit(self) -> Result<(Who, Connection), LinkError> {
-        unimplemented!()
+        let Self { incoming, endpoint, admission, place, agents_max } = self;
+        let remote = incoming.remote_address();
+        let handshake = |error| LinkError::Handshake { remote, reason: connection_error(error).to_string() };
+        let connecting = incoming.accept().map_err(handshake)?;
+        let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, connecting).await;
+        let quinn = shaken.map_err(|_| LinkError::Late { what: "a handshake", deadline: HANDSHAKE_DEADLINE })?.map_err(handshake)?;
+        let not_allowed = |code: CloseCode, reason: &str| {
+            quinn.close(code.number(), reason.as_bytes());
+            LinkError::NotAllowed { remote, reason: reason.into() }
+        };
+        let who = who(&quinn).map_err(|reason| not_allowed(CloseCode::NotAllowed, reason))?;
+        let refused = |refusal| match refusal {
+            Refusal::Revoked => not_allowed(CloseCode::Revoked, "the agent's certificate was revoked"),
+            Refusal::Full => not_allowed(CloseCode::Full, "this master has as many connections as it may have"),
+        };
+        let connection = match who {
+            Who::Agent(agent) => {
+                let place = admission.agent(agent, agents_max).map_err(refused)?;
+                transport::raise(&quinn);
+                let connection = Connection::new(quinn.clone(), who, endpoint, Some(place));
+                admission.enlist(agent, connection.downgrade()).map_err(refused)?;
+                connection
+            }
+            _ => Connection::new(quinn, who, endpoint, Some(place)),
+        };
+        Ok((who, connection))
+    }
+}
+
+/// Who is at the other end, by its certificate and the protocol it chose; or why it may not be.
+fn who(quinn: &quinn::Connection) -> Result<Who, &'static str> {
+    let peer = tls::peer(quinn);
+    match (tls::protocol(quinn).as_deref(), peer.map(|peer| (peer.subject, peer.is_expired))) {
+        (Some(ALPN), Some((Subject::Agent(agent), false))) => Ok(Who::Agent(agent)),
+        (Some(ALPN), Some((Subject::Agent(_), true))) => Err("the certificate has expired: it may only be renewed"),
+        (Some(ALPN), None) => Err("no certificate was shown"),
+        (Some(ALPN_JOIN), Some((Subject::Agent(agent), _))) => Ok(Who::Renewing(agent)),
+        (Some(ALPN_JOIN), None) => Ok(Who::Stranger),
+        _ => Err("neither an agent nor one that may become one"),
     }
 }

@@ -4,12 +4,16 @@
 //! An agent opens one connection to a master, and on it one control stream that stands as long as the connection; each transfer of bulk
 //! is a stream of its own. Nothing here spawns a task: what quinn drives, it drives; the rest happens where the caller awaits.
 
+mod admission;
 mod client;
 mod connection;
 mod listener;
 mod stream;
 mod tls;
 mod transport;
+
+#[cfg(test)]
+mod tests;
 
 use crate::AgentId;
 use crate::frame::FrameError;
@@ -20,7 +24,8 @@ use std::time::Duration;
 pub use client::{connect, join, renew};
 pub use connection::{CloseCode, Connection};
 pub use listener::{Incoming, Listener};
-pub use stream::{Receiver, Sender};
+pub use stream::{QUEUED_BYTES_MAX, Receiver, STRANGER_FRAME_BYTES_MAX, Sender};
+pub use tls::install_crypto;
 pub use transport::Limits;
 
 /// Protocol of a connection between master and agent (ALPN, RFC 7301): its number is the version of the messages.
@@ -119,8 +124,14 @@ pub enum LinkError {
     /// Bytes that are no frame, or a message too long for one.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// More is queued than [`stream::QUEUED_BYTES_MAX`]; flush first.
-    #[error("{queued} bytes are queued and not flushed: at most {max} may be", max = stream::QUEUED_BYTES_MAX)]
+    /// A long frame from a peer that is no agent yet.
+    #[error("a frame of {bytes} bytes: at most {STRANGER_FRAME_BYTES_MAX} are allowed on a connection that asks for a certificate")]
+    StrangerFrame {
+        /// How long.
+        bytes: usize,
+    },
+    /// More is queued than [`QUEUED_BYTES_MAX`]; flush first.
+    #[error("{queued} bytes are queued and not flushed: at most {max} may be", max = QUEUED_BYTES_MAX)]
     Backlog {
         /// How many.
         queued: usize,

@@ -1,7 +1,7 @@
 //! Frames on one QUIC stream: many encoded into one buffer and written at once, many decoded from what one read brought.
 
-use super::connection::Connection;
-use super::{FIRST_FRAME_DEADLINE, LinkError};
+use super::connection::{Connection, connection_error, read_error, write_error};
+use super::{FIRST_FRAME_DEADLINE, LinkError, Who};
 use crate::frame::{self, HEADER_BYTES};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,6 +11,8 @@ use std::task::Poll;
 
 /// Most bytes that may be queued and not flushed.
 pub const QUEUED_BYTES_MAX: usize = 16 << 20;
+/// Longest frame of a peer that is no agent yet: there may be a thousand of them, and what they ask for has a few hundred bytes.
+pub const STRANGER_FRAME_BYTES_MAX: usize = 8 << 10;
 /// A buffer larger than this is given back when it is empty: there may be ten thousand of them.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 /// How many packets' worth of bytes one read takes.
@@ -19,14 +21,15 @@ const CHUNKS_PER_READ: usize = 32;
 /// The sending half of a stream.
 pub struct Sender {
     stream: quinn::SendStream,
-    connection: Connection,
+    /// A stream keeps its connection, and the place that it has.
+    _connection: Connection,
     buffer: Vec<u8>,
     written: usize,
 }
 
 impl Sender {
     pub(super) fn new(stream: quinn::SendStream, connection: Connection) -> Self {
-        Self { stream, connection, buffer: Vec::new(), written: 0 }
+        Self { stream, _connection: connection, buffer: Vec::new(), written: 0 }
     }
 
     /// Encodes `message` behind what is queued. Nothing is sent before [`Sender::flush`].
@@ -55,7 +58,7 @@ impl Sender {
     pub async fn flush(&mut self) -> Result<(), LinkError> {
         while self.written < self.buffer.len() {
             let taken = self.stream.write(&self.buffer[self.written..]).await;
-            self.written += taken.map_err(|error| self.connection.write_error(error))?;
+            self.written += taken.map_err(write_error)?;
         }
         self.buffer.clear();
         self.written = 0;
@@ -80,11 +83,31 @@ impl Sender {
         let _ = self.stream.set_priority(1);
     }
 
-    /// Says that nothing more follows on this stream; what is not flushed is not sent. A stream that is dropped without it is given up:
-    /// the other side sees [`LinkError::Reset`].
-    pub fn finish(mut self) {
-        // An error here says that the other side gave the stream up first: nothing is left to do.
+    /// Says that nothing more follows on this stream. Dropping it says the same, unless something is queued and not flushed: then the stream
+    /// is given up, and the other side sees [`LinkError::Reset`].
+    pub fn finish(self) {}
+
+    /// As [`Sender::finish`], and waits until the other side's system has all of it: for an answer after which the connection is dropped.
+    ///
+    /// # Errors
+    /// The connection's end, or [`LinkError::Reset`] where the other side wanted no more of this stream.
+    pub async fn delivered(mut self) -> Result<(), LinkError> {
+        self.flush().await?;
+        // An error here says that the other side gave the stream up, and so does the wait.
         let _ = self.stream.finish();
+        match self.stream.stopped().await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(LinkError::Reset),
+            Err(quinn::StoppedError::ConnectionLost(error)) => Err(connection_error(error)),
+            Err(quinn::StoppedError::ZeroRttRejected) => Err(LinkError::Reset),
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // An error here says that the stream is over already.
+        let _ = if self.buffer.is_empty() { self.stream.finish() } else { self.stream.reset(quinn::VarInt::from_u32(0)) };
     }
 }
 
@@ -156,6 +179,9 @@ impl Receiver {
         let have = &self.buffer[self.taken..];
         let Some(header) = have.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let bytes = frame::length(*header)?;
+        if bytes > STRANGER_FRAME_BYTES_MAX && matches!(self.connection.who(), Who::Stranger | Who::Renewing(_)) {
+            return Err(LinkError::StrangerFrame { bytes });
+        }
         Ok((have.len() >= HEADER_BYTES + bytes).then_some(bytes))
     }
 
@@ -176,7 +202,7 @@ impl Receiver {
                 }
             }
         };
-        let Some(count) = count.map_err(|error| self.connection.read_error(error))? else {
+        let Some(count) = count.map_err(read_error)? else {
             self.ended = true;
             return Ok(false);
         };

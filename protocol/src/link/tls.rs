@@ -1,1 +1,305 @@
-//! TLS 1.3 with this cluster's certificates and no others.
+//! TLS 1.3 with this cluster's certificates and no others: 1.2, early data and session tickets are off. Who a peer is, is its URI name,
+//! whatever address or name it is reached by.
+
+use super::admission::Admission;
+use super::{ALPN, ALPN_JOIN, LinkError};
+use crate::identity::certificate::{Facts, now_s};
+use crate::identity::{Identity, Subject};
+use crate::{AgentId, Digest};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How far a certificate's first moment may lie ahead: machines without a clock of their own start with a wrong one.
+const SKEW: Duration = Duration::from_secs(600);
+/// Most certificates above a peer's own: the intermediate's and the root's, and one more while a root is replaced.
+const ABOVE_MAX: usize = 3;
+/// What a master is called in the handshake: a name must stand there, and nobody looks at it.
+pub(super) const SERVER_NAME: &str = "skep";
+
+/// What a peer's certificate says, once it is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub subject: Subject,
+    pub is_expired: bool,
+}
+
+/// Who is at the other end of `connection`; `None` where it showed no certificate. What stands there was verified in the handshake.
+pub(super) fn peer(connection: &quinn::Connection) -> Option<Peer> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let facts = Facts::of(chain.first()?).ok()?;
+    Some(Peer { subject: facts.subject?, is_expired: facts.is_expired(now_s()) })
+}
+
+/// The protocol that was agreed on.
+pub(super) fn protocol(connection: &quinn::Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?.protocol
+}
+
+/// Makes ring the process's cryptography, for clients that look for one there (HTTP). The first call counts; harmless when said again.
+pub fn install_crypto() {
+    // An error says that one is there already, which is what was wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn tls_error(error: impl ToString) -> LinkError {
+    LinkError::Tls { reason: error.to_string() }
+}
+
+fn roots(root_der: &[u8]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(root_der.to_vec()))?;
+    Ok(roots)
+}
+
+fn chain_and_key(identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    // The root goes along: a machine that joins knows only its digest.
+    let chain = identity.chain_der().iter().map(|der| CertificateDer::from(der.clone())).collect();
+    (chain, PrivatePkcs8KeyDer::from(identity.key_pkcs8_der().to_vec()).into())
+}
+
+/// A master's side.
+pub(super) fn server(identity: &Identity, admission: Arc<Admission>) -> Result<QuicServerConfig, LinkError> {
+    let provider = provider();
+    let roots = Arc::new(roots(identity.root_der()).map_err(tls_error)?);
+    let webpki = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(tls_error)?;
+    let verifier = AgentVerifier { webpki, cluster: identity.cluster().into(), admission };
+    let (chain, key) = chain_and_key(identity);
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(tls_error)?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(chain, key)
+        .map_err(tls_error)?;
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
+    config.max_early_data_size = 0;
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    QuicServerConfig::try_from(config).map_err(tls_error)
+}
+
+/// Whom an agent, or one that wants to be one, takes for a master.
+pub(super) enum Trust<'a> {
+    /// Who has a certificate of this identity's cluster; shown this identity.
+    Known(&'a Identity),
+    /// Who shows a root with this digest; shown nothing.
+    Pinned(Digest),
+    /// Who leads to this root; shown any identity, with this many certificates above its own.
+    #[cfg(test)]
+    Mixed { shown: &'a Identity, root_der: &'a [u8], above: usize },
+}
+
+/// An agent's side.
+pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig, LinkError> {
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let anchor = match trust {
+        Trust::Known(identity) => {
+            Anchor::Root { roots: roots(identity.root_der()).map_err(tls_error)?, cluster: identity.cluster().into() }
+        }
+        Trust::Pinned(digest) => Anchor::Digest(*digest),
+        #[cfg(test)]
+        Trust::Mixed { root_der, .. } => Anchor::Digest(Digest::of(root_der)),
+    };
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(tls_error)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(MasterVerifier { anchor, algorithms }));
+    let mut config = match trust {
+        #[cfg(test)]
+        Trust::Mixed { shown: identity, above, .. } => {
+            let (mut chain, key) = chain_and_key(identity);
+            chain.resize(above + 1, chain[2].clone());
+            builder.with_client_auth_cert(chain, key).map_err(tls_error)?
+        }
+        Trust::Known(identity) => {
+            let (chain, key) = chain_and_key(identity);
+            builder.with_client_auth_cert(chain, key).map_err(tls_error)?
+        }
+        Trust::Pinned(_) => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_early_data = false;
+    config.resumption = Resumption::disabled();
+    QuicClientConfig::try_from(config).map_err(tls_error)
+}
+
+/// `check` at `now`; where that is too early, with the clock put forward by [`SKEW`].
+fn with_skew<T>(now: UnixTime, check: impl Fn(UnixTime) -> Result<T, Error>) -> Result<T, Error> {
+    use CertificateError::{NotValidYet, NotValidYetContext};
+    match check(now) {
+        Err(Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. })) => {
+            check(UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()).saturating_add(SKEW)))
+        }
+        result => result,
+    }
+}
+
+fn denied() -> Error {
+    Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+}
+
+fn facts(certificate: &CertificateDer<'_>) -> Result<Facts, Error> {
+    Facts::of(certificate).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
+}
+
+/// Takes agents of this cluster that are not revoked, expired ones too: those may only renew, which is seen to after the handshake.
+#[derive(Debug)]
+struct AgentVerifier {
+    webpki: Arc<dyn ClientCertVerifier>,
+    cluster: String,
+    admission: Arc<Admission>,
+}
+
+impl AgentVerifier {
+    fn agent(&self, certificate: &CertificateDer<'_>) -> Result<(AgentId, Facts), Error> {
+        let facts = facts(certificate)?;
+        match facts.subject {
+            Some(Subject::Agent(agent)) if facts.cluster == self.cluster => Ok((agent, facts)),
+            _ => Err(denied()),
+        }
+    }
+}
+
+impl ClientCertVerifier for AgentVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if above.len() > ABOVE_MAX {
+            return Err(denied());
+        }
+        let check = |now| self.webpki.verify_client_cert(own, above, now);
+        let verified = with_skew(now, check);
+        let (agent, facts) = self.agent(own)?;
+        if self.admission.is_revoked(agent) {
+            return Err(Error::InvalidCertificate(CertificateError::Revoked));
+        }
+        match verified {
+            // No certificate holds longer than the ones above it, so all is judged as of its own last moment.
+            Err(Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }))
+                if facts.is_expired(now.as_secs()) =>
+            {
+                check(UnixTime::since_unix_epoch(Duration::from_secs(facts.not_after_s)))
+            }
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+/// What a master's certificate must lead to.
+#[derive(Debug)]
+enum Anchor {
+    Root { roots: RootCertStore, cluster: String },
+    Digest(Digest),
+}
+
+/// Takes masters of one cluster.
+#[derive(Debug)]
+struct MasterVerifier {
+    anchor: Anchor,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl MasterVerifier {
+    fn verify(&self, own: &CertificateDer<'_>, above: &[CertificateDer<'_>], roots: &RootCertStore, now: UnixTime) -> Result<(), Error> {
+        let certificate = ParsedCertificate::try_from(own)?;
+        with_skew(now, |now| verify_server_cert_signed_by_trust_anchor(&certificate, roots, above, now, self.algorithms.all))
+    }
+}
+
+impl ServerCertVerifier for MasterVerifier {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if above.len() > ABOVE_MAX {
+            return Err(denied());
+        }
+        let cluster = match &self.anchor {
+            Anchor::Root { roots, cluster } => {
+                self.verify(own, above, roots, now)?;
+                cluster.clone()
+            }
+            Anchor::Digest(digest) => {
+                let pinned = above.iter().find(|der| Digest::of(der) == *digest);
+                let root = pinned.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+                self.verify(own, above, &roots(root)?, now)?;
+                facts(root)?.cluster
+            }
+        };
+        let facts = facts(own)?;
+        let is_master = matches!(facts.subject, Some(Subject::Master(_))) && facts.cluster == cluster;
+        if is_master { Ok(ServerCertVerified::assertion()) } else { Err(denied()) }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

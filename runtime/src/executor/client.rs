@@ -1,26 +1,36 @@
 //! The client's side: starts an executor, finds it again, tells it batches and hears batches.
 
-use super::wire::{Command, HelloReply};
-use super::{ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, TellError};
+use super::wire::{self, BATCH_BYTES_MAX, Command, Hello, HelloReply, KEY_BYTES_MAX, PLAN_BYTES_MAX, Told};
+use super::{ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, TellError, place, record};
 use crate::{Key, Launch, Runtime};
+use bytes::BytesMut;
+use futures::StreamExt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::Child;
+use tokio::time::timeout;
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+
+/// How long a new executor may take until it answers: the pool of its engine may be large, and the machine busy.
+const START_WAIT: Duration = Duration::from_secs(60);
+/// How long a running one may take to answer, or a dying one to die.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+const DEATH_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A start without its ports, at its longest.
+const START_BYTES_MAX: usize = KEY_BYTES_MAX + 15;
+const PORT_BYTES_MAX: usize = 3;
 
 /// Wasm tasks: in executors that serve until they are told to end.
 #[derive(Clone, Copy, Debug)]
 pub struct Wasm;
 
-impl Runtime for Wasm {
-    async fn launch(&self, spec: ExecutorSpec) -> Result<Executor, LaunchError> {
-        Err(LaunchError::Used { path: spec.dir })
-    }
-
-    async fn recover(&self, dir: &Path) -> Result<Recovered, LaunchError> {
-        Err(LaunchError::Used { path: dir.into() })
-    }
-}
-
-/// A connection to a living executor.
+/// A connection to a living executor. It serves one client; a newer one takes its place.
 #[derive(Debug)]
 pub struct Executor {
     /// What it said about itself.
@@ -36,12 +46,120 @@ pub struct Executor {
 /// The half that tells. What is queued leaves with [`Commands::flush`].
 #[derive(Debug)]
 pub struct Commands {
-    queued: Vec<Command>,
+    stream: OwnedWriteHalf,
+    queued: BytesMut,
 }
 
 /// The half that hears.
 #[derive(Debug)]
-pub struct Events {}
+pub struct Events {
+    frames: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
+}
+
+impl Runtime for Wasm {
+    async fn launch(&self, spec: ExecutorSpec) -> Result<Executor, LaunchError> {
+        let dir = spec.dir.clone();
+        if record::is_used(&dir) || dir.join(place::SPEC).exists() {
+            return Err(LaunchError::Used { path: dir });
+        }
+        let (listener, errors) = place::prepare(&spec).map_err(|(step, path, source)| LaunchError::File { step, path, source })?;
+        let file = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| LaunchError::File { step, path, source }
+        };
+        let child = tokio::process::Command::new(&spec.binary)
+            .arg("executor")
+            .arg(&dir)
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(errors))
+            .env_clear()
+            .current_dir("/")
+            .spawn();
+        let mut child = child.map_err(file("starting", &spec.binary))?;
+        let stream = connect(&dir).await.map_err(file("connecting to", &dir))?;
+        let answer = timeout(START_WAIT, meet(stream, &dir)).await;
+        let pid = child.id().unwrap_or(0);
+        let failure = match answer {
+            Ok(Ok(executor)) => return Ok(executor),
+            Ok(Err(LaunchError::File { .. })) => LaunchError::Died { said: died(&mut child, &dir).await, path: dir },
+            Ok(Err(other)) => other,
+            Err(_) => LaunchError::Silent { path: dir, pid },
+        };
+        let _ = child.kill().await;
+        Err(failure)
+    }
+
+    async fn recover(&self, dir: &Path) -> Result<Recovered, LaunchError> {
+        let file = |step| move |source| LaunchError::File { step, path: dir.to_owned(), source };
+        let identity = place::Identity::read(dir).map_err(file("reading the identity in"))?;
+        let met = match timeout(ANSWER_WAIT, async { meet(connect(dir).await.map_err(file("connecting to"))?, dir).await }).await {
+            Ok(Ok(executor)) => return Ok(Recovered::Living(executor)),
+            // Nobody listens, or it went away while it was met.
+            Ok(Err(LaunchError::File { .. })) => None,
+            Ok(Err(other)) => Some(other),
+            Err(_) => None,
+        };
+        if let Some(error) = met {
+            return Err(error);
+        }
+        if let Some(identity) = identity {
+            let dead = async {
+                while identity.lives() {
+                    tokio::time::sleep(DEATH_LOOK_EVERY).await;
+                }
+            };
+            timeout(ANSWER_WAIT, dead).await.map_err(|_| LaunchError::Silent { path: dir.to_owned(), pid: identity.pid })?;
+        }
+        record::remains(dir).map(Recovered::Dead).map_err(file("reading the record in"))
+    }
+}
+
+async fn connect(dir: &Path) -> io::Result<UnixStream> {
+    let (_held, path) = place::reach(dir)?;
+    UnixStream::connect(path).await
+}
+
+/// Why it ended, once it has.
+async fn died(child: &mut Child, dir: &Path) -> String {
+    match timeout(ANSWER_WAIT, child.wait()).await {
+        Ok(Ok(status)) => format!("{status}: {}", place::last_words(dir)),
+        _ => place::last_words(dir),
+    }
+}
+
+/// Says hello, hears it answered, and all that it holds. [`LaunchError::File`] where the connection ends.
+async fn meet(stream: UnixStream, dir: &Path) -> Result<Executor, LaunchError> {
+    let gone = |source| LaunchError::File { step: "talking to", path: dir.to_owned(), source };
+    let garbled = |error: io::Error| LaunchError::Garbled { path: dir.to_owned(), reason: error.to_string() };
+    let (read, stream) = stream.into_split();
+    let mut commands = Commands { stream, queued: BytesMut::new() };
+    wire::encode(&Hello { version: wire::VERSION }, &mut commands.queued).map_err(gone)?;
+    commands.flush().await.map_err(|error| gone(io::Error::other(error)))?;
+    let mut events = Events { frames: FramedRead::new(read, wire::codec()) };
+    let closed = || gone(io::ErrorKind::UnexpectedEof.into());
+    let first = events.frames.next().await.ok_or_else(closed)?.map_err(gone)?;
+    // The version alone can be read whatever follows it.
+    let (found, _) = postcard::take_from_bytes::<u16>(&first).map_err(|error| garbled(io::Error::other(error)))?;
+    if found != wire::VERSION {
+        return Err(LaunchError::Version { path: dir.to_owned(), found, expected: wire::VERSION });
+    }
+    let hello = wire::decode(&first).map_err(garbled)?;
+    let mut held = Held::default();
+    loop {
+        let frame = events.frames.next().await.ok_or_else(closed)?.map_err(gone)?;
+        match wire::decode(&frame).map_err(garbled)? {
+            Told::Held { part, more } => {
+                held.live.extend(part.live);
+                held.ended.extend(part.ended);
+                if !more {
+                    return Ok(Executor { hello, held, commands, events });
+                }
+            }
+            Told::Events(_) => return Err(garbled(io::Error::other("events before all that is held"))),
+        }
+    }
+}
 
 impl Commands {
     /// Queues: start these. A key that it holds already is left as it is.
@@ -49,28 +167,41 @@ impl Commands {
     /// # Errors
     /// [`TellError::TooLong`]: the plan fits no frame; nothing is queued.
     pub fn launch(&mut self, launch: Launch) -> Result<(), TellError> {
-        self.queued.push(Command::Launch(launch));
+        let bytes = postcard::to_stdvec(&launch.plan).map_err(io::Error::other)?.len();
+        let ports = launch.starts.iter().map(|start| start.ports.len()).max().unwrap_or(0);
+        let start_bytes = START_BYTES_MAX + ports * PORT_BYTES_MAX;
+        if bytes > PLAN_BYTES_MAX || start_bytes > BATCH_BYTES_MAX {
+            return Err(TellError::TooLong { bytes: bytes.max(start_bytes), max: PLAN_BYTES_MAX });
+        }
+        for starts in launch.starts.chunks(BATCH_BYTES_MAX / start_bytes) {
+            let part = Launch { plan: launch.plan.clone(), starts: starts.to_vec() };
+            self.queue(&Command::Launch(Box::new(part)));
+        }
         Ok(())
     }
 
     /// Queues: ask these to stop, and end them after `grace_ms`. Their exit is `Killed`, whatever their code.
     pub fn stop(&mut self, keys: Vec<Key>, grace_ms: u64) {
-        self.queued.push(Command::Stop { keys, grace_ms });
+        keys.chunks(BATCH_BYTES_MAX / KEY_BYTES_MAX).for_each(|keys| self.queue(&Command::Stop { keys: keys.to_vec(), grace_ms }));
     }
 
-    /// Queues: forget how these ended. Their output stays until it is rotated away.
+    /// Queues: forget how these ended. Their output stays until newer output needs the room.
     pub fn forget(&mut self, keys: Vec<Key>) {
-        self.queued.push(Command::Forget(keys));
+        keys.chunks(BATCH_BYTES_MAX / KEY_BYTES_MAX).for_each(|keys| self.queue(&Command::Forget(keys.to_vec())));
     }
 
     /// Queues: take no new tasks, and end once none is held.
     pub fn retire(&mut self) {
-        self.queued.push(Command::Retire);
+        self.queue(&Command::Retire);
     }
 
     /// Queues: end now, and all tasks with it.
     pub fn quit(&mut self) {
-        self.queued.push(Command::Quit);
+        self.queue(&Command::Quit);
+    }
+
+    fn queue(&mut self, command: &Command) {
+        wire::encode(command, &mut self.queued).expect("cut to fit a frame above");
     }
 
     /// Sends what is queued. May be cancelled: the rest leaves with the next call.
@@ -78,7 +209,9 @@ impl Commands {
     /// # Errors
     /// [`TellError::Gone`]: the connection ended; recover the directory.
     pub async fn flush(&mut self) -> Result<(), TellError> {
-        self.queued.clear();
+        while !self.queued.is_empty() {
+            self.stream.write_buf(&mut self.queued).await?;
+        }
         Ok(())
     }
 }
@@ -87,15 +220,18 @@ impl Events {
     /// The next batch; `None`: the connection ended, because the executor died or another client came. Recover the directory then. May be
     /// cancelled.
     pub async fn next(&mut self) -> Option<Vec<ExecutorEvent>> {
-        None
+        match wire::decode(&self.frames.next().await?.ok()?) {
+            Ok(Told::Events(events)) => Some(events),
+            _ => None,
+        }
     }
 }
 
-/// Ends the executor of `dir` by force, if one lives; returns once it is dead.
+/// Ends the executor of `dir` by force, and all tasks with it, if one lives; returns once it is dead.
 ///
 /// # Errors
-/// Where the directory cannot be read, or the process cannot be signalled.
+/// Where the directory cannot be read, or the process cannot be signalled or does not die.
 pub async fn end(dir: &Path) -> io::Result<()> {
-    let _ = dir;
-    Ok(())
+    let dir = dir.to_owned();
+    tokio::task::spawn_blocking(move || place::end(&dir)).await.map_err(io::Error::other)?
 }

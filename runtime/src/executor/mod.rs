@@ -1,14 +1,18 @@
 //! The process that outlives whoever started it and holds running wasm tasks: one for each role and metering mode. Knows its directory,
 //! its socket, the record of what it took and how that ended, and the tasks' output.
 //!
-//! A directory holds `executor.sock`, `spec`, `identity` (which process), `tasks.log` (see [`record`]), `logs/` (see [`logs`]) and
-//! `error.log` (what a broken executor said last). It serves one executor process, ever; whoever made it removes it.
+//! A directory holds what [`place`] names: the socket, what it was started with, which process it is, `tasks.log` (see [`record`]), `logs/`
+//! (see [`logs`]) and what a broken executor said last. It serves one executor process, ever; whoever started that removes it.
 
 pub mod client;
 pub mod logs;
 pub mod record;
 pub mod serve;
 pub mod wire;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+mod place;
 
 pub use client::{Commands, Events, Executor, Wasm};
 pub use logs::{LogRead, read_log};
@@ -37,7 +41,7 @@ pub struct ExecutorSpec {
     pub uid: Option<u32>,
     /// Most tasks at once, waiting or running, up to [`TASKS_MAX`]; more are refused as `Rejected`.
     pub tasks_max: u32,
-    /// The largest linear memory that any of its tasks is granted, in bytes.
+    /// The largest linear memory that any of its tasks is granted, in bytes; a plan that asks for more is refused as `Rejected`.
     pub memory_bytes_max: u64,
     /// Directories that it may read: compiled code and standard input. Absolute.
     pub readable: Vec<PathBuf>,
@@ -83,6 +87,7 @@ pub struct Held {
 }
 
 /// What is in a directory where an executor was started.
+#[expect(clippy::large_enum_variant, reason = "made once for each executor, and taken apart at once")]
 #[derive(Debug)]
 pub enum Recovered {
     /// It lives; it holds [`Executor::held`].
@@ -161,3 +166,6 @@ pub enum TellError {
     #[error("the executor's connection ended: {0}")]
     Gone(#[from] io::Error),
 }
+
+#[cfg(test)]
+mod tests;

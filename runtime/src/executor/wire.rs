@@ -1,5 +1,6 @@
 //! What an executor and its one client say to each other over a unix stream: frames of a big-endian `u32` length and a postcard message.
-//! The client says [`Hello`], the executor [`HelloReply`] and all that it holds ([`Told::Held`]); then batches, both ways.
+//! The client says [`Hello`], the executor [`HelloReply`] and all that it holds ([`Told::Held`]); then [`Command`]s, in order, and
+//! batches of events.
 
 use super::{ExecutorEvent, Held};
 use crate::{Key, Launch, Metering};
@@ -12,8 +13,14 @@ use tokio_util::codec::{Encoder, LengthDelimitedCodec};
 pub const VERSION: u16 = 1;
 /// Most bytes of a frame; checked before anything is allocated.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// A frame is closed once it is so long, so that it stays far below [`FRAME_BYTES_MAX`] and nobody waits for a long one.
-pub(super) const FRAME_BYTES_AIM: usize = 128 << 10;
+/// Most bytes of a plan, so that it and some starts fit a frame.
+pub(super) const PLAN_BYTES_MAX: usize = 512 << 10;
+/// What the starts, keys or ends of one frame may take, at their longest.
+pub(super) const BATCH_BYTES_MAX: usize = 256 << 10;
+/// The longest form of a key.
+pub(super) const KEY_BYTES_MAX: usize = 19;
+/// The longest form of an end or another event: a key, a reason or a note of up to 512 bytes, and numbers.
+pub(super) const EVENT_BYTES_MAX: usize = 640;
 
 /// The first frame of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,11 +46,11 @@ pub struct HelloReply {
     pub weaknesses: Vec<String>,
 }
 
-/// What a client tells, in batches (`Vec<Command>`), done in order.
+/// What a client tells: one in a frame, several frames in a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Start these. A key that is held already is left as it is.
-    Launch(Launch),
+    Launch(Box<Launch>),
     /// Ask these to stop, and end them after a grace.
     Stop {
         /// Which.

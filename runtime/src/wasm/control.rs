@@ -2,9 +2,12 @@
 
 use crate::Stream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// A task that moved so many bytes through host calls gives its thread to others before it moves more: fuel does not count them.
+const MOVED_BYTES_MAX: u64 = 256 << 10;
 /// Most bytes of a progress note that are kept.
 pub const NOTE_BYTES_MAX: usize = 256;
 
@@ -39,9 +42,22 @@ struct Inner {
     killed: AtomicBool,
     kill: Notify,
     progress: Mutex<Option<Progress>>,
-    /// Nanoseconds of running time so far, and when the current slice began; see `limits::Slices`.
+    /// Nanoseconds that it was on a thread, in slices that ended; only counted where metering is by time.
     ran_ns: AtomicU64,
-    slice_start_ns: AtomicU64,
+    /// When the current slice began, in nanoseconds since [`origin`].
+    slice_began_ns: AtomicU64,
+    /// Bytes that host calls moved since the task last yielded.
+    moved_bytes: AtomicU64,
+}
+
+/// The moment that running time is counted from: any, but one for all threads.
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+fn nanoseconds(since: Duration) -> u64 {
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Control {
@@ -65,7 +81,7 @@ impl Control {
     /// True after [`Control::stop`] or [`Control::kill`].
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.0.stopping.load(Ordering::Relaxed) || self.0.killed.load(Ordering::SeqCst)
+        self.0.stopping.load(Ordering::Relaxed) || self.is_killed()
     }
 
     /// What the task said last of how far it is; `None` while it said nothing.
@@ -73,4 +89,72 @@ impl Control {
     pub fn progress(&self) -> Option<Progress> {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// True after [`Control::kill`].
+    pub(super) fn is_killed(&self) -> bool {
+        self.0.killed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until [`Control::kill`]; for one waiter.
+    pub(super) async fn killed(&self) {
+        while !self.is_killed() {
+            self.0.kill.notified().await;
+        }
+    }
+
+    pub(super) fn tell(&self, percent: u8, note: &str) {
+        let progress = Progress { percent: percent.min(100), note: printable(note, NOTE_BYTES_MAX) };
+        *self.0.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    pub(super) fn slice_begins(&self, now: Instant) {
+        let began = nanoseconds(now.saturating_duration_since(origin()));
+        self.0.slice_began_ns.store(began, Ordering::Relaxed);
+    }
+
+    pub(super) fn slice_ends(&self, now: Instant) {
+        let ran = self.ran(now);
+        self.0.ran_ns.store(nanoseconds(ran), Ordering::Relaxed);
+        self.slice_begins(now);
+    }
+
+    /// How long it was on a thread, the current slice included.
+    pub(super) fn ran(&self, now: Instant) -> Duration {
+        let began = Duration::from_nanos(self.0.slice_began_ns.load(Ordering::Relaxed));
+        let slice = now.saturating_duration_since(origin()).saturating_sub(began);
+        Duration::from_nanos(self.0.ran_ns.load(Ordering::Relaxed)).saturating_add(slice)
+    }
+
+    /// Counts `bytes` that a host call moved.
+    pub(super) fn moved(&self, bytes: usize) {
+        self.0.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// True while it has moved so much that it must yield before it moves more.
+    pub(super) fn must_yield(&self) -> bool {
+        self.0.moved_bytes.load(Ordering::Relaxed) >= MOVED_BYTES_MAX
+    }
+
+    /// Yields if it must.
+    pub(super) async fn breathe(&self) {
+        if self.must_yield() {
+            self.0.moved_bytes.store(0, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// `text` up to `bytes_max` bytes, whole characters only, with a space for whatever a terminal would act on.
+pub(super) fn printable(text: &str, bytes_max: usize) -> String {
+    let mut kept = String::with_capacity(text.len().min(bytes_max));
+    for letter in text.chars() {
+        // Besides the control characters, those that turn the direction of text around them.
+        let acts = letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let letter = if acts { ' ' } else { letter };
+        if kept.len() + letter.len_utf8() > bytes_max {
+            break;
+        }
+        kept.push(letter);
+    }
+    kept
 }

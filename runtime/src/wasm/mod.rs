@@ -11,8 +11,13 @@ mod control;
 mod engine;
 mod host;
 mod limits;
+mod run;
+mod streams;
 mod template;
 
+#[cfg(test)]
+mod tests;
+
 pub use cache::LoadError;
-pub use control::{Control, Output, Progress};
+pub use control::{Control, NOTE_BYTES_MAX, Output, Progress};
 pub use engine::{Engine, EngineError, Obtained, Prepared, Sizing};

@@ -1,0 +1,115 @@
+//! What an agent is started with, and why it does not start.
+
+use protocol::identity::{IdentityError, JoinToken};
+use protocol::link::LinkError;
+use protocol::{Attributes, FaultDomain};
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+use crate::fingerprint::{FingerprintError, ResourcesError};
+
+/// What an agent is started with.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Where everything is kept; one agent's alone.
+    pub data_dir: PathBuf,
+    /// Masters, `HOST:PORT`; any of them will do.
+    pub masters: Vec<String>,
+    /// What the machine joins with, where it has not joined yet.
+    pub join: Option<JoinToken>,
+    /// What there is instead of what the machine says: see [`crate::fingerprint::overridden`].
+    pub resources: Option<String>,
+    /// What people call it; its host name where they say nothing.
+    pub name: Option<String>,
+    /// Facts about it, over those that it finds itself.
+    pub attributes: Attributes,
+    /// Where it stands.
+    pub domain: FaultDomain,
+    /// Most bytes of bundles and compiled code that are kept.
+    pub bundle_cache_bytes_max: u64,
+    /// The program with the verbs `executor` and `compile`; this one where nothing is said.
+    pub binary: Option<PathBuf>,
+}
+
+impl AgentConfig {
+    /// A config that says no more than it must.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, masters: Vec<String>) -> Self {
+        Self {
+            data_dir,
+            masters,
+            join: None,
+            resources: None,
+            name: None,
+            attributes: Attributes::new(),
+            domain: FaultDomain::default(),
+            bundle_cache_bytes_max: 10 << 30,
+            binary: None,
+        }
+    }
+}
+
+/// Why an agent does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A file or folder of its data could not be made, read or written.
+    #[error("{step} {path}: {source}")]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another agent has the data directory.
+    #[error("{dir} is used by another agent that runs: each needs a data directory of its own")]
+    InUse {
+        /// Which.
+        dir: PathBuf,
+    },
+    /// It never joined and has no token.
+    #[error("{dir} has no identity: an agent's first start needs a join token, which a master prints")]
+    NoIdentity {
+        /// Where one was looked for.
+        dir: PathBuf,
+    },
+    /// None of the masters' names leads anywhere.
+    #[error("no master to be found at {masters:?}")]
+    NoMaster {
+        /// The names.
+        masters: Vec<String>,
+    },
+    /// A master would not have it.
+    #[error("the master refuses: {reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// A text that says what there is, and is wrong.
+    #[error(transparent)]
+    Resources(#[from] ResourcesError),
+    /// What the agent would say of itself is too long, or says nothing.
+    #[error("{field}: {reason}")]
+    Info {
+        /// Which part.
+        field: &'static str,
+        /// What would be right.
+        reason: String,
+    },
+    /// The machine does not say what it is.
+    #[error(transparent)]
+    Fingerprint(#[from] FingerprintError),
+    /// Its certificate or key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The link, before the agent was ever connected.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// What it took on cannot be put on record: it must not go on.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Its own thread is gone.
+    #[error("the agent's thread ended without a word")]
+    Gone,
+}

@@ -1,0 +1,480 @@
+//! This agent's executors: one for each role and metering, and for each job that wants one of its own. Starts them when they are first
+//! needed, finds them again, tells them what the ledger wants in batches, and says what became of all tasks of one that died.
+
+use protocol::message::Launch;
+use protocol::{AttemptId, Exit, JobId, Loss, Program, Time, Usage};
+use runtime::executor::{
+    Commands, Events, Executor, ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, Remains, TellError, Wasm, client,
+};
+use runtime::{Key, Runtime as _};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+use super::table::{Kind, Row, Table};
+use crate::ledger::ATTEMPTS_HELD_MAX;
+use crate::ledger::event::Event;
+use crate::logs::{attempt, key};
+
+/// So often an executor is tried to be started; then the tasks that wait for it are given up.
+const START_TRIES_MAX: u32 = 3;
+/// The wait between two tries.
+const START_RETRY: Duration = Duration::from_secs(1);
+/// Directories of dead executors that are kept for the output in them.
+const DEAD_MAX: usize = 32;
+/// Jobs of which it is remembered which executors had them; over it, all executors are told what concerns a job.
+const ROUTES_MAX: usize = 65_536;
+
+/// What executors, or those who start them, say.
+pub(super) enum Said {
+    /// One was started, or was not.
+    Started { number: u32, tries: u32, result: Result<Executor, LaunchError> },
+    /// What became of one whose connection ended.
+    Found { number: u32, result: Result<Recovered, LaunchError> },
+    /// What happened in one.
+    Events(Vec<ExecutorEvent>),
+    /// Its connection ended.
+    Gone { number: u32 },
+}
+
+/// What all executors are started with.
+pub(super) struct Settings {
+    pub dir: PathBuf,
+    pub binary: PathBuf,
+    pub readable: Vec<PathBuf>,
+    pub memory_bytes_max: u64,
+    /// True where each role has a user of its own.
+    pub root: bool,
+}
+
+pub(super) struct Executors {
+    settings: Settings,
+    table: Table,
+    slots: BTreeMap<u32, Slot>,
+    /// Which one takes new tasks of a kind.
+    open: BTreeMap<Kind, u32>,
+    routes: BTreeMap<JobId, Vec<u32>>,
+    dead: VecDeque<u32>,
+    /// Kinds that had no task when it was last looked.
+    idle: BTreeSet<u32>,
+    said: mpsc::Sender<Said>,
+}
+
+struct Slot {
+    row: Row,
+    state: State,
+}
+
+enum State {
+    /// It is being started or looked for; what it is to be told waits.
+    Away(Vec<Tell>),
+    Here(Commands),
+}
+
+enum Tell {
+    Launch(Box<runtime::Launch>),
+    Stop { keys: Vec<Key>, grace_ms: u64 },
+    Forget(Vec<Key>),
+}
+
+/// The kind of executor that tasks of this launch go to.
+pub(super) fn kind(launch: &Launch) -> Kind {
+    let Program::Wasm { metering, strict, .. } = launch.template.program;
+    Kind { role: launch.role.clone(), metering, job: strict.then_some(launch.job) }
+}
+
+impl Executors {
+    pub fn open(settings: Settings, said: mpsc::Sender<Said>) -> io::Result<Self> {
+        let table = Table::open(&settings.dir)?;
+        Ok(Self {
+            settings,
+            table,
+            slots: BTreeMap::new(),
+            open: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            dead: VecDeque::new(),
+            idle: BTreeSet::new(),
+            said,
+        })
+    }
+
+    /// Finds all executors of earlier lives of this agent; says what they hold and what dead ones left.
+    pub async fn recover(&mut self) -> io::Result<Vec<Event>> {
+        for stray in self.table.strays()? {
+            tracing::warn!(dir = %stray.display(), "an executor that no record speaks of is ended");
+            client::end(&stray).await?;
+            std::fs::remove_dir_all(&stray)?;
+        }
+        let mut events = Vec::new();
+        for row in self.table.rows().to_vec() {
+            let dir = self.table.path(row.number);
+            match find(&dir).await {
+                Ok(Recovered::Living(executor)) => {
+                    self.open.insert(row.kind.clone(), row.number);
+                    self.slots.insert(row.number, Slot { row: row.clone(), state: State::Away(Vec::new()) });
+                    events.extend(self.here(row.number, executor));
+                }
+                Ok(Recovered::Dead(remains)) => {
+                    events.push(left(remains));
+                    self.bury(row.number)?;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "an executor that cannot be read is given up, and its tasks with it");
+                    self.bury(row.number)?;
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// Has these started, by the executor of their kind, which is started first where there is none.
+    pub fn start(&mut self, launch: &Launch, plan: runtime::Launch) -> io::Result<Vec<Event>> {
+        let kind = kind(launch);
+        let number = match self.open.get(&kind) {
+            Some(number) => *number,
+            None => self.launch(kind)?,
+        };
+        let numbers = self.routes.entry(launch.job).or_default();
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+        if self.routes.len() > ROUTES_MAX {
+            self.routes.pop_first();
+        }
+        Ok(self.tell(number, Tell::Launch(Box::new(plan))).into_iter().collect())
+    }
+
+    pub fn stop(&mut self, attempts: &[AttemptId], grace_ms: u64) {
+        for (number, keys) in self.routed(attempts) {
+            self.tell(number, Tell::Stop { keys, grace_ms });
+        }
+    }
+
+    pub fn forget(&mut self, attempts: &[AttemptId]) {
+        for (number, keys) in self.routed(attempts) {
+            self.tell(number, Tell::Forget(keys));
+        }
+    }
+
+    /// Takes in what executors said. `handed_over` are the attempts of a kind that the ledger has told to start and that have not ended.
+    pub fn said(&mut self, said: Said, handed_over: impl Fn(&Kind) -> Vec<AttemptId>) -> io::Result<Vec<Event>> {
+        match said {
+            Said::Events(events) => Ok(told(events)),
+            Said::Started { number, result: Ok(executor), .. } => Ok(self.here(number, executor)),
+            Said::Started { number, tries, result: Err(error) } => self.not_started(number, tries, &error),
+            Said::Gone { number } => {
+                if let Some(slot) = self.slots.get_mut(&number) {
+                    slot.state = State::Away(Vec::new());
+                    self.look_for(number);
+                }
+                Ok(Vec::new())
+            }
+            Said::Found { number, result: Ok(Recovered::Living(executor)) } => Ok(self.here(number, executor)),
+            Said::Found { number, result: Ok(Recovered::Dead(remains)) } => self.died(number, remains, handed_over),
+            Said::Found { number, result: Err(error) } => {
+                tracing::error!(%error, "an executor that cannot be read is given up, and its tasks with it");
+                self.died(number, Remains::default(), handed_over)
+            }
+        }
+    }
+
+    /// Where the output of an attempt may be.
+    pub fn dirs_of(&self, attempt: AttemptId) -> Vec<PathBuf> {
+        let routed = self.routes.get(&attempt.task.job).into_iter().flatten();
+        let all: Vec<u32> = routed.chain(self.slots.keys()).chain(self.dead.iter().rev()).copied().collect();
+        let mut seen = BTreeSet::new();
+        all.into_iter().filter(|number| seen.insert(*number)).map(|number| self.table.path(number)).collect()
+    }
+
+    /// Ends executors that had no task at two looks in a row.
+    pub fn retire_idle(&mut self, in_use: &BTreeSet<Kind>) {
+        let idle: BTreeSet<u32> = self.open.iter().filter(|(kind, _)| !in_use.contains(kind)).map(|(_, number)| *number).collect();
+        for number in idle.intersection(&self.idle) {
+            let Some(slot) = self.slots.get_mut(number) else { continue };
+            if let State::Here(commands) = &mut slot.state {
+                commands.retire();
+                self.open.remove(&slot.row.kind);
+            }
+        }
+        self.idle = idle;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Ends all of them, and their tasks with them.
+    pub fn quit(&mut self) {
+        for slot in self.slots.values_mut() {
+            if let State::Here(commands) = &mut slot.state {
+                commands.quit();
+            }
+        }
+    }
+
+    /// Sends all that is queued, to each as far as it takes it: one that is slow holds up no other. Waits for the slowest; may be cancelled.
+    pub async fn flush(&mut self) {
+        let mut flushes: Vec<_> = self
+            .slots
+            .values_mut()
+            .filter_map(|slot| if let State::Here(commands) = &mut slot.state { Some(Box::pin(commands.flush())) } else { None })
+            .collect();
+        poll_fn(|context| {
+            // One that is gone says so where it is heard.
+            flushes.retain_mut(|flush| flush.as_mut().poll(context).is_pending());
+            if flushes.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    fn launch(&mut self, kind: Kind) -> io::Result<u32> {
+        let row = self.table.add(kind.clone(), self.settings.root)?;
+        let number = row.number;
+        self.open.insert(kind, number);
+        self.slots.insert(number, Slot { row, state: State::Away(Vec::new()) });
+        self.try_start(number, 1);
+        Ok(number)
+    }
+
+    fn try_start(&self, number: u32, tries: u32) {
+        let Some(slot) = self.slots.get(&number) else { return };
+        let metering = match slot.row.kind.metering {
+            protocol::Metering::Fuel => runtime::Metering::Fuel,
+            protocol::Metering::Epoch => runtime::Metering::Epoch,
+        };
+        let spec = ExecutorSpec {
+            dir: self.table.path(number),
+            role: slot.row.kind.role.to_string(),
+            metering,
+            binary: self.settings.binary.clone(),
+            uid: slot.row.uid,
+            tasks_max: u32::try_from(ATTEMPTS_HELD_MAX).expect("it fits"),
+            memory_bytes_max: self.settings.memory_bytes_max,
+            readable: self.settings.readable.clone(),
+        };
+        let said = self.said.clone();
+        tokio::spawn(async move {
+            if tries > 1 {
+                tokio::time::sleep(START_RETRY).await;
+            }
+            let result = Wasm.launch(spec).await;
+            drop(said.send(Said::Started { number, tries, result }).await);
+        });
+    }
+
+    fn not_started(&mut self, number: u32, tries: u32, error: &LaunchError) -> io::Result<Vec<Event>> {
+        tracing::error!(%error, tries, "an executor did not start");
+        let Some(slot) = self.slots.remove(&number) else { return Ok(Vec::new()) };
+        let State::Away(pending) = slot.state else { return Ok(Vec::new()) };
+        self.bury(number)?;
+        if tries >= START_TRIES_MAX {
+            self.open.remove(&slot.row.kind);
+            let gone = pending.iter().flat_map(launched).map(|key| (attempt(key), LOST, Usage::default())).collect();
+            return Ok(vec![Event::Ended { attempts: gone }]);
+        }
+        // A directory serves one try.
+        let row = self.table.add(slot.row.kind.clone(), self.settings.root)?;
+        let next = row.number;
+        self.open.insert(slot.row.kind, next);
+        self.routes.values_mut().flatten().filter(|routed| **routed == number).for_each(|routed| *routed = next);
+        self.slots.insert(next, Slot { row, state: State::Away(pending) });
+        self.try_start(next, tries + 1);
+        Ok(Vec::new())
+    }
+
+    /// It lives: tells it what waited, and says what it holds.
+    fn here(&mut self, number: u32, executor: Executor) -> Vec<Event> {
+        let Executor { commands, events, held, .. } = executor;
+        let Some(slot) = self.slots.get_mut(&number) else { return Vec::new() };
+        let State::Away(pending) = std::mem::replace(&mut slot.state, State::Here(commands)) else { return Vec::new() };
+        listen(number, events, self.said.clone());
+        for (key, _) in &held.live {
+            let numbers = self.routes.entry(attempt(*key).task.job).or_default();
+            if !numbers.contains(&number) {
+                numbers.push(number);
+            }
+        }
+        let mut said = holds(held);
+        said.extend(pending.into_iter().filter_map(|tell| self.tell(number, tell)));
+        said
+    }
+
+    fn tell(&mut self, number: u32, tell: Tell) -> Option<Event> {
+        let slot = self.slots.get_mut(&number)?;
+        let commands = match &mut slot.state {
+            State::Here(commands) => commands,
+            State::Away(pending) => {
+                pending.push(tell);
+                return None;
+            }
+        };
+        match tell {
+            Tell::Launch(launch) => {
+                let keys: Vec<Key> = launch.starts.iter().map(|start| start.key).collect();
+                let Err(TellError::TooLong { bytes, max }) = commands.launch(*launch) else { return None };
+                let reason = format!("arguments, environment and configuration take {bytes} bytes: at most {max} fit");
+                let exit = Exit::Rejected { reason };
+                Some(Event::Ended { attempts: keys.into_iter().map(|key| (attempt(key), exit.clone(), Usage::default())).collect() })
+            }
+            Tell::Stop { keys, grace_ms } => {
+                commands.stop(keys, grace_ms);
+                None
+            }
+            Tell::Forget(keys) => {
+                commands.forget(keys);
+                None
+            }
+        }
+    }
+
+    fn look_for(&self, number: u32) {
+        let (dir, said) = (self.table.path(number), self.said.clone());
+        tokio::spawn(async move {
+            let result = find(&dir).await;
+            drop(said.send(Said::Found { number, result }).await);
+        });
+    }
+
+    /// All its tasks have ended: some as it wrote, the others with it. What it was not yet told goes to a new one.
+    fn died(&mut self, number: u32, remains: Remains, handed_over: impl Fn(&Kind) -> Vec<AttemptId>) -> io::Result<Vec<Event>> {
+        let Some(Slot { row, state }) = self.slots.remove(&number) else { return Ok(Vec::new()) };
+        self.bury(number)?;
+        if self.open.get(&row.kind) != Some(&number) {
+            return Ok(vec![left(remains)]); // It was told to retire, and had no task any more.
+        }
+        self.open.remove(&row.kind);
+        let State::Away(pending) = state else { return Ok(vec![left(remains)]) };
+        let untold: BTreeSet<AttemptId> = pending.iter().flat_map(launched).map(attempt).collect();
+        let mut events = vec![left(remains)];
+        let lost = handed_over(&row.kind).into_iter().filter(|attempt| !untold.contains(attempt));
+        // The ledger passes over those that the remains say more of.
+        events.push(Event::Ended { attempts: lost.map(|attempt| (attempt, LOST, Usage::default())).collect() });
+        if !untold.is_empty() {
+            let next = self.launch(row.kind)?;
+            self.routes.values_mut().flatten().filter(|routed| **routed == number).for_each(|routed| *routed = next);
+            if let Some(slot) = self.slots.get_mut(&next) {
+                slot.state = State::Away(pending);
+            }
+        }
+        Ok(events)
+    }
+
+    /// It is dead; its output stays until too many are.
+    fn bury(&mut self, number: u32) -> io::Result<()> {
+        self.dead.push_back(number);
+        while self.dead.len() > DEAD_MAX {
+            let Some(oldest) = self.dead.pop_front() else { break };
+            match std::fs::remove_dir_all(self.table.path(oldest)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.table.remove(oldest)?,
+            }
+            self.routes.retain(|_, numbers| {
+                numbers.retain(|number| *number != oldest);
+                !numbers.is_empty()
+            });
+        }
+        Ok(())
+    }
+
+    /// Which executors may know which of these.
+    fn routed(&self, attempts: &[AttemptId]) -> BTreeMap<u32, Vec<Key>> {
+        let mut routed: BTreeMap<u32, Vec<Key>> = BTreeMap::new();
+        let mut last: Option<(JobId, Vec<u32>)> = None;
+        for attempt in attempts {
+            let job = attempt.task.job;
+            let numbers = match last.take().filter(|(known, _)| *known == job) {
+                Some((_, numbers)) => numbers,
+                None => self.routes.get(&job).cloned().unwrap_or_else(|| self.slots.keys().copied().collect()),
+            };
+            for number in &numbers {
+                routed.entry(*number).or_default().push(key(*attempt));
+            }
+            last = Some((job, numbers));
+        }
+        routed
+    }
+}
+
+const LOST: Exit = Exit::Lost { reason: Loss::Executor };
+
+/// Finds the executor of `dir`. One that lives and cannot be spoken with is ended: nobody could own its tasks.
+async fn find(dir: &Path) -> Result<Recovered, LaunchError> {
+    let found = Wasm.recover(dir).await;
+    let Err(LaunchError::Silent { .. } | LaunchError::Version { .. } | LaunchError::Garbled { .. }) = &found else { return found };
+    if let Err(error) = &found {
+        tracing::error!(%error, "an executor that cannot be spoken with is ended");
+    }
+    let ended = client::end(dir).await;
+    ended.map_err(|source| LaunchError::File { step: "ending the executor of", path: dir.to_owned(), source })?;
+    Wasm.recover(dir).await
+}
+
+fn listen(number: u32, mut events: Events, said: mpsc::Sender<Said>) {
+    tokio::spawn(async move {
+        while let Some(events) = events.next().await {
+            if said.send(Said::Events(events)).await.is_err() {
+                return;
+            }
+        }
+        drop(said.send(Said::Gone { number }).await);
+    });
+}
+
+fn launched(tell: &Tell) -> Vec<Key> {
+    let Tell::Launch(launch) = tell else { return Vec::new() };
+    launch.starts.iter().map(|start| start.key).collect()
+}
+
+fn holds(held: Held) -> Vec<Event> {
+    // One that waits for its place is as good as running: its executor owns it, and says so again when it runs.
+    let now_ms = super::now().0;
+    let started = held.live.into_iter().map(|(key, since_ms)| (attempt(key), Time(since_ms.unwrap_or(now_ms)))).collect();
+    let ended = held.ended.into_iter().map(|(key, exit, usage)| (attempt(key), as_exit(exit), as_usage(usage))).collect();
+    vec![Event::Started { attempts: started }, Event::Ended { attempts: ended }]
+}
+
+fn left(remains: Remains) -> Event {
+    let ended = remains.ended.into_iter().map(|(key, exit, usage)| (attempt(key), as_exit(exit), as_usage(usage)));
+    let lost = remains.lost.into_iter().map(|key| (attempt(key), LOST, Usage::default()));
+    Event::Ended { attempts: ended.chain(lost).collect() }
+}
+
+/// One event for those that started and one for those that ended: in a batch an end is never before its start.
+fn told(events: Vec<ExecutorEvent>) -> Vec<Event> {
+    let (mut started, mut ended) = (Vec::new(), Vec::with_capacity(events.len()));
+    for event in events {
+        match event {
+            ExecutorEvent::Started { key, since_ms } => started.push((attempt(key), Time(since_ms))),
+            ExecutorEvent::Ended { key, exit, usage } => ended.push((attempt(key), as_exit(exit), as_usage(usage))),
+            // No message carries it to a master yet.
+            ExecutorEvent::Progress { .. } => {}
+        }
+    }
+    let started = (!started.is_empty()).then_some(Event::Started { attempts: started });
+    started.into_iter().chain((!ended.is_empty()).then_some(Event::Ended { attempts: ended })).collect()
+}
+
+fn as_usage(usage: runtime::Usage) -> Usage {
+    Usage { fuel: usage.fuel, memory_peak_bytes: usage.memory_peak_bytes, time_us: usage.time_us }
+}
+
+fn as_exit(exit: runtime::Exit) -> Exit {
+    match exit {
+        runtime::Exit::Code(code) => Exit::Code(code),
+        runtime::Exit::Signal(signal) => Exit::Signal(signal),
+        runtime::Exit::OutOfFuel { limit } => Exit::OutOfFuel { limit },
+        runtime::Exit::OutOfMemory { limit_bytes, peak_bytes } => Exit::OutOfMemory { limit_bytes, peak_bytes },
+        runtime::Exit::OutOfTime { limit_ms } => Exit::OutOfTime { limit_ms },
+        runtime::Exit::OutOfCpuTime { limit_ms } => Exit::OutOfCpuTime { limit_ms },
+        runtime::Exit::OutOfTable { limit, wanted } => Exit::OutOfTable { limit, wanted },
+        runtime::Exit::OutOfHostBytes { limit_bytes } => Exit::OutOfHostBytes { limit_bytes },
+        runtime::Exit::Trap { reason } => Exit::Trap { reason },
+        runtime::Exit::Killed => Exit::Killed,
+        runtime::Exit::Rejected { reason } => Exit::Rejected { reason },
+        runtime::Exit::ExecutorLost => LOST,
+    }
+}

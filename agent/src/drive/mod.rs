@@ -1,0 +1,396 @@
+//! The door: the link, executors, timers and files on one side, the pure [`Ledger`] on the other. One loop on one thread: it takes all that
+//! is there, has the ledger handle it, writes what is to be on record in one call, and only then starts and tells.
+
+mod config;
+mod executors;
+mod open;
+mod table;
+mod uplink;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use protocol::link::{CloseCode, Connection, Sender};
+use protocol::message::{FromAgent, ToAgent, ToShard, shard_of_agent};
+use protocol::{AgentId, Exit, Loss, Program, Time, Usage};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::checkpoint::Checkpoint;
+use crate::fetch::{Fetcher, Prepared};
+use crate::ledger::Ledger;
+use crate::ledger::event::{Event, Form, Output, Start};
+use crate::logs::{Place, key};
+pub use config::{AgentConfig, AgentError};
+use executors::{Executors, Said, kind};
+use uplink::Heard;
+
+/// What waits to be handled; whoever is faster waits himself.
+const INBOX_MAX: usize = 256;
+/// How often is looked for executors without tasks, while there are executors.
+const IDLE_LOOK: Duration = Duration::from_secs(60);
+/// How long an agent that leaves waits for its last words to be taken.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// An agent that runs on a thread of its own. Dropped, it leaves, as by [`Agent::shutdown`].
+#[derive(Debug)]
+pub struct Agent {
+    id: AgentId,
+    stop: Option<oneshot::Sender<Ending>>,
+    ended: oneshot::Receiver<Result<(), AgentError>>,
+}
+
+/// What becomes of the tasks when an agent is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// They go on, and are the next agent's that has this data directory.
+    TasksGoOn,
+    /// They end too.
+    TasksEnd,
+}
+
+impl Agent {
+    /// Who its certificate says that it is.
+    #[must_use]
+    pub fn id(&self) -> AgentId {
+        self.id
+    }
+
+    /// Waits for its end: that a master sent it away, or an error.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn ended(&mut self) -> Result<(), AgentError> {
+        (&mut self.ended).await.unwrap_or(Err(AgentError::Gone))
+    }
+
+    /// Has it say good-bye and waits until it is gone.
+    ///
+    /// # Errors
+    /// What ended it before.
+    pub async fn shutdown(mut self, ending: Ending) -> Result<(), AgentError> {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(ending); // It may have ended by itself.
+        }
+        self.ended().await
+    }
+}
+
+/// Starts an agent on a thread of its own; returns once it has joined and found its tasks again.
+///
+/// # Errors
+/// [`AgentError`].
+pub async fn start(config: AgentConfig) -> Result<Agent, AgentError> {
+    let (ready, is_ready) = oneshot::channel();
+    let (say_ended, ended) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel();
+    let serve = async move {
+        let opened = Door::open(config).await;
+        let door = match opened {
+            Ok(door) => door,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let _ = ready.send(Ok(door.agent));
+        // Dropped by whoever started it, it leaves its tasks alone.
+        let stopped = async { stopped.await.unwrap_or(Ending::TasksGoOn) };
+        let _ = say_ended.send(door.serve(stopped).await);
+    };
+    let failed = |source| AgentError::File { step: "starting", path: "the agent's thread".into(), source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    thread::Builder::new().name("agent".into()).spawn(move || runtime.block_on(serve)).map_err(failed)?;
+    let id = is_ready.await.map_err(|_| AgentError::Gone)??;
+    Ok(Agent { id, stop: Some(stop), ended })
+}
+
+/// Runs an agent in this runtime until a master sends it away or an error ends it. Its tasks go on.
+///
+/// # Errors
+/// [`AgentError`].
+pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
+    Door::open(config).await?.serve(std::future::pending()).await
+}
+
+/// Milliseconds of the Unix epoch.
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A clock that begins at the Unix time of its making and never goes back, whatever is done to the machine's.
+struct Clock {
+    start: Time,
+    since: tokio::time::Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Time {
+        self.start + u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self, time: Time) -> tokio::time::Instant {
+        self.since + Duration::from_millis(time.since(self.start))
+    }
+}
+
+/// The connection there is.
+struct Up {
+    connection: Connection,
+    sender: Sender,
+    shards: u16,
+}
+
+struct Door {
+    agent: AgentId,
+    /// What tasks are told of where they run.
+    name: String,
+    ledger: Ledger,
+    checkpoint: Checkpoint,
+    executors: Executors,
+    fetcher: Fetcher,
+    clock: Clock,
+    up: Option<Up>,
+    heard: mpsc::Receiver<Heard>,
+    said: mpsc::Receiver<Said>,
+    prepared: mpsc::Receiver<Prepared>,
+    uplink: tokio::task::JoinHandle<()>,
+    executors_dir: PathBuf,
+    quit: Option<String>,
+    /// Held for as long as the agent lives: no other may have its directory.
+    _lock: std::fs::File,
+}
+
+/// What woke the loop.
+enum Woken {
+    Heard(Heard),
+    Said(Said),
+    Prepared(Prepared),
+    Flushed,
+    Timer,
+    IdleLook,
+    Stop(Ending),
+}
+
+impl Door {
+    async fn serve(mut self, stop: impl Future<Output = Ending>) -> Result<(), AgentError> {
+        tokio::pin!(stop);
+        let mut idle_look = tokio::time::interval(IDLE_LOOK);
+        let mut dirty = true;
+        self.act()?;
+        while self.quit.is_none() {
+            let timer = self.ledger.poll_timeout().map(|at| self.clock.at(at));
+            let woken = tokio::select! {
+                biased;
+                () = flush(&mut self.up, &mut self.executors), if dirty => Woken::Flushed,
+                Some(heard) = self.heard.recv() => Woken::Heard(heard),
+                Some(said) = self.said.recv() => Woken::Said(said),
+                Some(prepared) = self.prepared.recv() => Woken::Prepared(prepared),
+                () = tokio::time::sleep_until(timer.unwrap_or_else(tokio::time::Instant::now)), if timer.is_some() => Woken::Timer,
+                _ = idle_look.tick(), if !self.executors.is_empty() => Woken::IdleLook,
+                ending = &mut stop => Woken::Stop(ending),
+            };
+            match woken {
+                Woken::Flushed => {
+                    dirty = false;
+                    continue;
+                }
+                Woken::Heard(heard) => self.hear(heard),
+                Woken::Said(said) => self.take_said(said)?,
+                Woken::Prepared(prepared) => self.take_prepared(prepared),
+                Woken::Timer => self.ledger.handle(self.clock.now(), Event::Tick),
+                Woken::IdleLook => {
+                    let in_use: BTreeSet<_> = self.ledger.attempts().map(|(_, launch, _)| kind(launch)).collect();
+                    self.executors.retire_idle(&in_use);
+                }
+                Woken::Stop(ending) => return self.leave(ending).await,
+            }
+            self.take_waiting()?;
+            self.act()?;
+            dirty = true;
+        }
+        let reason = self.quit.take().unwrap_or_default();
+        self.leave(Ending::TasksGoOn).await?;
+        Err(AgentError::Refused { reason })
+    }
+
+    /// Handles all that is there already, so that it goes to the record and to each peer in one piece.
+    fn take_waiting(&mut self) -> Result<(), AgentError> {
+        for _ in 0..INBOX_MAX {
+            let mut any = false;
+            if let Ok(said) = self.said.try_recv() {
+                self.take_said(said)?;
+                any = true;
+            }
+            if let Ok(heard) = self.heard.try_recv() {
+                self.hear(heard);
+                any = true;
+            }
+            if let Ok(prepared) = self.prepared.try_recv() {
+                self.take_prepared(prepared);
+                any = true;
+            }
+            if !any {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let now = self.clock.now();
+        match heard {
+            Heard::Up { connection, sender, shards } => {
+                self.up = Some(Up { connection, sender, shards });
+                self.ledger.handle(now, Event::Connected { shards });
+            }
+            Heard::Down => {
+                self.up = None;
+                self.ledger.handle(now, Event::Disconnected);
+            }
+            Heard::Messages(messages) => {
+                for ToAgent { shard, message } in messages {
+                    self.ledger.handle(now, Event::Master { shard, message });
+                }
+            }
+            Heard::WhereIsLog { attempt, answer } => {
+                let live = self.ledger.is_live(attempt);
+                let _ = answer.send(Place { dirs: self.executors.dirs_of(attempt), live }); // Whoever asked may be gone.
+            }
+        }
+    }
+
+    fn take_said(&mut self, said: Said) -> Result<(), AgentError> {
+        let ledger = &self.ledger;
+        let handed_over =
+            |wanted: &table::Kind| ledger.handed_over().filter(|(_, launch)| kind(launch) == *wanted).map(|(id, _)| id).collect();
+        let events = self.executors.said(said, handed_over);
+        let events = events.map_err(|source| self.executors_error(source))?;
+        let now = self.clock.now();
+        events.into_iter().for_each(|event| self.ledger.handle(now, event));
+        Ok(())
+    }
+
+    fn take_prepared(&mut self, prepared: Prepared) {
+        let (bundle, form) = (prepared.bundle, prepared.form);
+        let link = self.up.as_ref().map(|up| up.connection.clone());
+        let ledger = &self.ledger;
+        let (result, evicted) = self.fetcher.prepared(prepared, link, |digest| ledger.uses(digest));
+        if let Err(reason) = &result {
+            tracing::warn!(%bundle, ?reason, "a bundle could not be prepared");
+        }
+        let now = self.clock.now();
+        evicted.into_iter().for_each(|bundle| self.ledger.handle(now, Event::Evicted { bundle }));
+        self.ledger.handle(now, Event::Prepared { bundle, form, result });
+    }
+
+    /// Does what the ledger wants, in order: all records first, in one write, since nothing may be done before its record is written.
+    fn act(&mut self) -> Result<(), AgentError> {
+        loop {
+            let mut outputs = Vec::new();
+            while let Some(output) = self.ledger.poll_output() {
+                match output {
+                    Output::Checkpoint(record) => self.checkpoint.queue(&record),
+                    output => outputs.push(output),
+                }
+            }
+            self.checkpoint.write()?;
+            if outputs.is_empty() {
+                break;
+            }
+            for output in outputs {
+                self.perform(output)?;
+            }
+        }
+        if self.checkpoint.is_due() {
+            self.checkpoint.replace(&self.ledger.snapshot())?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, output: Output) -> Result<(), AgentError> {
+        match output {
+            Output::Checkpoint(_) => unreachable!("records are taken out before"),
+            Output::Send { shard, message } => self.send(ToShard { shard, message }),
+            Output::Prepare { bundle, form } => {
+                let link = self.up.as_ref().map(|up| up.connection.clone());
+                self.fetcher.prepare(bundle, form, link);
+            }
+            Output::Start(start) => self.start(start)?,
+            Output::Stop { attempts, grace_ms } => self.executors.stop(&attempts, grace_ms),
+            Output::Forget { attempts } => self.executors.forget(&attempts),
+            Output::Quit { reason } => self.quit = Some(reason),
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, message: ToShard) {
+        let Some(up) = &mut self.up else { return };
+        if let Err(error) = up.sender.queue(&message) {
+            // The master does not read, or the message is too long for a frame: either way it is told all again on a new connection.
+            tracing::error!(%error, "a message could not be queued: the connection is given up");
+            up.connection.close(CloseCode::Late, "the control stream is not read");
+            self.up = None;
+            self.ledger.handle(self.clock.now(), Event::Disconnected);
+        }
+    }
+
+    fn start(&mut self, Start { launch, ports }: Start) -> Result<(), AgentError> {
+        let Program::Wasm { bundle, metering, .. } = launch.template.program;
+        let compiled = self.fetcher.locate(bundle, Form::Wasm(metering));
+        let stdin = launch.template.stdin.map(|bundle| (bundle, self.fetcher.locate(bundle, Form::Plain)));
+        let (Some(compiled), None | Some((_, Some(_)))) = (compiled, &stdin) else {
+            // Somebody touched the file: it is looked at again for the next ones; these are placed again.
+            let ids = launch.attempts.iter().map(|(index, number)| protocol::AttemptId::new(launch.job, *index, *number));
+            let attempts = ids.map(|id| (id, Exit::Lost { reason: Loss::Refused }, Usage::default())).collect();
+            let now = self.clock.now();
+            for bundle in std::iter::once(bundle).chain(launch.template.stdin) {
+                self.ledger.handle(now, Event::Evicted { bundle });
+            }
+            self.ledger.handle(now, Event::Ended { attempts });
+            return Ok(());
+        };
+        let plan = open::plan(&launch, compiled, stdin.and_then(|(_, path)| path), &self.name);
+        let starts = launch.attempts.iter().zip(ports).map(|((index, number), ports)| runtime::Start {
+            key: key(protocol::AttemptId::new(launch.job, *index, *number)),
+            index: *index,
+            attempt: *number,
+            ports,
+        });
+        let plan = runtime::Launch { plan, starts: starts.collect() };
+        let events = self.executors.start(&launch, plan).map_err(|source| self.executors_error(source))?;
+        let now = self.clock.now();
+        events.into_iter().for_each(|event| self.ledger.handle(now, event));
+        Ok(())
+    }
+
+    fn executors_error(&self, source: std::io::Error) -> AgentError {
+        AgentError::File { step: "keeping executors in", path: self.executors_dir.clone(), source }
+    }
+
+    async fn leave(mut self, ending: Ending) -> Result<(), AgentError> {
+        if ending == Ending::TasksEnd {
+            self.executors.quit();
+        }
+        if let Some(up) = &mut self.up {
+            let shard = shard_of_agent(self.agent, up.shards);
+            drop(up.sender.queue(&ToShard { shard, message: FromAgent::Leaving }));
+        }
+        let _ = tokio::time::timeout(LEAVE_DEADLINE, flush(&mut self.up, &mut self.executors)).await;
+        self.uplink.abort();
+        if let Some(up) = self.up {
+            up.connection.close(CloseCode::Leaving, "the agent ends");
+        }
+        Ok(())
+    }
+}
+
+/// Sends all that is queued, to the master and to executors alike: none waits for another.
+async fn flush(up: &mut Option<Up>, executors: &mut Executors) {
+    let master = async {
+        if let Some(up) = up {
+            // Where the connection ended, whoever listens to it says so.
+            let _ = up.sender.flush().await;
+        }
+    };
+    tokio::join!(master, executors.flush());
+}

@@ -1,0 +1,120 @@
+//! The two daemons, and the two processes that an agent starts.
+
+use crate::args;
+use crate::args::Shape;
+use crate::print;
+use anyhow::Context;
+use master::drive::{Master, MasterConfig};
+use protocol::identity::JoinToken;
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Holds tasks until its agent lets it go.
+pub fn executor(dir: &Path) -> anyhow::Result<ExitCode> {
+    Ok(runtime::executor::serve::main(dir))
+}
+
+/// Compiles one file under limits, and ends.
+pub fn compile(input: &Path, output: &Path, metering: &str) -> anyhow::Result<ExitCode> {
+    let metering = match metering {
+        "fuel" => runtime::Metering::Fuel,
+        "epoch" => runtime::Metering::Epoch,
+        other => anyhow::bail!("metering {other}: expected fuel or epoch"),
+    };
+    runtime::wasm::compile::main(input, output, metering)
+}
+
+/// Says what happens on standard error, as `SKEP_LOG` filters it; warnings where it says nothing.
+pub fn trace() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SKEP_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Ends when the user or the system says so.
+pub async fn told_to_end() -> anyhow::Result<()> {
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => Ok(result?),
+        _ = term.recv() => Ok(()),
+    }
+}
+
+/// What a master says of itself once it is ready: its URL, the token that its first start made, and its root certificate.
+pub fn access(master: &Master) -> anyhow::Result<crate::client::Access> {
+    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    let address = master.http_addr();
+    // A wildcard address is none to call: loopback reaches the same master from this machine.
+    let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let token = read(master.admin_token())?.trim().to_owned();
+    Ok(crate::client::Access { url: format!("https://{host}:{}", address.port()), token, ca_pem: read(master.root_pem())? })
+}
+
+/// `skep master`: decides until it is told to end.
+pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCode> {
+    trace();
+    let mut config = MasterConfig::local(&flags.data);
+    (config.http_addr, config.quic_addr, config.shards, config.threads) = (flags.http, flags.quic, flags.shards, flags.threads);
+    for address in [flags.http, flags.quic] {
+        if !address.ip().is_unspecified() {
+            config.hosts.push(address.ip().to_string());
+        }
+    }
+    config.hosts.extend(flags.host);
+    config.shard_config.replace_after_ms = flags.replace_after_ms;
+    config.shard_config.history_tasks_max = flags.history;
+    let master = master::drive::start(config).await?;
+    let access = access(&master)?;
+    let ready = json!({ "url": access.url, "token": access.token, "ca_pem": access.ca_pem, "quic": master.quic_addr().to_string() });
+    if shape == Shape::Json {
+        println!("{ready}");
+    } else {
+        println!("master   {}", access.url);
+        println!("agents   {} (QUIC)", master.quic_addr());
+        println!("token    in {}", master.admin_token().display());
+        println!("root     in {}", master.root_pem().display());
+        let join = join_token(&access).await?;
+        println!(
+            "\nanother machine joins with (good for an hour, and for one machine):\n  skep agent --to {} --join {join}",
+            master.quic_addr()
+        );
+    }
+    std::io::stdout().flush()?;
+    told_to_end().await?;
+    master.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A token that takes in one agent.
+pub async fn join_token(access: &crate::client::Access) -> anyhow::Result<String> {
+    let client = crate::client::Client::new(access.clone())?;
+    let made = client.call(reqwest::Method::POST, "/v1/tokens", &json!({ "level": "join" })).await?;
+    Ok(print::text(&made["token"]))
+}
+
+/// `skep agent`: runs tasks until it is told to end; they go on without it.
+pub async fn agent(flags: args::Agent) -> anyhow::Result<ExitCode> {
+    trace();
+    let mut config = agent::drive::AgentConfig::new(flags.data, flags.masters);
+    config.join = flags.join.map(|token| token.parse::<JoinToken>().context("--join")).transpose()?;
+    (config.resources, config.name) = (flags.resources, flags.name);
+    for pair in flags.attribute {
+        let (name, value) = pair.split_once('=').with_context(|| format!("--attribute {pair}: expected NAME=VALUE"))?;
+        config.attributes.insert(name.to_owned(), value.to_owned());
+    }
+    let mut parts = flags.domain.splitn(3, '/').map(str::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    config.domain = protocol::FaultDomain { region: part(), zone: part(), rack: part() };
+    let mut agent = agent::drive::start(config).await?;
+    println!("agent    {} is ready; its tasks go on when it ends", agent.id());
+    tokio::select! {
+        ended = agent.ended() => ended?,
+        told = told_to_end() => {
+            told?;
+            agent.shutdown(agent::drive::Ending::TasksGoOn).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,88 @@
+//! `skep up`: a whole cluster in one process, with everything on that a large one has.
+
+use crate::args::{Shape, Up};
+use crate::client::{Access, home};
+use crate::daemon;
+use agent::drive::{Agent, AgentConfig, Ending};
+use anyhow::Context;
+use master::drive::{Master, MasterConfig};
+use protocol::identity::JoinToken;
+use serde_json::json;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A master and an agent in this process; executors are processes of their own, as everywhere.
+pub struct Cluster {
+    /// How to call it.
+    pub access: Access,
+    master: Master,
+    agent: Agent,
+}
+
+impl Cluster {
+    /// Starts it, or goes on where an earlier one in `data` ended.
+    pub async fn start(data: &Path, http: SocketAddr, quic: SocketAddr, shards: u16, resources: Option<String>) -> anyhow::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(|| data.display().to_string())?;
+        let mut config = MasterConfig::local(&data.join("master"));
+        (config.http_addr, config.quic_addr, config.shards) = (http, quic, shards);
+        config.hosts.extend([http, quic].map(|address| address.ip().to_string()));
+        let master = master::drive::start(config).await?;
+        let access = daemon::access(&master)?;
+        let mut config = AgentConfig::new(data.join("agent"), vec![master.quic_addr().to_string()]);
+        config.resources = resources;
+        let mut started = agent::drive::start(config.clone()).await;
+        if matches!(started, Err(agent::drive::AgentError::NoIdentity { .. })) {
+            let token = daemon::join_token(&access).await?;
+            config.join = Some(token.parse::<JoinToken>().context("the join token that the master made")?);
+            started = agent::drive::start(config).await;
+        }
+        access.save(data)?;
+        Ok(Self { access, master, agent: started? })
+    }
+
+    /// Ends it; its tasks go on, or end too.
+    pub async fn stop(self, ending: Ending) -> anyhow::Result<()> {
+        self.agent.shutdown(ending).await?;
+        self.master.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Starts a cluster and says how to use it.
+pub async fn up(flags: Up, shape: Shape) -> anyhow::Result<ExitCode> {
+    daemon::trace();
+    let data = flags.data.unwrap_or_else(home);
+    let cluster = Cluster::start(&data, flags.http, flags.quic, flags.shards, flags.resources).await?;
+    let quic = cluster.master.quic_addr();
+    if shape == Shape::Json {
+        let Access { url, token, ca_pem } = &cluster.access;
+        println!("{}", json!({ "url": url, "token": token, "ca_pem": ca_pem, "quic": quic.to_string(), "data": data }));
+    } else {
+        println!("a cluster of one is up: {} (agents: {quic})", cluster.access.url);
+        if data != home() {
+            println!(
+                "other commands find it with\n  export SKEP_MASTER={} SKEP_TOKEN=$(cat {}) SKEP_CA={}",
+                cluster.access.url,
+                cluster.master.admin_token().display(),
+                cluster.master.root_pem().display()
+            );
+        }
+        println!("\ntry in another terminal:");
+        println!("  skep run samples/dist/hello.wasm -- world");
+        println!("  skep run --count 1000 samples/dist/noop.wasm --quiet");
+        println!("  skep agents");
+        let join = daemon::join_token(&cluster.access).await?;
+        println!(
+            "\nanother machine joins with (good for an hour, and for one machine; start with --quic ADDRESS:PORT where it can be reached):"
+        );
+        println!("  skep agent --to {quic} --join {join}");
+        println!("\nCtrl-C ends it; running tasks go on, and `skep up` finds them again");
+    }
+    std::io::stdout().flush()?;
+    daemon::told_to_end().await?;
+    cluster.stop(Ending::TasksGoOn).await?;
+    Ok(ExitCode::SUCCESS)
+}

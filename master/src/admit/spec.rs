@@ -1,0 +1,262 @@
+//! A job as people write it, read but not yet judged: every field of a job file that this version knows, `None` where it was left out.
+//!
+//! Knows how to write itself as JSON. How it is read from text is `read`'s, what it means is `job`'s.
+
+use protocol::{Digest, Kind, Name, job::RestartPolicy, resources::Device};
+use serde_json::{Map, Value, json};
+use std::ops::Range;
+
+/// A job as people write it. Built by [`super::parse`] or in code; the empty one lacks only `task.wasm`.
+#[derive(Clone, Debug, Default)]
+pub struct JobSpec {
+    /// `name`: unique in its role.
+    pub name: Option<Name>,
+    /// `role`: whom its resources are counted for.
+    pub role: Option<Name>,
+    /// `priority`, 0 to 100.
+    pub priority: Option<u8>,
+    /// `kind`; guessed where it is left out.
+    pub kind: Option<Kind>,
+    /// `runtime = "strict"`: an executor of its own.
+    pub strict: bool,
+    /// `count`: how many tasks.
+    pub count: Option<u32>,
+    /// `[task]`.
+    pub task: TaskSpec,
+    /// `[resources]`.
+    pub resources: ResourcesSpec,
+    /// `[limits]`.
+    pub limits: LimitsSpec,
+    /// `[restart]`, or its policy alone.
+    pub restart: RestartSpec,
+    /// `update.parallel`.
+    pub update_parallel: Option<u32>,
+    /// Where in the source the fields stand that were read from one.
+    pub(super) places: Vec<Place>,
+}
+
+/// Where a field stands in its source; line and column as a problem has them.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) field: &'static str,
+    pub(super) span: Range<usize>,
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+/// A file that a job needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file where the job file is: uploaded by the command line, unknown to a master.
+    File(String),
+    /// Uploaded: `sha256:…`.
+    Bundle(Digest),
+}
+
+/// `[task]`.
+#[derive(Clone, Debug, Default)]
+pub struct TaskSpec {
+    /// `wasm`: what runs.
+    pub wasm: Option<Source>,
+    /// `args`, without the program's own name.
+    pub args: Vec<String>,
+    /// `env`, sorted by name.
+    pub env: Vec<(String, String)>,
+    /// `config`: what `wasi:config` answers, sorted by name.
+    pub config: Vec<(String, String)>,
+    /// `stdin`: what standard input reads.
+    pub stdin: Option<Source>,
+}
+
+/// `[resources]`.
+#[derive(Clone, Debug, Default)]
+pub struct ResourcesSpec {
+    /// `cpu`, in thousandths of a core.
+    pub cpu_milli: Option<u64>,
+    /// `memory`.
+    pub memory_bytes: Option<u64>,
+    /// `disk`.
+    pub disk_bytes: Option<u64>,
+    /// `ports`: their names.
+    pub ports: Vec<Name>,
+    /// `devices`, sorted by name.
+    pub devices: Vec<Device>,
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, Default)]
+pub struct LimitsSpec {
+    /// `fuel`: wasm instructions.
+    pub fuel: Option<u64>,
+    /// `cpu_time`: running time; counted by epoch ticks instead of fuel.
+    pub cpu_time_ms: Option<u64>,
+    /// `time`: wall clock.
+    pub time_ms: Option<u64>,
+    /// `memory`.
+    pub memory_bytes: Option<u64>,
+    /// `tables`: elements of each table.
+    pub table_elements: Option<u32>,
+    /// `host`: what one host call may allocate.
+    pub host_bytes: Option<u64>,
+    /// `log`: output kept.
+    pub log_bytes: Option<u64>,
+}
+
+/// `[restart]`.
+#[derive(Clone, Debug, Default)]
+pub struct RestartSpec {
+    /// `policy`.
+    pub policy: Option<RestartPolicy>,
+    /// `retries`.
+    pub retries: Option<u32>,
+    /// `backoff.first`.
+    pub backoff_first_ms: Option<u64>,
+    /// `backoff.factor`, in thousandths.
+    pub backoff_factor_milli: Option<u32>,
+    /// `backoff.max`.
+    pub backoff_max_ms: Option<u64>,
+}
+
+impl JobSpec {
+    /// Where `field` stands in the source it was read from.
+    pub(super) fn place(&self, field: &str) -> Option<&Place> {
+        self.places.iter().find(|place| place.field == field)
+    }
+
+    /// Fills in lines and columns, in one pass over the source.
+    pub(super) fn locate(&mut self, source: &str) {
+        self.places.sort_by_key(|place| place.span.start);
+        let (mut line, mut column, mut at) = (1, 1, 0);
+        for place in &mut self.places {
+            for c in source.get(at..place.span.start).unwrap_or("").chars() {
+                (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+            }
+            at = place.span.start;
+            (place.line, place.column) = (line, column);
+        }
+    }
+
+    /// The same as JSON, as [`super::parse`] reads it: amounts as text, so that no reader of JSON rounds them.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut job = Map::new();
+        let text = |name: &Name| Value::from(name.as_str());
+        put(&mut job, "name", self.name.as_ref().map(text));
+        put(&mut job, "role", self.role.as_ref().map(text));
+        put(&mut job, "priority", self.priority.map(Value::from));
+        put(&mut job, "kind", self.kind.map(|kind| Value::from(kind_name(kind))));
+        put(&mut job, "runtime", self.strict.then(|| Value::from("strict")));
+        put(&mut job, "count", self.count.map(Value::from));
+        put(&mut job, "task", Some(self.task.to_value()));
+        put(&mut job, "resources", self.resources.to_value());
+        put(&mut job, "limits", self.limits.to_value());
+        put(&mut job, "restart", self.restart.to_value());
+        put(&mut job, "update", self.update_parallel.map(|parallel| json!({ "parallel": parallel })));
+        Value::Object(job).to_string()
+    }
+}
+
+fn put(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        map.insert(key.to_owned(), value);
+    }
+}
+
+fn unless_empty(map: Map<String, Value>) -> Option<Value> {
+    (!map.is_empty()).then_some(Value::Object(map))
+}
+
+/// As it is written in a job file.
+pub(super) const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Batch => "batch",
+        Kind::Service => "service",
+    }
+}
+
+/// As it is written in a job file.
+pub(super) const fn policy_name(policy: RestartPolicy) -> &'static str {
+    match policy {
+        RestartPolicy::Always => "always",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Never => "never",
+    }
+}
+
+impl Source {
+    fn to_value(&self) -> Value {
+        match self {
+            Self::File(path) => Value::from(path.as_str()),
+            Self::Bundle(digest) => Value::from(format!("sha256:{digest}")),
+        }
+    }
+}
+
+impl TaskSpec {
+    fn to_value(&self) -> Value {
+        let mut task = Map::new();
+        let pairs = |pairs: &[(String, String)]| {
+            unless_empty(pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect())
+        };
+        put(&mut task, "wasm", self.wasm.as_ref().map(Source::to_value));
+        put(&mut task, "args", (!self.args.is_empty()).then(|| Value::from(self.args.clone())));
+        put(&mut task, "env", pairs(&self.env));
+        put(&mut task, "config", pairs(&self.config));
+        put(&mut task, "stdin", self.stdin.as_ref().map(Source::to_value));
+        Value::Object(task)
+    }
+}
+
+/// Thousandths as people write them.
+fn milli(amount: u64) -> Value {
+    Value::from(format!("{}.{:03}", amount / 1_000, amount % 1_000))
+}
+
+fn bytes(amount: u64) -> Value {
+    Value::from(format!("{amount}B"))
+}
+
+fn millis(amount: u64) -> Value {
+    Value::from(format!("{amount}ms"))
+}
+
+impl ResourcesSpec {
+    fn to_value(&self) -> Option<Value> {
+        let mut resources = Map::new();
+        put(&mut resources, "cpu", self.cpu_milli.map(milli));
+        put(&mut resources, "memory", self.memory_bytes.map(bytes));
+        put(&mut resources, "disk", self.disk_bytes.map(bytes));
+        let ports: Vec<&str> = self.ports.iter().map(Name::as_str).collect();
+        put(&mut resources, "ports", (!ports.is_empty()).then(|| Value::from(ports)));
+        let devices = self.devices.iter().map(|device| (device.name.to_string(), milli(device.milli))).collect();
+        put(&mut resources, "devices", unless_empty(devices));
+        unless_empty(resources)
+    }
+}
+
+impl LimitsSpec {
+    fn to_value(&self) -> Option<Value> {
+        let mut limits = Map::new();
+        put(&mut limits, "fuel", self.fuel.map(|fuel| Value::from(fuel.to_string())));
+        put(&mut limits, "cpu_time", self.cpu_time_ms.map(millis));
+        put(&mut limits, "time", self.time_ms.map(millis));
+        put(&mut limits, "memory", self.memory_bytes.map(bytes));
+        put(&mut limits, "tables", self.table_elements.map(Value::from));
+        put(&mut limits, "host", self.host_bytes.map(bytes));
+        put(&mut limits, "log", self.log_bytes.map(bytes));
+        unless_empty(limits)
+    }
+}
+
+impl RestartSpec {
+    fn to_value(&self) -> Option<Value> {
+        let (mut restart, mut backoff) = (Map::new(), Map::new());
+        put(&mut restart, "policy", self.policy.map(|policy| Value::from(policy_name(policy))));
+        put(&mut restart, "retries", self.retries.map(Value::from));
+        put(&mut backoff, "first", self.backoff_first_ms.map(millis));
+        put(&mut backoff, "factor", self.backoff_factor_milli.map(|factor| milli(u64::from(factor))));
+        put(&mut backoff, "max", self.backoff_max_ms.map(millis));
+        put(&mut restart, "backoff", unless_empty(backoff));
+        unless_empty(restart)
+    }
+}

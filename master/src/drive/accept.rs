@@ -1,0 +1,230 @@
+//! Agents at the door: who is let in, what they say on its way to their shards, what is said to them on its way out, and the bundles they
+//! fetch. An agent speaks for the id in its certificate and for no other.
+
+use super::agents::Agent;
+use super::door::{Busy, Door};
+use super::inbox::Letter;
+use crate::http::bundles::Bundles;
+use crate::shard::event::TokenRequest;
+use crate::shard::{Request, Response};
+use bytes::Bytes;
+use protocol::identity::{Authority, draw_agent};
+use protocol::link::{CloseCode, Connection, Incoming, LinkError, Listener, Receiver, Sender, Who};
+use protocol::message::{BulkReply, BulkRequest, CHUNK_BYTES_MAX, Hello, HelloReply, Join, JoinReply, ToShard, shard_of_agent};
+use protocol::{AgentId, Digest, ShardId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+/// How long an agent's certificate holds; it asks for another when half of that is over.
+const AGENT_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// How long whoever asked for a certificate has to take the answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Frames that are taken from one agent at once.
+const BATCH_FRAMES_MAX: usize = 1_024;
+/// Bundles that are sent to one agent at once.
+const BUNDLES_AT_ONCE_MAX: usize = 8;
+/// The shard that owns the tokens.
+const TOKENS_SHARD: ShardId = ShardId(0);
+
+/// What taking agents in needs.
+pub struct Reception {
+    /// Where agents knock.
+    pub listener: Listener,
+    /// To the shards.
+    pub door: Door,
+    /// What certificates are signed with.
+    pub authority: Authority,
+    /// What agents fetch.
+    pub bundles: Bundles,
+}
+
+impl Reception {
+    /// Takes agents in until the listener is closed.
+    pub async fn run(self: Arc<Self>) {
+        while let Some(incoming) = self.listener.accept().await {
+            let reception = Arc::clone(&self);
+            tokio::spawn(async move {
+                if let Err(error) = reception.receive(incoming).await {
+                    tracing::debug!(%error, "a connection ended");
+                }
+            });
+        }
+    }
+
+    async fn receive(&self, incoming: Incoming) -> Result<(), LinkError> {
+        let (who, connection) = incoming.admit().await?;
+        match who {
+            Who::Agent(agent) => self.attend(agent, connection).await,
+            Who::Renewing(_) | Who::Stranger => self.certify(who, &connection).await,
+            Who::Master(_) => {
+                connection.close(CloseCode::NotAllowed, "masters do not connect to masters");
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers the one question of who wants a certificate.
+    async fn certify(&self, who: Who, connection: &Connection) -> Result<(), LinkError> {
+        let (mut sender, mut receiver) = connection.accept_control().await?;
+        let Some(join) = receiver.next::<Join>().await? else { return Ok(()) };
+        let reply = self.decide(who, join).await.unwrap_or_else(|reason| JoinReply::Refused { reason });
+        if let JoinReply::Refused { reason } = &reply {
+            tracing::warn!(remote = %connection.remote(), reason, "a certificate was refused");
+        }
+        sender.send(&reply).await?;
+        sender.finish();
+        // It closes when it has the answer.
+        if tokio::time::timeout(ANSWER_WITHIN, connection.closed()).await.is_err() {
+            connection.close(CloseCode::Late, "the answer was not taken");
+        }
+        Ok(())
+    }
+
+    async fn decide(&self, who: Who, join: Join) -> Result<JoinReply, String> {
+        let (agent, csr_der) = match (who, join) {
+            (Who::Renewing(agent), Join::Renew { csr_der }) => (agent, csr_der),
+            (Who::Stranger, Join::Token { id, secret, csr_der }) => {
+                let agent = draw_agent().map_err(|error| error.to_string())?;
+                // A request that cannot be signed does not use the token up.
+                self.issue(agent, &csr_der)?;
+                let consume = TokenRequest::Consume { id, hash: Digest::of(secret.as_bytes()), agent };
+                match self.door.ask(TOKENS_SHARD, Request::Token(consume)).await {
+                    Ok(Response::Done) => (agent, csr_der),
+                    Ok(Response::Refused(refusal)) => return Err(refusal.to_string()),
+                    Ok(_) => return Err("the tokens' shard answered something else".into()),
+                    Err(busy @ (Busy::Full { .. } | Busy::Stopped { .. })) => return Err(busy.to_string()),
+                }
+            }
+            _ => return Err("this certificate allows only to ask for a new one, and no certificate only to show a token".into()),
+        };
+        let chain_der = self.issue(agent, &csr_der)?;
+        Ok(JoinReply::Welcome { agent, chain_der, shards: self.door.shards() })
+    }
+
+    fn issue(&self, agent: AgentId, csr_der: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+        self.authority.issue_agent(agent, csr_der, AGENT_LIFETIME).map_err(|error| error.to_string())
+    }
+
+    /// Listens to an agent and speaks to it until its connection ends.
+    async fn attend(&self, id: AgentId, connection: Connection) -> Result<(), LinkError> {
+        let (mut sender, mut receiver) = connection.accept_control().await?;
+        if receiver.next::<Hello>().await?.is_none() {
+            return Ok(());
+        }
+        sender.send(&HelloReply { shards: self.door.shards(), version: env!("CARGO_PKG_VERSION").into() }).await?;
+        let agent = self.door.agents().insert(id, connection.clone());
+        let writing = tokio::spawn(write(Arc::clone(&agent), sender));
+        let serving = tokio::spawn(serve(self.bundles.clone(), connection.clone()));
+        let ended = self.listen(id, &connection, &mut receiver).await;
+        let (code, reason) = match &ended {
+            Ok(()) => (CloseCode::Leaving, "its control stream has ended".to_owned()),
+            Err(error) => (CloseCode::Misbehaved, error.to_string()),
+        };
+        connection.close(code, &reason);
+        serving.abort();
+        writing.abort();
+        if self.door.agents().remove(id, &agent) {
+            let to = shard_of_agent(id, self.door.shards());
+            let gone = Letter::Disconnected { to, agent: id };
+            self.door.inbox(to).expect("each shard has an inbox").force(&mut vec![gone]);
+        }
+        ended
+    }
+
+    /// Hands what an agent says to its shards, in the batches in which it came.
+    async fn listen(&self, agent: AgentId, connection: &Connection, receiver: &mut Receiver) -> Result<(), LinkError> {
+        let shards = self.door.shards();
+        let mut letters = Vec::new();
+        // For each thread, of which there are no more than shards.
+        let mut before = vec![0; usize::from(shards)];
+        while let Some(first) = receiver.next::<ToShard>().await? {
+            let mut next = Some(first);
+            while let Some(ToShard { shard: to, message }) = next {
+                if to.0 >= shards {
+                    return Err(LinkError::NotAllowed { remote: connection.remote(), reason: format!("there is no shard {to}") });
+                }
+                letters.push(Letter::Agent { to, agent, message });
+                next = if letters.len() < BATCH_FRAMES_MAX { receiver.try_next()? } else { None };
+            }
+            self.hand_in(&mut letters, &mut before).await;
+        }
+        Ok(())
+    }
+
+    async fn hand_in(&self, letters: &mut Vec<Letter>, before: &mut [u64]) {
+        while let Some(inbox) = letters.first().and_then(|letter| self.door.inbox(letter.to())) {
+            let is_here = |letter: &Letter| self.door.inbox(letter.to()).is_some_and(|other| Arc::ptr_eq(inbox, other));
+            // Where one thread decides for all shards, all go at once.
+            let (mut here, elsewhere) = std::mem::take(letters).into_iter().partition(is_here);
+            *letters = elsewhere;
+            let before = &mut before[inbox.thread()];
+            *before = inbox.push(&mut here, *before).await;
+        }
+    }
+}
+
+/// Sends what comes into an agent's outbox.
+async fn write(agent: Arc<Agent>, sender: Sender) {
+    let error = agent.send_all(sender).await;
+    agent.close(CloseCode::Late, &error.to_string());
+}
+
+/// Answers an agent's requests for bundles.
+async fn serve(bundles: Bundles, connection: Connection) {
+    let room = Arc::new(tokio::sync::Semaphore::new(BUNDLES_AT_ONCE_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let (sender, receiver) = match connection.accept_bulk().await {
+            Ok(stream) => stream,
+            Err(_) if connection.close_reason().is_none() => continue,
+            Err(_) => return,
+        };
+        let bundles = bundles.clone();
+        tokio::spawn(async move {
+            if let Err(error) = send_bundle(&bundles, sender, receiver).await {
+                tracing::debug!(%error, "a bundle was not sent");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn send_bundle(bundles: &Bundles, mut sender: Sender, mut receiver: Receiver) -> Result<(), LinkError> {
+    let (bundle, offset) = match receiver.next::<BulkRequest>().await? {
+        Some(BulkRequest::Bundle { bundle, offset }) => (bundle, offset),
+        Some(BulkRequest::Log { .. }) => return fail(sender, "a master has no task's output: an agent has".into()).await,
+        None => return Ok(()),
+    };
+    let open = async {
+        let mut file = tokio::fs::File::open(bundles.path(bundle)).await?;
+        file.seek(std::io::SeekFrom::Start(offset)).await?;
+        std::io::Result::Ok(file)
+    };
+    let mut file = match open.await {
+        Ok(file) => file,
+        Err(error) => return fail(sender, format!("this master cannot read bundle {bundle}: {error}")).await,
+    };
+    let mut at = offset;
+    loop {
+        let mut bytes = Vec::with_capacity(CHUNK_BYTES_MAX);
+        let read = (&mut file).take(CHUNK_BYTES_MAX as u64).read_to_end(&mut bytes).await;
+        match read {
+            Ok(0) => break,
+            Ok(count) => {
+                sender.send(&BulkReply::Chunk { offset: at, bytes: Bytes::from(bytes) }).await?;
+                at += count as u64;
+            }
+            Err(error) => return fail(sender, format!("this master cannot read bundle {bundle}: {error}")).await,
+        }
+    }
+    sender.send(&BulkReply::End).await?;
+    sender.finish();
+    Ok(())
+}
+
+async fn fail(mut sender: Sender, reason: String) -> Result<(), LinkError> {
+    sender.send(&BulkReply::Failed { reason }).await?;
+    sender.finish();
+    Ok(())
+}

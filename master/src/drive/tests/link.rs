@@ -1,0 +1,108 @@
+//! Who is let in, and what the link gives them.
+
+use super::script::{Script, token};
+use super::{Scratch, config, start};
+use protocol::identity::{JoinToken, csr};
+use protocol::link::{self, CloseCode, LinkError};
+use protocol::message::{BulkReply, BulkRequest, JoinReply, ToAgent, ToShard};
+use protocol::{AttemptId, Digest, FromAgent, FromMaster, JobId, ShardId};
+use std::fs;
+
+#[tokio::test]
+async fn a_join_token_lets_one_machine_in_once() {
+    let dir = Scratch::new();
+    let master = start(config(&dir.0)).await.unwrap();
+    let token = token(&master).await;
+    let address = master.quic_addr();
+    let join = async |token: JoinToken| {
+        let (_, csr) = csr().unwrap();
+        link::join(address, &token, csr).await.unwrap()
+    };
+    let forged = JoinToken { secret: "0".repeat(token.secret.len()), ..token.clone() };
+    assert!(matches!(join(forged).await, JoinReply::Refused { .. }));
+    let garbage = link::join(master.quic_addr(), &token, vec![7; 100]).await.unwrap();
+    assert!(matches!(garbage, JoinReply::Refused { .. }));
+    assert!(matches!(join(token.clone()).await, JoinReply::Welcome { shards: 2, .. }));
+    assert!(matches!(join(token).await, JoinReply::Refused { .. }));
+}
+
+#[tokio::test]
+async fn an_agent_renews_its_certificate_and_stays_who_it_is() {
+    let dir = Scratch::new();
+    let master = start(config(&dir.0)).await.unwrap();
+    let script = Script::join(&master).await;
+    let (_, csr) = csr().unwrap();
+    match link::renew(master.quic_addr(), &script.identity, csr).await.unwrap() {
+        JoinReply::Welcome { agent, .. } => assert_eq!(agent, script.id),
+        JoinReply::Refused { reason } => panic!("{reason}"),
+    }
+    master.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_newer_of_two_connections_of_an_agent_wins() {
+    let dir = Scratch::new();
+    let master = start(config(&dir.0)).await.unwrap();
+    let script = Script::join(&master).await;
+    let (older, _older_sender, _older_receiver) = script.connect().await;
+    let (_newer, mut sender, mut receiver) = script.connect().await;
+    assert!(matches!(older.closed().await, LinkError::Closed { code: CloseCode::Replaced, .. }));
+    for message in script.register() {
+        sender.queue(&message).unwrap();
+    }
+    sender.flush().await.unwrap();
+    let first = receiver.next::<ToAgent>().await.unwrap().unwrap();
+    assert!(matches!(first.message, FromMaster::Registered { .. }), "{first:?}");
+    assert!(master.door().agent_connection(script.id).is_some());
+    master.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_an_agent_may_not_say_ends_its_connection_and_nothing_else() {
+    let dir = Scratch::new();
+    let master = start(config(&dir.0)).await.unwrap();
+    let script = Script::join(&master).await;
+    let (connection, mut sender, _receiver) = script.connect().await;
+    sender.send(&ToShard { shard: ShardId(2), message: FromAgent::Leaving }).await.unwrap();
+    assert!(matches!(connection.closed().await, LinkError::Closed { code: CloseCode::Misbehaved, .. }));
+    let (connection, mut sender, _receiver) = script.connect().await;
+    sender.send(&"no message").await.unwrap();
+    assert!(matches!(connection.closed().await, LinkError::Closed { code: CloseCode::Misbehaved, .. }));
+    script.connect().await;
+    master.shutdown().await;
+}
+
+#[tokio::test]
+async fn agents_fetch_bundles_by_digest_from_any_byte() {
+    let dir = Scratch::new();
+    let master = start(config(&dir.0)).await.unwrap();
+    let script = Script::join(&master).await;
+    let (connection, _sender, _receiver) = script.connect().await;
+    let bytes: Vec<u8> = (0..700_000_u32).map(|n| (n % 251) as u8).collect();
+    let bundle = Digest::of(&bytes);
+    fs::write(dir.0.join("bundles").join(bundle.to_string()), &bytes).unwrap();
+    for offset in [0, 1, 699_999, 700_000] {
+        let (mut sender, mut receiver) = connection.open_bulk().await.unwrap();
+        sender.send(&BulkRequest::Bundle { bundle, offset }).await.unwrap();
+        let mut got = bytes[..offset as usize].to_vec();
+        loop {
+            match receiver.next::<BulkReply>().await.unwrap().unwrap() {
+                BulkReply::Chunk { offset, bytes } => {
+                    assert_eq!(offset, got.len() as u64);
+                    got.extend_from_slice(&bytes);
+                }
+                BulkReply::End => break,
+                BulkReply::Failed { reason } => panic!("{reason}"),
+            }
+        }
+        assert!(got == bytes, "from {offset}");
+    }
+    let unknown = BulkRequest::Bundle { bundle: Digest::of(b"unknown"), offset: 0 };
+    let log = BulkRequest::Log { attempt: AttemptId::new(JobId(1), 0, 1), offset: 0, follow: true };
+    for request in [unknown, log] {
+        let (mut sender, mut receiver) = connection.open_bulk().await.unwrap();
+        sender.send(&request).await.unwrap();
+        assert!(matches!(receiver.next::<BulkReply>().await.unwrap(), Some(BulkReply::Failed { .. })));
+    }
+    master.shutdown().await;
+}

@@ -1,0 +1,119 @@
+//! Agents over HTTP: listed, shown, sent away for good.
+
+use super::access::Caller;
+use super::body;
+use super::error::{ApiError, ErrorAnswer};
+use super::gate::Segment;
+use super::jobs_json::AmountBody;
+use super::{Api, find};
+use crate::shard::event::{Level, Request};
+use crate::shard::view::{AgentView, View, Viewed};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use protocol::AgentId;
+use protocol::message::shard_of_agent;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// An agent.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AgentBody {
+    /// Its id: 16 hexadecimal digits.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// `reachable`, `unreachable`, `expected` (on record and not heard of since the master's start) or `gone`.
+    pub state: &'static str,
+    /// All that it has to promise.
+    pub capacity: AmountBody,
+    /// What is promised on it, offers included.
+    pub allocated: AmountBody,
+    /// How many attempts are promised on it.
+    pub attempts: u32,
+    /// Facts about it.
+    pub attributes: BTreeMap<String, String>,
+    /// Its fault domain.
+    pub domain: DomainBody,
+    /// The version of its binary.
+    pub version: String,
+    /// What its machine or its rights lack, and what it does instead, a sentence each.
+    pub weaknesses: Vec<String>,
+    /// When it was last heard of, in milliseconds of the Unix epoch.
+    pub heard_ms: u64,
+}
+
+/// Where an agent stands; an empty part is not known.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DomainBody {
+    /// A place on the map.
+    pub region: String,
+    /// A building or a part of one.
+    pub zone: String,
+    /// One switch and one power supply.
+    pub rack: String,
+}
+
+/// The agents of the cluster.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AgentsPage {
+    /// The agents, by id.
+    pub agents: Vec<AgentBody>,
+}
+
+/// Lists agents.
+#[utoipa::path(get, path = "/v1/agents", tag = "agents", responses((status = 200, body = AgentsPage), (status = 401, body = ErrorAnswer)))]
+pub async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<AgentsPage>, ApiError> {
+    caller.must_level(Level::Viewer)?;
+    let mut agents = vec![];
+    for viewed in find::view_all(&api, View::Agents).await? {
+        if let Viewed::Agents(found) = viewed {
+            agents.extend(found.iter().map(AgentBody::from));
+        }
+    }
+    agents.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(Json(AgentsPage { agents }))
+}
+
+/// Shows one agent.
+#[utoipa::path(get, path = "/v1/agents/{id}", tag = "agents", params(("id" = String, Path, description = "an agent's id")), responses((status = 200, body = AgentBody), (status = 404, body = ErrorAnswer)))]
+pub async fn show(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segment) -> Result<Json<AgentBody>, ApiError> {
+    caller.must_level(Level::Viewer)?;
+    let id: AgentId = body::parsed("id", &id)?;
+    let Viewed::Agents(agents) = find::view(&api, shard_of_agent(id, api.door.shards()), View::Agents).await? else {
+        return Err(ApiError::internal("a shard answered another question than it was asked"));
+    };
+    let found = agents.iter().find(|agent| agent.id == id).ok_or_else(|| ApiError::not_found("agent"))?;
+    Ok(Json(found.into()))
+}
+
+/// Says that an agent never comes back: its tasks are replaced at once, and it is let in no more.
+#[utoipa::path(post, path = "/v1/agents/{id}/gone", tag = "agents", params(("id" = String, Path, description = "an agent's id")),
+    responses((status = 204, description = "its tasks are being replaced"), (status = 403, body = ErrorAnswer), (status = 404, body = ErrorAnswer)))]
+pub async fn gone(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segment) -> Result<StatusCode, ApiError> {
+    caller.must_own_cluster()?;
+    let id: AgentId = body::parsed("id", &id)?;
+    find::done(&api, shard_of_agent(id, api.door.shards()), Request::Gone { agent: id }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl From<&AgentView> for AgentBody {
+    fn from(view: &AgentView) -> Self {
+        let domain = &view.info.domain;
+        Self {
+            id: view.id.to_string(),
+            name: view.info.name.clone(),
+            state: view.state,
+            capacity: (&view.info.capacity).into(),
+            allocated: (&view.allocated).into(),
+            attempts: view.attempts,
+            attributes: view.info.attributes.clone(),
+            domain: DomainBody { region: domain.region.clone(), zone: domain.zone.clone(), rack: domain.rack.clone() },
+            version: view.info.version.clone(),
+            weaknesses: view.info.weaknesses.clone(),
+            heard_ms: view.heard.0,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Which job is meant, and whether the caller may see it.
+
+use super::Api;
+use super::access::Caller;
+use super::error::{ApiError, unexpected};
+use crate::shard::event::{JobRef, Request, Response};
+use crate::shard::view::{JobView, View, Viewed};
+use protocol::ids::ROLE_DEFAULT;
+use protocol::message::shard_of_job;
+use protocol::{JobId, Name, Role, ShardId};
+
+/// The role that is meant where `text` says none.
+///
+/// # Errors
+/// An [`ApiError`] of status 400.
+pub fn role(text: Option<&str>) -> Result<Role, ApiError> {
+    Role::new(text.unwrap_or(ROLE_DEFAULT)).map_err(|error| ApiError::invalid("role", error.to_string()))
+}
+
+/// The job that `text` names: the one of that name in the role, or else the one of that id. A name goes first, since `jade` could be both,
+/// and whoever has a job of that name means it. Of another's job the answer is that there is none.
+///
+/// # Errors
+/// An [`ApiError`] of status 400, 404, 429 or 503.
+pub async fn job(api: &Api, caller: &Caller, text: &str, role_text: Option<&str>) -> Result<JobView, ApiError> {
+    let role = role(role_text)?;
+    let name = Name::new(text);
+    let id = text.parse::<JobId>();
+    if name.is_err() && id.is_err() {
+        return Err(ApiError::invalid("job", "a job is named by its name or by its id, as j2a"));
+    }
+    if let Some(name) = name.ok().filter(|_| caller.sees(&role)) {
+        let shard = shard_of_job(&role, name.as_str(), api.door.shards());
+        if let Some(view) = viewed(api, shard, JobRef::Name(role, name)).await? {
+            return Ok(view);
+        }
+    }
+    let id = id.ok().filter(|id| id.shard().0 < api.door.shards()).ok_or_else(|| ApiError::not_found("job"))?;
+    let view = viewed(api, id.shard(), JobRef::Id(id)).await?;
+    view.filter(|view| caller.sees(&view.job.role)).ok_or_else(|| ApiError::not_found("job"))
+}
+
+async fn viewed(api: &Api, shard: ShardId, job: JobRef) -> Result<Option<JobView>, ApiError> {
+    match api.door.ask(shard, Request::View(View::Job(job))).await? {
+        Response::Viewed(viewed) => match *viewed {
+            Viewed::Job(view) => Ok(Some(*view)),
+            other => Err(unexpected(&Response::Viewed(Box::new(other)))),
+        },
+        Response::Refused(crate::shard::event::Refusal::NotFound { .. }) => Ok(None),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What `shard` shows.
+///
+/// # Errors
+/// An [`ApiError`] where it is refused, or the shard cannot answer now.
+pub async fn view(api: &Api, shard: ShardId, view: View) -> Result<Viewed, ApiError> {
+    match api.door.ask(shard, Request::View(view)).await? {
+        Response::Viewed(viewed) => Ok(*viewed),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What every shard shows.
+///
+/// # Errors
+/// As [`view`].
+pub async fn view_all(api: &Api, view: View) -> Result<Vec<Viewed>, ApiError> {
+    let answers = api.door.ask_all(|| Request::View(view.clone())).await?;
+    let viewed = answers.into_iter().map(|(_, answer)| match answer {
+        Response::Viewed(viewed) => Ok(*viewed),
+        other => Err(unexpected(&other)),
+    });
+    viewed.collect()
+}
+
+/// Asks for something that is answered with `Done`.
+///
+/// # Errors
+/// As [`view`].
+pub async fn done(api: &Api, shard: ShardId, request: Request) -> Result<(), ApiError> {
+    match api.door.ask(shard, request).await? {
+        Response::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}

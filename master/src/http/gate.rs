@@ -1,0 +1,119 @@
+//! What every request passes before a route sees it: the host it was meant for, the page it came from, the token it shows.
+
+use super::Api;
+use super::access::{Caller, now};
+use super::error::ApiError;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The names that this master goes by, besides `localhost` and every address: a page that makes a browser take another name for this
+/// address (DNS rebinding) gets nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    names: Vec<String>,
+}
+
+impl Hosts {
+    /// These names, in any case.
+    pub fn new(names: &[String]) -> Self {
+        Self { names: names.iter().map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect() }
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        let known = |name: &String| name.eq_ignore_ascii_case(host);
+        host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost") || self.names.iter().any(known)
+    }
+
+    fn check(&self, parts: &Parts) -> Result<(), ApiError> {
+        let text = |name| single(&parts.headers, name);
+        if parts.headers.contains_key(header::CONTENT_LENGTH) && parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err(ApiError::invalid("content-length", "a body has a length or is sent in chunks, not both"));
+        }
+        let authority = match (parts.uri.authority(), text(header::HOST)?) {
+            (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => {
+                return Err(ApiError::invalid("host", "the request names two hosts"));
+            }
+            (Some(authority), _) => authority.clone(),
+            (None, Some(host)) => host.parse::<Authority>().map_err(|_| ApiError::invalid("host", "the Host header names no host"))?,
+            (None, None) => return Err(ApiError::invalid("host", "the request names no host")),
+        };
+        if !self.has(authority.host()) {
+            let message = "this master does not go by the name that the request was meant for";
+            return Err(ApiError::forbidden(message).with_field("host").with_help("start the master with `--host NAME` to add a name"));
+        }
+        let Some(origin) = text(header::ORIGIN)? else { return Ok(()) };
+        let from = origin.split_once("://").map_or("", |(_, authority)| authority);
+        match from.eq_ignore_ascii_case(authority.as_str()) {
+            true => Ok(()),
+            false => Err(ApiError::forbidden("the request comes from a page of another host").with_field("origin")),
+        }
+    }
+}
+
+/// The one value of a header; two of them are an error, since two readers could take one each.
+fn single(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<&str>, ApiError> {
+    let mut values = headers.get_all(&name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(ApiError::invalid(name.as_str(), "the header stands there twice"));
+    }
+    first.map(|value| value.to_str().map_err(|_| ApiError::invalid(name.as_str(), "the header is no text"))).transpose()
+}
+
+/// Lets in what was meant for this master, and dresses every answer.
+pub async fn host(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut response = match api.hosts.check(&parts) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(error) => error.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Lets in who shows a token, and tells the route who that is.
+pub async fn token(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let shown = single(request.headers(), header::AUTHORIZATION);
+    let caller = match shown {
+        Ok(Some(text)) => api.tokens.caller(text, now()),
+        Ok(None) => Err(ApiError::unauthorized("the request shows no token")),
+        Err(error) => Err(error),
+    };
+    match caller {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| ApiError::unauthorized("the request shows no token"))
+    }
+}
+
+/// The one variable part of a path.
+#[derive(Clone, Debug)]
+pub struct Segment(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(text)| Self(text)).map_err(|error| ApiError::invalid("path", error.body_text()))
+    }
+}

@@ -1,0 +1,324 @@
+//! What tasks print, read from the agents that they are or were on: records on a bulk stream in, lines of JSON or the bare bytes out.
+
+use super::access::Caller;
+use super::body::Asked;
+use super::error::{ApiError, ErrorAnswer};
+use super::gate::Segment;
+use super::records::{Record, records};
+use super::{Api, find};
+use crate::shard::event::{Change, JobRef};
+use crate::shard::view::{TaskView, View, Viewed};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::{Stream, StreamExt as _};
+use protocol::link::{LinkError, Receiver, Sender};
+use protocol::message::{BulkReply, BulkRequest};
+use protocol::{AgentId, AttemptId, JobId, Kind, Phase};
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use utoipa::{IntoParams, ToSchema};
+
+/// Readers of logs at the same time.
+pub const LOG_READERS_MAX: usize = 64;
+/// Tasks of one job that are read at the same time: an agent allows sixteen streams, and others want some.
+pub const TASKS_AT_ONCE_MAX: usize = 8;
+/// How long an agent may take to allow one more stream.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Which output.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct LogsQuery {
+    /// The job's role, where the job is named by its name.
+    pub role: Option<String>,
+    /// Only this task's, by its index.
+    pub task: Option<u32>,
+    /// True: go on until the tasks have ended.
+    #[serde(default)]
+    pub follow: bool,
+    /// Only `stdout` or only `stderr`.
+    pub stream: Option<String>,
+    /// From this `next` on; only with `task`.
+    pub offset: Option<u64>,
+}
+
+/// Something that a task printed, or why nothing more of it can be read.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct LogLine<'a> {
+    /// `JOB.INDEX`.
+    task: &'a str,
+    /// The number of the attempt; 0 where there is none.
+    attempt: u32,
+    /// `stdout` or `stderr`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<&'a str>,
+    /// What it printed at once, where that is UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    /// What it printed at once, where it is not: base64 (RFC 4648 section 4).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    /// What to ask `offset` to go on behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+    /// Why nothing more of it can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// Tells what tasks of a job printed: lines of JSON, or with `Accept: text/plain` the bytes alone.
+#[utoipa::path(get, path = "/v1/jobs/{job}/logs", tag = "jobs", params(("job" = String, Path, description = "a job's name or id"), LogsQuery),
+    responses((status = 200, body = inline(LogLine<'static>), content_type = "application/x-ndjson"), (status = 404, body = ErrorAnswer), (status = 429, body = ErrorAnswer)))]
+pub async fn logs(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(job): Segment,
+    Asked(query): Asked<LogsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let view = find::job(&api, &caller, &job, query.role.as_deref()).await?;
+    let stream = query.stream.as_deref().map(stream_number).transpose()?;
+    if query.offset.is_some() && query.task.is_none() {
+        return Err(ApiError::invalid("offset", "an offset is one task's: name the task"));
+    }
+    let tasks = match query.task {
+        Some(index) if index < view.job.count => index..index + 1,
+        Some(_) => return Err(ApiError::not_found("task")),
+        None => 0..view.job.count,
+    };
+    if query.follow && view.job.kind == Kind::Service && tasks.len() > TASKS_AT_ONCE_MAX {
+        let message = format!("at most {TASKS_AT_ONCE_MAX} tasks of a service can be followed at once");
+        return Err(ApiError::invalid("task", message).with_help("name one task"));
+    }
+    let place = api.log_readers.clone().try_acquire_owned();
+    let place = place.map_err(|_| ApiError::busy(format!("{LOG_READERS_MAX} logs are being read already"), 1_000))?;
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    let shown = Shown { stream, plain: accept.starts_with("text/plain") };
+    let (id, follow, offset) = (view.id, query.follow, query.offset.unwrap_or(0));
+    let read = futures::stream::iter(tasks).map(move |index| Reading::new(api.clone(), id, index, follow, offset).stream(shown));
+    let body = Body::from_stream(Held { read: read.flatten_unordered(TASKS_AT_ONCE_MAX).boxed(), _place: place });
+    let mut response = body.into_response();
+    let kind = if shown.plain { "text/plain; charset=utf-8" } else { "application/x-ndjson" };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    Ok(response)
+}
+
+fn stream_number(text: &str) -> Result<u8, ApiError> {
+    match text {
+        "stdout" => Ok(1),
+        "stderr" => Ok(2),
+        _ => Err(ApiError::invalid("stream", "a stream is stdout or stderr")),
+    }
+}
+
+/// A stream that holds a reader's place for as long as it is read.
+struct Held {
+    read: futures::stream::BoxStream<'static, Bytes>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream for Held {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+        self.read.poll_next_unpin(cx).map(|bytes| bytes.map(Ok))
+    }
+}
+
+/// What of the output is shown, and how.
+#[derive(Clone, Copy)]
+struct Shown {
+    stream: Option<u8>,
+    plain: bool,
+}
+
+/// Something read.
+enum Piece {
+    Chunk { attempt: u32, offset: u64, bytes: Bytes },
+    Error { attempt: u32, reason: String },
+}
+
+/// One task's output, attempt after attempt.
+struct Reading {
+    api: Arc<Api>,
+    job: JobId,
+    index: u32,
+    follow: bool,
+    /// Where the first attempt that is read begins.
+    offset: u64,
+    changes: Option<broadcast::Receiver<Arc<Change>>>,
+    /// The stream of an attempt; the sender is kept, since dropping it would give the stream up.
+    open: Option<(AttemptId, Sender, Receiver)>,
+    /// The last attempt that was read to its end.
+    read: u32,
+    over: bool,
+}
+
+impl Reading {
+    fn new(api: Arc<Api>, job: JobId, index: u32, follow: bool, offset: u64) -> Self {
+        Self { api, job, index, follow, offset, changes: None, open: None, read: 0, over: false }
+    }
+
+    fn stream(self, shown: Shown) -> futures::stream::BoxStream<'static, Bytes> {
+        let task = format!("{}.{}", self.job, self.index);
+        let pieces = futures::stream::unfold(self, |mut reading| async move {
+            let piece = reading.next().await?;
+            Some((piece, reading))
+        });
+        pieces.map(move |piece| shown.bytes(&task, &piece)).filter(|bytes| std::future::ready(!bytes.is_empty())).boxed()
+    }
+
+    async fn next(&mut self) -> Option<Piece> {
+        while !self.over {
+            let piece = match &mut self.open {
+                Some((attempt, _, receiver)) => {
+                    let attempt = attempt.number;
+                    let heard = receiver.next::<BulkReply>().await;
+                    self.heard(attempt, heard)
+                }
+                None => self.step().await,
+            };
+            if piece.is_some() {
+                return piece;
+            }
+        }
+        None
+    }
+
+    fn heard(&mut self, attempt: u32, heard: Result<Option<BulkReply>, LinkError>) -> Option<Piece> {
+        let reason = match heard {
+            Ok(Some(BulkReply::Chunk { offset, bytes })) => return Some(Piece::Chunk { attempt, offset, bytes }),
+            Ok(Some(BulkReply::End)) => None,
+            Ok(Some(BulkReply::Failed { reason })) => Some(reason),
+            Ok(None) => Some("the agent ended the stream without a word".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        (self.open, self.read) = (None, attempt);
+        self.over = !self.follow || reason.is_some();
+        reason.map(|reason| Piece::Error { attempt, reason })
+    }
+
+    /// Looks where the task is, and opens a stream there or waits until it is elsewhere.
+    async fn step(&mut self) -> Option<Piece> {
+        if self.follow && self.changes.is_none() {
+            self.changes = Some(self.api.door.changes());
+        }
+        let task = match self.task().await {
+            Ok(task) => task,
+            Err(error) => return self.failed(self.read, error.body().message.clone()),
+        };
+        match task.agent {
+            // Until it has heard of the launch, the agent knows nothing of the attempt.
+            Some(agent) if task.attempt > self.read && task.phase != Phase::Staging => self.connect(agent, task.attempt).await,
+            _ if !self.follow || task.phase.is_end() => {
+                self.over = true;
+                None
+            }
+            _ => {
+                self.changed().await;
+                None
+            }
+        }
+    }
+
+    async fn task(&self) -> Result<TaskView, ApiError> {
+        let view = View::Tasks { job: JobRef::Id(self.job), from: self.index, limit: 1, phases: vec![] };
+        let Viewed::Tasks(tasks) = find::view(&self.api, self.job.shard(), view).await? else {
+            return Err(ApiError::internal("a shard answered another question than it was asked"));
+        };
+        tasks.into_iter().find(|task| task.index == self.index).ok_or_else(|| ApiError::not_found("task"))
+    }
+
+    async fn connect(&mut self, agent: AgentId, number: u32) -> Option<Piece> {
+        let Some(connection) = self.api.door.agent_connection(agent) else {
+            return self.failed(number, format!("agent {agent} is not connected"));
+        };
+        let attempt = AttemptId::new(self.job, self.index, number);
+        let request = BulkRequest::Log { attempt, offset: std::mem::take(&mut self.offset), follow: self.follow };
+        let opened = tokio::time::timeout(OPEN_WITHIN, async {
+            let (mut sender, receiver) = connection.open_bulk().await?;
+            sender.send(&request).await?;
+            Ok::<_, LinkError>((attempt, sender, receiver))
+        });
+        match opened.await {
+            Ok(Ok(open)) => {
+                self.open = Some(open);
+                None
+            }
+            Ok(Err(error)) => self.failed(number, error.to_string()),
+            Err(_) => self.failed(number, format!("agent {agent} allows no more streams now")),
+        }
+    }
+
+    fn failed(&mut self, attempt: u32, reason: String) -> Option<Piece> {
+        self.over = true;
+        Some(Piece::Error { attempt, reason })
+    }
+
+    /// Waits until something of the job changes.
+    async fn changed(&mut self) {
+        let Some(changes) = &mut self.changes else { return };
+        loop {
+            match changes.recv().await.as_deref() {
+                Ok(Change::Job { job, .. } | Change::Tasks { job, .. }) if *job == self.job => return,
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Err(broadcast::error::RecvError::Closed) => {
+                    self.over = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Shown {
+    fn bytes(self, task: &str, piece: &Piece) -> Bytes {
+        let mut output = BytesMut::new();
+        match piece {
+            Piece::Error { attempt, reason } => self.error(&mut output, task, *attempt, reason),
+            Piece::Chunk { attempt, offset, bytes } => {
+                for record in records(*offset, bytes) {
+                    match record {
+                        Ok(record) => self.record(&mut output, task, *attempt, &record),
+                        Err(error) => self.error(&mut output, task, *attempt, &error.to_string()),
+                    }
+                }
+            }
+        }
+        output.freeze()
+    }
+
+    fn record(self, output: &mut BytesMut, task: &str, attempt: u32, record: &Record<'_>) {
+        if self.stream.is_some_and(|wanted| wanted != record.stream) {
+            return;
+        }
+        if self.plain {
+            return output.extend_from_slice(record.bytes);
+        }
+        let text = std::str::from_utf8(record.bytes).ok();
+        let base64 = text.is_none().then(|| base64::engine::general_purpose::STANDARD.encode(record.bytes));
+        let stream = Some(if record.stream == 1 { "stdout" } else { "stderr" });
+        line(output, &LogLine { task, attempt, stream, text, base64, next: Some(record.next), error: None });
+    }
+
+    fn error(self, output: &mut BytesMut, task: &str, attempt: u32, reason: &str) {
+        match self.plain {
+            true => output.extend_from_slice(format!("{task}#{attempt}: {reason}\n").as_bytes()),
+            false => line(output, &LogLine { task, attempt, error: Some(reason), ..LogLine::default() }),
+        }
+    }
+}
+
+fn line(output: &mut BytesMut, line: &LogLine<'_>) {
+    serde_json::to_writer(output.writer(), line).expect("a line has text for keys, and memory does not fail to be written");
+    output.put_u8(b'\n');
+}

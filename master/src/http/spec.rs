@@ -1,0 +1,68 @@
+//! From the bytes of a request to an admitted job. Knows which form the bytes have; what a job may be is `admit`'s.
+
+use super::Api;
+use super::body;
+use super::error::{ApiError, ProblemBody, SpanBody};
+use super::inspect::Inspections;
+use crate::admit::{self, Code, Format, JobSpec, Problem};
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use protocol::Job;
+
+/// The job that the body of a request is.
+///
+/// # Errors
+/// An [`ApiError`] of status 400, 408, 413 or 422, with all that is wrong.
+pub async fn job(api: &Api, headers: &HeaderMap, body: Body) -> Result<Job, ApiError> {
+    let format = format(headers)?;
+    let spec = parsed(&body::whole(headers, body).await?, format)?;
+    if let Some(digest) = api.inspections.unseen(&spec) {
+        api.inspections.look(digest).await?;
+    }
+    admitted(spec, &api.inspections)
+}
+
+/// The job file that `text` is.
+///
+/// # Errors
+/// An [`ApiError`] of status 400, with all that is wrong.
+pub fn parsed(text: &[u8], format: Format) -> Result<JobSpec, ApiError> {
+    admit::parse_bytes(text, format).map_err(refused)
+}
+
+/// The job that `spec` is; its bundle was looked at.
+///
+/// # Errors
+/// An [`ApiError`] of status 400, or of 422 where its bundles alone are in the way.
+pub fn admitted(spec: JobSpec, inspections: &Inspections) -> Result<Job, ApiError> {
+    admit::admit(spec, &|digest| inspections.verdict(digest)).map_err(refused)
+}
+
+fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    match text.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+        "application/json" => Ok(Format::Json),
+        "application/toml" | "text/toml" | "text/x-toml" => Ok(Format::Toml),
+        _ => Err(ApiError::invalid("content-type", "a job is sent as application/toml or application/json")),
+    }
+}
+
+fn refused(problems: Vec<Problem>) -> ApiError {
+    let of_bundles = |problem: &Problem| matches!(problem.code, Code::UnknownBundle | Code::BadWasm | Code::UnofferedImport);
+    let well_written = problems.iter().all(of_bundles);
+    ApiError::problems(problems.into_iter().map(ProblemBody::from).collect(), well_written)
+}
+
+impl From<Problem> for ProblemBody {
+    fn from(problem: Problem) -> Self {
+        Self {
+            code: problem.code.as_str(),
+            field: problem.field,
+            span: problem.span.map(|span| SpanBody { start: span.start, end: span.end }),
+            line: problem.line,
+            column: problem.column,
+            message: problem.message,
+            help: problem.help,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A shard behind its log: the committed entries folded into it while it is recovered or follows, and counted while it leads (then it was
+//! folded when it was decided). Makes snapshots on a thread of their own, from the last one and the log, so that no decision waits for one.
+
+use super::log::{Log, lock};
+use super::snapshot::{self, Head, Meta, Stored};
+use super::types::{Entry, EntryId, Members, Types};
+use super::{Batch, JournalError};
+use crate::shard::{Record, Shard, ShardConfig};
+use openraft::storage::RaftStateMachine;
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError, StorageIOError};
+use protocol::Time;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use tokio::fs::File;
+use tokio::sync::oneshot;
+
+/// Entries that are read from the log at once when a snapshot is made.
+const FOLD_ENTRIES_MAX: u64 = 64;
+
+/// A shard behind its log.
+#[derive(Clone)]
+pub struct Machine {
+    log: Arc<Log>,
+    path: PathBuf,
+    config: ShardConfig,
+    state: Arc<Mutex<State>>,
+}
+
+/// How far a shard is.
+pub struct State {
+    /// The last entry that is folded in, or was when it was decided.
+    applied: Option<EntryId>,
+    members: Members,
+    /// The shard, but while it leads: then it is with who decides.
+    shard: Option<Box<Shard>>,
+    /// The latest moment in its records, until it leads.
+    latest: Time,
+    /// Bytes of its last snapshot.
+    snapshot_bytes: u64,
+}
+
+impl Machine {
+    /// The shard of `config` as its last snapshot in `dir` has it; the engine folds what the log has beyond that.
+    pub fn open(log: Arc<Log>, dir: &Path, config: ShardConfig) -> Result<Self, JournalError> {
+        let path = snapshot::path(dir, config.id.0);
+        let fresh = || (Shard::new(config.clone()), Head { meta: Meta::default(), latest: Time::ZERO }, 0);
+        let (shard, head, snapshot_bytes) = snapshot::load(&path)?.map_or_else(fresh, |stored| {
+            let Stored { head, state, bytes } = stored;
+            (Shard::restore(config.clone(), state), head, bytes)
+        });
+        let (applied, members) = (head.meta.last_log_id, head.meta.last_membership);
+        let (from, until) = (applied.map_or(0, |id| id.index + 1), log.group(config.id.0).purged.map_or(0, |id| id.index + 1));
+        if from < until {
+            return Err(JournalError::Gap { shard: config.id.0, from, until });
+        }
+        let state = State { applied, members, shard: Some(Box::new(shard)), latest: head.latest, snapshot_bytes };
+        Ok(Self { log, path, config, state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// The shard and the latest moment in its records, for who decides from now on; `None` where it was taken before.
+    pub fn take(&self) -> Option<(Shard, Time)> {
+        let mut state = lock(&self.state);
+        let latest = state.latest;
+        state.shard.take().map(|shard| (*shard, latest))
+    }
+
+    /// Bytes of its last snapshot.
+    pub fn snapshot_bytes(&self) -> u64 {
+        lock(&self.state).snapshot_bytes
+    }
+
+    /// Folds what is committed up to `upto` into the last snapshot and exchanges it for that.
+    fn fold(&self, upto: Option<EntryId>, members: Members) -> Result<Meta, JournalError> {
+        let stored = snapshot::load(&self.path)?;
+        let (mut shard, mut next, mut latest) = match stored {
+            Some(stored) => {
+                let next = stored.head.meta.last_log_id.map_or(0, |id| id.index + 1);
+                (Shard::restore(self.config.clone(), stored.state), next, stored.head.latest)
+            }
+            None => (Shard::new(self.config.clone()), 0, Time::ZERO),
+        };
+        let end = upto.map_or(0, |id| id.index + 1);
+        while next < end {
+            let until = end.min(next + FOLD_ENTRIES_MAX);
+            let read = self.log.read(self.config.id.0, next..until);
+            let entries = read.map_err(|error| JournalError::io("fold the log into", &self.path, error))?;
+            if entries.len() as u64 != until - next {
+                return Err(JournalError::Gap { shard: self.config.id.0, from: next + entries.len() as u64, until });
+            }
+            for entry in &entries {
+                latest = latest.max(fold_entry(&mut shard, entry)?);
+            }
+            next = until;
+        }
+        let meta = snapshot::meta(upto, members);
+        let bytes = snapshot::save(&self.path, &Head { meta: meta.clone(), latest }, &shard.snapshot())?;
+        lock(&self.state).snapshot_bytes = bytes;
+        Ok(meta)
+    }
+
+    async fn open_snapshot(&self) -> Result<Option<(Meta, File)>, JournalError> {
+        let Some(head) = snapshot::load_head(&self.path)? else { return Ok(None) };
+        let file = File::open(&self.path).await.map_err(|error| JournalError::io("open", &self.path, error))?;
+        Ok(Some((head.meta, file)))
+    }
+}
+
+/// Folds an entry; returns the latest moment in it.
+fn fold_entry(shard: &mut Shard, entry: &Entry) -> Result<Time, JournalError> {
+    let EntryPayload::Normal(batch) = &entry.payload else { return Ok(Time::ZERO) };
+    let records = Batch::decode(batch)?;
+    records.iter().for_each(|record| shard.apply(record));
+    Ok(records.iter().map(at).max().unwrap_or(Time::ZERO))
+}
+
+/// When a record was made.
+const fn at(record: &Record) -> Time {
+    match record {
+        Record::Submitted { at, .. }
+        | Record::Applied { at, .. }
+        | Record::Scaled { at, .. }
+        | Record::Stopped { at, .. }
+        | Record::Staged { at, .. }
+        | Record::Ended { at, .. }
+        | Record::AgentSeen { at, .. }
+        | Record::AgentGone { at, .. }
+        | Record::TokenCreated { at, .. }
+        | Record::TokenEnded { at, .. } => *at,
+    }
+}
+
+fn unfolded(error: &JournalError) -> StorageError<u64> {
+    StorageIOError::write_state_machine(error).into()
+}
+
+fn no_snapshot(error: &JournalError) -> StorageError<u64> {
+    StorageIOError::read_snapshot(None, error).into()
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<EntryId>, Members), StorageError<u64>> {
+        let state = lock(&self.state);
+        Ok((state.applied, state.members.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError<u64>>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut answers = Vec::new();
+        let mut state = lock(&self.state);
+        for entry in entries {
+            if let Some(shard) = &mut state.shard {
+                let latest = fold_entry(shard, &entry).map_err(|error| unfolded(&error))?;
+                state.latest = state.latest.max(latest);
+            }
+            state.applied = Some(entry.log_id);
+            if let EntryPayload::Membership(members) = entry.payload {
+                state.members = Members::new(Some(entry.log_id), members);
+            }
+            answers.push(());
+        }
+        Ok(answers)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let state = lock(&self.state);
+        Builder { machine: self.clone(), upto: state.applied, members: state.members.clone() }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<File>, StorageError<u64>> {
+        let path = self.path.with_extension("received");
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(true).open(&path).await;
+        file.map(Box::new).map_err(|error| no_snapshot(&JournalError::io("make", &path, error)))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta<u64, openraft::BasicNode>,
+        _received: Box<File>,
+    ) -> Result<(), StorageError<u64>> {
+        let received = self.path.with_extension("received");
+        let stored = snapshot::load(&received).map_err(|error| no_snapshot(&error))?;
+        let stored = stored.ok_or_else(|| no_snapshot(&JournalError::Missing { path: received.clone() }))?;
+        let bytes = snapshot::save(&self.path, &stored.head, &stored.state).map_err(|error| no_snapshot(&error))?;
+        let mut state = lock(&self.state);
+        let Head { meta, latest } = stored.head;
+        let shard = Some(Box::new(Shard::restore(self.config.clone(), stored.state)));
+        *state = State { applied: meta.last_log_id, members: meta.last_membership, shard, latest, snapshot_bytes: bytes };
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
+        let opened = self.open_snapshot().await.map_err(|error| no_snapshot(&error))?;
+        Ok(opened.map(|(meta, file)| Snapshot { meta, snapshot: Box::new(file) }))
+    }
+}
+
+/// Makes one snapshot.
+pub struct Builder {
+    machine: Machine,
+    upto: Option<EntryId>,
+    members: Members,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
+        let (done, folded) = oneshot::channel();
+        let (machine, upto, members) = (self.machine.clone(), self.upto, self.members.clone());
+        let run = move || drop(done.send(machine.fold(upto, members)));
+        let path = &self.machine.path;
+        thread::Builder::new()
+            .name("snapshot".into())
+            .spawn(run)
+            .map_err(|error| no_snapshot(&JournalError::io("start a thread for", path, error)))?;
+        let ended = |_| Err(JournalError::Stopped { reason: "the thread that makes a snapshot panicked".into() });
+        let meta = folded.await.unwrap_or_else(ended).map_err(|error| no_snapshot(&error))?;
+        let file = File::open(path).await.map_err(|error| no_snapshot(&JournalError::io("open", path, error)))?;
+        Ok(Snapshot { meta, snapshot: Box::new(file) })
+    }
+}

@@ -1,0 +1,256 @@
+//! Agents: silence, return, rebirth, and those that lie.
+
+use super::*;
+use protocol::Loss;
+
+/// One agent that runs `tasks` tasks of one job.
+fn world(tasks: u32) -> (World, JobId) {
+    let mut world = World::new();
+    world.register(A, cpu(10_000), 1);
+    let id = world.submit(job(Kind::Batch, tasks, 100));
+    let held = world.held(A);
+    assert_eq!(held.len(), tasks as usize);
+    world.running(A, &held);
+    (world, id)
+}
+
+#[test]
+fn a_silent_agent_is_unreachable_first_and_its_tasks_are_replaced_later() {
+    let (mut world, id) = world(3);
+    world.register(B, cpu(10_000), 1);
+    world.pass(3_000, &[B]);
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Unreachable, 3)]));
+    world.submit(job(Kind::Batch, 5, 100));
+    assert_eq!(world.held(B).len(), 5, "an unreachable agent gets nothing");
+    world.beat(A);
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Running, 3)]));
+    world.pass(29_000, &[B]);
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Unreachable, 3)]));
+    world.pass(2_000, &[B]);
+    assert_eq!(world.held(B).iter().filter(|attempt| attempt.number == 2).count(), 3);
+    assert_eq!(world.job(id).restarts, 3);
+    world.check();
+}
+
+#[test]
+fn stale_attempts_of_an_agent_that_returns_are_killed() {
+    let (mut world, id) = world(3);
+    world.register(B, cpu(10_000), 1);
+    let stale = world.held(A);
+    world.pass(31_000, &[B]);
+    world.beat(A);
+    assert_eq!(world.agents[&A].reports_wanted, 1);
+    let session = world.agents[&A].session;
+    world.report(A, session);
+    assert_eq!(world.agents[&A].killed, stale);
+    world.end(A, &stale, &Exit::Killed);
+    assert!(world.held(A).is_empty(), "their ends are acknowledged");
+    let held = world.held(B);
+    world.end(B, &held, &Exit::Code(0));
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Finished, 3)]));
+    world.check();
+}
+
+#[test]
+fn a_reborn_agent_loses_its_tasks_and_they_are_replaced() {
+    let (mut world, id) = world(3);
+    world.agents.insert(A, Script::default());
+    world.register(A, cpu(10_000), 2);
+    let numbers: Vec<u32> = world.held(A).iter().map(|attempt| attempt.number).collect();
+    assert_eq!(numbers, [2, 2, 2]);
+    let lost = |record: &Record| match record {
+        Record::Ended { ends, .. } => ends.iter().all(|end| end.exit == Exit::Lost { reason: Loss::Reboot }),
+        _ => true,
+    };
+    assert!(world.journal.iter().all(lost));
+    assert_eq!(world.job(id).restarts, 3);
+    world.check();
+}
+
+#[test]
+fn a_launch_that_was_lost_is_sent_again_after_the_next_report() {
+    let mut world = World::new();
+    world.register(A, cpu(10_000), 1);
+    world.deaf.insert(A);
+    let id = world.submit(job(Kind::Batch, 2, 100));
+    assert!(world.held(A).is_empty());
+    world.deaf.clear();
+    for _ in 0..4 {
+        world.beat(A);
+    }
+    assert_eq!(world.agents[&A].reports_wanted, 1, "the hash tells");
+    let session = world.agents[&A].session;
+    world.report(A, session);
+    assert_eq!(world.held(A), [AttemptId::new(id, 0, 1), AttemptId::new(id, 1, 1)]);
+    world.check();
+}
+
+#[test]
+fn attempts_launched_after_a_report_was_asked_for_are_not_missing() {
+    let (mut world, _) = world(1);
+    let session = world.agents[&A].session;
+    for _ in 0..4 {
+        world.say(A, FromAgent::Beat { session, sent: Time(0), held: 0, held_hash: 7 });
+    }
+    assert_eq!(world.agents[&A].reports_wanted, 1);
+    let before: Vec<Held> = world.held(A).into_iter().map(|attempt| Held { attempt, ended: false }).collect();
+    let late = world.submit(job(Kind::Batch, 1, 100));
+    world.running(A, &[AttemptId::new(late, 0, 1)]);
+    world.say(A, FromAgent::Report { session, held: before, last: true });
+    assert_eq!(world.count(late, Phase::Running), 1);
+    world.check();
+}
+
+#[test]
+fn a_new_leader_keeps_what_runs_and_books_it_again() {
+    let (mut world, id) = world(3);
+    let held = world.held(A);
+    world.end(A, &held[..1], &Exit::Code(0));
+    world.new_leader();
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Finished, 1), (Phase::Staging, 2)]));
+    world.register(A, cpu(10_000), 1);
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Finished, 1), (Phase::Running, 2)]));
+    let (_, seat) = world.shard.pool.seat(A).unwrap();
+    assert_eq!((seat.booked.cpu_milli, seat.unknown), (200, 0));
+    assert_eq!(world.agents[&A].launched.len(), 3, "nothing is launched twice");
+    world.end(A, &held[1..], &Exit::Code(0));
+    assert!(world.job(id).ended.is_some());
+    world.check();
+}
+
+#[test]
+fn a_new_leader_gives_known_agents_one_full_timeout() {
+    let (mut world, id) = world(1);
+    world.pass(25_000, &[A]);
+    world.new_leader();
+    world.pass(29_000, &[]);
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Unreachable, 1)]));
+    world.pass(2_000, &[]);
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Waiting, 1)]));
+    world.check();
+}
+
+#[test]
+fn an_agent_that_is_gone_is_replaced_at_once_and_not_taken_back() {
+    let (mut world, id) = world(2);
+    assert!(matches!(world.ask(Request::Gone { agent: A }), Response::Done));
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Waiting, 2)]));
+    assert!(matches!(world.ask(Request::Gone { agent: A }), Response::Refused(Refusal::NotFound { .. })));
+    let before = world.disconnected.len();
+    let info = AgentInfo { name: "a".into(), capacity: cpu(10_000), ..AgentInfo::default() };
+    world.say(A, FromAgent::Register { info, incarnation: 1 });
+    assert!(world.agents[&A].rejected && world.disconnected.len() == before + 1);
+    world.check();
+}
+
+#[test]
+fn an_agent_that_refuses_all_does_not_make_the_shard_spin() {
+    let mut world = World::new();
+    world.register(A, cpu(10_000), 1);
+    let id = world.submit(job(Kind::Batch, 1, 100));
+    for number in 1..=3 {
+        let attempts = world.held(A);
+        assert_eq!(attempts, [AttemptId::new(id, 0, number)]);
+        world.agents.get_mut(&A).unwrap().held.clear();
+        world.say(A, FromAgent::Refused { attempts, reason: "no room".into() });
+        assert_eq!(world.count(id, Phase::Waiting), 1);
+        world.pass(250, &[A]);
+    }
+    world.check();
+}
+
+#[test]
+fn a_connection_that_closes_is_silence_and_no_death() {
+    let (mut world, id) = world(1);
+    world.event(Event::Disconnected { agent: A });
+    assert_eq!(world.count(id, Phase::Running), 1);
+    let waiting = world.submit(job(Kind::Batch, 1, 100));
+    assert_eq!(world.count(waiting, Phase::Waiting), 1, "it gets no offers");
+    world.pass(2_000, &[]);
+    assert_eq!(world.count(id, Phase::Unreachable), 1);
+    world.register(A, cpu(10_000), 1);
+    assert_eq!((world.count(id, Phase::Running), world.count(waiting, Phase::Staging)), (1, 1));
+    world.check();
+}
+
+#[test]
+fn an_agent_speaks_for_its_own_tasks_only() {
+    let (mut world, id) = world(2);
+    world.register(B, cpu(10_000), 1);
+    let (hash, own) = (world.shard.hash(), world.held(A));
+    world.end(B, &own, &Exit::Code(0));
+    world.running(B, &own);
+    world.say(B, FromAgent::Refused { attempts: own.clone(), reason: String::new() });
+    let strange = [AttemptId::new(id, 0, 7), AttemptId::new(id, u32::MAX, 1), AttemptId::new(JobId::new(ShardId(9), 1), 0, 1)];
+    world.end(A, &strange, &Exit::Code(0));
+    world.end(B, &strange, &Exit::Code(0));
+    assert_eq!(world.shard.hash(), hash);
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Running, 2)]));
+    let all: Vec<Held> = own.iter().chain(&strange).map(|attempt| Held { attempt: *attempt, ended: false }).collect();
+    world.register(B, cpu(10_000), 1);
+    let info = AgentInfo { name: "b".into(), capacity: cpu(10_000), ..AgentInfo::default() };
+    world.say(B, FromAgent::Register { info, incarnation: 1 });
+    world.say(B, FromAgent::Report { session: 0, held: all, last: true });
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Running, 2)]));
+}
+
+#[test]
+fn what_is_out_of_bounds_is_not_taken() {
+    let mut world = World::new();
+    let hash = world.shard.hash();
+    let info = |change: fn(&mut AgentInfo)| {
+        let mut info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
+        change(&mut info);
+        FromAgent::Register { info, incarnation: 1 }
+    };
+    let bad = [
+        info(|info| info.name = "x".repeat(1_000_000)),
+        info(|info| info.capacity.cpu_milli = u64::MAX),
+        info(|info| info.capacity.ports = 7),
+        info(|info| info.weaknesses = vec![String::new(); 1_000]),
+        info(|info| {
+            let device = protocol::Device { name: name("gpu"), milli: 1 };
+            info.capacity.devices = vec![device.clone(), device];
+        }),
+        FromAgent::Beat { session: 1, sent: Time(0), held: 0, held_hash: 0 },
+        FromAgent::Report { session: 0, held: vec![], last: true },
+        FromAgent::Status { updates: vec![Update { attempt: AttemptId::new(JobId(1), 0, 1), state: TaskState::Starting }; 5_000] },
+        FromAgent::Refused { attempts: vec![AttemptId::new(JobId(1), 0, 1); 5_000], reason: String::new() },
+    ];
+    for message in bad {
+        let before = world.disconnected.len();
+        world.say(A, message.clone());
+        assert_eq!(world.disconnected.len(), before + 1, "{message:?}");
+        assert_eq!(world.shard.hash(), hash);
+    }
+}
+
+#[test]
+fn a_report_without_end_is_cut_off() {
+    let mut world = World::new();
+    let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
+    world.say(A, FromAgent::Register { info, incarnation: 1 });
+    for part in 0..60u32 {
+        let held = (0..4_096).map(|index| Held { attempt: AttemptId::new(JobId(1), part * 4_096 + index, 1), ended: false });
+        let message = FromAgent::Report { session: 0, held: held.collect(), last: false };
+        world.say(A, message);
+    }
+    assert!(!world.disconnected.is_empty());
+    assert!(world.shard.pool.seat(A).unwrap().1.report.len() <= 200_000);
+}
+
+#[test]
+fn a_session_that_is_over_is_not_heard() {
+    let (mut world, id) = world(1);
+    let old = world.agents[&A].session;
+    world.register(A, cpu(10_000), 1);
+    assert!(world.agents[&A].session > old);
+    world.say(A, FromAgent::Report { session: old, held: vec![], last: true });
+    assert_eq!(world.count(id, Phase::Running), 1);
+    world.say(A, FromAgent::Beat { session: old, sent: Time(0), held: 0, held_hash: 0 });
+    assert_eq!(world.disconnected, [A]);
+    world.now = Time(5);
+    world.beat(A);
+    assert_eq!(world.count(id, Phase::Running), 1, "time that goes back changes nothing");
+    world.check();
+}

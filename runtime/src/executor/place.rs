@@ -1,0 +1,150 @@
+//! The directory of an executor: the names in it, which process it belongs to, and the ways to its socket.
+
+use super::ExecutorSpec;
+use crate::Metering;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+pub(super) const SOCKET: &str = "executor.sock";
+pub(super) const SPEC: &str = "spec";
+pub(super) const IDENTITY: &str = "identity";
+pub(super) const LOGS: &str = "logs";
+pub(super) const ERRORS: &str = "error.log";
+
+/// How long the death of a process that was killed is waited for.
+const DEATH_WAIT_S: i64 = 10;
+/// Most bytes of an error log that are shown.
+const ERRORS_SHOWN_BYTES: usize = 2_048;
+
+/// What the process is told through `spec`: what of [`ExecutorSpec`] is its own affair.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredSpec {
+    pub(super) role: String,
+    pub(super) metering: Metering,
+    pub(super) uid: Option<u32>,
+    pub(super) tasks_max: u32,
+    pub(super) memory_bytes_max: u64,
+    pub(super) readable: Vec<PathBuf>,
+}
+
+/// Which process an executor is: a number is given again after its end, and after a reboot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) pid: u32,
+    /// Clock ticks from the machine's start to its own: field 22 of /proc/PID/stat, proc_pid_stat(5).
+    started_ticks: u64,
+    boot: String,
+}
+
+/// Makes the directory of `spec` and all in it that the executor needs; the listener is for the executor's standard input.
+pub(super) fn prepare(spec: &ExecutorSpec) -> Result<(UnixListener, File), (&'static str, PathBuf, io::Error)> {
+    let step = |step: &'static str, name: &str| {
+        let path = spec.dir.join(name);
+        move |error| (step, path.clone(), error)
+    };
+    let folder = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    folder(&spec.dir).map_err(step("making the directory", ""))?;
+    folder(&spec.dir.join(LOGS)).map_err(step("making the directory", LOGS))?;
+    let stored = StoredSpec {
+        role: spec.role.clone(),
+        metering: spec.metering,
+        uid: spec.uid,
+        tasks_max: spec.tasks_max.clamp(1, super::TASKS_MAX),
+        memory_bytes_max: spec.memory_bytes_max,
+        readable: spec.readable.clone(),
+    };
+    let bytes = postcard::to_stdvec(&stored).map_err(|error| step("writing", SPEC)(io::Error::other(error)))?;
+    let create = |name: &str| fs::OpenOptions::new().create_new(true).append(true).mode(0o600).open(spec.dir.join(name));
+    create(SPEC).and_then(|mut file| file.write_all(&bytes)).map_err(step("writing", SPEC))?;
+    let errors = create(ERRORS).map_err(step("making", ERRORS))?;
+    let listener = reach(&spec.dir).and_then(|(_held, path)| UnixListener::bind(path)).map_err(step("binding", SOCKET))?;
+    if let Some(uid) = spec.uid.filter(|_| rustix::process::geteuid().is_root()) {
+        for name in ["", LOGS, SPEC, ERRORS, SOCKET] {
+            std::os::unix::fs::chown(spec.dir.join(name), Some(uid), Some(uid)).map_err(step("giving to its user", name))?;
+        }
+    }
+    Ok((listener, errors))
+}
+
+/// A path to the socket that is short enough for an address (108 bytes, unix(7)), as long as the descriptor is held.
+pub(super) fn reach(dir: &Path) -> io::Result<(OwnedFd, PathBuf)> {
+    let held = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", held.as_raw_fd()));
+    Ok((held, path))
+}
+
+/// The end of what the executor said before it ended.
+pub(super) fn last_words(dir: &Path) -> String {
+    let bytes = fs::read(dir.join(ERRORS)).unwrap_or_default();
+    let shown = &bytes[bytes.len().saturating_sub(ERRORS_SHOWN_BYTES)..];
+    match String::from_utf8_lossy(shown).trim() {
+        "" => "it said nothing".into(),
+        said => said.into(),
+    }
+}
+
+impl Identity {
+    /// Of this process. Before the jail, which hides /proc.
+    pub(super) fn own() -> io::Result<Self> {
+        Self::of(std::process::id())
+    }
+
+    fn of(pid: u32) -> io::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The name in parentheses may hold anything, so count from behind its end.
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let mut fields = rest.split_ascii_whitespace();
+        let dead = matches!(fields.next(), Some("Z" | "X"));
+        let started = fields.nth(18).and_then(|ticks| ticks.parse().ok());
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        match started {
+            Some(started_ticks) if !dead => Ok(Self { pid, started_ticks, boot }),
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, "the process is dead")),
+        }
+    }
+
+    pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
+        fs::write(dir.join(IDENTITY), format!("{} {} {}\n", self.pid, self.started_ticks, self.boot))
+    }
+
+    /// Of the executor in `dir`, dead or not; `None` where none was started, or it did not come so far.
+    pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read_to_string(dir.join(IDENTITY)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
+        let mut fields = text.split_ascii_whitespace();
+        let (pid, started, boot) = (fields.next(), fields.next(), fields.next());
+        let (pid, started) = (pid.and_then(|pid| pid.parse().ok()), started.and_then(|ticks| ticks.parse().ok()));
+        Ok(pid.zip(started).zip(boot).map(|((pid, started_ticks), boot)| Self { pid, started_ticks, boot: boot.into() }))
+    }
+
+    pub(super) fn lives(&self) -> bool {
+        Self::of(self.pid).is_ok_and(|now| now == *self)
+    }
+}
+
+/// Ends the executor of `dir` by force, if one lives; returns once it is dead. Blocking.
+pub(super) fn end(dir: &Path) -> io::Result<()> {
+    let Some(identity) = Identity::read(dir)? else { return Ok(()) };
+    let Some(pid) = i32::try_from(identity.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let Ok(held) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    // Only now is the number held: what has it must still be the same process.
+    if !identity.lives() {
+        return Ok(());
+    }
+    pidfd_send_signal(&held, Signal::KILL)?;
+    let mut ready = [PollFd::new(&held, PollFlags::IN)];
+    match poll(&mut ready, Some(&Timespec { tv_sec: DEATH_WAIT_S, tv_nsec: 0 }))? {
+        0 => Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} was killed and does not die", identity.pid))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,11 @@
+//! `sleep [MILLISECONDS]`: waits, 1,000 ms where nothing is said, and ends with code 0. One page of memory: what ten thousand idle tasks
+//! are made of.
+#![no_std]
+#![no_main]
+
+#[unsafe(no_mangle)]
+extern "C" fn _start() {
+    let ([ms], given) = bare::numbers::<1>();
+    let ms = if given == 0 { 1_000 } else { ms };
+    bare::sleep(ms.saturating_mul(1_000_000));
+}

@@ -1,0 +1,1 @@
+(module $m (func $"\1b[2J" (export "_start") unreachable))

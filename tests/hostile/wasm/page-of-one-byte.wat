@@ -1,0 +1,1 @@
+(module (memory 65536 (pagesize 1)) (func (export "_start")))
