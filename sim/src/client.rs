@@ -42,15 +42,8 @@ fn name(text: &str) -> Name {
     Name::new(text).expect("the simulator's names are names")
 }
 
-fn draw(random: &mut Random, number: usize) -> Job {
-    let service = random.chance(200);
-    let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
-    let resources =
-        Resources { cpu_milli, memory_bytes: random.between(1, 64) << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
-    let ports = if resources.ports == 1 { vec![name("http")] } else { vec![] };
-    let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
-    let longest = [5, 500, 20_000, 120_000][random.below(4) as usize];
-    let fails = if random.chance(300) { 200 } else { 0 };
+/// A batch job of tasks that run `longest_ms` at most.
+fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
     let limits = Limits {
         fuel_max: None,
         cpu_time_ms_max: None,
@@ -61,32 +54,59 @@ fn draw(random: &mut Random, number: usize) -> Job {
         log_bytes_max: 1 << 20,
     };
     let template = Template {
-        program: Program::Wasm { bundle, metering: Metering::Fuel, strict: false },
-        args: vec![longest.to_string(), fails.to_string()],
+        program: Program::Wasm { bundle: Digest([0; 32]), metering: Metering::Fuel, strict: false },
+        args: vec![longest_ms.to_string(), "0".into()],
         env: vec![],
         config: vec![],
         stdin: None,
+        ports: (0..resources.ports).map(|number| name(&format!("port-{number}"))).collect(),
         resources,
-        ports,
         limits,
     };
-    let policy = match (service, random.below(3)) {
-        (true, _) => RestartPolicy::Always,
-        (false, 0) => RestartPolicy::OnFailure,
-        _ => RestartPolicy::Never,
+    let restart = Restart {
+        policy: RestartPolicy::Never,
+        retries_max: Some(2),
+        backoff_first_ms: 100,
+        backoff_factor_milli: 2_000,
+        backoff_max_ms: 5_000,
     };
-    let restart =
-        Restart { policy, retries_max: (!service).then_some(2), backoff_first_ms: 100, backoff_factor_milli: 2_000, backoff_max_ms: 5_000 };
     Job {
-        role: name(["default", "batch", "web"][random.below(3) as usize]),
-        name: (service || random.chance(300)).then(|| name(&format!("job-{number}"))),
-        kind: if service { Kind::Service } else { Kind::Batch },
-        priority: [0, 50, 100][random.below(3) as usize],
-        count: if service { random.between(1, 4) as u32 } else { [1, 3, 20, 150][random.below(4) as usize] },
+        role: name("default"),
+        name: None,
+        kind: Kind::Batch,
+        priority: 50,
+        count,
         template: Arc::new(template),
         restart,
         update_parallel: 1,
     }
+}
+
+fn draw(random: &mut Random, number: usize) -> Job {
+    let service = random.chance(200);
+    let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
+    let resources =
+        Resources { cpu_milli, memory_bytes: random.between(1, 64) << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
+    let count = if service { random.between(1, 4) as u32 } else { [1, 3, 20, 150][random.below(4) as usize] };
+    let mut job = job(resources, count, [5, 500, 20_000, 120_000][random.below(4) as usize]);
+    let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
+    let template = Arc::make_mut(&mut job.template);
+    template.program = Program::Wasm { bundle, metering: Metering::Fuel, strict: false };
+    if random.chance(300) {
+        template.args[1] = "200".into();
+    }
+    job.restart.policy = match (service, random.below(3)) {
+        (true, _) => RestartPolicy::Always,
+        (false, 0) => RestartPolicy::OnFailure,
+        _ => RestartPolicy::Never,
+    };
+    if service {
+        (job.kind, job.restart.retries_max) = (Kind::Service, None);
+    }
+    job.name = (service || random.chance(300)).then(|| name(&format!("job-{number}")));
+    job.role = name(["default", "batch", "web"][random.below(3) as usize]);
+    job.priority = [0, 50, 100][random.below(3) as usize];
+    job
 }
 
 impl Clients {
@@ -116,10 +136,8 @@ impl Clients {
                 (self.ask(old), job.shard(), Request::Scale { job: JobRef::Id(job), count: random.below(6) as u32 })
             }
             _ => {
-                let number = self.submissions.len();
-                let job = draw(random, number);
-                self.submissions.push(Submission { key: format!("key-{number}"), job, acknowledged: None, ended: false, touched: false });
-                self.submit(number)
+                let job = draw(random, self.submissions.len());
+                self.add(job)
             }
         }
     }
@@ -153,17 +171,37 @@ impl Clients {
         known.into_iter().map(|(at, job)| (self.ask(at), job.shard(), stop(job))).collect()
     }
 
+    /// Submits all that was acknowledged once more, to hear of its end.
+    pub fn submit_all(&mut self) -> Vec<(RequestId, ShardId, Request)> {
+        let known = |at: &usize| self.submissions[*at].acknowledged.is_some();
+        let known: Vec<usize> = (0..self.submissions.len()).filter(known).collect();
+        known.into_iter().map(|at| self.submit(at)).collect()
+    }
+
+    /// Short tasks: as large as `largest`, and many small ones.
+    pub fn probe(&mut self, largest: &Resources) -> Vec<(RequestId, ShardId, Request)> {
+        let small = Resources { cpu_milli: 100, memory_bytes: 1 << 20, ..Resources::NONE };
+        let probes = (0..u32::from(self.shards)).flat_map(|_| [(2, largest.clone()), (30, small.clone())]);
+        probes.collect::<Vec<_>>().into_iter().map(|(count, resources)| self.add(job(resources, count, 5))).collect()
+    }
+
+    fn add(&mut self, job: Job) -> (RequestId, ShardId, Request) {
+        let number = self.submissions.len();
+        self.submissions.push(Submission { key: format!("key-{number}"), job, acknowledged: None, ended: false, touched: false });
+        self.submit(number)
+    }
+
     /// The master died: nobody answers what was asked.
     pub fn hang_up(&mut self) {
         self.waiting.clear();
     }
 
-    /// An answer.
+    /// An answer; gives back which job is acknowledged with it, and as what it was submitted.
     ///
     /// # Errors
     /// What it contradicts.
-    pub fn hear(&mut self, id: RequestId, response: &Response) -> Result<(), String> {
-        let Some(about) = self.waiting.get(&id).copied() else { return Ok(()) };
+    pub fn hear(&mut self, id: RequestId, response: &Response) -> Result<Option<(JobId, &Job)>, String> {
+        let Some(about) = self.waiting.get(&id).copied() else { return Ok(None) };
         let submission = &mut self.submissions[about];
         match response {
             Response::Submitted { job, .. } => {
@@ -172,6 +210,7 @@ impl Clients {
                     return Err(format!("G2: the key {} made {job} and before {:?}", submission.key, submission.acknowledged));
                 }
                 submission.acknowledged = Some(*job);
+                return Ok(Some((*job, &submission.job)));
             }
             Response::Ended(_) => submission.ended = true,
             Response::Refused(Refusal::Busy { .. } | Refusal::NotFound { .. } | Refusal::Invalid { .. })
@@ -185,6 +224,6 @@ impl Clients {
                 submission.touched = true;
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

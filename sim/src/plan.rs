@@ -12,7 +12,7 @@ pub enum Bug {
     ForgetsLastEntry,
     /// The agent's records are not written when it is killed.
     LedgerUnwritten,
-    /// Every launch arrives in a session and with a sequence that look new, and as an agent that never took it.
+    /// A recovering agent starts what it finds on record as taken on, as if no executor could have it.
     RunsTwice,
     /// The agent promises twice what it has.
     PromisesDouble,
@@ -26,11 +26,13 @@ pub enum Bug {
     ForgetsKeys,
     /// A replica folds one record differently.
     FoldsDifferently,
+    /// A new leader gives no agent time to say that it lives.
+    GivesNoTimeout,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -41,6 +43,7 @@ impl Bug {
         Self::ForgetsSurvivors,
         Self::ForgetsKeys,
         Self::FoldsDifferently,
+        Self::GivesNoTimeout,
     ];
 }
 

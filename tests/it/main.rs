@@ -4,5 +4,6 @@ mod cluster;
 mod hostile_jobs;
 mod hostile_wasm;
 mod run;
+mod simulator;
 mod survive;
 mod tidy;
