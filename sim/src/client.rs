@@ -11,6 +11,9 @@ use protocol::{Digest, Job, JobId, Kind, Limits, Metering, Name, Program, Reques
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Jobs that may live at once.
+const UNENDED_MAX: usize = 25;
+
 /// A submission and what became of it.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -22,6 +25,8 @@ pub struct Submission {
     pub acknowledged: Option<JobId>,
     /// Whether it was told to have ended.
     pub ended: bool,
+    /// Whether a living master was asked to tell.
+    pub followed: bool,
     /// Whether it was stopped or scaled since, or refused.
     pub touched: bool,
 }
@@ -86,8 +91,8 @@ fn draw(random: &mut Random, number: usize) -> Job {
     let service = random.chance(200);
     let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
     let resources =
-        Resources { cpu_milli, memory_bytes: random.between(1, 64) << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
-    let count = if service { random.between(1, 4) as u32 } else { [1, 3, 20, 150][random.below(4) as usize] };
+        Resources { cpu_milli, memory_bytes: [1, 16, 64][random.below(3) as usize] << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
+    let count = if service { random.between(1, 4) as u32 } else { [1, 3, 20, 20, 100][random.below(5) as usize] };
     let mut job = job(resources, count, [5, 500, 20_000, 120_000][random.below(4) as usize]);
     let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
     let template = Arc::make_mut(&mut job.template);
@@ -122,8 +127,16 @@ impl Clients {
         RequestId(self.requests)
     }
 
-    /// A new wish: mostly a new job, sometimes an old one again, stopped or scaled.
+    /// A new wish: mostly a new job, sometimes an old one again, stopped or scaled. Where many have not ended, one of them is stopped first:
+    /// a backlog that only grows shows nothing new.
     pub fn wish(&mut self, random: &mut Random) -> (RequestId, ShardId, Request) {
+        let unended = |(at, one): (usize, &Submission)| (one.acknowledged.is_some() && !one.ended).then_some(at);
+        let unended: Vec<usize> = self.submissions.iter().enumerate().filter_map(unended).collect();
+        if unended.len() > UNENDED_MAX {
+            let about = unended[random.below(unended.len() as u64) as usize];
+            let job = self.touch(about);
+            return (self.ask(about), job.shard(), Request::Stop { job: JobRef::Id(job), grace_ms: random.below(2_000) });
+        }
         let old = if self.submissions.is_empty() { 0 } else { random.below(self.submissions.len() as u64) as usize };
         match random.below(10) {
             0 if !self.submissions.is_empty() => self.submit(old),
@@ -150,6 +163,7 @@ impl Clients {
     /// Submits once more what has no answer or an old one: the same key and the same job.
     pub fn submit(&mut self, about: usize) -> (RequestId, ShardId, Request) {
         let id = self.ask(about);
+        self.submissions[about].followed = true;
         let Submission { key, job, .. } = &self.submissions[about];
         let named = job.name.as_ref().map_or(key.as_str(), Name::as_str);
         let shard = shard_of_job(&job.role, named, self.shards);
@@ -157,10 +171,12 @@ impl Clients {
         (id, shard, Request::Submit { job: job.clone(), key: Some(key), follow: true })
     }
 
-    /// Every submission that nobody has acknowledged.
+    /// The first submission that nobody has acknowledged, or of whose end nobody would tell.
     #[must_use]
-    pub fn unanswered(&self) -> Vec<usize> {
-        (0..self.submissions.len()).filter(|at| self.submissions[*at].acknowledged.is_none() && !self.submissions[*at].touched).collect()
+    pub fn unanswered(&self) -> Option<usize> {
+        let refused = |one: &Submission| one.acknowledged.is_none() && one.touched;
+        let told = |one: &Submission| one.acknowledged.is_some() && (one.followed || one.ended);
+        self.submissions.iter().position(|one| !refused(one) && !told(one))
     }
 
     /// A request to stop each acknowledged job at once.
@@ -187,13 +203,14 @@ impl Clients {
 
     fn add(&mut self, job: Job) -> (RequestId, ShardId, Request) {
         let number = self.submissions.len();
-        self.submissions.push(Submission { key: format!("key-{number}"), job, acknowledged: None, ended: false, touched: false });
+        self.submissions.push(Submission { key: format!("key-{number}"), job, acknowledged: None, ended: false, followed: false, touched: false });
         self.submit(number)
     }
 
     /// The master died: nobody answers what was asked.
     pub fn hang_up(&mut self) {
         self.waiting.clear();
+        self.submissions.iter_mut().for_each(|one| one.followed = false);
     }
 
     /// An answer; gives back which job is acknowledged with it, and as what it was submitted.

@@ -23,7 +23,7 @@ impl World {
         if !self.door.up {
             return Ok(());
         }
-        if let Some(about) = self.clients.unanswered().first().copied().filter(|_| self.healed || self.random.chance(300)) {
+        if let Some(about) = self.clients.unanswered().filter(|_| self.healed || self.random.chance(300)) {
             let (id, shard, request) = self.clients.submit(about);
             return self.tell(shard, Event::Request { id, request });
         }

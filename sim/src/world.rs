@@ -11,7 +11,7 @@ use crate::random::Random;
 use agent::ledger::event::{Event as AgentEvent, Form};
 use agent::ledger::{Ledger, event::PrepareError};
 use master::shard::{Action, Event, PeerMessage, Request};
-use protocol::message::{FromMaster, ToAgent, ToShard, shard_of_agent};
+use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
 use protocol::{AttemptId, Digest, RequestId, ShardId, Time};
 use std::collections::BTreeMap;
 
@@ -237,7 +237,7 @@ impl World {
                 Action::Send { agent, message } => {
                     let Some(at) = self.machines.iter().position(|machine| machine.id == agent) else { continue };
                     let message = ToAgent { shard, message };
-                    for time in self.lines[at].send(&mut self.random, self.now, Way::Down) {
+                    for time in self.lines[at].send(&mut self.random, self.now, Way::Down, false) {
                         self.queue.push(time, Happening::Down(at, self.lines[at].connection, Box::new(message.clone())));
                     }
                 }
@@ -272,7 +272,10 @@ impl World {
         for wish in wishes {
             match wish {
                 Wish::Send(message) => {
-                    for time in self.lines[at].send(&mut self.random, self.now, Way::Up) {
+                    // No stream gives a frame twice, and a report does not say which request it answers: an old one that came again would
+                    // be taken for the answer to a new one. All else may come twice.
+                    let once = matches!(message.message, FromAgent::Report { .. });
+                    for time in self.lines[at].send(&mut self.random, self.now, Way::Up, once) {
                         self.queue.push(time, Happening::Up(at, self.lines[at].connection, Box::new(message.clone())));
                     }
                 }

@@ -46,7 +46,7 @@ impl Shard {
             FromAgent::Register { info, incarnation } => self.register(agent, info, incarnation),
             FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, sent, held_hash),
             FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
-            FromAgent::Leaving => self.agent_silent_from_now(agent),
+            FromAgent::Leaving => self.agent_disconnected(agent),
         }
     }
 
@@ -202,11 +202,11 @@ impl Shard {
         }
     }
 
-    /// Its connection is gone, or it says that it goes: it is silent from now on, and not more than that.
-    pub(super) fn agent_silent_from_now(&mut self, agent: AgentId) {
-        let now = self.now;
+    /// Its connection is gone, or it says that it goes: it is not more than silent, since it was last heard of. How late we noticed does not
+    /// put off its tasks' replacement.
+    pub(super) fn agent_disconnected(&mut self, agent: AgentId) {
         let Some((slot, seat)) = self.pool.seat_mut(agent).filter(|(_, seat)| !seat.disconnected) else { return };
-        (seat.heard, seat.disconnected) = (now, true);
+        seat.disconnected = true;
         self.pool.retract_all(|offer| offer.slot == slot);
         self.pool.refresh(slot);
         self.watch(slot);

@@ -141,7 +141,7 @@ impl Shard {
             Event::Request { id, request } => self.request(id, request),
             Event::Abandoned { id } => self.abandon(id),
             Event::Agent { agent, message } => self.agent_said(agent, message),
-            Event::Disconnected { agent } => self.agent_silent_from_now(agent),
+            Event::Disconnected { agent } => self.agent_disconnected(agent),
             Event::Peer { from, message } => self.peer_said(from, message),
         }
     }
