@@ -81,12 +81,12 @@ impl Plan {
             seed,
             shards: [1, 2, 3, 5][random.below(4) as usize],
             agents: random.between(1, 5) as usize,
-            heartbeat_ms: [500, 1_000, 2_000][random.below(3) as usize],
+            heartbeat_ms: [500, 1_000, 2_000, 2_000][random.below(4) as usize],
             replace_after_ms: random.between(10, 40) * 1_000,
             trouble_ms: random.between(5, 60) * 60_000,
             wild: random.chance(300),
             fault_ms: [5_000, 20_000, 60_000][random.below(3) as usize],
-            request_ms: [1_000, 5_000, 20_000][random.below(3) as usize],
+            request_ms: [1_000, 10_000, 10_000, 40_000][random.below(4) as usize],
             bug,
         }
     }

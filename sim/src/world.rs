@@ -304,8 +304,8 @@ impl World {
             return Ok(());
         }
         let agent = self.machines[at].id;
-        // A status is for the shard of its task: what its own shard does not hear, an agent has not said.
-        if message.shard == shard_of_agent(agent, self.plan.shards) {
+        // A status is for the shard of its task, and a task's end may come late: an agent's sign of life is its beat.
+        if matches!(message.message, FromAgent::Register { .. } | FromAgent::Beat { .. }) {
             self.check.heard(self.now, agent);
         }
         self.tell(message.shard, Event::Agent { agent, message: message.message })
