@@ -11,6 +11,9 @@ use protocol::{Digest, Job, JobId, Kind, Limits, Metering, Name, Program, Reques
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Jobs that may live at once.
+const UNENDED_MAX: usize = 25;
+
 /// A submission and what became of it.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -22,6 +25,8 @@ pub struct Submission {
     pub acknowledged: Option<JobId>,
     /// Whether it was told to have ended.
     pub ended: bool,
+    /// Whether a living master was asked to tell.
+    pub followed: bool,
     /// Whether it was stopped or scaled since, or refused.
     pub touched: bool,
 }
@@ -42,15 +47,8 @@ fn name(text: &str) -> Name {
     Name::new(text).expect("the simulator's names are names")
 }
 
-fn draw(random: &mut Random, number: usize) -> Job {
-    let service = random.chance(200);
-    let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
-    let resources =
-        Resources { cpu_milli, memory_bytes: random.between(1, 64) << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
-    let ports = if resources.ports == 1 { vec![name("http")] } else { vec![] };
-    let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
-    let longest = [5, 500, 20_000, 120_000][random.below(4) as usize];
-    let fails = if random.chance(300) { 200 } else { 0 };
+/// A batch job of tasks that run `longest_ms` at most.
+fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
     let limits = Limits {
         fuel_max: None,
         cpu_time_ms_max: None,
@@ -61,32 +59,67 @@ fn draw(random: &mut Random, number: usize) -> Job {
         log_bytes_max: 1 << 20,
     };
     let template = Template {
-        program: Program::Wasm { bundle, metering: Metering::Fuel, strict: false },
-        args: vec![longest.to_string(), fails.to_string()],
+        program: Program::Wasm { bundle: Digest([0; 32]), metering: Metering::Fuel, strict: false },
+        args: vec![longest_ms.to_string(), "0".into()],
         env: vec![],
         config: vec![],
         stdin: None,
+        ports: (0..resources.ports).map(|number| name(&format!("port-{number}"))).collect(),
         resources,
-        ports,
         limits,
     };
-    let policy = match (service, random.below(3)) {
-        (true, _) => RestartPolicy::Always,
-        (false, 0) => RestartPolicy::OnFailure,
-        _ => RestartPolicy::Never,
+    let restart = Restart {
+        policy: RestartPolicy::Never,
+        retries_max: Some(2),
+        backoff_first_ms: 100,
+        backoff_factor_milli: 2_000,
+        backoff_max_ms: 5_000,
     };
-    let restart =
-        Restart { policy, retries_max: (!service).then_some(2), backoff_first_ms: 100, backoff_factor_milli: 2_000, backoff_max_ms: 5_000 };
     Job {
-        role: name(["default", "batch", "web"][random.below(3) as usize]),
-        name: (service || random.chance(300)).then(|| name(&format!("job-{number}"))),
-        kind: if service { Kind::Service } else { Kind::Batch },
-        priority: [0, 50, 100][random.below(3) as usize],
-        count: if service { random.between(1, 4) as u32 } else { [1, 3, 20, 150][random.below(4) as usize] },
+        role: name("default"),
+        name: None,
+        kind: Kind::Batch,
+        priority: 50,
+        count,
         template: Arc::new(template),
         restart,
         update_parallel: 1,
     }
+}
+
+fn draw(random: &mut Random, number: usize) -> Job {
+    let service = random.chance(200);
+    let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
+    let resources = Resources {
+        cpu_milli,
+        memory_bytes: [1, 16, 64][random.below(3) as usize] << 20,
+        ports: u32::from(random.chance(200)),
+        ..Resources::NONE
+    };
+    let count = if service { random.between(1, 4) as u32 } else { [1, 1, 3, 3, 20, 100][random.below(6) as usize] };
+    let mut job = job(
+        resources,
+        count,
+        if service { [500, 20_000, 120_000][random.below(3) as usize] } else { [5, 500, 20_000, 120_000][random.below(4) as usize] },
+    );
+    let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
+    let template = Arc::make_mut(&mut job.template);
+    template.program = Program::Wasm { bundle, metering: Metering::Fuel, strict: false };
+    if random.chance(300) {
+        template.args[1] = "200".into();
+    }
+    job.restart.policy = match (service, random.below(3)) {
+        (true, _) => RestartPolicy::Always,
+        (false, 0) => RestartPolicy::OnFailure,
+        _ => RestartPolicy::Never,
+    };
+    if service {
+        (job.kind, job.restart.retries_max) = (Kind::Service, None);
+    }
+    job.name = (service || random.chance(300)).then(|| name(&format!("job-{number}")));
+    job.role = name(["default", "batch", "web"][random.below(3) as usize]);
+    job.priority = [0, 50, 100][random.below(3) as usize];
+    job
 }
 
 impl Clients {
@@ -102,8 +135,16 @@ impl Clients {
         RequestId(self.requests)
     }
 
-    /// A new wish: mostly a new job, sometimes an old one again, stopped or scaled.
+    /// A new wish: mostly a new job, sometimes an old one again, stopped or scaled. Where many have not ended, one of them is stopped first:
+    /// a backlog that only grows shows nothing new.
     pub fn wish(&mut self, random: &mut Random) -> (RequestId, ShardId, Request) {
+        let unended = |(at, one): (usize, &Submission)| (one.acknowledged.is_some() && !one.ended).then_some(at);
+        let unended: Vec<usize> = self.submissions.iter().enumerate().filter_map(unended).collect();
+        if unended.len() > UNENDED_MAX {
+            let about = unended[random.below(unended.len() as u64) as usize];
+            let job = self.touch(about);
+            return (self.ask(about), job.shard(), Request::Stop { job: JobRef::Id(job), grace_ms: random.below(2_000) });
+        }
         let old = if self.submissions.is_empty() { 0 } else { random.below(self.submissions.len() as u64) as usize };
         match random.below(10) {
             0 if !self.submissions.is_empty() => self.submit(old),
@@ -116,10 +157,8 @@ impl Clients {
                 (self.ask(old), job.shard(), Request::Scale { job: JobRef::Id(job), count: random.below(6) as u32 })
             }
             _ => {
-                let number = self.submissions.len();
-                let job = draw(random, number);
-                self.submissions.push(Submission { key: format!("key-{number}"), job, acknowledged: None, ended: false, touched: false });
-                self.submit(number)
+                let job = draw(random, self.submissions.len());
+                self.add(job)
             }
         }
     }
@@ -132,6 +171,7 @@ impl Clients {
     /// Submits once more what has no answer or an old one: the same key and the same job.
     pub fn submit(&mut self, about: usize) -> (RequestId, ShardId, Request) {
         let id = self.ask(about);
+        self.submissions[about].followed = true;
         let Submission { key, job, .. } = &self.submissions[about];
         let named = job.name.as_ref().map_or(key.as_str(), Name::as_str);
         let shard = shard_of_job(&job.role, named, self.shards);
@@ -139,10 +179,12 @@ impl Clients {
         (id, shard, Request::Submit { job: job.clone(), key: Some(key), follow: true })
     }
 
-    /// Every submission that nobody has acknowledged.
+    /// The first submission that nobody has acknowledged, or of whose end nobody would tell.
     #[must_use]
-    pub fn unanswered(&self) -> Vec<usize> {
-        (0..self.submissions.len()).filter(|at| self.submissions[*at].acknowledged.is_none() && !self.submissions[*at].touched).collect()
+    pub fn unanswered(&self) -> Option<usize> {
+        let refused = |one: &Submission| one.acknowledged.is_none() && one.touched;
+        let told = |one: &Submission| one.acknowledged.is_some() && (one.followed || one.ended);
+        self.submissions.iter().position(|one| !refused(one) && !told(one))
     }
 
     /// A request to stop each acknowledged job at once.
@@ -153,17 +195,45 @@ impl Clients {
         known.into_iter().map(|(at, job)| (self.ask(at), job.shard(), stop(job))).collect()
     }
 
+    /// Submits all that was acknowledged once more, to hear of its end.
+    pub fn submit_all(&mut self) -> Vec<(RequestId, ShardId, Request)> {
+        let known = |at: &usize| self.submissions[*at].acknowledged.is_some();
+        let known: Vec<usize> = (0..self.submissions.len()).filter(known).collect();
+        known.into_iter().map(|at| self.submit(at)).collect()
+    }
+
+    /// Short tasks: as large as `largest`, and many small ones.
+    pub fn probe(&mut self, largest: &Resources) -> Vec<(RequestId, ShardId, Request)> {
+        let small = Resources { cpu_milli: 100, memory_bytes: 1 << 20, ..Resources::NONE };
+        let probes = (0..u32::from(self.shards)).flat_map(|_| [(2, largest.clone()), (30, small.clone())]);
+        probes.collect::<Vec<_>>().into_iter().map(|(count, resources)| self.add(job(resources, count, 5))).collect()
+    }
+
+    fn add(&mut self, job: Job) -> (RequestId, ShardId, Request) {
+        let number = self.submissions.len();
+        self.submissions.push(Submission {
+            key: format!("key-{number}"),
+            job,
+            acknowledged: None,
+            ended: false,
+            followed: false,
+            touched: false,
+        });
+        self.submit(number)
+    }
+
     /// The master died: nobody answers what was asked.
     pub fn hang_up(&mut self) {
         self.waiting.clear();
+        self.submissions.iter_mut().for_each(|one| one.followed = false);
     }
 
-    /// An answer.
+    /// An answer; gives back which job is acknowledged with it, and as what it was submitted.
     ///
     /// # Errors
     /// What it contradicts.
-    pub fn hear(&mut self, id: RequestId, response: &Response) -> Result<(), String> {
-        let Some(about) = self.waiting.get(&id).copied() else { return Ok(()) };
+    pub fn hear(&mut self, id: RequestId, response: &Response) -> Result<Option<(JobId, &Job)>, String> {
+        let Some(about) = self.waiting.get(&id).copied() else { return Ok(None) };
         let submission = &mut self.submissions[about];
         match response {
             Response::Submitted { job, .. } => {
@@ -172,6 +242,7 @@ impl Clients {
                     return Err(format!("G2: the key {} made {job} and before {:?}", submission.key, submission.acknowledged));
                 }
                 submission.acknowledged = Some(*job);
+                return Ok(Some((*job, &submission.job)));
             }
             Response::Ended(_) => submission.ended = true,
             Response::Refused(Refusal::Busy { .. } | Refusal::NotFound { .. } | Refusal::Invalid { .. })
@@ -185,6 +256,6 @@ impl Clients {
                 submission.touched = true;
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

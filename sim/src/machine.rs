@@ -5,6 +5,7 @@ use crate::plan::{Bug, Plan};
 use crate::random::Random;
 use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
 use agent::ledger::{Ledger, LedgerConfig};
+use protocol::message::Launch;
 use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, PortRange, Resources, Time, Usage};
 use std::collections::BTreeMap;
 
@@ -34,6 +35,8 @@ pub struct Machine {
     pub ledger: Option<Ledger>,
     /// What its executors hold.
     pub runs: BTreeMap<AttemptId, Run>,
+    /// What runs in them needs, of what has not ended.
+    pub running: Resources,
     /// How often the machine was started.
     pub boot: u64,
     /// How often the agent was started.
@@ -70,6 +73,7 @@ impl Machine {
             info,
             ledger: None,
             runs: BTreeMap::new(),
+            running: Resources::NONE,
             boot: 1,
             life: 0,
             written: vec![],
@@ -111,6 +115,28 @@ impl Machine {
         self.ledger = Some(ledger);
     }
 
+    /// With the bug: what is on record as taken on is started as if no executor could have it.
+    pub fn start_again(&mut self, now: Time, random: &mut Random) -> Vec<Wish> {
+        let mut wishes = vec![];
+        if self.bug == Some(Bug::RunsTwice) {
+            let live = |launch: &Launch, (index, number): &(u32, u32)| {
+                let attempt = AttemptId::new(launch.job, *index, *number);
+                self.ledger.as_ref().is_some_and(|ledger| ledger.is_live(attempt))
+            };
+            let taken = self.written.iter().filter_map(|record| match record {
+                Record::Taken { launch, .. } => Some(launch),
+                _ => None,
+            });
+            let mut again: Vec<Start> = taken.map(|launch| Start { launch: launch.clone(), ports: vec![] }).collect();
+            again.iter_mut().for_each(|start| {
+                let launch = start.launch.clone();
+                start.launch.attempts.retain(|attempt| live(&launch, attempt));
+            });
+            again.iter().for_each(|start| self.begin(now, start, random, &mut wishes));
+        }
+        wishes
+    }
+
     /// The agent's process is killed.
     pub fn kill(&mut self) {
         self.ledger = None;
@@ -123,6 +149,7 @@ impl Machine {
     pub fn power_off(&mut self) {
         self.kill();
         self.runs.clear();
+        self.running = Resources::NONE;
         self.boot += 1;
     }
 
@@ -169,6 +196,7 @@ impl Machine {
             let attempt = AttemptId::new(launch.job, *index, *attempt);
             let exit = if random.chance(number(1)) { Exit::Code(1) } else { Exit::Code(0) };
             let ends = now + random.between(1, number(0).max(1));
+            self.running = self.running.checked_add(&launch.template.resources).expect("sums of small amounts fit");
             self.runs.insert(attempt, Run { end: None, resources: launch.template.resources.clone(), ends, exit });
             started.push((attempt, now));
             wishes.push(Wish::EndsAt(attempt, ends));
@@ -181,6 +209,7 @@ impl Machine {
         let run = self.runs.get_mut(&attempt).filter(|run| run.end.is_none() && run.ends <= now)?;
         let end = (run.exit.clone(), Usage { fuel: 1, ..Usage::default() });
         run.end = Some(end.clone());
+        self.running = self.running.checked_sub(&run.resources).expect("it was added when it began");
         Some(end)
     }
 
@@ -191,12 +220,5 @@ impl Machine {
             (false, true) => Err(PrepareError::Later("the disk is full".into())),
             (false, false) => Ok(()),
         }
-    }
-
-    /// What its executors hold in all, of attempts that have not ended.
-    #[must_use]
-    pub fn running(&self) -> Resources {
-        let live = self.runs.values().filter(|run| run.end.is_none());
-        live.fold(Resources::NONE, |sum, run| sum.checked_add(&run.resources).expect("sums of small amounts fit"))
     }
 }

@@ -30,6 +30,9 @@ enum Verb {
         /// Goes on until so many hours of a cluster were run, whatever `count` says.
         #[arg(long)]
         hours: Option<u64>,
+        /// Goes on after a seed that breaks a promise, and ends with 1 after the last.
+        #[arg(long)]
+        all: bool,
     },
     /// Puts each bug in and runs seeds until it is seen; ends with 1 where one is not.
     Bugs {
@@ -43,21 +46,24 @@ const HOUR_MS: f64 = 3_600_000.0;
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
-        Verb::Seeds { count, from, hours } => seeds(count, from, hours),
+        Verb::Seeds { count, from, hours, all } => seeds(count, from, hours, all),
         Verb::Bugs { count } => bugs(count),
     }
 }
 
-fn seeds(count: u64, from: u64, hours: Option<u64>) -> ExitCode {
+fn seeds(count: u64, from: u64, hours: Option<u64>, all: bool) -> ExitCode {
     let start = Instant::now();
-    let (mut time_ms, mut acks, mut staged, mut refused, mut ran) = (0, 0, 0, 0, 0);
+    let (mut time_ms, mut acks, mut staged, mut refused, mut ran, mut broken_seeds) = (0, 0, 0, 0, 0, 0);
     let enough = |ran: u64, time_ms: u64| hours.map_or(ran >= count, |hours| time_ms as f64 >= hours as f64 * HOUR_MS);
     while !enough(ran, time_ms) {
         let report = sim::seed(from + ran, None);
         if let Some(broken) = report.broken {
             println!("seed {} broke a promise {broken}", report.seed);
             println!("again: cargo run --release -p sim -- seeds --count 1 --from {}", report.seed);
-            return ExitCode::FAILURE;
+            broken_seeds += 1;
+            if !all {
+                return ExitCode::FAILURE;
+            }
         }
         ran += 1;
         time_ms += report.time_ms;
@@ -66,12 +72,20 @@ fn seeds(count: u64, from: u64, hours: Option<u64>) -> ExitCode {
         refused += report.refused;
     }
     let cluster = time_ms as f64 / HOUR_MS;
-    let rate = cluster / (start.elapsed().as_secs_f64() / 3_600.0);
-    println!("{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused: no promise broken");
+    let rate = cluster / (cpu_seconds().unwrap_or_else(|| start.elapsed().as_secs_f64()) / 3_600.0);
+    println!(
+        "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused: {broken_seeds} seeds broke a promise"
+    );
     println!(
         r#"{{"system":"skep","bench":"sim","kind":"seeds","metric":"cluster_hours_per_cpu_hour","n":{ran},"value":{rate:.0},"unit":"h/h","run":1}}"#
     );
-    ExitCode::SUCCESS
+    if broken_seeds == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What this process has computed so far; `None` where the kernel does not say.
+fn cpu_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/schedstat").ok()?;
+    Some(text.split(' ').next()?.parse::<u64>().ok()? as f64 / 1e9)
 }
 
 fn bugs(count: u64) -> ExitCode {

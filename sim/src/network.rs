@@ -56,8 +56,8 @@ impl Line {
         self.wild = false;
     }
 
-    /// When a message that is sent now arrives: never, once, or twice.
-    pub fn send(&mut self, random: &mut Random, now: Time, way: Way) -> Vec<Time> {
+    /// When a message that is sent now arrives: never, once, or twice where it may.
+    pub fn send(&mut self, random: &mut Random, now: Time, way: Way, once: bool) -> Vec<Time> {
         if !self.up {
             return vec![];
         }
@@ -69,7 +69,7 @@ impl Line {
         let at = start + if random.chance(900) { random.between(0, 2) } else { random.between(0, 60) };
         if self.wild {
             let at = if random.chance(30) { at + random.between(1, LATE_MS) } else { at };
-            return if random.chance(15) { vec![at, at + random.between(0, LATE_MS)] } else { vec![at] };
+            return if random.chance(15) && !once { vec![at, at + random.between(0, LATE_MS)] } else { vec![at] };
         }
         let at = at.max(self.last[way as usize]);
         self.last[way as usize] = at;

@@ -12,7 +12,7 @@ pub enum Bug {
     ForgetsLastEntry,
     /// The agent's records are not written when it is killed.
     LedgerUnwritten,
-    /// Every launch arrives in a session and with a sequence that look new, and as an agent that never took it.
+    /// A recovering agent starts what it finds on record as taken on, as if no executor could have it.
     RunsTwice,
     /// The agent promises twice what it has.
     PromisesDouble,
@@ -26,11 +26,13 @@ pub enum Bug {
     ForgetsKeys,
     /// A replica folds one record differently.
     FoldsDifferently,
+    /// A new leader gives no agent time to say that it lives.
+    GivesNoTimeout,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -41,6 +43,7 @@ impl Bug {
         Self::ForgetsSurvivors,
         Self::ForgetsKeys,
         Self::FoldsDifferently,
+        Self::GivesNoTimeout,
     ];
 }
 
@@ -78,12 +81,12 @@ impl Plan {
             seed,
             shards: [1, 2, 3, 5][random.below(4) as usize],
             agents: random.between(1, 5) as usize,
-            heartbeat_ms: [500, 1_000, 2_000][random.below(3) as usize],
+            heartbeat_ms: [500, 1_000, 2_000, 2_000][random.below(4) as usize],
             replace_after_ms: random.between(10, 40) * 1_000,
-            trouble_ms: random.between(3, 20) * 60_000,
+            trouble_ms: random.between(5, 60) * 60_000,
             wild: random.chance(300),
-            fault_ms: [5_000, 15_000, 60_000][random.below(3) as usize],
-            request_ms: [500, 3_000, 10_000][random.below(3) as usize],
+            fault_ms: [5_000, 20_000, 60_000][random.below(3) as usize],
+            request_ms: [1_000, 10_000, 10_000, 40_000][random.below(4) as usize],
             bug,
         }
     }

@@ -1,12 +1,15 @@
 //! What breaks, what starts again, and when all is well again.
 
 use crate::network::{IDLE_MS, Way};
+use crate::plan::Bug;
 use crate::world::{Happening, World};
-use master::shard::Event;
+use master::shard::{Event, PeerMessage};
 use protocol::{ShardId, Time};
 
 /// From the moment when nothing breaks any more until all jobs are stopped, on top of the time after which tasks are replaced.
 const CALM_MS: u64 = 40_000;
+/// The mean time between two submissions of what was never answered, when all is well.
+const RETRY_MS: u64 = 500;
 
 impl World {
     /// A client wants something; nobody is asked while the master is down.
@@ -14,12 +17,13 @@ impl World {
         if self.draining {
             return Ok(());
         }
-        let wait = self.random.wait(self.plan.request_ms);
+        let mean = if self.healed { RETRY_MS } else { self.plan.request_ms };
+        let wait = self.random.wait(mean);
         self.queue.push(self.now + wait, Happening::Client);
         if !self.door.up {
             return Ok(());
         }
-        if let Some(about) = self.clients.unanswered().first().copied().filter(|_| self.healed || self.random.chance(300)) {
+        if let Some(about) = self.clients.unanswered().filter(|_| self.healed || self.random.chance(300)) {
             let (id, shard, request) = self.clients.submit(about);
             return self.tell(shard, Event::Request { id, request });
         }
@@ -100,7 +104,7 @@ impl World {
         if self.door.up {
             return Ok(());
         }
-        self.door.start(self.now);
+        self.door.start(self.now)?;
         let ids: Vec<_> = self.machines.iter().map(|machine| machine.id).collect();
         ids.into_iter().for_each(|agent| self.check.heard(self.now, agent));
         for at in 0..self.door.seats.len() {
@@ -108,7 +112,21 @@ impl World {
             self.act(ShardId(at as u16), actions)?;
             self.after(at);
         }
-        self.check.nothing_lost(&self.clients)
+        if self.plan.bug == Some(Bug::GivesNoTimeout) {
+            self.give_all_up()?;
+        }
+        Ok(())
+    }
+
+    /// With the bug: every agent is lost to a new leader.
+    fn give_all_up(&mut self) -> Result<(), String> {
+        let agents: Vec<_> = self.machines.iter().map(|machine| machine.id).collect();
+        let shards = self.plan.shards;
+        for (agent, shard) in agents.into_iter().flat_map(|agent| (0..shards).map(move |shard| (agent, ShardId(shard)))) {
+            let message = PeerMessage::Lost { agent, gone: false };
+            self.tell(shard, Event::Peer { from: shard, message })?;
+        }
+        Ok(())
     }
 
     /// Nothing breaks from now on, and everything runs.

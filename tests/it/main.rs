@@ -8,6 +8,7 @@ mod hostile_tasks;
 mod hostile_wasm;
 mod run;
 mod scene;
+mod simulator;
 mod survive;
 mod tidy;
 mod villain;

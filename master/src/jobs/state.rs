@@ -181,6 +181,17 @@ impl Jobs {
         }
     }
 
+    /// A leader begins: whatever is staged may have been launched by the one before, and have run and been lost with its machine since. It
+    /// is not launched a second time.
+    pub fn doubt_stagings(&mut self) {
+        let tasks: Vec<(JobId, u32)> = self.by_agent.values().flatten().copied().collect();
+        for (id, index) in tasks {
+            if let Some(job) = self.live_mut(id) {
+                job.set_phase(index, LivePhase::StagedAgain);
+            }
+        }
+    }
+
     /// Puts the job where its waiting tasks belong.
     pub(super) fn requeue(&mut self, id: JobId) {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };

@@ -2,8 +2,8 @@
 
 use super::log::Log;
 use super::machine::Machine;
+use super::raft::{Metrics, Raft, Types};
 use super::store::Store;
-use super::types::{Metrics, Raft, Types};
 use super::{Batch, JournalError};
 use crate::shard::{Shard, ShardConfig};
 use openraft::error::{InstallSnapshotError, RPCError, RaftError, Unreachable};

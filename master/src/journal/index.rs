@@ -1,6 +1,6 @@
 //! Where the entries of one group are: twelve bytes for each on disk, and the last few in memory.
 
-use super::types::{Ballot, Entry, EntryId};
+use super::raft::{Ballot, Entry, EntryId};
 use openraft::EntryPayload;
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -5,9 +5,9 @@ mod failure;
 pub(crate) mod shards;
 
 use super::log::{Log, LogConfig};
+use super::raft::{Batch, Entry, EntryId};
 use super::recover::Item;
 use super::store::Store;
-use super::types::{Batch, Entry, EntryId};
 use crate::shard::Record;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::{CommittedLeaderId, EntryPayload, RaftLogReader};

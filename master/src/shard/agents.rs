@@ -46,7 +46,7 @@ impl Shard {
             FromAgent::Register { info, incarnation } => self.register(agent, info, incarnation),
             FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, sent, held_hash),
             FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
-            FromAgent::Leaving => self.agent_silent_from_now(agent),
+            FromAgent::Leaving => self.agent_disconnected(agent),
         }
     }
 
@@ -107,9 +107,10 @@ impl Shard {
         let silence = std::mem::replace(&mut seat.silence, Silence::None);
         let returned = silence != Silence::None || seat.disconnected;
         (seat.heard, seat.disconnected) = (now, false);
-        let settled = seat.standing == Standing::Here && seat.unknown == 0;
-        seat.mismatches = if settled && seat.hash != held_hash { seat.mismatches.saturating_add(1) } else { 0 };
-        let wanted = seat.standing == Standing::Here && (seat.mismatches >= MISMATCHES_MAX || silence == Silence::Lost);
+        // One that beats and whose report never came is asked for it as one whose report was wrong.
+        let behind = seat.standing == Standing::Joining || seat.unknown == 0 && seat.hash != held_hash;
+        seat.mismatches = if behind { seat.mismatches.saturating_add(1) } else { 0 };
+        let wanted = seat.mismatches >= MISMATCHES_MAX || seat.standing == Standing::Here && silence == Silence::Lost;
         if wanted {
             seat.mismatches = 0;
             seat.since_wanted.get_or_insert_with(BTreeSet::new);
@@ -168,16 +169,16 @@ impl Shard {
             }
         }
         seat.standing = Standing::Here;
-        let (agent, reborn) = (seat.id, std::mem::take(&mut seat.reborn));
+        let (agent, session, reborn) = (seat.id, seat.session, std::mem::take(&mut seat.reborn));
         self.pool.unbook(slot, &missing);
-        self.tell_report(agent, reborn, &held);
+        self.tell_report(agent, session, reborn, &held);
     }
 
-    fn tell_report(&mut self, agent: AgentId, reborn: bool, held: &BTreeMap<AttemptId, bool>) {
+    fn tell_report(&mut self, agent: AgentId, session: u64, reborn: bool, held: &BTreeMap<AttemptId, bool>) {
         for shard in 0..self.config.shards {
             let (first, last) = (AttemptId::new(first_job(shard), 0, 0), AttemptId::new(last_job(shard), u32::MAX, u32::MAX));
             let part = held.range(first..=last).map(|(attempt, ended)| Held { attempt: *attempt, ended: *ended }).collect();
-            let message = PeerMessage::Report { agent, reborn, held: part };
+            let message = PeerMessage::Report { agent, session, reborn, held: part };
             self.at_once(Action::Peer { to: ShardId(shard), message });
         }
     }
@@ -191,7 +192,7 @@ impl Shard {
         for seat in self.pool.seats.iter().filter(|seat| seat.standing == Standing::Here) {
             let (first, last) = (AttemptId::new(first_job(from.0), 0, 0), AttemptId::new(last_job(from.0), u32::MAX, u32::MAX));
             let held = seat.attempts.range(first..=last).map(|(attempt, _)| Held { attempt: *attempt, ended: false }).collect();
-            said.push(PeerMessage::Report { agent: seat.id, reborn: false, held });
+            said.push(PeerMessage::Report { agent: seat.id, session: seat.session, reborn: false, held });
             if seat.silence != Silence::None {
                 said.push(PeerMessage::Reachable { agent: seat.id, reachable: false });
             }
@@ -201,11 +202,11 @@ impl Shard {
         }
     }
 
-    /// Its connection is gone, or it says that it goes: it is silent from now on, and not more than that.
-    pub(super) fn agent_silent_from_now(&mut self, agent: AgentId) {
-        let now = self.now;
+    /// Its connection is gone, or it says that it goes: it is not more than silent, since it was last heard of. How late we noticed does not
+    /// put off its tasks' replacement.
+    pub(super) fn agent_disconnected(&mut self, agent: AgentId) {
         let Some((slot, seat)) = self.pool.seat_mut(agent).filter(|(_, seat)| !seat.disconnected) else { return };
-        (seat.heard, seat.disconnected) = (now, true);
+        seat.disconnected = true;
         self.pool.retract_all(|offer| offer.slot == slot);
         self.pool.refresh(slot);
         self.watch(slot);

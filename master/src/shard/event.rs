@@ -127,6 +127,8 @@ pub enum PeerMessage {
     Stage {
         /// Which agent.
         agent: AgentId,
+        /// From the report that this answers: in another session the agent may be another incarnation, and reports anew.
+        session: u64,
         /// What is to run.
         launches: Vec<Launch>,
     },
@@ -157,6 +159,8 @@ pub enum PeerMessage {
     Report {
         /// Which agent.
         agent: AgentId,
+        /// The session in which it holds them.
+        session: u64,
         /// True where its incarnation is another than before: what it does not hold was lost with its machine.
         reborn: bool,
         /// All that it holds of the receiver's.

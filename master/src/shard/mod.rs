@@ -125,6 +125,7 @@ impl Shard {
         self.now = self.now.max(now);
         self.pool.lead(self.now);
         self.seat_known_agents();
+        self.jobs.doubt_stagings();
         self.demands.say_anew();
         self.jobs.lines.changed = true;
         self.tell_all(&PeerMessage::Led);
@@ -140,7 +141,7 @@ impl Shard {
             Event::Request { id, request } => self.request(id, request),
             Event::Abandoned { id } => self.abandon(id),
             Event::Agent { agent, message } => self.agent_said(agent, message),
-            Event::Disconnected { agent } => self.agent_silent_from_now(agent),
+            Event::Disconnected { agent } => self.agent_disconnected(agent),
             Event::Peer { from, message } => self.peer_said(from, message),
         }
     }
@@ -151,11 +152,11 @@ impl Shard {
             PeerMessage::Offers { offers } => self.take_offers(from, offers),
             PeerMessage::Accept { offer, agent, launches } => self.accepted(from, offer, agent, launches),
             PeerMessage::Decline { offers } => self.declined(from, &offers),
-            PeerMessage::Stage { agent, launches } => self.staged_again(from, agent, launches),
+            PeerMessage::Stage { agent, session, launches } => self.staged_again(from, agent, session, launches),
             PeerMessage::Refused { agent, attempts } => self.refused(agent, &attempts),
             PeerMessage::Release { agent, attempts } => self.released(agent, &attempts),
             PeerMessage::Kill { agent, attempts, grace_ms } => self.kill_wanted(agent, &attempts, grace_ms),
-            PeerMessage::Report { agent, reborn, held } => self.agent_reported(agent, reborn, &held),
+            PeerMessage::Report { agent, session, reborn, held } => self.agent_reported(agent, session, reborn, &held),
             PeerMessage::Reachable { agent, reachable } => self.agent_reachable(agent, reachable),
             PeerMessage::Lost { agent, gone } => self.agent_lost(agent, gone),
             PeerMessage::Led => self.peer_led(from),

@@ -13,7 +13,7 @@ pub const GRACE_MS: u64 = 10_000;
 
 impl Shard {
     /// All that an agent holds of our tasks. What we believe there beyond it is gone or never came; what it holds beyond it is stale.
-    pub(super) fn agent_reported(&mut self, agent: AgentId, reborn: bool, held: &[Held]) {
+    pub(super) fn agent_reported(&mut self, agent: AgentId, session: u64, reborn: bool, held: &[Held]) {
         self.unreachable.remove(&agent);
         let ours: Vec<AttemptId> = self.attempts_on(agent);
         let mut beyond: BTreeMap<AttemptId, bool> = held.iter().map(|held| (held.attempt, held.ended)).collect();
@@ -46,7 +46,7 @@ impl Shard {
             }
         }
         self.end_attempts(agent, ends);
-        self.stage_again(agent, &stage);
+        self.stage_again(agent, session, &stage);
         self.kill_on(agent, kill, GRACE_MS);
         self.drop_stale(agent, &beyond);
         for id in touched {
@@ -73,7 +73,7 @@ impl Shard {
     }
 
     /// Says to the agent's shard what is to be there; it launches what is not.
-    fn stage_again(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+    fn stage_again(&mut self, agent: AgentId, session: u64, attempts: &[AttemptId]) {
         let mut launches: BTreeMap<(JobId, u32), Vec<(u32, u32)>> = BTreeMap::new();
         for attempt in attempts {
             let cell = self.jobs.live(attempt.task.job).and_then(|job| job.cells.get(attempt.task.index));
@@ -87,7 +87,7 @@ impl Shard {
             list.extend(attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(|part| launch_of(id, job, version, part.to_vec())));
         }
         if !list.is_empty() {
-            self.tell_shard_of(agent, PeerMessage::Stage { agent, launches: list });
+            self.tell_shard_of(agent, PeerMessage::Stage { agent, session, launches: list });
         }
     }
 

@@ -153,7 +153,10 @@ impl Shard {
         if attempts.len() > ATTEMPTS_PER_MESSAGE_MAX {
             return self.disconnect(agent, "more refusals than a message may have");
         }
-        self.refused(agent, attempts);
+        // What was launched twice may be refused first and run then: only what nobody said anything else of is refused.
+        let fresh = |attempt: &AttemptId| self.phase_of(*attempt) == Some(LivePhase::Staging);
+        let fresh: Vec<AttemptId> = attempts.iter().copied().filter(fresh).collect();
+        self.refused(agent, &fresh);
     }
 
     /// These could not be given to the agent: they are placed again after a pause.
