@@ -171,9 +171,9 @@ pub struct Run {
     /// Wall-clock time after which it ends, such as 30s.
     #[arg(long)]
     pub time: Option<String>,
-    /// What its instructions are counted by: `fuel` or `epoch`.
-    #[arg(long)]
-    pub metering: Option<String>,
+    /// Processor time after which it ends, such as 10s; counts clock ticks instead of fuel.
+    #[arg(long, conflicts_with = "fuel")]
+    pub cpu_time: Option<String>,
     /// How often a failed task is tried again.
     #[arg(long)]
     pub retries: Option<u32>,

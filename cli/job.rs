@@ -58,9 +58,6 @@ pub fn from_flags(flags: &Run) -> anyhow::Result<Draft> {
         task["stdin"] = json!(format!("sha256:{}", Digest::of(&bytes)));
         draft.bundles.push((Digest::of(&bytes), bytes));
     }
-    if let Some(metering) = &flags.metering {
-        task["metering"] = json!(metering);
-    }
     let mut set = |path: &[&str], value: Option<Value>| {
         let Some(value) = value else { return };
         let mut at = &mut *job;
@@ -81,6 +78,7 @@ pub fn from_flags(flags: &Run) -> anyhow::Result<Draft> {
     set(&["resources", "cpu"], cpu.map(|cpu| json!(cpu)));
     set(&["resources", "memory"], flags.memory.as_ref().map(|memory| json!(memory)));
     set(&["limits", "fuel"], flags.fuel.as_ref().map(|fuel| json!(fuel)));
+    set(&["limits", "cpu_time"], flags.cpu_time.as_ref().map(|time| json!(time)));
     set(&["limits", "time"], flags.time.as_ref().map(|time| json!(time)));
     if let Some(retries) = flags.retries {
         set(&["restart", "policy"], Some(json!("on-failure")));

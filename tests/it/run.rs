@@ -16,7 +16,7 @@ fn output_and_exit_code_are_the_tasks_own() {
     let output = cluster.run(&["run", path(&hello), "--", "world"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), "hello, world", "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0));
-    let output = cluster.run(&["run", path(&hello), "--env", "EXIT=3", "--", "world"]);
+    let output = cluster.run(&["run", path(&hello), "--", "world", "3"]);
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -28,7 +28,7 @@ fn each_limit_ends_a_task_in_its_own_way() {
         ("fuel", &["--fuel", "1M", path(&sieve), "--", "1000000"], "out-of-fuel"),
         ("memory", &["--memory", "16MiB", path(&hog)], "out-of-memory"),
         ("time", &["--time", "200ms", path(&spin)], "out-of-time"),
-        ("epoch", &["--metering", "epoch", "--time", "200ms", path(&spin)], "out-of-time"),
+        ("ticks", &["--cpu-time", "200ms", path(&spin)], "out-of-cpu-time"),
         ("trap", &[path(&noop), "--", "0", "0", "1"], "trap"),
     ];
     for (name, args, kind) in cases {
