@@ -76,8 +76,10 @@ pub async fn fetch(link: &Connection, bundle: Digest, part: &Path, bytes_max: u6
             return Err(TransferError::TooLong { bundle, bytes_max });
         }
         file.write_all(&bytes).await.map_err(file_error)?;
+        // Tokio's files write behind: unflushed, what came would be lost where the next piece does not come.
+        file.flush().await.map_err(file_error)?;
     }
-    file.flush().await.map_err(file_error)
+    Ok(())
 }
 
 /// The next bytes, which stand at `offset`; none at the end.
