@@ -224,7 +224,7 @@ impl World {
 
     fn flushed(&mut self, at: usize) -> Verdict {
         let (entry, actions) = self.door.seats[at].flushed(self.plan.bug);
-        entry.iter().try_for_each(|record| self.check.committed(self.now, record, &self.machines))?;
+        entry.iter().try_for_each(|record| self.check.committed(record, &self.machines))?;
         self.act(ShardId(at as u16), actions)?;
         self.after(at);
         Ok(())
