@@ -276,7 +276,7 @@ impl World {
                     // be taken for the answer to a new one. All else may come twice.
                     let once = matches!(message.message, FromAgent::Report { .. });
                     for time in self.lines[at].send(&mut self.random, self.now, Way::Up, once) {
-                        self.queue.push(time, Happening::Up(at, self.lines[at].connection, Box::new(message.clone())));
+                        self.queue.push(time, Happening::Up(at, self.lines[at].connection, message.clone()));
                     }
                 }
                 Wish::Prepare(bundle, form) => {
