@@ -94,9 +94,9 @@ pub enum Verb {
     #[command(hide = true)]
     Compile {
         /// The wasm file.
-        input: PathBuf,
+        wasm: PathBuf,
         /// Where the compiled code goes.
-        output: PathBuf,
+        compiled: PathBuf,
         /// `fuel` or `epoch`.
         metering: String,
     },

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.verb {
         Verb::Executor { dir } => return daemon::executor(&dir),
-        Verb::Compile { input, output, metering } => return daemon::compile(&input, &output, &metering),
+        Verb::Compile { wasm, compiled, metering } => return daemon::compile(&wasm, &compiled, &metering),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "skep", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
@@ -81,5 +81,17 @@ async fn verb(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Agent(flags) => daemon::agent(flags).await,
         Verb::Bench(flags) => bench::bench(flags).await,
         Verb::Executor { .. } | Verb::Compile { .. } | Verb::Completions { .. } => unreachable!("done before the runtime started"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verbs_and_flags_agree_with_each_other() {
+        Cli::command().debug_assert();
+        let compile = Cli::try_parse_from(["skep", "compile", "a.wasm", "a.bin", "fuel"]).unwrap();
+        assert!(matches!(compile.verb, Verb::Compile { .. }));
     }
 }

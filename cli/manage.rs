@@ -4,7 +4,7 @@ use crate::args::{Agents, AgentsVerb, Push, Reach, Scale, Shape, Stop, Tokens, T
 use crate::client::Client;
 use crate::print::{self, text};
 use crate::show::{Named, amounts};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use protocol::Digest;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -40,14 +40,30 @@ pub async fn push(reach: &Reach, flags: Push, shape: Shape) -> anyhow::Result<Ex
     Ok(say(shape, &json!({ "digest": format!("sha256:{digest}") }), &format!("sha256:{digest}")))
 }
 
+/// The agent of this id, or else the one of this name. An agent chooses its own name: where several chose the same one, none is meant.
+fn meant<'a>(rows: &'a [Value], agent: &str) -> anyhow::Result<&'a Value> {
+    if let Some(row) = rows.iter().find(|row| row["id"] == agent) {
+        return Ok(row);
+    }
+    let named: Vec<&Value> = rows.iter().filter(|row| row["name"] == agent).collect();
+    let agent = print::plain(agent);
+    match named[..] {
+        [] => bail!("there is no agent called {agent}"),
+        [row] => Ok(row),
+        _ => {
+            let ids: Vec<String> = named.iter().map(|row| text(&row["id"])).collect();
+            bail!("{} agents are called {agent}\nhelp: say which by its id: {}", ids.len(), ids.join(", "))
+        }
+    }
+}
+
 /// Shows or changes agents.
 pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Result<ExitCode> {
     let client = Client::find(reach)?;
     let answer = client.get("/v1/agents").await?;
     let rows = answer["agents"].as_array().cloned().unwrap_or_default();
     if let Some(AgentsVerb::Gone { agent }) = flags.verb {
-        let found = rows.iter().find(|row| row["id"] == agent.as_str() || row["name"] == agent.as_str());
-        let id = found.map(|row| text(&row["id"])).with_context(|| format!("there is no agent called {}", print::plain(&agent)))?;
+        let id = text(&meant(&rows, &agent)?["id"]);
         let answer = client.call(Method::POST, &format!("/v1/agents/{id}/gone"), &json!({})).await?;
         return Ok(say(shape, &answer, &format!("{agent} is gone: its tasks are placed anew, and it is not let in again")));
     }

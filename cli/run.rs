@@ -54,7 +54,8 @@ async fn submit(client: &Client, draft: &Draft, key: &str, follow: bool) -> anyh
             Ok(Answer::Submitted { job }) => return Ok((submission, job)),
             Ok(Answer::Ended { job, .. }) => return Ok((submission, print::text(&job["id"]))),
             Err(error) => {
-                let lacks = error.downcast_ref::<Refused>().is_some_and(|refused| refused.codes.iter().any(|code| code == "missing"));
+                let lacks =
+                    error.downcast_ref::<Refused>().is_some_and(|refused| refused.codes.iter().any(|code| code == "unknown-bundle"));
                 if !lacks || uploaded {
                     return Err(error);
                 }

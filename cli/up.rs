@@ -25,7 +25,8 @@ pub struct Cluster {
 impl Cluster {
     /// Starts it, or goes on where an earlier one in `data` ended.
     pub async fn start(data: &Path, http: SocketAddr, quic: SocketAddr, shards: u16, resources: Option<String>) -> anyhow::Result<Self> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(|| data.display().to_string())?;
+        // Passable, for executors have users of their own; what is secret below is closed by itself.
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(data).with_context(|| data.display().to_string())?;
         let mut config = MasterConfig::local(&data.join("master"));
         (config.http_addr, config.quic_addr, config.shards) = (http, quic, shards);
         config.hosts.extend([http, quic].map(|address| address.ip().to_string()));

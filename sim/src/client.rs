@@ -90,10 +90,18 @@ fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
 fn draw(random: &mut Random, number: usize) -> Job {
     let service = random.chance(200);
     let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
-    let resources =
-        Resources { cpu_milli, memory_bytes: [1, 16, 64][random.below(3) as usize] << 20, ports: u32::from(random.chance(200)), ..Resources::NONE };
+    let resources = Resources {
+        cpu_milli,
+        memory_bytes: [1, 16, 64][random.below(3) as usize] << 20,
+        ports: u32::from(random.chance(200)),
+        ..Resources::NONE
+    };
     let count = if service { random.between(1, 4) as u32 } else { [1, 1, 3, 3, 20, 100][random.below(6) as usize] };
-    let mut job = job(resources, count, if service { [500, 20_000, 120_000][random.below(3) as usize] } else { [5, 500, 20_000, 120_000][random.below(4) as usize] });
+    let mut job = job(
+        resources,
+        count,
+        if service { [500, 20_000, 120_000][random.below(3) as usize] } else { [5, 500, 20_000, 120_000][random.below(4) as usize] },
+    );
     let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
     let template = Arc::make_mut(&mut job.template);
     template.program = Program::Wasm { bundle, metering: Metering::Fuel, strict: false };
@@ -203,7 +211,14 @@ impl Clients {
 
     fn add(&mut self, job: Job) -> (RequestId, ShardId, Request) {
         let number = self.submissions.len();
-        self.submissions.push(Submission { key: format!("key-{number}"), job, acknowledged: None, ended: false, followed: false, touched: false });
+        self.submissions.push(Submission {
+            key: format!("key-{number}"),
+            job,
+            acknowledged: None,
+            ended: false,
+            followed: false,
+            touched: false,
+        });
         self.submit(number)
     }
 

@@ -73,7 +73,9 @@ fn seeds(count: u64, from: u64, hours: Option<u64>, all: bool) -> ExitCode {
     }
     let cluster = time_ms as f64 / HOUR_MS;
     let rate = cluster / (cpu_seconds().unwrap_or_else(|| start.elapsed().as_secs_f64()) / 3_600.0);
-    println!("{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused: {broken_seeds} seeds broke a promise");
+    println!(
+        "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused: {broken_seeds} seeds broke a promise"
+    );
     println!(
         r#"{{"system":"skep","bench":"sim","kind":"seeds","metric":"cluster_hours_per_cpu_hour","n":{ran},"value":{rate:.0},"unit":"h/h","run":1}}"#
     );

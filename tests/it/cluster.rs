@@ -85,6 +85,11 @@ impl Cluster {
         self.folder.join("root.pem")
     }
 
+    /// Process id of its master.
+    pub fn master_id(&self) -> u32 {
+        self.master.as_ref().unwrap().id()
+    }
+
     /// `kill -9`.
     pub fn kill_master(&mut self) {
         let mut child = self.master.take().unwrap();

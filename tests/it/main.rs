@@ -1,9 +1,14 @@
 //! The binary end to end, hostile inputs, and the rules of the house.
 
 mod cluster;
+mod hostile_agent;
+mod hostile_client;
 mod hostile_jobs;
+mod hostile_tasks;
 mod hostile_wasm;
 mod run;
+mod scene;
 mod simulator;
 mod survive;
 mod tidy;
+mod villain;

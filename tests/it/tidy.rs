@@ -35,7 +35,12 @@ fn files(folders: &[&str], ending: &str) -> Vec<Source> {
     found.retain(|path| path.to_string_lossy().ends_with(ending));
     found.sort();
     let name = |path: &Path| path.strip_prefix(root()).expect("found below the root").to_string_lossy().into_owned();
-    found.iter().map(|path| Source { path: name(path), text: fs::read_to_string(path).expect("a source is UTF-8") }).collect()
+    found.iter().map(|path| Source { path: name(path), text: text(path) }).collect()
+}
+
+/// What is no UTF-8 is so on purpose: some hostile inputs are.
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).expect("a source can be read")).into_owned()
 }
 
 fn sources() -> Vec<Source> {

@@ -77,7 +77,7 @@ impl Door {
         }
         let uplink = Uplink { masters: config.masters, dir: identity_dir, identity, heard: heard_sender };
         let uplink = tokio::spawn(uplink.run());
-        let door = Self {
+        Ok(Self {
             agent,
             name,
             ledger,
@@ -93,8 +93,7 @@ impl Door {
             executors_dir,
             quit: None,
             _lock: lock,
-        };
-        Ok(door)
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use super::door::{Busy, Door};
 use super::inbox::Letter;
 use crate::http::bundles::Bundles;
 use crate::shard::event::TokenRequest;
+use crate::shard::view::{View, Viewed};
 use crate::shard::{Request, Response};
 use bytes::Bytes;
 use protocol::identity::{Authority, draw_agent};
@@ -83,7 +84,10 @@ impl Reception {
 
     async fn decide(&self, who: Who, join: Join) -> Result<JoinReply, String> {
         let (agent, csr_der) = match (who, join) {
-            (Who::Renewing(agent), Join::Renew { csr_der }) => (agent, csr_der),
+            (Who::Renewing(agent), Join::Renew { csr_der }) => {
+                self.must_not_be_gone(agent).await?;
+                (agent, csr_der)
+            }
             (Who::Stranger, Join::Token { id, secret, csr_der }) => {
                 let agent = draw_agent().map_err(|error| error.to_string())?;
                 // A request that cannot be signed does not use the token up.
@@ -100,6 +104,18 @@ impl Reception {
         };
         let chain_der = self.issue(agent, &csr_der)?;
         Ok(JoinReply::Welcome { agent, chain_der, shards: self.door.shards() })
+    }
+
+    /// Refuses an agent that an operator said to be gone: what it has shall end, not be renewed. Its shard knows, also after a start.
+    async fn must_not_be_gone(&self, agent: AgentId) -> Result<(), String> {
+        let shard = shard_of_agent(agent, self.door.shards());
+        let answer = self.door.ask(shard, Request::View(View::Agents)).await.map_err(|busy| busy.to_string())?;
+        let Response::Viewed(viewed) = answer else { return Err("the agent's shard answered something else".into()) };
+        let Viewed::Agents(agents) = *viewed else { return Err("the agent's shard answered something else".into()) };
+        match agents.iter().any(|known| known.id == agent && known.state == "gone") {
+            true => Err("this agent was told to be gone for good".into()),
+            false => Ok(()),
+        }
     }
 
     fn issue(&self, agent: AgentId, csr_der: &[u8]) -> Result<Vec<Vec<u8>>, String> {

@@ -1,6 +1,7 @@
 //! The door end to end: a master on real files and sockets, and an agent that follows a script over the real link.
 
 mod faults;
+mod figures;
 mod link;
 mod script;
 

@@ -2,8 +2,8 @@
 
 use super::log::Log;
 use super::machine::Machine;
+use super::raft::{Metrics, Raft, Types};
 use super::store::Store;
-use super::types::{Raft, Types};
 use super::{Batch, JournalError};
 use crate::shard::{Shard, ShardConfig};
 use openraft::error::{InstallSnapshotError, RPCError, RaftError, Unreachable};
@@ -103,9 +103,16 @@ impl Group {
     /// [`JournalError::Raft`].
     pub async fn snapshot(&self) -> Result<(), JournalError> {
         let upto = self.raft.metrics().borrow().last_applied;
-        self.raft.trigger().snapshot().await.map_err(|error| self.error(&error))?;
-        let made = self.raft.wait(None).metrics(|metrics| metrics.purged >= upto, "a snapshot is made").await;
-        made.map(drop).map_err(|error| self.error(&error))
+        loop {
+            let before = self.raft.metrics().borrow().snapshot;
+            // While another is being made this is passed over.
+            self.raft.trigger().snapshot().await.map_err(|error| self.error(&error))?;
+            let made = |metrics: &Metrics| metrics.purged >= upto || metrics.snapshot != before;
+            let metrics = self.raft.wait(None).metrics(made, "a snapshot is made").await.map_err(|error| self.error(&error))?;
+            if metrics.purged >= upto {
+                return Ok(());
+            }
+        }
     }
 
     fn error(&self, reason: &dyn Display) -> JournalError {

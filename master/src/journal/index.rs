@@ -1,6 +1,6 @@
 //! Where the entries of one group are: twelve bytes for each on disk, and the last few in memory.
 
-use super::types::{Ballot, Entry, EntryId};
+use super::raft::{Ballot, Entry, EntryId};
 use openraft::EntryPayload;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -134,7 +134,7 @@ impl GroupIndex {
     fn shrink(&mut self, change: impl FnOnce(&mut VecDeque<Option<Place>>)) {
         let before = self.places.len() as u64;
         change(&mut self.places);
-        self.bytes = if before == 0 { 0 } else { self.bytes * self.places.len() as u64 / before };
+        self.bytes = (self.bytes * self.places.len() as u64).checked_div(before).unwrap_or(0);
         self.places.shrink_to(self.places.len().saturating_mul(2));
     }
 }

@@ -1,9 +1,9 @@
 //! The one log of a process: what all groups append goes through it, one thread writes it, one flush serves all that waited.
 
 use super::index::GroupIndex;
+use super::raft::{Entry, Types};
 use super::recover::{Item, recover};
 use super::segment::{self, frame_at};
-use super::types::{Entry, Types};
 use super::writer::{self, Work};
 use super::{JournalError, frame};
 use openraft::EntryPayload;

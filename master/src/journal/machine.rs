@@ -2,8 +2,8 @@
 //! folded when it was decided). Makes snapshots on a thread of their own, from the last one and the log, so that no decision waits for one.
 
 use super::log::{Log, lock};
+use super::raft::{Entry, EntryId, Members, Types};
 use super::snapshot::{self, Head, Meta, Stored};
-use super::types::{Entry, EntryId, Members, Types};
 use super::{Batch, JournalError};
 use crate::shard::{Record, Shard, ShardConfig};
 use openraft::storage::RaftStateMachine;

@@ -8,17 +8,17 @@ pub mod group;
 mod index;
 mod log;
 mod machine;
+pub mod raft;
 mod recover;
 mod segment;
 mod snapshot;
 mod store;
-pub mod types;
 mod writer;
 
 pub use group::{Group, Recovered};
 pub use log::{Log, LogConfig};
+pub use raft::Batch;
 pub use segment::sync_dir;
-pub use types::Batch;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -101,4 +101,4 @@ impl JournalError {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;

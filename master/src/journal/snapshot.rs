@@ -3,8 +3,8 @@
 //! A file is its magic, a little-endian `u32` that counts the head's bytes, the head and the state in postcard, and a BLAKE3 hash of all that.
 
 use super::JournalError;
+use super::raft::Members;
 use super::segment::sync_dir;
-use super::types::Members;
 use crate::shard::ShardSnapshot;
 use openraft::SnapshotMeta;
 use protocol::Time;
@@ -126,7 +126,7 @@ pub fn exchange(path: &Path, write: impl FnOnce(&mut fs::File) -> io::Result<()>
 }
 
 /// The meta of a snapshot that reaches up to `last`.
-pub fn meta(last: Option<super::types::EntryId>, members: Members) -> Meta {
+pub fn meta(last: Option<super::raft::EntryId>, members: Members) -> Meta {
     let snapshot_id = last.map_or_else(String::new, |last| format!("{}-{}-{}", last.leader_id.term, last.leader_id.node_id, last.index));
     Meta { last_log_id: last, last_membership: members, snapshot_id }
 }

@@ -1,8 +1,8 @@
 //! One group's log as the consensus engine sees it.
 
 use super::log::Log;
+use super::raft::{Ballot, Entry, EntryId, Types};
 use super::recover::Item;
-use super::types::{Ballot, Entry, EntryId, Types};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError};
 use std::fmt::Debug;

@@ -2,12 +2,12 @@
 
 mod damage;
 mod failure;
-pub mod shards;
+pub(crate) mod shards;
 
 use super::log::{Log, LogConfig};
+use super::raft::{Batch, Entry, EntryId};
 use super::recover::Item;
 use super::store::Store;
-use super::types::{Batch, Entry, EntryId};
 use crate::shard::Record;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::{CommittedLeaderId, EntryPayload, RaftLogReader};
@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A directory of its own for each test, removed when it passes.
-pub struct Scratch(pub PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("skep-journal-{}-{number}", std::process::id()));

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         let root = Digest::of(b"root");
-        let long = "a".repeat(64);
+        let long = "a".repeat(PART_BYTES_MAX + 1);
         for bad in [
             "",
             "..",

@@ -77,8 +77,8 @@ impl Runtime for Wasm {
             .current_dir("/")
             .spawn();
         let mut child = child.map_err(file("starting", &spec.binary))?;
-        let stream = connect(&dir).await.map_err(file("connecting to", &dir))?;
-        let answer = timeout(START_WAIT, meet(stream, &dir)).await;
+        // One that is dead by now does not even let connect.
+        let answer = timeout(START_WAIT, async { meet(connect(&dir).await.map_err(file("connecting to", &dir))?, &dir).await }).await;
         let pid = child.id().unwrap_or(0);
         let failure = match answer {
             Ok(Ok(executor)) => return Ok(executor),

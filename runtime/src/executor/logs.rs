@@ -231,5 +231,4 @@ impl Logs {
 }
 
 #[cfg(test)]
-#[path = "logs/tests.rs"]
 mod tests;

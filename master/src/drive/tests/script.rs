@@ -5,9 +5,10 @@ use crate::shard::event::{Grant, Token, TokenRequest};
 use crate::shard::{Request, Response};
 use protocol::identity::{Identity, JoinToken, csr};
 use protocol::link::{self, Connection, LinkError, Receiver, Sender};
-use protocol::message::{FromMaster, Hello, HelloReply, JoinReply, ToAgent, ToShard, shard_of_agent};
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, FromAgent, Resources, ShardId, TaskState, Update, Usage};
+use protocol::message::{FromMaster, Hello, HelloReply, JoinReply, Launch, ToAgent, ToShard, shard_of_agent};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, FromAgent, Resources, ShardId, TaskState, Time, Update, Usage};
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// An agent that joined.
@@ -61,8 +62,8 @@ impl Script {
     pub fn spawn(self) -> JoinHandle<()> {
         tokio::spawn(async move {
             let (_connection, sender, receiver) = self.connect().await;
-            // The master's end is the script's.
-            let _ = self.follow(sender, receiver).await;
+            // The master's end is the script's, and shown where a test fails.
+            println!("the script of {} ends: {:?}", self.id, self.follow(sender, receiver).await);
         })
     }
 
@@ -71,16 +72,23 @@ impl Script {
             sender.queue(&message)?;
         }
         sender.flush().await?;
-        while let Some(first) = receiver.next::<ToAgent>().await? {
+        let (mut session, mut beat) = (0, tokio::time::interval(Duration::from_millis(200)));
+        loop {
+            let first = tokio::select! {
+                first = receiver.next::<ToAgent>() => first?,
+                _ = beat.tick(), if session != 0 => {
+                    let message = FromAgent::Beat { session, sent: Time::ZERO, held: 0, held_hash: 0 };
+                    sender.send(&ToShard { shard: shard_of_agent(self.id, self.shards), message }).await?;
+                    continue;
+                }
+            };
+            let Some(first) = first else { break };
             let mut next = Some(first);
             while let Some(ToAgent { message, .. }) = next {
-                if let FromMaster::Launch(launch) = message {
-                    let ended = |(index, number): &(u32, u32)| Update {
-                        attempt: AttemptId::new(launch.job, *index, *number),
-                        state: TaskState::Ended { exit: Exit::Code(0), usage: Usage::default() },
-                    };
-                    let updates = launch.attempts.iter().map(ended).collect();
-                    sender.queue(&ToShard { shard: launch.job.shard(), message: FromAgent::Status { updates } })?;
+                match message {
+                    FromMaster::Registered { session: given, .. } => session = given,
+                    FromMaster::Launch(launch) => sender.queue(&ended(&launch))?,
+                    _ => {}
                 }
                 next = receiver.try_next()?;
             }
@@ -88,4 +96,14 @@ impl Script {
         }
         Ok(())
     }
+}
+
+/// Says that all of a launch have ended.
+fn ended(launch: &Launch) -> ToShard {
+    let ended = |(index, number): &(u32, u32)| Update {
+        attempt: AttemptId::new(launch.job, *index, *number),
+        state: TaskState::Ended { exit: Exit::Code(0), usage: Usage::default() },
+    };
+    let updates = launch.attempts.iter().map(ended).collect();
+    ToShard { shard: launch.job.shard(), message: FromAgent::Status { updates } }
 }

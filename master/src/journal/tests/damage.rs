@@ -1,7 +1,7 @@
 //! Torn tails are cut, whatever was cut off; what was durable and is other now is refused, never replayed.
 
 use super::{Scratch, all, append, config, entries, open};
-use crate::journal::types::Entry;
+use crate::journal::raft::Entry;
 use crate::journal::{JournalError, Log};
 use std::fs;
 use std::os::unix::fs::FileExt;

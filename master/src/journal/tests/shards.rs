@@ -13,7 +13,7 @@ fn shard_config(shard: u16) -> ShardConfig {
     ShardConfig { id: ShardId(shard), shards: 2, ..ShardConfig::default() }
 }
 
-pub fn job(count: u32) -> Job {
+pub(crate) fn job(count: u32) -> Job {
     let limits = Limits {
         fuel_max: None,
         cpu_time_ms_max: None,
@@ -70,7 +70,7 @@ async fn what_is_recovered_is_what_was_decided_after_any_number_of_starts() {
     let dir = Scratch::new();
     let mut hashes = [0; 2];
     for start in 0..4 {
-        let log = Arc::new(open_when_free(&dir.0));
+        let log = Arc::new(open_when_free(&dir.0).await);
         for shard in 0..2 {
             let (group, Recovered { shard: mut state, latest }) = opened(&log, &dir.0, shard).await;
             if start > 0 {
@@ -88,7 +88,7 @@ async fn what_is_recovered_is_what_was_decided_after_any_number_of_starts() {
 #[tokio::test]
 async fn a_snapshot_and_the_log_behind_it_are_the_same_as_the_log() {
     let dir = Scratch::new();
-    let log = Arc::new(open_when_free(&dir.0));
+    let log = Arc::new(open_when_free(&dir.0).await);
     let (group, Recovered { shard: mut state, .. }) = opened(&log, &dir.0, 0).await;
     for n in 1..=200 {
         commit(&group, &mut state, &[submitted(0, n)]).await;
@@ -99,7 +99,7 @@ async fn a_snapshot_and_the_log_behind_it_are_the_same_as_the_log() {
     group.close().await;
     drop(log);
     assert!(log_bytes(&dir.0) > 0 && dir.0.join("0000.snapshot").exists());
-    let log = Arc::new(open_when_free(&dir.0));
+    let log = Arc::new(open_when_free(&dir.0).await);
     let (group, recovered) = opened(&log, &dir.0, 0).await;
     assert_eq!((recovered.shard.hash(), recovered.latest), (state.hash(), Time(200)));
     group.close().await;
@@ -111,23 +111,23 @@ async fn a_snapshot_and_the_log_behind_it_are_the_same_as_the_log() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let log = Arc::new(open_when_free(&dir.0));
+    let log = Arc::new(open_when_free(&dir.0).await);
     let error = Group::open(&log, &dir.0, shard_config(0)).await.err().unwrap();
     assert!(matches!(&error, JournalError::Damaged { path: at, .. } if *at == path), "{error}");
 
     // So is a log whose snapshot is missing.
     fs::remove_file(&path).unwrap();
     drop(log);
-    let log = Arc::new(open_when_free(&dir.0));
+    let log = Arc::new(open_when_free(&dir.0).await);
     let error = Group::open(&log, &dir.0, shard_config(0)).await.err().unwrap();
     assert!(matches!(error, JournalError::Gap { shard: 0, .. }), "{error}");
 }
 
 /// Opens a log as soon as the snapshots that were being made when it was closed are done.
-fn open_when_free(dir: &Path) -> Log {
+async fn open_when_free(dir: &Path) -> Log {
     loop {
         match Log::open(dir, 2, config()) {
-            Err(JournalError::Locked { .. }) => std::thread::yield_now(),
+            Err(JournalError::Locked { .. }) => tokio::task::yield_now().await,
             opened => break opened.unwrap(),
         }
     }
@@ -140,7 +140,7 @@ fn log_bytes(dir: &Path) -> u64 {
 #[tokio::test]
 async fn the_log_is_folded_when_it_has_grown_and_stays_bounded() {
     let dir = Scratch::new();
-    let log = Arc::new(open_when_free(&dir.0));
+    let log = Arc::new(open_when_free(&dir.0).await);
     let (group, Recovered { shard: mut state, .. }) = opened(&log, &dir.0, 0).await;
     // A group that says one thing and no more must not keep the segments of all others.
     let (idle, Recovered { shard: mut still, .. }) = opened(&log, &dir.0, 1).await;
@@ -164,7 +164,7 @@ async fn the_log_is_folded_when_it_has_grown_and_stays_bounded() {
     let files =
         fs::read_dir(&dir.0).unwrap().filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|is| is == "log")).count();
     assert!(files <= 2, "{files} segments");
-    let log = Arc::new(open_when_free(&dir.0));
+    let log = Arc::new(open_when_free(&dir.0).await);
     let (group, recovered) = opened(&log, &dir.0, 0).await;
     assert_eq!(recovered.shard.hash(), state.hash());
     group.close().await;

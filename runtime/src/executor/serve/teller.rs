@@ -31,6 +31,9 @@ const IDLE_EXIT: Duration = Duration::from_secs(60);
 /// The client, as long as there is one.
 struct Client {
     stream: OwnedWriteHalf,
+    /// It takes nothing any more; what it said before that is still to be read.
+    deaf: bool,
+    /// Obeys its words until the last.
     reading: JoinHandle<()>,
     /// Bytes on their way; then what is to follow them. Of each task at most its start, its end and one progress, so bounded by what is held.
     sending: BytesMut,
@@ -72,21 +75,23 @@ pub(super) async fn tell(tasks: Arc<Tasks>, mut arrivals: mpsc::Receiver<Arrival
     }
 }
 
-/// Waits until the client can take what is to be sent (true), or is gone (false). Never comes without a client.
+/// Waits until the client may take what is to be sent (true), or is gone and all its words are obeyed (false). Never comes without one.
 async fn stirred(client: Option<&mut Client>) -> bool {
-    let Some(Client { stream, reading, sending, .. }) = client else { return std::future::pending().await };
-    let room = async { if sending.is_empty() { std::future::pending().await } else { stream.writable().await.is_ok() } };
+    let Some(Client { stream, deaf, reading, sending, .. }) = client else { return std::future::pending().await };
+    let room = async { if *deaf || sending.is_empty() { std::future::pending().await } else { stream.writable().await } };
     tokio::select! {
-        here = room => here,
+        _ = room => true,
         _ = reading => false,
     }
 }
 
 impl Teller {
-    /// A new client takes the place of the old: once no word of that is being obeyed any more, it is told all that is held.
+    /// A new client takes the place of the old. What that had sent is obeyed first, since it may have been killed right after; then the new
+    /// one is told all that is held.
     async fn welcome(&mut self, arrival: Arrival) {
         if let Some(mut old) = self.client.take() {
-            old.reading.abort();
+            // What is on its way can still be read, and nothing more can be sent.
+            let _ = rustix::net::shutdown(old.stream.as_ref(), rustix::net::Shutdown::Read);
             let _ = (&mut old.reading).await;
         }
         self.settle();
@@ -99,7 +104,7 @@ impl Teller {
                 tasks.obey(command);
             }
         });
-        self.client = Some(Client { stream: arrival.stream, reading, sending, queued: VecDeque::new() });
+        self.client = Some(Client { stream: arrival.stream, deaf: false, reading, sending, queued: VecDeque::new() });
     }
 
     /// All that is held, in parts that fit a frame.
@@ -150,7 +155,7 @@ impl Teller {
             let _ = record.compact(live, &ended);
         }
         drop((book, record));
-        let Some(client) = &mut self.client else { return };
+        let Some(client) = self.client.as_mut().filter(|client| !client.deaf) else { return };
         client.queued.extend(events);
         if client.queued.is_empty() && Instant::now() >= self.progress_next && self.tasks.has_progress() {
             let said = self.tasks.take_progress();
@@ -164,7 +169,7 @@ impl Teller {
 
     /// Sends what the client takes without waiting.
     fn send(&mut self) {
-        let Some(client) = &mut self.client else { return };
+        let Some(client) = self.client.as_mut().filter(|client| !client.deaf) else { return };
         loop {
             while client.sending.len() < SEND_BYTES_MAX && !client.queued.is_empty() {
                 let part = client.queued.drain(..client.queued.len().min(FRAME_EVENTS_MAX)).collect();
@@ -177,7 +182,7 @@ impl Teller {
                 Ok(sent) => client.sending.advance(sent),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
-                    self.client = None;
+                    client.deaf = true;
                     return;
                 }
             }
@@ -191,7 +196,7 @@ impl Teller {
             book.live.is_empty() && book.ended.is_empty()
         };
         self.idle_since = idle.then(|| self.idle_since.unwrap_or_else(Instant::now));
-        let progress = self.client.as_ref().is_some_and(|client| client.queued.is_empty()) && self.tasks.has_progress();
+        let progress = self.client.as_ref().is_some_and(|client| !client.deaf && client.queued.is_empty()) && self.tasks.has_progress();
         let due = [self.record_again, progress.then_some(self.progress_next), self.idle_since.map(|since| since + IDLE_EXIT)];
         due.into_iter().flatten().min()
     }

@@ -26,6 +26,8 @@ pub type Ballot = Vote<u64>;
 pub type Entry = openraft::Entry<Types>;
 /// Who the members of a group are.
 pub type Members = StoredMembership<u64, BasicNode>;
+/// What the engine says of itself.
+pub type Metrics = openraft::RaftMetrics<u64, BasicNode>;
 /// The engine.
 pub type Raft = openraft::Raft<Types>;
 

@@ -1,0 +1,36 @@
+# Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
+.PHONY: demo test samples tools bench
+
+# The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
+demo: tools samples
+	@echo "demo: building the binary (a first build takes about ten minutes on two cores; wasmtime and its compiler are most of it)"
+	cargo build --locked --workspace --all-targets
+	target/debug/skep demo
+
+# All tests: unit tests of every room, the binary end to end, hostile inputs, the simulator's seeds, the rules of the house.
+test: tools samples
+	@echo "test: building and running all tests"
+	cargo test --locked --workspace --no-fail-fast
+
+# The tasks to run first, as WebAssembly, in samples/dist.
+samples: tools
+	@samples/build
+
+# What a build needs besides Rust: a C compiler.
+tools:
+	@command -v cc >/dev/null || { echo "tools: installing gcc with apt-get"; \
+	  if [ "$$(id -u)" = 0 ]; then apt-get -q update && apt-get -q install -y gcc libc6-dev; else sudo apt-get -q update && sudo apt-get -q install -y gcc libc6-dev; fi; }
+
+# The figures of SPECIFICATION.md, from a release build.
+bench: samples
+	cargo build --locked --release --workspace
+	target/release/skep bench tasks
+	target/release/skep bench tasks --separate
+	target/release/skep bench latency
+	target/release/skep bench latency --process
+	target/release/skep bench idle
+	target/release/skep bench idle --component
+	target/release/skep bench memory
+	target/release/skep bench rest
+	target/release/skep bench cold
+	target/release/skep bench detect
