@@ -121,7 +121,9 @@ impl Check {
                 // Who came back after it was given up, and before that was on record, was silent for long enough.
                 let came_back = self.came_back.get(&agent).is_some_and(|back| *back + HOPS_MS >= at);
                 let silent = at.since(heard);
-                hold(came_back || silent + 1 >= self.replace_after_ms, || format!("G5: {attempt} was given up after {silent} ms of silence"))
+                hold(came_back || silent + 1 >= self.replace_after_ms, || {
+                    format!("G5: {attempt} was given up after {silent} ms of silence")
+                })
             }
             Loss::Refused | Loss::Forgotten => {
                 self.refused += u64::from(*reason == Loss::Refused);
