@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// On top of `replace_after`, until the end of a lost attempt is on record: the beats, the timers and the journal.
 const REPLACED_SLACK_MS: u64 = 5_000;
+/// From the shard of an agent to the shard of its tasks.
+const HOPS_MS: u64 = 10;
 /// Refusals beyond this and a half of all stagings are more than bad luck.
 const REFUSED_MIN: u64 = 200;
 
@@ -29,6 +31,7 @@ pub struct Check {
     begun: BTreeSet<AttemptId>,
     replace_after_ms: u64,
     heard: BTreeMap<AgentId, Time>,
+    came_back: BTreeMap<AgentId, Time>,
     wild: bool,
     mistaken: u64,
     /// Attempts on record.
@@ -57,6 +60,7 @@ impl Check {
             begun: BTreeSet::new(),
             replace_after_ms: plan.replace_after_ms,
             heard: BTreeMap::new(),
+            came_back: BTreeMap::new(),
             wild: plan.wild,
             mistaken: 0,
             staged: 0,
@@ -75,7 +79,7 @@ impl Check {
     ///
     /// # Errors
     /// The promise that it breaks.
-    pub fn committed(&mut self, now: Time, record: &Record, machines: &[Machine]) -> Verdict {
+    pub fn committed(&mut self, record: &Record, machines: &[Machine]) -> Verdict {
         match record {
             Record::Submitted { id, job, key, .. } => {
                 hold(self.jobs.insert(*id, job.clone()).is_none(), || format!("G1: the id {id} was given twice"))?;
@@ -94,28 +98,32 @@ impl Check {
                 let last = self.last.insert(task, *number).unwrap_or(0);
                 hold(*number == last + 1, || format!("G3: {task} was staged as #{number} after #{last}"))
             }),
-            Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
+            Record::Ended { id, ends, at } => ends.iter().try_for_each(|end| {
                 self.ended += 1;
                 let attempt = end.attempt(*id);
                 let live = self.live.remove(&attempt.task);
                 let Some((number, agent)) = live else { return Err(format!("G3: {attempt} ended twice, or never lived: {:?}", end.exit)) };
                 hold(number == end.number, || format!("G3: {attempt} ended while #{number} lived"))?;
-                self.loss_is_real(now, attempt, agent, &end.exit, machines)
+                self.loss_is_real(*at, attempt, agent, &end.exit, machines)
             }),
             _ => Ok(()),
         }
     }
 
     /// What is called lost does not run: unless its agent was silent for as long as was promised.
-    fn loss_is_real(&mut self, now: Time, attempt: AttemptId, agent: AgentId, exit: &Exit, machines: &[Machine]) -> Verdict {
+    fn loss_is_real(&mut self, at: Time, attempt: AttemptId, agent: AgentId, exit: &Exit, machines: &[Machine]) -> Verdict {
         let Exit::Lost { reason } = exit else { return Ok(()) };
         let machine = machines.iter().find(|machine| machine.id == agent).ok_or("a task was staged on a machine that does not exist")?;
         let runs = machine.runs.get(&attempt).is_some_and(|run| run.end.is_none());
         match reason {
             Loss::AgentSilent => {
                 let heard = self.heard.get(&agent).copied().unwrap_or(Time::ZERO);
-                let silent = now.since(heard);
-                hold(silent + 1 >= self.replace_after_ms, || format!("G5: {attempt} was given up after {silent} ms of silence"))
+                // Who came back after it was given up, and before that was on record, was silent for long enough.
+                let came_back = self.came_back.get(&agent).is_some_and(|back| *back + HOPS_MS >= at);
+                let silent = at.since(heard);
+                hold(came_back || silent + 1 >= self.replace_after_ms, || {
+                    format!("G5: {attempt} was given up after {silent} ms of silence")
+                })
             }
             Loss::Refused | Loss::Forgotten => {
                 self.refused += u64::from(*reason == Loss::Refused);
@@ -143,7 +151,10 @@ impl Check {
 
     /// An agent's words arrived at its shard of a living master, or a master began to live.
     pub fn heard(&mut self, now: Time, agent: AgentId) {
-        self.heard.insert(agent, now);
+        let before = self.heard.insert(agent, now).unwrap_or(now);
+        if now.since(before) + 1 >= self.replace_after_ms {
+            self.came_back.insert(agent, now);
+        }
     }
 
     /// Attempts began to run on a machine.

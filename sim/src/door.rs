@@ -8,8 +8,10 @@ use master::shard::{Action, Event, Output, PeerMessage, Record, Request, Respons
 use protocol::{RequestId, ShardId, Time};
 use std::collections::VecDeque;
 
-/// Entries of a shard after which its replica is compared with it, and the journal is begun anew with a snapshot in every other life.
-const COMPARED_ENTRIES: u64 = 512;
+/// Entries of a shard after which its replica is compared with it while it leads; it is at each start too.
+const COMPARED_ENTRIES: u64 = 4_096;
+/// Entries after which the journal is begun anew with a snapshot, in every other life.
+const JOURNAL_ENTRIES: usize = 512;
 /// No client's request has this number.
 const OWN_REQUEST: RequestId = RequestId(u64::MAX);
 
@@ -167,7 +169,7 @@ impl Door {
         self.up = true;
         let (bug, anew) = (self.bug, self.life.is_multiple_of(2));
         for seat in &mut self.seats {
-            if anew && seat.journal.len() as u64 > COMPARED_ENTRIES {
+            if anew && seat.journal.len() > JOURNAL_ENTRIES {
                 seat.base = Some(postcard::to_allocvec(&seat.replica.snapshot()).expect("a snapshot is plain data"));
                 seat.journal.clear();
             }

@@ -49,7 +49,7 @@ pub struct Machine {
 /// What a machine wants from the world.
 pub enum Wish {
     /// Send this.
-    Send(protocol::message::ToShard),
+    Send(Box<protocol::message::ToShard>),
     /// Fetch this.
     Prepare(Digest, Form),
     /// These attempts were started.
@@ -166,7 +166,7 @@ impl Machine {
         while let Some(output) = self.ledger.as_mut().and_then(Ledger::poll_output) {
             match output {
                 Output::Checkpoint(record) => self.written.push(record),
-                Output::Send { shard, message } => wishes.push(Wish::Send(protocol::message::ToShard { shard, message })),
+                Output::Send { shard, message } => wishes.push(Wish::Send(Box::new(protocol::message::ToShard { shard, message }))),
                 Output::Prepare { bundle, form } => wishes.push(Wish::Prepare(bundle, form)),
                 Output::Start(start) => self.begin(now, &start, random, &mut wishes),
                 Output::Stop { attempts, grace_ms } => {

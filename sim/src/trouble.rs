@@ -68,7 +68,7 @@ impl World {
         let random = &mut self.random;
         let kept = self.door.kill(|| random.chance(500));
         for (_, entry) in kept {
-            entry.iter().try_for_each(|record| self.check.committed(self.now, record, &self.machines))?;
+            entry.iter().try_for_each(|record| self.check.committed(record, &self.machines))?;
         }
         self.clients.hang_up();
         (0..self.machines.len()).for_each(|at| self.break_line(at));

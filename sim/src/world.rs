@@ -41,7 +41,7 @@ pub enum Happening {
     /// A shard's timer.
     ShardTimer(u64, usize, Time),
     /// An agent's timer.
-    AgentTimer(usize, u64),
+    AgentTimer(usize, u64, Time),
     /// A fetch is done.
     Fetched(usize, u64, Digest, Form),
     /// An attempt's own end, in a machine's boot.
@@ -167,7 +167,7 @@ impl World {
                 self.door.seats[at].timer = None;
                 self.tell(ShardId(at as u16), Event::Tick)
             }
-            Happening::AgentTimer(at, life) if life == self.machines[at].life => {
+            Happening::AgentTimer(at, life, timer) if life == self.machines[at].life && self.agent_timers[at] == Some(timer) => {
                 self.agent_timers[at] = None;
                 self.agent(at, AgentEvent::Tick)
             }
@@ -224,7 +224,7 @@ impl World {
 
     fn flushed(&mut self, at: usize) -> Verdict {
         let (entry, actions) = self.door.seats[at].flushed(self.plan.bug);
-        entry.iter().try_for_each(|record| self.check.committed(self.now, record, &self.machines))?;
+        entry.iter().try_for_each(|record| self.check.committed(record, &self.machines))?;
         self.act(ShardId(at as u16), actions)?;
         self.after(at);
         Ok(())
@@ -276,7 +276,7 @@ impl World {
                     // be taken for the answer to a new one. All else may come twice.
                     let once = matches!(message.message, FromAgent::Report { .. });
                     for time in self.lines[at].send(&mut self.random, self.now, Way::Up, once) {
-                        self.queue.push(time, Happening::Up(at, self.lines[at].connection, Box::new(message.clone())));
+                        self.queue.push(time, Happening::Up(at, self.lines[at].connection, message.clone()));
                     }
                 }
                 Wish::Prepare(bundle, form) => {
@@ -294,7 +294,7 @@ impl World {
         let wanted = self.machines[at].ledger.as_ref().and_then(Ledger::poll_timeout).map(|timer| timer.max(self.now));
         if let Some(timer) = wanted.filter(|timer| self.agent_timers[at].is_none_or(|set| set > *timer)) {
             self.agent_timers[at] = Some(timer);
-            self.queue.push(timer, Happening::AgentTimer(at, self.machines[at].life));
+            self.queue.push(timer, Happening::AgentTimer(at, self.machines[at].life, timer));
         }
         Ok(())
     }

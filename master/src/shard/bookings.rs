@@ -13,7 +13,7 @@ impl Shard {
             self.pool.retract(offer.number);
             self.launch_all(agent, launches);
         } else {
-            self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect());
+            self.refuse(from, agent, false, launches.iter().flat_map(attempts_of).collect());
         }
     }
 
@@ -55,9 +55,9 @@ impl Shard {
         }
     }
 
-    fn refuse(&mut self, to: ShardId, agent: AgentId, attempts: Vec<AttemptId>) {
+    fn refuse(&mut self, to: ShardId, agent: AgentId, again: bool, attempts: Vec<AttemptId>) {
         if !attempts.is_empty() {
-            self.at_once(Action::Peer { to, message: PeerMessage::Refused { agent, attempts } });
+            self.at_once(Action::Peer { to, message: PeerMessage::Refused { agent, again, attempts } });
         }
     }
 
@@ -99,7 +99,7 @@ impl Shard {
             if !seat.disconnected && free.times(&launch.template.resources, n) == n {
                 self.launch_all(agent, vec![launch]);
             } else {
-                self.refuse(from, agent, attempts_of(&launch).collect());
+                self.refuse(from, agent, true, attempts_of(&launch).collect());
             }
         }
     }

@@ -153,7 +153,7 @@ impl Shard {
             PeerMessage::Accept { offer, agent, launches } => self.accepted(from, offer, agent, launches),
             PeerMessage::Decline { offers } => self.declined(from, &offers),
             PeerMessage::Stage { agent, session, launches } => self.staged_again(from, agent, session, launches),
-            PeerMessage::Refused { agent, attempts } => self.refused(agent, &attempts),
+            PeerMessage::Refused { agent, again, attempts } => self.refused(agent, again, &attempts),
             PeerMessage::Release { agent, attempts } => self.released(agent, &attempts),
             PeerMessage::Kill { agent, attempts, grace_ms } => self.kill_wanted(agent, &attempts, grace_ms),
             PeerMessage::Report { agent, session, reborn, held } => self.agent_reported(agent, session, reborn, &held),

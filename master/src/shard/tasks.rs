@@ -153,16 +153,20 @@ impl Shard {
         if attempts.len() > ATTEMPTS_PER_MESSAGE_MAX {
             return self.disconnect(agent, "more refusals than a message may have");
         }
-        // What was launched twice may be refused first and run then: only what nobody said anything else of is refused.
-        let fresh = |attempt: &AttemptId| self.phase_of(*attempt) == Some(LivePhase::Staging);
-        let fresh: Vec<AttemptId> = attempts.iter().copied().filter(fresh).collect();
-        self.refused(agent, &fresh);
+        self.refused(agent, false, attempts);
     }
 
-    /// These could not be given to the agent: they are placed again after a pause.
-    pub(super) fn refused(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+    /// These could not be given to the agent: they are placed again after a pause. What was launched or staged twice may be refused first and
+    /// run then: the refusal of the first time counts only where there was no second. Where the agent refuses the second, its report says so.
+    pub(super) fn refused(&mut self, agent: AgentId, again: bool, attempts: &[AttemptId]) {
         let mut ends = Ends::new();
-        for attempt in attempts.iter().filter(|attempt| self.jobs.is_live_on(**attempt, agent)) {
+        let staged = if again { LivePhase::StagedAgain } else { LivePhase::Staging };
+        let meant = |attempt: &&AttemptId| {
+            let phase = self.phase_of(**attempt);
+            self.jobs.is_live_on(**attempt, agent) && (phase == Some(staged) || phase == Some(LivePhase::Killing))
+        };
+        let meant: Vec<AttemptId> = attempts.iter().filter(meant).copied().collect();
+        for attempt in &meant {
             self.totals.refused += 1;
             let exit = self.loss(*attempt, Loss::Refused);
             note(&mut ends, *attempt, exit);

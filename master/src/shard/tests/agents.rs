@@ -254,3 +254,51 @@ fn a_session_that_is_over_is_not_heard() {
     assert_eq!(world.count(id, Phase::Running), 1, "time that goes back changes nothing");
     world.check();
 }
+
+#[test]
+fn what_a_leader_before_staged_is_never_launched_again() {
+    let mut world = World::new();
+    world.register(A, cpu(10_000), 1);
+    world.deaf.insert(A);
+    let id = world.submit(job(Kind::Batch, 1, 100));
+    world.deaf.clear();
+    world.new_leader();
+    world.register(A, cpu(10_000), 1);
+    assert_eq!(world.held(A), [AttemptId::new(id, 0, 2)], "it may have run on a machine that was reborn since");
+    world.check();
+}
+
+#[test]
+fn a_late_refusal_does_not_end_an_attempt_that_runs() {
+    let (mut world, id) = world(1);
+    let attempts = world.held(A);
+    world.say(A, FromAgent::Refused { attempts, reason: "no room".into() });
+    assert_eq!(world.count(id, Phase::Running), 1);
+    world.check();
+}
+
+#[test]
+fn an_agent_whose_report_never_came_is_asked_for_it() {
+    let mut world = World::new();
+    let info = AgentInfo { name: "a".into(), capacity: cpu(10_000), ..AgentInfo::default() };
+    world.say(A, FromAgent::Register { info, incarnation: 1 });
+    for _ in 0..4 {
+        world.beat(A);
+    }
+    assert_eq!(world.agents[&A].reports_wanted, 1);
+    let session = world.agents[&A].session;
+    world.report(A, session);
+    let id = world.submit(job(Kind::Batch, 1, 100));
+    assert_eq!(world.held(A), [AttemptId::new(id, 0, 1)]);
+    world.check();
+}
+
+#[test]
+fn how_late_a_broken_connection_is_noticed_does_not_put_replacement_off() {
+    let (mut world, id) = world(1);
+    world.pass(1_500, &[]);
+    world.event(Event::Disconnected { agent: A });
+    world.pass(28_600, &[]);
+    assert_eq!(world.count(id, Phase::Waiting), 1);
+    world.check();
+}
