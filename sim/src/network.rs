@@ -8,7 +8,7 @@ use protocol::Time;
 /// A cut that lasts this long breaks the connection.
 pub const IDLE_MS: u64 = 4_000;
 /// The most that a message of a wild seed is late.
-const LATE_MS: u64 = 3_000;
+pub const LATE_MS: u64 = 3_000;
 
 /// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

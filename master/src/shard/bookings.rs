@@ -13,7 +13,7 @@ impl Shard {
             self.pool.retract(offer.number);
             self.launch_all(agent, launches);
         } else {
-            self.refuse(from, agent, false, launches.iter().flat_map(attempts_of).collect());
+            self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect());
         }
     }
 
@@ -55,9 +55,9 @@ impl Shard {
         }
     }
 
-    fn refuse(&mut self, to: ShardId, agent: AgentId, again: bool, attempts: Vec<AttemptId>) {
+    fn refuse(&mut self, to: ShardId, agent: AgentId, attempts: Vec<AttemptId>) {
         if !attempts.is_empty() {
-            self.at_once(Action::Peer { to, message: PeerMessage::Refused { agent, again, attempts } });
+            self.at_once(Action::Peer { to, message: PeerMessage::Refused { agent, attempts } });
         }
     }
 
@@ -71,9 +71,9 @@ impl Shard {
         }
     }
 
-    /// What a framework's shard holds to be on an agent. Attempts that the agent reported are explained by it; others are launched, where
-    /// there is room. An agent that has not reported yet, or in another session since, is left alone: its report will ask again.
-    pub(super) fn staged_again(&mut self, from: ShardId, agent: AgentId, session: u64, launches: Vec<Launch>) {
+    /// What a framework's shard holds to be on an agent. Attempts that the agent reported are explained by it; others are launched where there
+    /// is room, and only booked where not, until a report says that they are not there. An agent that has not reported yet, or in another session since, is left alone: its report will ask again.
+    pub(super) fn staged_again(&mut self, agent: AgentId, session: u64, launches: Vec<Launch>) {
         let here = |seat: &super::pool::Seat| seat.standing == Standing::Here && seat.session == session;
         let Some((slot, _)) = self.pool.seat(agent).filter(|(_, seat)| here(seat)) else { return };
         let mut missing = Vec::new();
@@ -99,7 +99,11 @@ impl Shard {
             if !seat.disconnected && free.times(&launch.template.resources, n) == n {
                 self.launch_all(agent, vec![launch]);
             } else {
-                self.refuse(from, agent, true, attempts_of(&launch).collect());
+                // It may be there all the same, where a launch of an older session came after the report. Booked, the next beats tell.
+                let class = self.pool.class(&launch.role, &launch.template.resources, 1);
+                self.pool.book(slot, class, attempts_of(&launch));
+                self.pool.class_drop(class, 1);
+                self.pool.refresh(slot);
             }
         }
     }

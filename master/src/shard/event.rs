@@ -136,8 +136,6 @@ pub enum PeerMessage {
     Refused {
         /// Where they would have been.
         agent: AgentId,
-        /// True where a `Stage` is answered, false where an `Accept` is: of one that was staged again meanwhile, the second answer counts.
-        again: bool,
         /// Which.
         attempts: Vec<AttemptId>,
     },

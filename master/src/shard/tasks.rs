@@ -153,17 +153,16 @@ impl Shard {
         if attempts.len() > ATTEMPTS_PER_MESSAGE_MAX {
             return self.disconnect(agent, "more refusals than a message may have");
         }
-        self.refused(agent, false, attempts);
+        self.refused(agent, attempts);
     }
 
     /// These could not be given to the agent: they are placed again after a pause. What was launched or staged twice may be refused first and
-    /// run then: the refusal of the first time counts only where there was no second. Where the agent refuses the second, its report says so.
-    pub(super) fn refused(&mut self, agent: AgentId, again: bool, attempts: &[AttemptId]) {
+    /// run then: a refusal counts only where there was no second time. Where the agent has not taken the second either, its report says so.
+    pub(super) fn refused(&mut self, agent: AgentId, attempts: &[AttemptId]) {
         let mut ends = Ends::new();
-        let staged = if again { LivePhase::StagedAgain } else { LivePhase::Staging };
         let meant = |attempt: &&AttemptId| {
             let phase = self.phase_of(**attempt);
-            self.jobs.is_live_on(**attempt, agent) && (phase == Some(staged) || phase == Some(LivePhase::Killing))
+            self.jobs.is_live_on(**attempt, agent) && (phase == Some(LivePhase::Staging) || phase == Some(LivePhase::Killing))
         };
         let meant: Vec<AttemptId> = attempts.iter().filter(meant).copied().collect();
         for attempt in &meant {
