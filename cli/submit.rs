@@ -53,7 +53,7 @@ impl Submission {
         Ok(Self { pieces, lines: client.lines(request).await? })
     }
 
-    /// Sends lines made by [`line`].
+    /// Sends lines made by [`line()`].
     pub async fn send(&self, lines: Vec<u8>) -> anyhow::Result<()> {
         self.pieces.send(Ok(lines.into())).await.ok().context("the submission stream broke off")
     }

@@ -244,7 +244,7 @@ async fn replayed(scene: &Scene) {
 fn ghosts(count: usize, shards: u16) -> Vec<Held> {
     let ghost = |number: usize| {
         let job = JobId::new(ShardId((number % usize::from(shards)) as u16), (number as u64 / 8).wrapping_mul(0x9e37_79b9));
-        Held { attempt: AttemptId::new(job, number as u32, 1), ended: number % 3 == 0 }
+        Held { attempt: AttemptId::new(job, number as u32, 1), ended: number.is_multiple_of(3) }
     };
     (0..count).map(ghost).collect()
 }

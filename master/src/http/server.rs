@@ -141,7 +141,7 @@ impl Server {
         Ok(())
     }
 
-    /// Takes no more connections, lets answers that are on their way go out for [`STOP_WITHIN`], and closes the rest.
+    /// Takes no more connections, lets answers that are on their way go out for `STOP_WITHIN`, and closes the rest.
     pub async fn stop(self) {
         self.accepting.abort();
         self.stop.send_replace(true);
