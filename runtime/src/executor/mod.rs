@@ -1,7 +1,7 @@
 //! The process that outlives whoever started it and holds running wasm tasks: one for each role and metering mode. Knows its directory,
 //! its socket, the record of what it took and how that ended, and the tasks' output.
 //!
-//! A directory holds what [`place`] names: the socket, what it was started with, which process it is, `tasks.log` (see [`record`]), `logs/`
+//! A directory holds what `place` names: the socket, what it was started with, which process it is, `tasks.log` (see `record`), `logs/`
 //! (see [`logs`]) and what a broken executor said last. It serves one executor process, ever; whoever started that removes it.
 
 pub mod client;
