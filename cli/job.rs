@@ -195,8 +195,7 @@ pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<
             println!("{name}: {line}");
             shown = line;
         }
-        let version = job["version"].as_u64().unwrap_or(1);
-        let rolled = job["kind"] != "service" || all_of(&client, &name, &role, version).await?;
+        let rolled = job["kind"] != "service" || all_of(&client, &name, &role, &job).await?;
         if let Some(code) = settled(&job, rolled) {
             if shape == Shape::Json {
                 println!("{job}");
@@ -213,11 +212,13 @@ pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<
     }
 }
 
-/// Whether all tasks of a service, as far as one page shows, are of this version.
-async fn all_of(client: &Client, name: &str, role: &str, version: u64) -> anyhow::Result<bool> {
+/// Whether the tasks that a service is to have, as far as one page shows, are of its present version.
+async fn all_of(client: &Client, name: &str, role: &str, job: &Value) -> anyhow::Result<bool> {
     let query = if role.is_empty() { "?limit=1000".to_owned() } else { format!("{role}&limit=1000") };
     let answer = client.get(&format!("/v1/jobs/{name}/tasks{query}")).await?;
-    Ok(answer["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(|task| task["version"] == version)))
+    let count = job["count"].as_u64().unwrap_or(0);
+    let mut wanted = answer["tasks"].as_array().into_iter().flatten().filter(|task| task["index"].as_u64() < Some(count));
+    Ok(wanted.all(|task| task["version"] == job["version"]))
 }
 
 /// The exit code of `apply` where there is nothing left to wait for.
