@@ -140,7 +140,9 @@ async fn output(client: &Client, id: &str, name: &str) -> anyhow::Result<Vec<Str
     while let Some(line) = lines.next().await {
         let line = line?;
         let said = line["text"].as_str().unwrap_or_default();
-        found.extend(said.lines().map(|said| format!("{name}.{}: {}", line["task"], print::plain_line(said))));
+        let task = text(&line["task"]);
+        let index = task.rsplit('.').next().unwrap_or_default();
+        found.extend(said.lines().map(|said| format!("{name}.{index}: {}", print::plain_line(said))));
     }
     Ok(found)
 }

@@ -51,7 +51,7 @@ async fn stream(client: &Client, path: &str, prefix: bool) -> anyhow::Result<()>
         };
         let is_error = line["stream"] == "stderr";
         let filter = if is_error { filter_err } else { filter_out };
-        let head = prefix.then(|| format!("{}: ", line["task"]));
+        let head = prefix.then(|| format!("{}: ", show::text(&line["task"])));
         let out = dress(&bytes, head.as_deref(), filter, &mut at_start[usize::from(is_error)]);
         if is_error { std::io::stderr().write_all(&out)? } else { std::io::stdout().write_all(&out)? }
     }
