@@ -4,6 +4,7 @@
 
 pub mod executor;
 pub mod jail;
+pub mod process;
 pub mod wasm;
 
 use executor::{Executor, ExecutorSpec, LaunchError, Recovered};
