@@ -4,7 +4,7 @@ use super::index::GroupIndex;
 use super::raft::{Entry, Types};
 use super::recover::{Item, recover};
 use super::segment::{self, frame_at};
-use super::writer::{self, Work};
+use super::writer::{self, Work, Writer};
 use super::{JournalError, frame};
 use openraft::EntryPayload;
 use openraft::storage::LogFlushed;
@@ -20,6 +20,10 @@ use tokio::sync::{oneshot, watch};
 
 /// Bytes of the first segment of a new log, which somebody waits for.
 const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
+
+/// Entries of so many bytes together are written by who appends them, where nobody else is writing: two threads less to wake, one after the
+/// other, on the way of a task that comes alone.
+const BYTES_AT_ONCE_MAX: usize = 4 << 10;
 
 /// How a file's data is made durable: [`File::sync_data`] but in tests of what happens when it fails.
 pub type Sync = fn(&File) -> io::Result<()>;
@@ -46,7 +50,8 @@ impl Default for LogConfig {
 /// The one log of a process. Closed when it is dropped.
 pub struct Log {
     shared: Arc<Shared>,
-    writer: Mutex<Option<thread::JoinHandle<()>>>,
+    writer: Arc<Mutex<Writer>>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 /// What the writing thread and those who ask it share.
@@ -92,10 +97,11 @@ impl Log {
             failed: OnceLock::new(),
             segment: watch::Sender::new(recovered.end.sequence),
         });
-        let (theirs, end) = (Arc::clone(&shared), recovered.end);
-        let started = thread::Builder::new().name("journal".into()).spawn(move || writer::run(&theirs, end));
-        let writer = started.map_err(|error| JournalError::io("start a thread for", dir, error))?;
-        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+        let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&shared), recovered.end)));
+        let theirs = (Arc::clone(&shared), Arc::clone(&writer));
+        let started = thread::Builder::new().name("journal".into()).spawn(move || writer::run(&theirs.0, &theirs.1));
+        let thread = started.map_err(|error| JournalError::io("start a thread for", dir, error))?;
+        Ok(Self { shared, writer, thread: Mutex::new(Some(thread)) })
     }
 
     /// How the log is kept.
@@ -121,16 +127,26 @@ impl Log {
     /// Appends entries; `done` is told when they are durable, or that they will never be.
     pub(super) fn append(&self, group: u16, entries: Vec<Entry>, done: LogFlushed<Types>) {
         let mut index = self.group(group);
+        let mut all_bytes = 0;
         for entry in &entries {
             let bytes = match &entry.payload {
                 EntryPayload::Normal(batch) => batch.0.len(),
                 _ => 0,
             };
+            all_bytes += bytes;
             assert!(index.push(entry.log_id, bytes, None), "the engine appends one entry after the other");
             index.remember(entry.clone());
         }
         drop(index);
-        self.put(Work::Append { group, entries, done });
+        let work = Work::Append { group, entries, done };
+        let rests = if all_bytes <= BYTES_AT_ONCE_MAX { self.writer.try_lock().ok() } else { None };
+        match rests.filter(|writer| writer.is_quick()) {
+            Some(mut writer) => {
+                lock(&self.shared.queue).push(work);
+                writer.serve();
+            }
+            None => self.put(work),
+        }
     }
 
     /// Writes something that is no entry, and waits until it is durable.
@@ -204,9 +220,9 @@ impl fmt::Debug for Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.put(Work::Close);
-        let writer = lock(&self.writer).take();
-        // A writer that panicked has said so.
-        let _ = writer.map(thread::JoinHandle::join);
+        let thread = lock(&self.thread).take();
+        // One that panicked has said so.
+        let _ = thread.map(thread::JoinHandle::join);
     }
 }
 

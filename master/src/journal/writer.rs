@@ -1,4 +1,5 @@
-//! The thread that writes: takes all that waits, writes it in one frame (more where it is much), flushes once, and tells all that waited.
+//! What writes: takes all that waits, writes it in one frame (more where it is much), flushes once, and tells all that waited. A thread of its
+//! own does so; or, where it rests and the work is small, whoever brings the work, without waking another thread and being woken by it.
 //!
 //! After the first error it writes nothing more and tells everybody so: what a failed flush left on disk nobody knows (Rebello et al., "Can
 //! applications recover from fsync failures?", ATC 2020), so it is never tried again.
@@ -15,12 +16,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// A frame that has grown to this many bytes gets no further items.
 const FRAME_BYTES_AIM: usize = 1 << 20;
+/// Flushes that take longer than this are left to the thread: it is what waking it and being woken cost several times over.
+const FLUSH_AT_ONCE_MAX: Duration = Duration::from_micros(500);
 
 /// Something for the writing thread.
 pub enum Work {
@@ -52,34 +56,22 @@ impl Work {
     }
 }
 
-/// Writes until it is closed.
-pub fn run(shared: &Arc<Shared>, end: End) {
-    let file = Arc::clone(&lock(&shared.files)[&end.sequence]);
-    let file_bytes = end_of(&file, end);
-    let spare = Some(make_spare(shared));
-    let mut writer =
-        Writer { shared, file, file_bytes, end, durable: end.frame, buffer: Vec::new(), pending: Vec::new(), spare, closed: true };
+/// Writes whatever is brought to it, until it is closed.
+pub fn run(shared: &Shared, writer: &Mutex<Writer>) {
     loop {
         let mut queue = lock(&shared.queue);
         while !queue.iter().any(Work::is_urgent) {
             queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let work = std::mem::take(&mut *queue);
         drop(queue);
-        let close = work.iter().any(|work| matches!(work, Work::Close));
-        if shared.failed.get().is_none()
-            && let Err(error) = writer.write(&work, close)
-        {
-            tracing::error!(%error, "the journal has failed: nothing is acknowledged from now on");
-            let _ = shared.failed.set(error.to_string());
-        }
-        finish(shared.failed.get().map(String::as_str), work);
-        if close {
+        let mut writer = writer.lock().unwrap_or_else(|poisoned| {
+            let _ = shared.failed.set("it was left half written by a thread that panicked".into());
+            poisoned.into_inner()
+        });
+        if writer.serve() {
             break;
         }
     }
-    // A spare that could not be made is made, or complained of, when the log is opened again.
-    let _ = writer.spare.map(thread::JoinHandle::join);
 }
 
 /// Bytes of the file that is written; where they cannot be read, the next segment is begun at once, and says why it cannot be.
@@ -103,8 +95,9 @@ fn finish(failed: Option<&str>, work: Vec<Work>) {
 /// The file that becomes the next segment, while it is made.
 type Spare = thread::JoinHandle<io::Result<File>>;
 
-struct Writer<'a> {
-    shared: &'a Arc<Shared>,
+/// What is written, and where it goes on.
+pub struct Writer {
+    shared: Arc<Shared>,
     file: Arc<File>,
     file_bytes: u64,
     end: End,
@@ -117,9 +110,43 @@ struct Writer<'a> {
     spare: Option<Spare>,
     /// True where nothing was written since the log was last closed.
     closed: bool,
+    /// How long flushes take: the mean of the last few.
+    flush: Duration,
 }
 
-impl Writer<'_> {
+impl Writer {
+    /// Goes on at the end of what is there.
+    pub fn new(shared: Arc<Shared>, end: End) -> Self {
+        let file = Arc::clone(&lock(&shared.files)[&end.sequence]);
+        let file_bytes = end_of(&file, end);
+        let spare = Some(make_spare(&shared));
+        let (buffer, pending) = (Vec::new(), Vec::new());
+        Self { shared, file, file_bytes, end, durable: end.frame, buffer, pending, spare, closed: true, flush: Duration::ZERO }
+    }
+
+    /// True: flushes are so quick that who has little to write does not lose by waiting for one.
+    pub fn is_quick(&self) -> bool {
+        self.flush <= FLUSH_AT_ONCE_MAX
+    }
+
+    /// Writes all that waits and tells those who brought it; true when that closed the log.
+    pub fn serve(&mut self) -> bool {
+        let work = std::mem::take(&mut *lock(&self.shared.queue));
+        let close = work.iter().any(|work| matches!(work, Work::Close));
+        if self.shared.failed.get().is_none()
+            && let Err(error) = self.write(&work, close)
+        {
+            tracing::error!(%error, "the journal has failed: nothing is acknowledged from now on");
+            let _ = self.shared.failed.set(error.to_string());
+        }
+        finish(self.shared.failed.get().map(String::as_str), work);
+        if close {
+            // A spare that could not be made is made, or complained of, when the log is opened again.
+            let _ = self.spare.take().map(thread::JoinHandle::join);
+        }
+        close
+    }
+
     fn write(&mut self, work: &[Work], close: bool) -> Result<(), JournalError> {
         let mut release = false;
         for work in work {
@@ -190,7 +217,9 @@ impl Writer<'_> {
         if self.durable == self.end.frame {
             return Ok(());
         }
+        let begun = Instant::now();
         (self.shared.config.sync)(&self.file).map_err(|error| self.io("flush", error))?;
+        self.flush = (self.flush * 7 + begun.elapsed()) / 8;
         self.durable = self.end.frame;
         self.closed = false;
         for (group, index, place) in self.pending.drain(..) {
@@ -212,12 +241,12 @@ impl Writer<'_> {
         let bytes = self.shared.config.segment_bytes.max(least);
         let panicked = |_| Err(io::Error::other("its maker panicked"));
         let spare = self.spare.take().expect("a spare is always being made").join().unwrap_or_else(panicked);
-        let file = begin(&self.shared.dir, &spare_path(self.shared), head, |path| {
+        let file = begin(&self.shared.dir, &spare_path(&self.shared), head, |path| {
             let file = spare?;
             if file.metadata()?.len() >= bytes { Ok(file) } else { segment::make(path, bytes) }
         })?;
         self.file_bytes = file.metadata().map_err(|error| self.io("read", error))?.len();
-        self.spare = Some(make_spare(self.shared));
+        self.spare = Some(make_spare(&self.shared));
         self.file = Arc::new(file);
         self.end = End { sequence: head.sequence, offset: HEAD_BYTES as u64, ..self.end };
         lock(&self.shared.files).insert(head.sequence, Arc::clone(&self.file));
@@ -234,7 +263,7 @@ impl Writer<'_> {
             let path = segment::path(&self.shared.dir, *first.key());
             // One that nobody reads any more takes the place of the next spare: its frames' numbers are too low to be taken for new ones.
             let unread = Arc::into_inner(first.remove()).is_some();
-            let retired = retired_path(self.shared);
+            let retired = retired_path(&self.shared);
             let gone = if unread && !retired.exists() { fs::rename(&path, &retired) } else { fs::remove_file(&path) };
             gone.map_err(|error| JournalError::io("remove", &path, error))?;
         }
