@@ -1,6 +1,8 @@
 //! WASI preview 1 without std: a task's arguments, its exit code, and a wait. Knows the two dozen bytes of the interface that it needs.
 #![no_std]
 
+use core::mem::MaybeUninit;
+
 /// Most bytes of all arguments together.
 const ARGS_BYTES_MAX: usize = 512;
 /// Most arguments, the program's name included.
@@ -56,13 +58,17 @@ pub fn numbers<const N: usize>() -> ([u64; N], usize) {
     if count <= 1 {
         return (numbers, 0);
     }
-    let (mut pointers, mut buffer) = ([core::ptr::null(); ARGS_MAX], [0_u8; ARGS_BYTES_MAX]);
+    // Not filled with zeros: for that some compilers call a C library, which is not there.
+    let mut pointers = [const { MaybeUninit::<*const u8>::uninit() }; ARGS_MAX];
+    let mut buffer = [const { MaybeUninit::<u8>::uninit() }; ARGS_BYTES_MAX];
     // SAFETY: the host writes `count` pointers and `bytes` bytes, which were just compared with the room there is.
-    if unsafe { args_get(pointers.as_mut_ptr(), buffer.as_mut_ptr()) } != 0 {
+    if unsafe { args_get(pointers.as_mut_ptr().cast(), buffer.as_mut_ptr().cast()) } != 0 {
         exit(USAGE);
     }
+    // SAFETY: the host has written so many bytes, and there is room for more.
+    let texts = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), bytes) };
     // They stand in the buffer one behind the other, each with a zero at its end.
-    let texts = buffer[..bytes].split(|byte| *byte == 0);
+    let texts = texts.split(|byte| *byte == 0);
     for (number, text) in numbers.iter_mut().zip(texts.skip(1).take(count - 1)) {
         *number = parse(text);
     }
