@@ -1,9 +1,10 @@
 //! What tasks have printed, for masters that ask: from executors' log files over a bulk stream, on to their end where that is wanted.
 
 use futures::future::BoxFuture;
-use protocol::AttemptId;
+use protocol::job::COUNT_MAX;
 use protocol::link::{LinkError, Sender};
 use protocol::message::{BulkReply, CHUNK_BYTES_MAX};
+use protocol::{AttemptId, MemberId};
 use runtime::Key;
 use runtime::executor::{LogRead, read_log};
 use std::io;
@@ -15,7 +16,7 @@ const LOOK_FIRST: Duration = Duration::from_millis(50);
 /// The longest such wait.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 
-/// Where the output of an attempt may be.
+/// Where the output of a member of an attempt may be.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     /// Executors' directories, the likeliest first.
@@ -24,24 +25,32 @@ pub struct Place {
     pub live: bool,
 }
 
-/// The name that executors know an attempt by.
+/// The name that executors know a member of an attempt by: 64 bits of job, 8 of member, 24 of index, 32 of number. A ledger takes no index
+/// that does not fit.
 #[must_use]
-pub const fn key(attempt: AttemptId) -> Key {
-    Key((attempt.task.job.0 as u128) << 64 | (attempt.task.index as u128) << 32 | attempt.number as u128)
+pub const fn key(member: MemberId) -> Key {
+    let attempt = member.attempt;
+    let low = (member.member as u64) << 56 | (attempt.task.index as u64 & INDEX_MASK) << 32 | attempt.number as u64;
+    Key((attempt.task.job.0 as u128) << 64 | low as u128)
 }
 
-/// The attempt that executors know by this name.
+/// The member that executors know by this name.
 #[must_use]
-pub const fn attempt(key: Key) -> AttemptId {
-    AttemptId::new(protocol::JobId((key.0 >> 64) as u64), (key.0 >> 32) as u32, key.0 as u32)
+pub const fn member(key: Key) -> MemberId {
+    let low = key.0 as u64;
+    let attempt = AttemptId::new(protocol::JobId((key.0 >> 64) as u64), (low >> 32 & INDEX_MASK) as u32, low as u32);
+    MemberId { attempt, member: (low >> 56) as u8 }
 }
 
-/// Sends what `attempt` printed from `offset` on, until all is sent and, where it is followed, its end. `place` says where it is.
+const INDEX_MASK: u64 = (1 << 24) - 1;
+const _: () = assert!(COUNT_MAX as u64 <= INDEX_MASK);
+
+/// Sends what `member` printed from `offset` on, until all is sent and, where it is followed, its end. `place` says where it is.
 ///
 /// # Errors
 /// The stream's or the connection's end.
 pub async fn serve(
-    attempt: AttemptId,
+    member: MemberId,
     mut offset: u64,
     follow: bool,
     place: impl Fn() -> BoxFuture<'static, Option<Place>>,
@@ -53,10 +62,12 @@ pub async fn serve(
         let Some(Place { dirs, live }) = place().await else {
             return last(sender, BulkReply::Failed { reason: "the agent is leaving".into() }).await;
         };
-        let read = tokio::task::spawn_blocking(move || read_any(&dirs, key(attempt), offset)).await;
+        let read = tokio::task::spawn_blocking(move || read_any(&dirs, key(member), offset)).await;
         let read = match read.expect("reading a file does not panic, and nobody cancels it") {
             Ok(read) => read,
-            Err(error) => return last(sender, BulkReply::Failed { reason: format!("reading the output of {attempt}: {error}") }).await,
+            Err(error) => {
+                return last(sender, BulkReply::Failed { reason: format!("reading the output of {}: {error}", member.attempt) }).await;
+            }
         };
         if !read.bytes.is_empty() {
             wait = LOOK_FIRST;
@@ -97,9 +108,12 @@ mod tests {
     use protocol::JobId;
 
     #[test]
-    fn an_attempt_has_one_key() {
-        let id = AttemptId::new(JobId(u64::MAX - 5), 70_000, 3);
-        assert_eq!(attempt(key(id)), id);
-        assert_ne!(key(id), key(AttemptId::new(JobId(u64::MAX - 5), 70_000, 4)));
+    fn a_member_of_an_attempt_has_one_key() {
+        let id = |index, number, member| MemberId { attempt: AttemptId::new(JobId(u64::MAX - 5), index, number), member };
+        let ids = [id(70_000, 3, 0), id(70_000, 4, 0), id(70_000, 3, 7), id(COUNT_MAX - 1, u32::MAX, 255), id(0, 1, 0)];
+        for (at, one) in ids.into_iter().enumerate() {
+            assert_eq!(member(key(one)), one);
+            assert!(ids[at + 1..].iter().all(|other| key(*other) != key(one)));
+        }
     }
 }

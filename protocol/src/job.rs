@@ -1,11 +1,15 @@
 //! A job once it has been admitted: a template of tasks, how many, and how to replace them. How people write one is `master::admit`'s.
 
+use crate::bounded;
+use crate::resources::PORTS_PER_TASK_MAX;
 use crate::{Digest, Name, Resources, Role};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Most tasks of one job.
 pub const COUNT_MAX: u32 = 10_000_000;
+/// Most members of a task.
+pub const MEMBERS_MAX: usize = 8;
 /// Highest priority; the lowest is 0.
 pub const PRIORITY_MAX: u8 = 100;
 
@@ -42,20 +46,34 @@ pub enum Kind {
 /// What an agent must know to run one task of a job: the same for all of them, so it is sent once for each batch of launches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Template {
+    /// What runs, together on one agent: 1 to [`MEMBERS_MAX`], of any kinds. A task has ended when each of them has, and the first that fails
+    /// takes the others with it.
+    #[serde(deserialize_with = "bounded::list::<_, _, MEMBERS_MAX>")]
+    pub members: Vec<Member>,
+    /// What each task is promised, and what is therefore counted: the sum over its members.
+    pub resources: Resources,
+}
+
+/// One of the programs that make a task. Most tasks have one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// What it is called beside the others; `None` where there are none.
+    pub name: Option<Name>,
     /// What runs.
     pub program: Program,
     /// Its arguments, without the program's own name. `${task.index}`, `${task.attempt}`, `${job}` and `${port.NAME}` are replaced on the
-    /// agent.
+    /// agent; a member knows the ports of all.
     pub args: Vec<String>,
     /// Its environment; the same names are replaced in the values.
     pub env: Vec<(String, String)>,
-    /// What `wasi:config` answers; the same names are replaced in the values.
+    /// What `wasi:config` answers; the same names are replaced in the values. Empty but for wasm.
     pub config: Vec<(String, String)>,
     /// The bundle that standard input reads; `None`: empty.
     pub stdin: Option<Digest>,
-    /// What each task is promised, and what is therefore counted.
+    /// Its part of what the task is promised.
     pub resources: Resources,
-    /// The names of its ports, as many as `resources.ports`.
+    /// The names of its ports, as many as `resources.ports`; no two of a task are the same.
+    #[serde(deserialize_with = "bounded::list::<_, _, { PORTS_PER_TASK_MAX as usize }>")]
     pub ports: Vec<Name>,
     /// What ends it.
     pub limits: Limits,
@@ -73,6 +91,116 @@ pub enum Program {
         /// True where the job has an executor of its own instead of its role's.
         strict: bool,
     },
+    /// A program for the agent's own system, beside the host's libraries, read-only.
+    Native {
+        /// The bundle: an executable, a script, or an archive of a folder, told apart by looking.
+        bundle: Digest,
+        /// What the bundle is called inside, where it is one file: `/bundle/FILE`.
+        file: String,
+        /// How it is started.
+        process: Process,
+    },
+    /// A program in a root of its own.
+    Image {
+        /// The bundle: an archive of an OCI layout, or what `docker save` writes.
+        bundle: Digest,
+        /// How it is started.
+        process: Process,
+    },
+}
+
+/// How a native or container task is started, and what of the host it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    /// The program and what stands before the arguments; empty: what the bundle itself says, which an archive of a folder does not.
+    pub command: Vec<String>,
+    /// Its user inside: `USER[:GROUP]`, by name or number; `None`: what the bundle says.
+    pub user: Option<String>,
+    /// Its working directory inside, absolute; `None`: what the bundle says.
+    pub dir: Option<String>,
+    /// What it can reach.
+    pub network: Network,
+    /// What else of the host it sees; allowed by a policy of its role.
+    #[serde(deserialize_with = "bounded::list::<_, _, MOUNTS_MAX>")]
+    pub mounts: Vec<HostMount>,
+    /// The signal that asks it to stop; `None`: what the bundle says, or SIGTERM.
+    pub stop_signal: Option<u8>,
+}
+
+/// Most parts of the host that one task sees.
+pub const MOUNTS_MAX: usize = 16;
+
+/// What a native or container task can reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Network {
+    /// A loopback of its own, and nothing else.
+    #[default]
+    None,
+    /// What the host reaches; allowed by a policy of its role.
+    Host,
+}
+
+/// A part of the host that a task sees.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HostMount {
+    /// Which: absolute, without `..`.
+    pub from: String,
+    /// Where inside: absolute, without `..`.
+    pub to: String,
+    /// True where it may be changed.
+    pub writable: bool,
+}
+
+/// Why a template is none that can be launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// It has no member, or too many.
+    #[error("a task has 1 to 8 members")]
+    Members,
+    /// Its members' resources do not sum up to its own, or one names a device twice.
+    #[error("the members' resources are not sorted, or not what the task is promised")]
+    Resources,
+    /// A member names another number of ports than it is promised, or too many, or one that another has.
+    #[error("the members do not name as many ports as they are promised, each once")]
+    Ports,
+}
+
+impl Template {
+    /// The one member of a task that has no others; of a group, the first.
+    ///
+    /// # Panics
+    /// Where there is none, which [`Self::check`] refuses.
+    #[must_use]
+    pub fn first(&self) -> &Member {
+        self.members.first().expect("a template has a member")
+    }
+
+    /// The names of all ports of a task, in the order of its members: the order in which an agent gives them.
+    pub fn ports(&self) -> impl Iterator<Item = &Name> {
+        self.members.iter().flat_map(|member| &member.ports)
+    }
+
+    /// True where it can be launched. Whoever takes a template from somebody else asks this first.
+    ///
+    /// # Errors
+    /// The first reason against it.
+    pub fn check(&self) -> Result<(), TemplateError> {
+        if self.members.is_empty() || self.members.len() > MEMBERS_MAX {
+            return Err(TemplateError::Members);
+        }
+        let canonical = |resources: &Resources| resources.is_canonical();
+        let sum = self.members.iter().try_fold(Resources::NONE, |sum, member| sum.checked_add(&member.resources));
+        if !self.members.iter().all(|member| canonical(&member.resources)) || sum.as_ref() != Some(&self.resources) {
+            return Err(TemplateError::Resources);
+        }
+        let fitting = self.members.iter().all(|member| member.ports.len() == member.resources.ports as usize);
+        let mut names: Vec<&Name> = self.ports().collect();
+        names.sort_unstable();
+        if !fitting || names.len() > usize::from(PORTS_PER_TASK_MAX) || names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(TemplateError::Ports);
+        }
+        Ok(())
+    }
 }
 
 /// What bounds the instructions of a wasm task.
@@ -89,18 +217,22 @@ pub enum Metering {
 pub struct Limits {
     /// Wasm instructions, in wasmtime's units; only with [`Metering::Fuel`].
     pub fuel_max: Option<u64>,
-    /// Running time in milliseconds, not counting waits; only with [`Metering::Epoch`].
+    /// Running time in milliseconds, not counting waits; of wasm only with [`Metering::Epoch`].
     pub cpu_time_ms_max: Option<u64>,
     /// Wall-clock time in milliseconds, waits included.
     pub time_ms_max: Option<u64>,
-    /// Bytes of linear memory, all memories of the task together.
+    /// Bytes of memory: wasm, of all linear memories together; native and container, of all processes together.
     pub memory_bytes_max: u64,
-    /// Elements of each table.
+    /// Elements of each table; wasm only.
     pub table_elements_max: u32,
-    /// Bytes that one host call may make the host allocate.
+    /// Bytes that one host call may make the host allocate; wasm only.
     pub host_bytes_max: u64,
+    /// Processes and threads; native and container only.
+    pub processes_max: u32,
     /// Bytes of output kept; older output is rotated away.
     pub log_bytes_max: u64,
+    /// Bytes of output a second; a native or container task that writes more waits.
+    pub log_bytes_per_s_max: u64,
 }
 
 /// What happens when a task ends by itself.

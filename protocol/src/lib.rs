@@ -20,9 +20,9 @@ pub mod time;
 
 pub use agent::{AgentInfo, Attributes, FaultDomain};
 pub use ids::{AgentId, AttemptId, Digest, JobId, Name, OfferId, RequestId, Role, ShardId, TaskId};
-pub use job::{Job, Kind, Limits, Metering, Program, Restart, Template};
+pub use job::{Job, Kind, Limits, Member, Metering, Program, Restart, Template};
 pub use message::{FromAgent, FromMaster, Join, JoinReply};
 pub use offer::Offer;
 pub use resources::{Device, PortRange, Resources};
-pub use task::{Exit, Held, Loss, Phase, TaskState, Update, Usage};
+pub use task::{Exit, Held, Loss, MemberId, Phase, TaskState, Update, Usage};
 pub use time::Time;

@@ -4,7 +4,7 @@
 
 use crate::bounded;
 use crate::task::{Held, Update};
-use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, Role, ShardId, Template, Time};
+use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, MemberId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -167,7 +167,7 @@ pub enum BulkRequest {
     /// Master to agent: what a task has printed.
     Log {
         /// Whose.
-        attempt: AttemptId,
+        member: MemberId,
         /// From this byte of its output on; what was rotated away is skipped.
         offset: u64,
         /// True: go on until it has ended and all is sent.

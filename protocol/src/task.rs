@@ -1,7 +1,7 @@
 //! A task's states and its end, the same for every kind of task.
 
 use crate::resources::PORTS_PER_TASK_MAX;
-use crate::{AgentId, AttemptId, Time, bounded};
+use crate::{AgentId, AttemptId, Template, Time, bounded};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -66,6 +66,16 @@ pub enum Exit {
         /// Why not.
         reason: Loss,
     },
+    /// It failed, and its sandbox was full.
+    OutOfDisk {
+        /// Its limit.
+        limit_bytes: u64,
+    },
+    /// It failed, and had as many processes and threads as it may.
+    OutOfProcesses {
+        /// Its limit.
+        limit: u32,
+    },
 }
 
 /// Why nobody can say how a task ended. New variants at the end.
@@ -126,6 +136,8 @@ impl fmt::Display for Exit {
             Self::Killed => f.write_str("killed on request"),
             Self::Rejected { reason } => write!(f, "rejected: {reason}"),
             Self::Lost { reason } => write!(f, "lost: {reason}"),
+            Self::OutOfDisk { limit_bytes } => write!(f, "out of disk: its limit is {limit_bytes} bytes"),
+            Self::OutOfProcesses { limit } => write!(f, "out of processes: its limit is {limit}"),
         }
     }
 }
@@ -148,10 +160,25 @@ impl fmt::Display for Loss {
 pub struct Usage {
     /// Wasm instructions, in wasmtime's units; 0 where they are not counted.
     pub fuel: u64,
-    /// The most linear memory it had at once, in bytes.
+    /// The most memory it had at once, in bytes: wasm, linear memory; native and container, all that its processes had.
     pub memory_peak_bytes: u64,
     /// From its start to its end, in microseconds of wall-clock time.
     pub time_us: u64,
+    /// Processor time, in microseconds; of wasm what its fibre ran, where that is counted.
+    pub cpu_us: u64,
+}
+
+impl Usage {
+    /// What two members of one attempt used together; the time is the longer one's.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            fuel: self.fuel.saturating_add(other.fuel),
+            memory_peak_bytes: self.memory_peak_bytes.saturating_add(other.memory_peak_bytes),
+            time_us: self.time_us.max(other.time_us),
+            cpu_us: self.cpu_us.saturating_add(other.cpu_us),
+        }
+    }
 }
 
 /// A state as people see it.
@@ -217,6 +244,29 @@ pub enum TaskState {
         /// What it used.
         usage: Usage,
     },
+}
+
+/// One member of an attempt: what an executor holds, what prints and what can be looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemberId {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Which of its template's members.
+    pub member: u8,
+}
+
+impl MemberId {
+    /// The first member of `attempt`, which most attempts have alone.
+    #[must_use]
+    pub const fn first(attempt: AttemptId) -> Self {
+        Self { attempt, member: 0 }
+    }
+
+    /// All members of an attempt at `template`.
+    pub fn all(attempt: AttemptId, template: &Template) -> impl Iterator<Item = Self> + use<> {
+        let count = u8::try_from(template.members.len()).unwrap_or(u8::MAX);
+        (0..count).map(move |member| Self { attempt, member })
+    }
 }
 
 /// A status update: handling one twice, or one that is older than what is known, changes nothing.

@@ -165,6 +165,16 @@ pub enum Exit {
     },
     /// Its executor died, and it with it.
     ExecutorLost,
+    /// It failed, and its sandbox was full.
+    OutOfDisk {
+        /// Its limit.
+        limit_bytes: u64,
+    },
+    /// It failed, and had as many processes and threads as it may.
+    OutOfProcesses {
+        /// Its limit.
+        limit: u32,
+    },
 }
 
 /// What a task has used.
@@ -172,10 +182,12 @@ pub enum Exit {
 pub struct Usage {
     /// Wasm instructions, in wasmtime's units; 0 where they are not counted.
     pub fuel: u64,
-    /// The most linear memory it had at once, in bytes.
+    /// The most memory it had at once, in bytes: wasm, linear memory; a process, with all that it started.
     pub memory_peak_bytes: u64,
     /// From its start to its end, in microseconds of wall-clock time.
     pub time_us: u64,
+    /// Processor time, in microseconds; 0 where it is not counted.
+    pub cpu_us: u64,
 }
 
 /// Where a task's output comes from.

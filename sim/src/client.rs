@@ -7,7 +7,7 @@ use master::shard::event::JobRef;
 use master::shard::{Refusal, Request, Response};
 use protocol::job::RestartPolicy;
 use protocol::message::shard_of_job;
-use protocol::{Digest, Job, JobId, Kind, Limits, Metering, Name, Program, RequestId, Resources, Restart, ShardId, Template};
+use protocol::{Digest, Job, JobId, Kind, Limits, Member, Metering, Name, Program, RequestId, Resources, Restart, ShardId, Template};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -56,18 +56,22 @@ fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
         memory_bytes_max: resources.memory_bytes,
         table_elements_max: 1_000,
         host_bytes_max: 1 << 20,
+        processes_max: 64,
         log_bytes_max: 1 << 20,
+        log_bytes_per_s_max: 1 << 20,
     };
-    let template = Template {
+    let member = Member {
+        name: None,
         program: Program::Wasm { bundle: Digest([0; 32]), metering: Metering::Fuel, strict: false },
         args: vec![longest_ms.to_string(), "0".into()],
         env: vec![],
         config: vec![],
         stdin: None,
         ports: (0..resources.ports).map(|number| name(&format!("port-{number}"))).collect(),
-        resources,
+        resources: resources.clone(),
         limits,
     };
+    let template = Template { members: vec![member], resources };
     let restart = Restart {
         policy: RestartPolicy::Never,
         retries_max: Some(2),
@@ -103,10 +107,10 @@ fn draw(random: &mut Random, number: usize) -> Job {
         if service { [500, 20_000, 120_000][random.below(3) as usize] } else { [5, 500, 20_000, 120_000][random.below(4) as usize] },
     );
     let bundle = if random.chance(20) { BROKEN } else { Digest([random.below(3) as u8; 32]) };
-    let template = Arc::make_mut(&mut job.template);
-    template.program = Program::Wasm { bundle, metering: Metering::Fuel, strict: false };
+    let member = &mut Arc::make_mut(&mut job.template).members[0];
+    member.program = Program::Wasm { bundle, metering: Metering::Fuel, strict: false };
     if random.chance(300) {
-        template.args[1] = "200".into();
+        member.args[1] = "200".into();
     }
     job.restart.policy = match (service, random.below(3)) {
         (true, _) => RestartPolicy::Always,

@@ -6,7 +6,7 @@ use crate::random::Random;
 use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
 use agent::ledger::{Ledger, LedgerConfig};
 use protocol::message::Launch;
-use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, PortRange, Resources, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, MemberId, PortRange, Resources, Time, Usage};
 use std::collections::BTreeMap;
 
 /// The bundle that never runs.
@@ -107,10 +107,11 @@ impl Machine {
             return;
         }
         let (ended, running): (Vec<_>, Vec<_>) = self.runs.iter().partition(|(_, run)| run.end.is_some());
-        let started = ended.iter().chain(&running).map(|(attempt, _)| (**attempt, now)).collect();
-        let ended = ended.into_iter().filter_map(|(attempt, run)| run.end.clone().map(|(exit, usage)| (*attempt, exit, usage))).collect();
-        ledger.handle(now, Event::Started { attempts: started });
-        ledger.handle(now, Event::Ended { attempts: ended });
+        let started = ended.iter().chain(&running).map(|(attempt, _)| (MemberId::first(**attempt), now)).collect();
+        let end = |(attempt, run): (&AttemptId, &Run)| run.end.clone().map(|(exit, usage)| (MemberId::first(*attempt), exit, usage));
+        let ended = ended.into_iter().filter_map(end).collect();
+        ledger.handle(now, Event::Started { members: started });
+        ledger.handle(now, Event::Ended { members: ended });
         ledger.handle(now, Event::Surveyed);
         self.ledger = Some(ledger);
     }
@@ -169,15 +170,15 @@ impl Machine {
                 Output::Send { shard, message } => wishes.push(Wish::Send(Box::new(protocol::message::ToShard { shard, message }))),
                 Output::Prepare { bundle, form } => wishes.push(Wish::Prepare(bundle, form)),
                 Output::Start(start) => self.begin(now, &start, random, &mut wishes),
-                Output::Stop { attempts, grace_ms } => {
-                    for attempt in attempts {
+                Output::Stop { members, grace_ms } => {
+                    for MemberId { attempt, .. } in members {
                         let Some(run) = self.runs.get_mut(&attempt).filter(|run| run.end.is_none()) else { continue };
                         run.exit = Exit::Killed;
                         run.ends = run.ends.min(now + random.between(0, grace_ms));
                         wishes.push(Wish::EndsAt(attempt, run.ends));
                     }
                 }
-                Output::Forget { attempts } => attempts.iter().for_each(|attempt| drop(self.runs.remove(attempt))),
+                Output::Forget { members } => members.iter().for_each(|member| drop(self.runs.remove(&member.attempt))),
                 Output::Quit { reason } => {
                     self.kill();
                     wishes.push(Wish::Quit(reason));
@@ -190,7 +191,7 @@ impl Machine {
     fn begin(&mut self, now: Time, start: &Start, random: &mut Random, wishes: &mut Vec<Wish>) {
         let launch = &start.launch;
         // What a task does stands in its arguments: how long it runs at most, and in how many of a thousand cases it fails.
-        let number = |at: usize| launch.template.args.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let number = |at: usize| launch.template.first().args.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut started = vec![];
         for (index, attempt) in &launch.attempts {
             let attempt = AttemptId::new(launch.job, *index, *attempt);

@@ -12,7 +12,7 @@ use agent::ledger::event::{Event as AgentEvent, Form};
 use agent::ledger::{Ledger, event::PrepareError};
 use master::shard::{Action, Event, PeerMessage, Request};
 use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
-use protocol::{AttemptId, Digest, RequestId, ShardId, Time};
+use protocol::{AttemptId, Digest, MemberId, RequestId, ShardId, Time};
 use std::collections::BTreeMap;
 
 /// The most that one seed may do; beyond it something runs in circles.
@@ -176,7 +176,7 @@ impl World {
                 self.agent(at, AgentEvent::Prepared { bundle, form, result })
             }
             Happening::Ends(at, boot, attempt) if boot == self.machines[at].boot => match self.machines[at].end(self.now, attempt) {
-                Some((exit, usage)) => self.agent(at, AgentEvent::Ended { attempts: vec![(attempt, exit, usage)] }),
+                Some((exit, usage)) => self.agent(at, AgentEvent::Ended { members: vec![(MemberId::first(attempt), exit, usage)] }),
                 None => Ok(()),
             },
             Happening::Client => self.client(),
@@ -285,7 +285,8 @@ impl World {
                 }
                 Wish::Started(attempts) => {
                     self.check.began(&attempts, &self.machines[at])?;
-                    self.agent(at, AgentEvent::Started { attempts })?;
+                    let members = attempts.into_iter().map(|(attempt, since)| (MemberId::first(attempt), since)).collect();
+                    self.agent(at, AgentEvent::Started { members })?;
                 }
                 Wish::EndsAt(attempt, time) => self.queue.push(time, Happening::Ends(at, self.machines[at].boot, attempt)),
                 Wish::Quit(reason) => return Err(format!("{} was sent away: {reason}", self.machines[at].info.name)),

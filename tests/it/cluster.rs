@@ -130,6 +130,21 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// Waits until an agent's process has ended by itself.
+    pub fn agent_ended(&mut self, name: &str) -> std::process::ExitStatus {
+        let slot = self.agents.iter_mut().find(|(known, ..)| known == name).unwrap();
+        let mut child = slot.2.take().unwrap();
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child.kill().unwrap();
+        panic!("{name} has not ended by itself");
+    }
+
     fn reachable(&self) -> Vec<String> {
         let answer = self.json(&["agents"]);
         let rows = answer["agents"].as_array().cloned().unwrap_or_default();

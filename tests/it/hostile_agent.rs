@@ -136,7 +136,7 @@ async fn bulk(scene: &Scene) {
     let nobody = AttemptId::new(scene.honest, 0, 1);
     let known: Digest = scene.cluster.text(&["push", crate::cluster::sample("noop.wasm").to_str().unwrap()]).trim().parse().unwrap();
     let cases = [
-        (BulkRequest::Log { attempt: nobody, offset: 0, follow: true }, true),
+        (BulkRequest::Log { member: protocol::MemberId::first(nobody), offset: 0, follow: true }, true),
         (BulkRequest::Bundle { bundle: Digest([7; 32]), offset: 0 }, true),
         (BulkRequest::Bundle { bundle: known, offset: u64::MAX }, true),
         (BulkRequest::Bundle { bundle: known, offset: 1 << 40 }, false),
@@ -169,7 +169,7 @@ async fn forged(scene: &Scene) {
         TaskState::Starting,
         TaskState::Running { since: Time(u64::MAX), ports: vec![1; 64] },
         TaskState::Killing,
-        TaskState::Ended { exit: Exit::Code(0), usage: Usage { fuel: u64::MAX, memory_peak_bytes: u64::MAX, time_us: u64::MAX } },
+        TaskState::Ended { exit: Exit::Code(0), usage: Usage { fuel: u64::MAX, memory_peak_bytes: u64::MAX, ..Usage::default() } },
         TaskState::Ended { exit: Exit::Trap { reason: "x".repeat(900_000) }, usage: Usage::default() },
     ];
     for state in states {

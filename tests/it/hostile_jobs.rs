@@ -2,7 +2,7 @@
 //! of them: which kind of problem, with which field. What is too large for a file is made here.
 
 use master::admit::Code::{BadValue, Conflict, DuplicateField, Missing, NotYet, Syntax, TooLarge, UnknownBundle, UnknownField, WrongType};
-use master::admit::{Code, Format, Inspection, PROBLEMS_MAX, Problem, Rejection, WasmKind, admit, parse, parse_bytes, render};
+use master::admit::{Code, Form, Format, Inspection, PROBLEMS_MAX, Problem, Verdict, WasmKind, admit, parse, parse_bytes, render};
 use protocol::Digest;
 use std::fs;
 use std::path::Path;
@@ -51,6 +51,9 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("float-count.json", Some((BadValue, "count"))),
     ("fuel-and-cpu-time.toml", Some((Conflict, "limits.cpu_time"))),
     ("fuel-zero.toml", Some((BadValue, "limits.fuel"))),
+    ("group-of-nine.json", Some((TooLarge, "task"))),
+    ("group-of-none.json", Some((TooLarge, "task"))),
+    ("group-without-names.toml", Some((Missing, "task.0.name"))),
     ("host-huge.toml", Some((TooLarge, "limits.host"))),
     ("huge-cpu.toml", Some((TooLarge, "resources.cpu"))),
     ("infinite.toml", Some((BadValue, "resources.cpu"))),
@@ -62,12 +65,8 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("later-count-max.toml", Some((NotYet, "count.max"))),
     ("later-cron.toml", Some((NotYet, "kind"))),
     ("later-egress.toml", Some((NotYet, "limits.egress"))),
-    ("later-group.toml", Some((NotYet, "task"))),
     ("later-health.toml", Some((NotYet, "health"))),
-    ("later-image.toml", Some((NotYet, "task.image"))),
-    ("later-native.toml", Some((NotYet, "task.native"))),
     ("later-place.toml", Some((NotYet, "place"))),
-    ("later-processes.toml", Some((NotYet, "limits.processes"))),
     ("later-runc.toml", Some((NotYet, "runtime"))),
     ("later-scratch.toml", Some((NotYet, "task.scratch"))),
     ("later-system.toml", Some((NotYet, "kind"))),
@@ -80,7 +79,7 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("memory-without-unit.toml", Some((BadValue, "resources.memory"))),
     ("minus-zero-float.json", Some((BadValue, "resources.cpu"))),
     ("minus-zero.json", Some((BadValue, "resources.cpu"))),
-    ("mount-outside.toml", Some((NotYet, "task.mount"))),
+    ("mount-outside.toml", Some((BadValue, "task.mount"))),
     ("name-300-characters.toml", Some((BadValue, "name"))),
     ("name-dots.toml", Some((BadValue, "name"))),
     ("name-empty.toml", Some((BadValue, "name"))),
@@ -105,6 +104,7 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("ports-65.json", Some((TooLarge, "resources.ports"))),
     ("priority-101.toml", Some((TooLarge, "priority"))),
     ("priority-300.toml", Some((TooLarge, "priority"))),
+    ("processes-of-wasm.toml", Some((Conflict, "limits.processes"))),
     ("raw-escape.json", Some((Syntax, "name"))),
     ("restart-unknown.toml", Some((BadValue, "restart"))),
     ("role-path.toml", Some((BadValue, "role"))),
@@ -119,6 +119,7 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("time-without-unit.toml", Some((BadValue, "limits.time"))),
     ("tiny-cpu.toml", Some((BadValue, "resources.cpu"))),
     ("truncated-utf8.toml", Some((Syntax, ""))),
+    ("two-programs.toml", Some((Conflict, "task.native"))),
     ("two-values.json", Some((Syntax, "task"))),
     ("unknown-field-terminal-escape.json", Some((UnknownField, "\u{fffd}[31m"))),
     ("unknown-field.toml", Some((UnknownField, "resources.memroy"))),
@@ -138,9 +139,9 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
 ];
 
 /// The empty file is the only one that was uploaded, and stands for a module.
-fn uploaded(digest: Digest) -> Option<Result<Inspection, Rejection>> {
+fn uploaded(digest: Digest) -> Option<Verdict> {
     let inspection = Inspection { kind: WasmKind::Module, memory_bytes_min: 1 << 16, table_elements_min: 0, functions: 1 };
-    (digest == Digest::of(b"")).then_some(Ok(inspection))
+    (digest == Digest::of(b"")).then_some(Verdict { form: Form::Wasm, wasm: Ok(inspection) })
 }
 
 fn problems(bytes: &[u8], format: Format) -> Vec<Problem> {

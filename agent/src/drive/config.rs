@@ -2,7 +2,7 @@
 
 use protocol::identity::{IdentityError, JoinToken};
 use protocol::link::LinkError;
-use protocol::{Attributes, FaultDomain};
+use protocol::{AgentId, Attributes, FaultDomain};
 use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
@@ -85,6 +85,16 @@ pub enum AgentError {
     Refused {
         /// Why.
         reason: String,
+    },
+    /// An operator said that it is gone for good.
+    #[error(
+        "the cluster has let agent {agent} go for good (skep agents gone): its tasks have ended here; to take this machine in again, remove {dir} and join with a new token"
+    )]
+    Revoked {
+        /// Which.
+        agent: AgentId,
+        /// Its data.
+        dir: PathBuf,
     },
     /// A text that says what there is, and is wrong.
     #[error(transparent)]

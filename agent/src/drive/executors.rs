@@ -2,7 +2,7 @@
 //! needed, finds them again, tells them what the ledger wants in batches, and says what became of all tasks of one that died.
 
 use protocol::message::Launch;
-use protocol::{AttemptId, Exit, JobId, Loss, Program, Time, Usage};
+use protocol::{Exit, JobId, Loss, Member, MemberId, Program, Time, Usage};
 use runtime::executor::{
     Commands, Events, Executor, ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, Remains, TellError, Wasm, client,
 };
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::table::{Kind, Row, Table};
 use crate::ledger::ATTEMPTS_HELD_MAX;
 use crate::ledger::event::Event;
-use crate::logs::{attempt, key};
+use crate::logs::{key, member};
 
 /// So often an executor is tried to be started; then the tasks that wait for it are given up.
 const START_TRIES_MAX: u32 = 3;
@@ -81,10 +81,15 @@ enum Tell {
     Forget(Vec<Key>),
 }
 
-/// The kind of executor that tasks of this launch go to.
-pub(super) fn kind(launch: &Launch) -> Kind {
-    let Program::Wasm { metering, strict, .. } = launch.template.program;
-    Kind { role: launch.role.clone(), metering, job: strict.then_some(launch.job) }
+/// The kinds of executor that the wasm members of a task of this launch go to, and which members they are.
+pub(super) fn kinds(launch: &Launch) -> impl Iterator<Item = (Kind, u8)> {
+    let kind = |(member, at): (&Member, u8)| match member.program {
+        Program::Wasm { metering, strict, .. } => {
+            Some((Kind { role: launch.role.clone(), metering, job: strict.then_some(launch.job) }, at))
+        }
+        Program::Native { .. } | Program::Image { .. } => None,
+    };
+    launch.template.members.iter().zip(0..).filter_map(kind)
 }
 
 impl Executors {
@@ -131,14 +136,13 @@ impl Executors {
         Ok(events)
     }
 
-    /// Has these started, by the executor of their kind, which is started first where there is none.
-    pub fn start(&mut self, launch: &Launch, plan: runtime::Launch) -> io::Result<Vec<Event>> {
-        let kind = kind(launch);
+    /// Has these tasks of `job` started, by the executor of their kind, which is started first where there is none.
+    pub fn start(&mut self, job: JobId, kind: Kind, plan: runtime::Launch) -> io::Result<Vec<Event>> {
         let number = match self.open.get(&kind) {
             Some(number) => *number,
             None => self.launch(kind)?,
         };
-        let numbers = self.routes.entry(launch.job).or_default();
+        let numbers = self.routes.entry(job).or_default();
         if !numbers.contains(&number) {
             numbers.push(number);
         }
@@ -148,20 +152,20 @@ impl Executors {
         Ok(self.tell(number, Tell::Launch(Box::new(plan))).into_iter().collect())
     }
 
-    pub fn stop(&mut self, attempts: &[AttemptId], grace_ms: u64) {
-        for (number, keys) in self.routed(attempts) {
+    pub fn stop(&mut self, members: &[MemberId], grace_ms: u64) {
+        for (number, keys) in self.routed(members) {
             self.tell(number, Tell::Stop { keys, grace_ms });
         }
     }
 
-    pub fn forget(&mut self, attempts: &[AttemptId]) {
-        for (number, keys) in self.routed(attempts) {
+    pub fn forget(&mut self, members: &[MemberId]) {
+        for (number, keys) in self.routed(members) {
             self.tell(number, Tell::Forget(keys));
         }
     }
 
-    /// Takes in what executors said. `handed_over` are the attempts of a kind that the ledger has told to start and that have not ended.
-    pub fn said(&mut self, said: Said, handed_over: impl Fn(&Kind) -> Vec<AttemptId>) -> io::Result<Vec<Event>> {
+    /// Takes in what executors said. `handed_over` are the members of a kind that the ledger has told to start and that have not ended.
+    pub fn said(&mut self, said: Said, handed_over: impl Fn(&Kind) -> Vec<MemberId>) -> io::Result<Vec<Event>> {
         match said {
             Said::Events(events) => Ok(told(events)),
             Said::Started { number, result: Ok(executor), .. } => Ok(self.here(number, executor)),
@@ -182,9 +186,9 @@ impl Executors {
         }
     }
 
-    /// Where the output of an attempt may be.
-    pub fn dirs_of(&self, attempt: AttemptId) -> Vec<PathBuf> {
-        let routed = self.routes.get(&attempt.task.job).into_iter().flatten();
+    /// Where the output of a member of an attempt may be.
+    pub fn dirs_of(&self, member: MemberId) -> Vec<PathBuf> {
+        let routed = self.routes.get(&member.attempt.task.job).into_iter().flatten();
         let all: Vec<u32> = routed.chain(self.slots.keys()).chain(self.dead.iter().rev()).copied().collect();
         let mut seen = BTreeSet::new();
         all.into_iter().filter(|number| seen.insert(*number)).map(|number| self.table.path(number)).collect()
@@ -273,8 +277,8 @@ impl Executors {
         self.bury(number)?;
         if tries >= START_TRIES_MAX {
             self.open.remove(&slot.row.kind);
-            let gone = pending.iter().flat_map(launched).map(|key| (attempt(key), LOST, Usage::default())).collect();
-            return Ok(vec![Event::Ended { attempts: gone }]);
+            let gone = pending.iter().flat_map(launched).map(|key| (member(key), LOST, Usage::default())).collect();
+            return Ok(vec![Event::Ended { members: gone }]);
         }
         // A directory serves one try.
         let row = self.table.add(slot.row.kind.clone(), self.settings.root)?;
@@ -293,7 +297,7 @@ impl Executors {
         let State::Away(pending) = std::mem::replace(&mut slot.state, State::Here(commands)) else { return Vec::new() };
         listen(number, events, self.said.clone());
         for (key, _) in &held.live {
-            let numbers = self.routes.entry(attempt(*key).task.job).or_default();
+            let numbers = self.routes.entry(member(*key).attempt.task.job).or_default();
             if !numbers.contains(&number) {
                 numbers.push(number);
             }
@@ -318,7 +322,7 @@ impl Executors {
                 let Err(TellError::TooLong { bytes, max }) = commands.launch(*launch) else { return None };
                 let reason = format!("arguments, environment and configuration take {bytes} bytes: at most {max} fit");
                 let exit = Exit::Rejected { reason };
-                Some(Event::Ended { attempts: keys.into_iter().map(|key| (attempt(key), exit.clone(), Usage::default())).collect() })
+                Some(Event::Ended { members: keys.into_iter().map(|key| (member(key), exit.clone(), Usage::default())).collect() })
             }
             Tell::Stop { keys, grace_ms } => {
                 commands.stop(keys, grace_ms);
@@ -340,7 +344,7 @@ impl Executors {
     }
 
     /// All its tasks have ended: some as it wrote, the others with it. What it was not yet told goes to a new one.
-    fn died(&mut self, number: u32, remains: Remains, handed_over: impl Fn(&Kind) -> Vec<AttemptId>) -> io::Result<Vec<Event>> {
+    fn died(&mut self, number: u32, remains: Remains, handed_over: impl Fn(&Kind) -> Vec<MemberId>) -> io::Result<Vec<Event>> {
         let Some(Slot { row, state }) = self.slots.remove(&number) else { return Ok(Vec::new()) };
         self.bury(number)?;
         if self.open.get(&row.kind) != Some(&number) {
@@ -348,11 +352,11 @@ impl Executors {
         }
         self.open.remove(&row.kind);
         let State::Away(pending) = state else { return Ok(vec![left(remains)]) };
-        let untold: BTreeSet<AttemptId> = pending.iter().flat_map(launched).map(attempt).collect();
+        let untold: BTreeSet<MemberId> = pending.iter().flat_map(launched).map(member).collect();
         let mut events = vec![left(remains)];
-        let lost = handed_over(&row.kind).into_iter().filter(|attempt| !untold.contains(attempt));
+        let lost = handed_over(&row.kind).into_iter().filter(|member| !untold.contains(member));
         // The ledger passes over those that the remains say more of.
-        events.push(Event::Ended { attempts: lost.map(|attempt| (attempt, LOST, Usage::default())).collect() });
+        events.push(Event::Ended { members: lost.map(|member| (member, LOST, Usage::default())).collect() });
         if !untold.is_empty() {
             let next = self.launch(row.kind)?;
             self.routes.values_mut().flatten().filter(|routed| **routed == number).for_each(|routed| *routed = next);
@@ -381,17 +385,17 @@ impl Executors {
     }
 
     /// Which executors may know which of these.
-    fn routed(&self, attempts: &[AttemptId]) -> BTreeMap<u32, Vec<Key>> {
+    fn routed(&self, members: &[MemberId]) -> BTreeMap<u32, Vec<Key>> {
         let mut routed: BTreeMap<u32, Vec<Key>> = BTreeMap::new();
         let mut last: Option<(JobId, Vec<u32>)> = None;
-        for attempt in attempts {
-            let job = attempt.task.job;
+        for member in members {
+            let job = member.attempt.task.job;
             let numbers = match last.take().filter(|(known, _)| *known == job) {
                 Some((_, numbers)) => numbers,
                 None => self.routes.get(&job).cloned().unwrap_or_else(|| self.slots.keys().copied().collect()),
             };
             for number in &numbers {
-                routed.entry(*number).or_default().push(key(*attempt));
+                routed.entry(*number).or_default().push(key(*member));
             }
             last = Some((job, numbers));
         }
@@ -432,15 +436,15 @@ fn launched(tell: &Tell) -> Vec<Key> {
 fn holds(held: Held) -> Vec<Event> {
     // One that waits for its place is as good as running: its executor owns it, and says so again when it runs.
     let now_ms = super::now().0;
-    let started = held.live.into_iter().map(|(key, since_ms)| (attempt(key), Time(since_ms.unwrap_or(now_ms)))).collect();
-    let ended = held.ended.into_iter().map(|(key, exit, usage)| (attempt(key), as_exit(exit), as_usage(usage))).collect();
-    vec![Event::Started { attempts: started }, Event::Ended { attempts: ended }]
+    let started = held.live.into_iter().map(|(key, since_ms)| (member(key), Time(since_ms.unwrap_or(now_ms)))).collect();
+    let ended = held.ended.into_iter().map(|(key, exit, usage)| (member(key), as_exit(exit), as_usage(usage))).collect();
+    vec![Event::Started { members: started }, Event::Ended { members: ended }]
 }
 
 fn left(remains: Remains) -> Event {
-    let ended = remains.ended.into_iter().map(|(key, exit, usage)| (attempt(key), as_exit(exit), as_usage(usage)));
-    let lost = remains.lost.into_iter().map(|key| (attempt(key), LOST, Usage::default()));
-    Event::Ended { attempts: ended.chain(lost).collect() }
+    let ended = remains.ended.into_iter().map(|(key, exit, usage)| (member(key), as_exit(exit), as_usage(usage)));
+    let lost = remains.lost.into_iter().map(|key| (member(key), LOST, Usage::default()));
+    Event::Ended { members: ended.chain(lost).collect() }
 }
 
 /// One event for those that started and one for those that ended: in a batch an end is never before its start.
@@ -448,18 +452,18 @@ fn told(events: Vec<ExecutorEvent>) -> Vec<Event> {
     let (mut started, mut ended) = (Vec::new(), Vec::with_capacity(events.len()));
     for event in events {
         match event {
-            ExecutorEvent::Started { key, since_ms } => started.push((attempt(key), Time(since_ms))),
-            ExecutorEvent::Ended { key, exit, usage } => ended.push((attempt(key), as_exit(exit), as_usage(usage))),
+            ExecutorEvent::Started { key, since_ms } => started.push((member(key), Time(since_ms))),
+            ExecutorEvent::Ended { key, exit, usage } => ended.push((member(key), as_exit(exit), as_usage(usage))),
             // No message carries it to a master yet.
             ExecutorEvent::Progress { .. } => {}
         }
     }
-    let started = (!started.is_empty()).then_some(Event::Started { attempts: started });
-    started.into_iter().chain((!ended.is_empty()).then_some(Event::Ended { attempts: ended })).collect()
+    let started = (!started.is_empty()).then_some(Event::Started { members: started });
+    started.into_iter().chain((!ended.is_empty()).then_some(Event::Ended { members: ended })).collect()
 }
 
 fn as_usage(usage: runtime::Usage) -> Usage {
-    Usage { fuel: usage.fuel, memory_peak_bytes: usage.memory_peak_bytes, time_us: usage.time_us }
+    Usage { fuel: usage.fuel, memory_peak_bytes: usage.memory_peak_bytes, time_us: usage.time_us, cpu_us: usage.cpu_us }
 }
 
 fn as_exit(exit: runtime::Exit) -> Exit {
@@ -476,5 +480,7 @@ fn as_exit(exit: runtime::Exit) -> Exit {
         runtime::Exit::Killed => Exit::Killed,
         runtime::Exit::Rejected { reason } => Exit::Rejected { reason },
         runtime::Exit::ExecutorLost => LOST,
+        runtime::Exit::OutOfDisk { limit_bytes } => Exit::OutOfDisk { limit_bytes },
+        runtime::Exit::OutOfProcesses { limit } => Exit::OutOfProcesses { limit },
     }
 }

@@ -9,21 +9,23 @@ mod uplink;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::link::{CloseCode, Connection, Sender};
-use protocol::message::{FromAgent, ToAgent, ToShard, shard_of_agent};
-use protocol::{AgentId, Exit, Loss, Program, Time, Usage};
+use protocol::message::{FromAgent, Launch, ToAgent, ToShard, shard_of_agent};
+use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::Checkpoint;
 use crate::fetch::{Fetcher, Prepared};
 use crate::ledger::Ledger;
+use crate::ledger::bundles::{need, needs};
 use crate::ledger::event::{Event, Form, Output, Start};
 use crate::logs::{Place, key};
 pub use config::{AgentConfig, AgentError};
-use executors::{Executors, Said, kind};
+use executors::{Executors, Said};
 use uplink::Heard;
 
 /// What waits to be handled; whoever is faster waits himself.
@@ -155,7 +157,8 @@ struct Door {
     prepared: mpsc::Receiver<Prepared>,
     uplink: tokio::task::JoinHandle<()>,
     executors_dir: PathBuf,
-    quit: Option<String>,
+    data_dir: PathBuf,
+    quit: Option<AgentError>,
     /// Held for as long as the agent lives: no other may have its directory.
     _lock: std::fs::File,
 }
@@ -199,7 +202,8 @@ impl Door {
                 Woken::Prepared(prepared) => self.take_prepared(prepared),
                 Woken::Timer => self.ledger.handle(self.clock.now(), Event::Tick),
                 Woken::IdleLook => {
-                    let in_use: BTreeSet<_> = self.ledger.attempts().map(|(_, launch, _)| kind(launch)).collect();
+                    let in_use: BTreeSet<_> =
+                        self.ledger.attempts().flat_map(|(_, launch, _)| executors::kinds(launch)).map(|(kind, _)| kind).collect();
                     self.executors.retire_idle(&in_use);
                 }
                 Woken::Stop(ending) => return self.leave(ending).await,
@@ -208,9 +212,11 @@ impl Door {
             self.act()?;
             dirty = true;
         }
-        let reason = self.quit.take().unwrap_or_default();
-        self.leave(Ending::TasksGoOn).await?;
-        Err(AgentError::Refused { reason })
+        let quit = self.quit.take().unwrap_or(AgentError::Gone);
+        // Nobody owns the tasks of an agent that is gone for good: they were placed anew.
+        let ending = if matches!(quit, AgentError::Revoked { .. }) { Ending::TasksEnd } else { Ending::TasksGoOn };
+        self.leave(ending).await?;
+        Err(quit)
     }
 
     /// Handles all that is there already, so that it goes to the record and to each peer in one piece.
@@ -252,17 +258,23 @@ impl Door {
                     self.ledger.handle(now, Event::Master { shard, message });
                 }
             }
-            Heard::WhereIsLog { attempt, answer } => {
-                let live = self.ledger.is_live(attempt);
-                let _ = answer.send(Place { dirs: self.executors.dirs_of(attempt), live }); // Whoever asked may be gone.
+            Heard::Revoked => self.quit = Some(AgentError::Revoked { agent: self.agent, dir: self.data_dir.clone() }),
+            Heard::WhereIsLog { member, answer } => {
+                let live = self.ledger.is_live(member.attempt);
+                let _ = answer.send(Place { dirs: self.executors.dirs_of(member), live }); // Whoever asked may be gone.
             }
         }
     }
 
     fn take_said(&mut self, said: Said) -> Result<(), AgentError> {
         let ledger = &self.ledger;
-        let handed_over =
-            |wanted: &table::Kind| ledger.handed_over().filter(|(_, launch)| kind(launch) == *wanted).map(|(id, _)| id).collect();
+        let handed_over = |wanted: &table::Kind| {
+            let of = |(attempt, launch): (AttemptId, &Arc<Launch>)| {
+                let wanted = executors::kinds(launch).filter(|(kind, _)| kind == wanted);
+                wanted.map(|(_, member)| MemberId { attempt, member }).collect::<Vec<_>>()
+            };
+            ledger.handed_over().flat_map(of).collect()
+        };
         let events = self.executors.said(said, handed_over);
         let events = events.map_err(|source| self.executors_error(source))?;
         let now = self.clock.now();
@@ -316,9 +328,9 @@ impl Door {
                 self.fetcher.prepare(bundle, form, link);
             }
             Output::Start(start) => self.start(start)?,
-            Output::Stop { attempts, grace_ms } => self.executors.stop(&attempts, grace_ms),
-            Output::Forget { attempts } => self.executors.forget(&attempts),
-            Output::Quit { reason } => self.quit = Some(reason),
+            Output::Stop { members, grace_ms } => self.executors.stop(&members, grace_ms),
+            Output::Forget { members } => self.executors.forget(&members),
+            Output::Quit { reason } => self.quit = Some(AgentError::Refused { reason }),
         }
         Ok(())
     }
@@ -335,32 +347,44 @@ impl Door {
     }
 
     fn start(&mut self, Start { launch, ports }: Start) -> Result<(), AgentError> {
-        let Program::Wasm { bundle, metering, .. } = launch.template.program;
-        let compiled = self.fetcher.locate(bundle, Form::Wasm(metering));
-        let stdin = launch.template.stdin.map(|bundle| (bundle, self.fetcher.locate(bundle, Form::Plain)));
-        let (Some(compiled), None | Some((_, Some(_)))) = (compiled, &stdin) else {
-            // Somebody touched the file: it is looked at again for the next ones; these are placed again.
-            let ids = launch.attempts.iter().map(|(index, number)| protocol::AttemptId::new(launch.job, *index, *number));
-            let attempts = ids.map(|id| (id, Exit::Lost { reason: Loss::Refused }, Usage::default())).collect();
+        let needs: Vec<_> = needs(&launch.template).collect();
+        let touched: Vec<_> = needs.iter().filter(|(bundle, form)| self.fetcher.locate(*bundle, *form).is_none()).collect();
+        if !touched.is_empty() {
+            // Somebody touched a file: it is looked at again for the next ones; these are placed again.
             let now = self.clock.now();
-            for bundle in std::iter::once(bundle).chain(launch.template.stdin) {
-                self.ledger.handle(now, Event::Evicted { bundle });
-            }
-            self.ledger.handle(now, Event::Ended { attempts });
+            touched.into_iter().for_each(|(bundle, _)| self.ledger.handle(now, Event::Evicted { bundle: *bundle }));
+            self.end_all(&launch, |_| true, &Exit::Lost { reason: Loss::Refused });
             return Ok(());
-        };
-        let plan = open::plan(&launch, compiled, stdin.and_then(|(_, path)| path), &self.name);
-        let starts = launch.attempts.iter().zip(ports).map(|((index, number), ports)| runtime::Start {
-            key: key(protocol::AttemptId::new(launch.job, *index, *number)),
-            index: *index,
-            attempt: *number,
-            ports,
-        });
-        let plan = runtime::Launch { plan, starts: starts.collect() };
-        let events = self.executors.start(&launch, plan).map_err(|source| self.executors_error(source))?;
-        let now = self.clock.now();
-        events.into_iter().for_each(|event| self.ledger.handle(now, event));
+        }
+        for (kind, at) in executors::kinds(&launch) {
+            let member = &launch.template.members[usize::from(at)];
+            let (bundle, form) = need(&member.program);
+            let compiled = self.fetcher.locate(bundle, form).unwrap_or_default();
+            let stdin = member.stdin.and_then(|bundle| self.fetcher.locate(bundle, Form::Plain));
+            let plan = open::plan(&launch, member, compiled, stdin, &self.name);
+            let starts = launch.attempts.iter().zip(&ports).map(|((index, number), ports)| runtime::Start {
+                key: key(MemberId { attempt: AttemptId::new(launch.job, *index, *number), member: at }),
+                index: *index,
+                attempt: *number,
+                ports: ports.clone(),
+            });
+            let plan = runtime::Launch { plan, starts: starts.collect() };
+            let events = self.executors.start(launch.job, kind, plan).map_err(|source| self.executors_error(source))?;
+            let now = self.clock.now();
+            events.into_iter().for_each(|event| self.ledger.handle(now, event));
+        }
+        let reason = "this agent runs wasm only".to_owned();
+        self.end_all(&launch, |member| !matches!(member.program, Program::Wasm { .. }), &Exit::Rejected { reason });
         Ok(())
+    }
+
+    /// Says that members of all attempts of a launch ended so.
+    fn end_all(&mut self, launch: &Launch, which: impl Fn(&Member) -> bool, exit: &Exit) {
+        let attempts = launch.attempts.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number));
+        let members = attempts.flat_map(|attempt| MemberId::all(attempt, &launch.template));
+        let ended = members.filter(|id| which(&launch.template.members[usize::from(id.member)]));
+        let members = ended.map(|id| (id, exit.clone(), Usage::default())).collect();
+        self.ledger.handle(self.clock.now(), Event::Ended { members });
     }
 
     fn executors_error(&self, source: std::io::Error) -> AgentError {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::agent::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, WEAKNESSES_MAX};
 use protocol::message::Launch;
-use protocol::{AgentId, AgentInfo};
+use protocol::{AgentId, AgentInfo, Member};
 use tokio::sync::mpsc;
 
 use super::executors::{Executors, Settings};
@@ -16,6 +16,7 @@ use super::{AgentConfig, AgentError, Clock, Door, INBOX_MAX, now};
 use crate::checkpoint::{Checkpoint, Damage};
 use crate::fetch::Fetcher;
 use crate::fingerprint;
+use crate::ledger::bundles::need;
 use crate::ledger::event::{Event, Record};
 use crate::ledger::{Ledger, LedgerConfig};
 
@@ -52,19 +53,13 @@ impl Door {
         let executors_dir = config.data_dir.join("executors");
         make_dir(&executors_dir, 0o711)?;
         let executors_dir = fs::canonicalize(&executors_dir).map_err(failed("finding", &executors_dir))?;
-        let root = rustix::process::geteuid().is_root();
-        let passable = is_passable(&executors_dir);
-        if root && !passable {
-            let sentence = "the data directory is closed to other users: executors run as root, without capabilities, instead of one user for each role";
-            info.weaknesses.push(sentence.into());
-        }
-        info.weaknesses.truncate(WEAKNESSES_MAX);
+        let root = own_users(&executors_dir, &mut info);
         let settings = Settings {
             dir: executors_dir.clone(),
             binary,
             readable: fetcher.folders().iter().map(fs::canonicalize).collect::<io::Result<_>>().map_err(failed("finding", &cache_dir))?,
             memory_bytes_max: info.capacity.memory_bytes.min(MEMORY_BYTES_MAX),
-            root: root && passable,
+            root,
         };
         let mut executors = Executors::open(settings, said_sender).map_err(failed("opening", &executors_dir))?;
         let found = executors.recover().await.map_err(failed("recovering executors in", &executors_dir))?;
@@ -91,25 +86,25 @@ impl Door {
             prepared,
             uplink,
             executors_dir,
+            data_dir: config.data_dir,
             quit: None,
             _lock: lock,
         })
     }
 }
 
-/// What the tasks of a launch have in common, for their executor.
-pub(super) fn plan(launch: &Launch, compiled: PathBuf, stdin: Option<PathBuf>, agent: &str) -> runtime::Plan {
-    let template = &launch.template;
-    let protocol::Program::Wasm { bundle, .. } = template.program;
-    let limits = &template.limits;
+/// What a wasm member of the tasks of a launch has in common, for its executor.
+pub(super) fn plan(launch: &Launch, member: &Member, compiled: PathBuf, stdin: Option<PathBuf>, agent: &str) -> runtime::Plan {
+    let (bundle, _) = need(&member.program);
+    let limits = &member.limits;
     runtime::Plan {
         compiled,
         digest: bundle.0,
-        args: template.args.clone(),
-        env: template.env.clone(),
-        config: template.config.clone(),
+        args: member.args.clone(),
+        env: member.env.clone(),
+        config: member.config.clone(),
         stdin,
-        port_names: template.ports.iter().map(ToString::to_string).collect(),
+        port_names: launch.template.ports().map(ToString::to_string).collect(),
         limits: runtime::Limits {
             fuel_max: limits.fuel_max,
             cpu_time_ms_max: limits.cpu_time_ms_max,
@@ -227,6 +222,18 @@ fn make_dir(dir: &Path, mode: u32) -> Result<(), AgentError> {
     let failed = |source| AgentError::File { step: "making", path: dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(failed)?;
     fs::set_permissions(dir, Permissions::from_mode(mode)).map_err(failed)
+}
+
+/// True where each role's executors have a user of their own; what holds them in less is noted.
+fn own_users(dir: &Path, info: &mut AgentInfo) -> bool {
+    let (root, passable) = (rustix::process::geteuid().is_root(), is_passable(dir));
+    if root && !passable {
+        let sentence =
+            "the data directory is closed to other users: executors run as root, without capabilities, instead of one user for each role";
+        info.weaknesses.push(sentence.into());
+    }
+    info.weaknesses.truncate(WEAKNESSES_MAX);
+    root && passable
 }
 
 /// True where a user other than the owner may reach `dir`.

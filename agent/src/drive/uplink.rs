@@ -5,7 +5,7 @@ use futures::FutureExt;
 use protocol::identity::{self, Identity, JoinToken};
 use protocol::link::{self, CloseCode, Connection, LinkError, Receiver, Sender};
 use protocol::message::{BulkReply, BulkRequest, Hello, HelloReply, JoinReply, ToAgent};
-use protocol::{AttemptId, ids::SHARDS_MAX};
+use protocol::{MemberId, ids::SHARDS_MAX};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,8 +39,10 @@ pub(super) enum Heard {
     Messages(Vec<ToAgent>),
     /// It is gone.
     Down,
-    /// Somebody wants to know where the output of an attempt is.
-    WhereIsLog { attempt: AttemptId, answer: oneshot::Sender<Place> },
+    /// A master says that this agent is never to come back.
+    Revoked,
+    /// Somebody wants to know where the output of a member of an attempt is.
+    WhereIsLog { member: MemberId, answer: oneshot::Sender<Place> },
 }
 
 pub(super) struct Uplink {
@@ -101,6 +103,9 @@ impl Uplink {
             for address in resolve(&self.masters).await {
                 let began = tokio::time::Instant::now();
                 if let Err(error) = self.session(address).await {
+                    if matches!(error, LinkError::Closed { code: CloseCode::Revoked, .. }) {
+                        return drop(self.heard.send(Heard::Revoked).await);
+                    }
                     tracing::warn!(%address, %error, "no connection to the master");
                 }
                 // A master that takes it in and sends it away is not asked ever faster.
@@ -129,7 +134,14 @@ impl Uplink {
         bulk.abort();
         connection.close(CloseCode::Leaving, "");
         drop(self.heard.send(Heard::Down).await);
-        ended.inspect_err(|error| tracing::warn!(%address, %error, "the connection to the master ended")).or(Ok(()))
+        match ended {
+            Err(error @ LinkError::Closed { code: CloseCode::Revoked, .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(%address, %error, "the connection to the master ended");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     async fn listen(&mut self, address: SocketAddr, mut receiver: Receiver) -> Result<(), LinkError> {
@@ -210,19 +222,19 @@ async fn serve_bulk(connection: Connection, heard: mpsc::Sender<Heard>) {
 
 async fn serve_one(sender: Sender, mut receiver: Receiver, heard: mpsc::Sender<Heard>) -> Result<(), LinkError> {
     let Some(request) = receiver.try_next()? else { return Ok(()) };
-    let BulkRequest::Log { attempt, offset, follow } = request else {
+    let BulkRequest::Log { member, offset, follow } = request else {
         return logs::last(sender, BulkReply::Failed { reason: "an agent gives nothing but the output of tasks".into() }).await;
     };
     let place = move || {
         let (heard, (answer, answered)) = (heard.clone(), oneshot::channel());
         let asked = async move {
-            heard.send(Heard::WhereIsLog { attempt, answer }).await.ok()?;
+            heard.send(Heard::WhereIsLog { member, answer }).await.ok()?;
             answered.await.ok()
         };
         asked.boxed()
     };
     tokio::select! {
-        served = logs::serve(attempt, offset, follow, place, sender) => served,
+        served = logs::serve(member, offset, follow, place, sender) => served,
         // Whoever follows says nothing more: this is its end, or nonsense.
         _ = receiver.next::<BulkRequest>(), if follow => Ok(()),
     }

@@ -214,7 +214,7 @@ impl Fetcher {
 impl Shared {
     async fn prepare(self: &Arc<Self>, bundle: Digest, form: Form, link: Option<Connection>) -> Result<(PathBuf, Stamp), PrepareError> {
         let path = match form {
-            Form::Plain => {
+            Form::Plain | Form::Native | Form::Image => {
                 self.have_bundle(bundle, link).await?;
                 self.files.bundle(bundle)
             }

@@ -3,7 +3,7 @@
 
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, attempt_hash};
 use protocol::{AgentInfo, AttemptId, Exit, PortRange, Resources, Time, Usage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -18,6 +18,17 @@ pub(super) struct Entry {
     pub launch: Arc<Launch>,
     pub ports: Vec<u16>,
     pub state: State,
+    /// What is known of the members of a group. Of the moment only: executors tell it again to whoever finds them.
+    pub group: Option<Box<Group>>,
+}
+
+/// The members of an attempt that has several.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    pub started: BTreeSet<u8>,
+    pub ended: BTreeMap<u8, Usage>,
+    /// How the first one ended that did not end well.
+    pub failure: Option<Exit>,
 }
 
 /// What an attempt is doing. All but `Ended` are of the moment only: after a recovery they are `Recovering`.
@@ -135,7 +146,8 @@ impl Book {
             self.known.insert(launch.job, *index, *number);
             let std::collections::btree_map::Entry::Vacant(place) = self.entries.entry(attempt) else { continue };
             self.ports.mark(&ports);
-            place.insert(Entry { launch: Arc::clone(&shared), ports, state: state.clone() });
+            let group = (launch.template.members.len() > 1).then(Box::default);
+            place.insert(Entry { launch: Arc::clone(&shared), ports, state: state.clone(), group });
             self.hash ^= attempt_hash(attempt);
             taken += 1;
         }
@@ -172,6 +184,12 @@ impl Book {
 
     pub fn get(&self, attempt: AttemptId) -> Option<&Entry> {
         self.entries.get(&attempt)
+    }
+
+    /// What is known of the members of an attempt that has several and has not ended.
+    pub fn group(&mut self, attempt: AttemptId) -> Option<&mut Group> {
+        let entry = self.entries.get_mut(&attempt).filter(|entry| !matches!(entry.state, State::Ended { .. }))?;
+        entry.group.as_deref_mut()
     }
 
     /// Sets what an attempt that has not ended is doing.

@@ -19,7 +19,7 @@ const TRIES_MAX: u32 = 10;
 const AHEAD_MAX: usize = 256;
 
 /// A bundle in one form.
-type Need = (Digest, Form);
+pub type Need = (Digest, Form);
 
 /// Attempts of one launch that wait.
 #[derive(Clone, Debug)]
@@ -40,15 +40,23 @@ struct Want {
 pub(super) struct Bundles {
     ready: BTreeSet<Need>,
     wanted: BTreeMap<Need, Want>,
-    waiting: BTreeMap<(Need, Option<Need>), VecDeque<Batch>>,
+    waiting: BTreeMap<Vec<Need>, VecDeque<Batch>>,
     /// True where something may be able to start that could not before.
     look: bool,
 }
 
-/// The bundles that tasks of this template need: what runs, then what they read.
-pub(super) fn needs(template: &Template) -> impl Iterator<Item = Need> {
-    let Program::Wasm { bundle, metering, .. } = template.program;
-    std::iter::once((bundle, Form::Wasm(metering))).chain(template.stdin.map(|bundle| (bundle, Form::Plain)))
+/// The bundles that tasks of this template need: of each member what runs, then what it reads.
+pub fn needs(template: &Template) -> impl Iterator<Item = Need> {
+    template.members.iter().flat_map(|member| [Some(need(&member.program)), member.stdin.map(|bundle| (bundle, Form::Plain))]).flatten()
+}
+
+/// What a program needs.
+pub const fn need(program: &Program) -> Need {
+    match program {
+        Program::Wasm { bundle, metering, .. } => (*bundle, Form::Wasm(*metering)),
+        Program::Native { bundle, .. } => (*bundle, Form::Native),
+        Program::Image { bundle, .. } => (*bundle, Form::Image),
+    }
 }
 
 impl Bundles {
@@ -74,12 +82,10 @@ impl Bundles {
 impl Ledger {
     /// Attempts that were taken on: they start as soon as all they need is here.
     pub(super) fn wait(&mut self, launch: Arc<Launch>, attempts: Vec<(u32, u32)>) {
-        let mut needs = needs(&launch.template);
-        let key = (needs.next().expect("a program is a bundle"), needs.next());
-        drop(needs);
-        for need in std::iter::once(key.0).chain(key.1) {
-            self.want(need);
-        }
+        let mut key: Vec<Need> = needs(&launch.template).collect();
+        key.sort_unstable();
+        key.dedup();
+        key.iter().for_each(|need| self.want(*need));
         self.bundles.waiting.entry(key).or_default().push_back(Batch { launch, attempts });
         self.bundles.look = true;
     }
@@ -126,8 +132,8 @@ impl Ledger {
             return;
         }
         let Bundles { ready, waiting, .. } = &mut self.bundles;
-        for ((first, second), batches) in waiting.iter_mut() {
-            if !ready.contains(first) || second.is_some_and(|second| !ready.contains(&second)) {
+        for (needs, batches) in waiting.iter_mut() {
+            if !needs.iter().all(|need| ready.contains(need)) {
                 continue;
             }
             while self.book.ended() < UPDATES_PENDING_MAX {
@@ -162,8 +168,8 @@ impl Ledger {
         self.bundles.wanted.remove(&need);
         let mut given_up = Vec::new();
         let book = &self.book;
-        self.bundles.waiting.retain(|(first, second), batches| {
-            if *first != need && *second != Some(need) {
+        self.bundles.waiting.retain(|needs, batches| {
+            if !needs.contains(&need) {
                 return true;
             }
             for batch in batches.drain(..) {

@@ -1,7 +1,7 @@
 //! All that can happen to a ledger and all that it can want done: closed lists, data only.
 
 use protocol::message::{FromAgent, FromMaster, Launch};
-use protocol::{AttemptId, Digest, Exit, JobId, Metering, ShardId, Time, Usage};
+use protocol::{AttemptId, Digest, Exit, JobId, MemberId, Metering, ShardId, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -32,15 +32,15 @@ pub enum Event {
         /// Why not, and whose move it is.
         result: Result<(), PrepareError>,
     },
-    /// Attempts were started by their executor.
+    /// Members of attempts were started by their executors.
     Started {
         /// Which, since when (milliseconds of the Unix epoch).
-        attempts: Vec<(AttemptId, Time)>,
+        members: Vec<(MemberId, Time)>,
     },
-    /// Attempts ended.
+    /// Members of attempts ended.
     Ended {
         /// Which, how, and what they used.
-        attempts: Vec<(AttemptId, Exit, Usage)>,
+        members: Vec<(MemberId, Exit, Usage)>,
     },
     /// A bundle that nothing used was thrown away to make room.
     Evicted {
@@ -59,6 +59,10 @@ pub enum Form {
     Plain,
     /// Compiled for this metering.
     Wasm(Metering),
+    /// A file or an unpacked folder for native tasks.
+    Native,
+    /// The unpacked layers of an image, and what it says of itself.
+    Image,
 }
 
 /// Why a bundle cannot be run here.
@@ -94,14 +98,14 @@ pub enum Output {
     /// Stop these; answered with `Ended`.
     Stop {
         /// Which.
-        attempts: Vec<AttemptId>,
+        members: Vec<MemberId>,
         /// Milliseconds until it is done by force.
         grace_ms: u64,
     },
     /// Forget these: their ends are on record.
     Forget {
         /// Which.
-        attempts: Vec<AttemptId>,
+        members: Vec<MemberId>,
     },
     /// End the agent's process: the master does not want it.
     Quit {

@@ -1,7 +1,7 @@
 //! What a launch does: which of its attempts are taken on, which refused, which passed over.
 
+use protocol::job::COUNT_MAX;
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, Launch};
-use protocol::resources::PORTS_PER_TASK_MAX;
 use protocol::{AttemptId, Time};
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl Ledger {
         if let Some(reason) = malformed(&launch) {
             launch.attempts.truncate(ATTEMPTS_PER_MESSAGE_MAX);
             let attempts = std::mem::take(&mut launch.attempts);
-            self.refuse(&launch, &attempts, reason.to_owned());
+            self.refuse(&launch, &attempts, reason);
             return;
         }
         self.pass_over_known(now, &mut launch);
@@ -64,9 +64,10 @@ impl Ledger {
         let most = launch.attempts.len().min(ATTEMPTS_HELD_MAX - self.book.held().min(ATTEMPTS_HELD_MAX));
         let fit = self.book.free().times(need, u32::try_from(most).expect("ATTEMPTS_HELD_MAX fits"));
         let mut ports = Vec::with_capacity(fit as usize);
+        let count = launch.template.ports().count();
         for _ in 0..fit {
             // Fewer than the capacity says only after it was changed while tasks ran.
-            let Some(next) = self.book.take_ports(launch.template.ports.len()) else { break };
+            let Some(next) = self.book.take_ports(count) else { break };
             ports.push(next);
         }
         ports
@@ -91,16 +92,13 @@ impl Ledger {
 }
 
 /// Why no agent could take this launch.
-fn malformed(launch: &Launch) -> Option<&'static str> {
-    let (resources, ports) = (&launch.template.resources, launch.template.ports.len());
+fn malformed(launch: &Launch) -> Option<String> {
     if launch.attempts.len() > ATTEMPTS_PER_MESSAGE_MAX {
-        Some("too many attempts in one launch")
-    } else if !resources.is_canonical() {
-        Some("template.resources.devices is not sorted, or has a device twice, of zero, or too many")
-    } else if ports != resources.ports as usize || ports > usize::from(PORTS_PER_TASK_MAX) {
-        Some("template.ports does not name as many ports as template.resources.ports says, or too many")
-    } else if launch.attempts.iter().any(|(_, number)| *number == 0) {
-        Some("attempts are numbered from 1")
+        Some("too many attempts in one launch".into())
+    } else if let Err(error) = launch.template.check() {
+        Some(error.to_string())
+    } else if launch.attempts.iter().any(|(index, number)| *number == 0 || *index >= COUNT_MAX) {
+        Some("attempts are numbered from 1, and tasks are not so many".into())
     } else {
         None
     }

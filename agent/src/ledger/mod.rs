@@ -7,8 +7,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod book;
-mod bundles;
+pub mod bundles;
 pub mod event;
+mod groups;
 mod known;
 mod launches;
 mod ports;
@@ -119,8 +120,8 @@ impl Ledger {
             Event::Disconnected => self.disconnected(),
             Event::Master { shard, message } => self.heard(now, shard, message),
             Event::Prepared { bundle, form, result } => self.prepared(now, bundle, form, result),
-            Event::Started { attempts } => self.started(now, attempts),
-            Event::Ended { attempts } => self.ended(now, attempts),
+            Event::Started { members } => self.started(now, members),
+            Event::Ended { members } => self.ended(now, members),
             Event::Evicted { bundle } => self.bundles.evicted(bundle),
             Event::Surveyed => self.surveyed(now),
         }

@@ -3,7 +3,7 @@
 
 use protocol::frame::FRAME_BYTES_MAX;
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent};
-use protocol::{AttemptId, Exit, Loss, ShardId, TaskState, Time, Update, Usage};
+use protocol::{AttemptId, Exit, Loss, MemberId, ShardId, TaskState, Time, Update, Usage};
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Ledger;
@@ -50,40 +50,50 @@ impl Telling {
 }
 
 impl Ledger {
-    pub(super) fn started(&mut self, now: Time, attempts: Vec<(AttemptId, Time)>) {
-        let mut running = Vec::with_capacity(attempts.len());
+    pub(super) fn started(&mut self, now: Time, members: Vec<(MemberId, Time)>) {
+        let mut running = Vec::with_capacity(members.len());
         let mut strangers = Vec::new();
-        for (attempt, since) in attempts {
+        for (member, since) in members {
+            let attempt = member.attempt;
             match self.book.get(attempt).map(|entry| &entry.state) {
                 Some(State::Killing) => {}
                 Some(State::Running { since: known }) if *known == since => {}
                 Some(State::Waiting | State::Starting | State::Recovering | State::Running { .. }) => {
-                    self.book.set(attempt, State::Running { since });
-                    running.push(attempt);
+                    if self.all_started(member) {
+                        self.book.set(attempt, State::Running { since });
+                        running.push(attempt);
+                    }
                 }
                 // Nobody would ever hear of it: it was given up, or the record of it is damaged.
-                Some(State::Ended { .. }) | None => strangers.push(attempt),
+                Some(State::Ended { .. }) | None => strangers.push(member),
             }
         }
         self.tell_later(now, running);
         if !strangers.is_empty() {
-            self.outputs.push_back(Output::Stop { attempts: strangers, grace_ms: 0 });
+            self.outputs.push_back(Output::Stop { members: strangers, grace_ms: 0 });
         }
     }
 
-    pub(super) fn ended(&mut self, now: Time, attempts: Vec<(AttemptId, Exit, Usage)>) {
-        let mut gone = self.end(now, attempts);
-        gone.retain(|attempt| self.book.get(*attempt).is_none());
+    pub(super) fn ended(&mut self, now: Time, members: Vec<(MemberId, Exit, Usage)>) {
+        let mut gone: Vec<MemberId> = Vec::new();
+        let mut ends = Vec::with_capacity(members.len());
+        for (member, exit, usage) in members {
+            if self.book.get(member.attempt).is_none() {
+                gone.push(member);
+            } else {
+                ends.extend(self.member_ended(member, exit, usage));
+            }
+        }
+        self.end(now, ends);
         if !gone.is_empty() {
-            self.outputs.push_back(Output::Forget { attempts: gone });
+            self.outputs.push_back(Output::Forget { members: gone });
         }
     }
 
     pub(super) fn surveyed(&mut self, now: Time) {
-        let missing = self.book.entries().filter(|(_, entry)| entry.state == State::Recovering);
-        let lost = |(attempt, _): (&AttemptId, &Entry)| (*attempt, Exit::Lost { reason: Loss::Executor }, Usage::default());
-        let missing = missing.map(lost).collect();
-        self.end(now, missing);
+        let missing: Vec<MemberId> = self.unheard_members();
+        let lost = missing.into_iter().map(|member| (member, Exit::Lost { reason: Loss::Executor }, Usage::default())).collect();
+        self.ended(now, lost);
     }
 
     pub(super) fn kill(&mut self, now: Time, attempts: &[AttemptId], grace_ms: u64) {
@@ -101,16 +111,25 @@ impl Ledger {
         }
         self.end(now, never_started);
         if !running.is_empty() {
-            self.tell_later(now, running.clone());
-            self.outputs.push_back(Output::Stop { attempts: running, grace_ms: grace_ms.min(GRACE_MS_MAX) });
+            let members = running.iter().flat_map(|attempt| self.members(*attempt)).collect();
+            self.tell_later(now, running);
+            self.outputs.push_back(Output::Stop { members, grace_ms: grace_ms.min(GRACE_MS_MAX) });
         }
     }
 
     pub(super) fn acknowledged(&mut self, mut attempts: Vec<AttemptId>) {
-        attempts.retain(|attempt| self.book.forget(*attempt));
+        let mut members = Vec::with_capacity(attempts.len());
+        attempts.retain(|attempt| {
+            let of = self.members(*attempt);
+            let forgotten = self.book.forget(*attempt);
+            if forgotten {
+                members.extend(of);
+            }
+            forgotten
+        });
         if !attempts.is_empty() {
-            self.outputs.push_back(Output::Checkpoint(Record::Forgotten { attempts: attempts.clone() }));
-            self.outputs.push_back(Output::Forget { attempts });
+            self.outputs.push_back(Output::Checkpoint(Record::Forgotten { attempts }));
+            self.outputs.push_back(Output::Forget { members });
             self.bundles.look_again();
         }
     }

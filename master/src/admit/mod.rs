@@ -7,13 +7,16 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod amount;
+pub mod bundle;
 pub mod job;
+pub mod member;
 pub mod problem;
 mod read;
 pub mod spec;
 mod tree;
 pub mod wasm;
 
+pub use bundle::{Form, Verdict};
 pub use job::admit;
 pub use problem::{Code, PROBLEMS_MAX, Problem, render};
 pub use spec::{JobSpec, Source};
@@ -99,7 +102,7 @@ fn unreadable(text: &str) -> Option<Problem> {
     }
     if text.trim().is_empty() {
         let problem = Problem::new(Code::Missing, "task.wasm", "the text is empty");
-        return Some(problem.with_help("name a .wasm file: [task] wasm = \"hello.wasm\""));
+        return Some(problem.with_help("name a file: [task] wasm = \"hello.wasm\""));
     }
     None
 }

@@ -41,6 +41,10 @@ pub enum Code {
     BadWasm,
     /// The bundle imports what nobody offers.
     UnofferedImport,
+    /// The bundle is no program or image of the kind that the job takes it for.
+    BadBundle,
+    /// Something of the host that no policy of the job's role allows.
+    NotAllowed,
 }
 
 impl Code {
@@ -60,6 +64,8 @@ impl Code {
             Self::UnknownBundle => "unknown-bundle",
             Self::BadWasm => "bad-wasm",
             Self::UnofferedImport => "unoffered-import",
+            Self::BadBundle => "bad-bundle",
+            Self::NotAllowed => "not-allowed",
         }
     }
 }

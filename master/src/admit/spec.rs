@@ -2,11 +2,12 @@
 //!
 //! Knows how to write itself as JSON. How it is read from text is `read`'s, what it means is `job`'s.
 
-use protocol::{Digest, Kind, Name, job::RestartPolicy, resources::Device};
+use protocol::job::{HostMount, Network, RestartPolicy};
+use protocol::{Digest, Kind, Name, resources::Device};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 
-/// A job as people write it. Built by [`super::parse`] or in code; the empty one lacks only `task.wasm`.
+/// A job as people write it. Built by [`super::parse`] or in code; the empty one lacks only its task.
 #[derive(Clone, Debug, Default)]
 pub struct JobSpec {
     /// `name`: unique in its role.
@@ -21,12 +22,10 @@ pub struct JobSpec {
     pub strict: bool,
     /// `count`: how many tasks.
     pub count: Option<u32>,
-    /// `[task]`.
-    pub task: TaskSpec,
-    /// `[resources]`.
-    pub resources: ResourcesSpec,
-    /// `[limits]`.
-    pub limits: LimitsSpec,
+    /// True where its tasks are written as `[[task]]`: a group, each with `resources` and `limits` of its own.
+    pub group: bool,
+    /// `[task]` with `[resources]` and `[limits]`, or each `[[task]]`.
+    pub tasks: Vec<TaskSpec>,
     /// `[restart]`, or its policy alone.
     pub restart: RestartSpec,
     /// `update.parallel`.
@@ -38,7 +37,7 @@ pub struct JobSpec {
 /// Where a field stands in its source; line and column as a problem has them.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    pub(super) field: &'static str,
+    pub(super) field: String,
     pub(super) span: Range<usize>,
     pub(super) line: usize,
     pub(super) column: usize,
@@ -53,11 +52,21 @@ pub enum Source {
     Bundle(Digest),
 }
 
-/// `[task]`.
+/// `[task]`, or one `[[task]]`.
 #[derive(Clone, Debug, Default)]
 pub struct TaskSpec {
-    /// `wasm`: what runs.
+    /// `name`: what it is called in its group.
+    pub name: Option<Name>,
+    /// `wasm`: a module or component.
     pub wasm: Option<Source>,
+    /// `native`: an executable, a script or an archive of a folder.
+    pub native: Option<Source>,
+    /// `image`: an archive of an OCI layout, or one that `docker save` wrote.
+    pub image: Option<Source>,
+    /// `file`: what a native bundle of one file is called inside.
+    pub file: Option<String>,
+    /// `command`: the program inside, and what stands before the arguments.
+    pub command: Vec<String>,
     /// `args`, without the program's own name.
     pub args: Vec<String>,
     /// `env`, sorted by name.
@@ -66,6 +75,18 @@ pub struct TaskSpec {
     pub config: Vec<(String, String)>,
     /// `stdin`: what standard input reads.
     pub stdin: Option<Source>,
+    /// `user`: who it is inside.
+    pub user: Option<String>,
+    /// `dir`: its working directory inside.
+    pub dir: Option<String>,
+    /// `stop_signal`: what asks it to stop.
+    pub stop_signal: Option<u8>,
+    /// `mount`: parts of the host that it sees.
+    pub mounts: Vec<HostMount>,
+    /// `[resources]`, or its own.
+    pub resources: ResourcesSpec,
+    /// `[limits]`, or its own.
+    pub limits: LimitsSpec,
 }
 
 /// `[resources]`.
@@ -98,8 +119,14 @@ pub struct LimitsSpec {
     pub table_elements: Option<u32>,
     /// `host`: what one host call may allocate.
     pub host_bytes: Option<u64>,
+    /// `processes`: processes and threads.
+    pub processes: Option<u32>,
     /// `log`: output kept.
     pub log_bytes: Option<u64>,
+    /// `log_rate`: output a second.
+    pub log_bytes_per_s: Option<u64>,
+    /// `egress`: what it can reach.
+    pub egress: Option<Network>,
 }
 
 /// `[restart]`.
@@ -118,6 +145,15 @@ pub struct RestartSpec {
 }
 
 impl JobSpec {
+    /// How the fields of the task `at` are named: `task.wasm`, or `task.1.wasm` in a group.
+    pub(super) fn field(&self, at: usize, name: &str) -> String {
+        match (self.group, name.starts_with("resources") || name.starts_with("limits")) {
+            (true, _) => format!("task.{at}.{name}"),
+            (false, true) => name.to_owned(),
+            (false, false) => format!("task.{name}"),
+        }
+    }
+
     /// Where `field` stands in the source it was read from.
     pub(super) fn place(&self, field: &str) -> Option<&Place> {
         self.places.iter().find(|place| place.field == field)
@@ -147,9 +183,19 @@ impl JobSpec {
         put(&mut job, "kind", self.kind.map(|kind| Value::from(kind_name(kind))));
         put(&mut job, "runtime", self.strict.then(|| Value::from("strict")));
         put(&mut job, "count", self.count.map(Value::from));
-        put(&mut job, "task", Some(self.task.to_value()));
-        put(&mut job, "resources", self.resources.to_value());
-        put(&mut job, "limits", self.limits.to_value());
+        if self.group {
+            let member = |task: &TaskSpec| {
+                let mut value = task.to_map();
+                put(&mut value, "resources", task.resources.to_value());
+                put(&mut value, "limits", task.limits.to_value());
+                Value::Object(value)
+            };
+            put(&mut job, "task", Some(self.tasks.iter().map(member).collect()));
+        } else if let Some(task) = self.tasks.first() {
+            put(&mut job, "task", Some(Value::Object(task.to_map())));
+            put(&mut job, "resources", task.resources.to_value());
+            put(&mut job, "limits", task.limits.to_value());
+        }
         put(&mut job, "restart", self.restart.to_value());
         put(&mut job, "update", self.update_parallel.map(|parallel| json!({ "parallel": parallel })));
         Value::Object(job).to_string()
@@ -183,6 +229,14 @@ pub(super) const fn policy_name(policy: RestartPolicy) -> &'static str {
     }
 }
 
+/// As it is written in a job file.
+pub(super) const fn network_name(network: Network) -> &'static str {
+    match network {
+        Network::None => "none",
+        Network::Host => "host",
+    }
+}
+
 impl Source {
     fn to_value(&self) -> Value {
         match self {
@@ -193,17 +247,27 @@ impl Source {
 }
 
 impl TaskSpec {
-    fn to_value(&self) -> Value {
+    fn to_map(&self) -> Map<String, Value> {
         let mut task = Map::new();
+        let texts = |texts: &[String]| (!texts.is_empty()).then(|| Value::from(texts.to_vec()));
         let pairs = |pairs: &[(String, String)]| {
             unless_empty(pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect())
         };
-        put(&mut task, "wasm", self.wasm.as_ref().map(Source::to_value));
-        put(&mut task, "args", (!self.args.is_empty()).then(|| Value::from(self.args.clone())));
+        put(&mut task, "name", self.name.as_ref().map(|name| Value::from(name.as_str())));
+        for (field, source) in [("wasm", &self.wasm), ("native", &self.native), ("image", &self.image), ("stdin", &self.stdin)] {
+            put(&mut task, field, source.as_ref().map(Source::to_value));
+        }
+        put(&mut task, "file", self.file.clone().map(Value::from));
+        put(&mut task, "command", texts(&self.command));
+        put(&mut task, "args", texts(&self.args));
         put(&mut task, "env", pairs(&self.env));
         put(&mut task, "config", pairs(&self.config));
-        put(&mut task, "stdin", self.stdin.as_ref().map(Source::to_value));
-        Value::Object(task)
+        put(&mut task, "user", self.user.clone().map(Value::from));
+        put(&mut task, "dir", self.dir.clone().map(Value::from));
+        put(&mut task, "stop_signal", self.stop_signal.map(Value::from));
+        let mount = |mount: &HostMount| json!({ "host": mount.from, "to": mount.to, "writable": mount.writable });
+        put(&mut task, "mount", (!self.mounts.is_empty()).then(|| self.mounts.iter().map(mount).collect()));
+        task
     }
 }
 
@@ -243,7 +307,10 @@ impl LimitsSpec {
         put(&mut limits, "memory", self.memory_bytes.map(bytes));
         put(&mut limits, "tables", self.table_elements.map(Value::from));
         put(&mut limits, "host", self.host_bytes.map(bytes));
+        put(&mut limits, "processes", self.processes.map(Value::from));
         put(&mut limits, "log", self.log_bytes.map(bytes));
+        put(&mut limits, "log_rate", self.log_bytes_per_s.map(bytes));
+        put(&mut limits, "egress", self.egress.map(|network| Value::from(network_name(network))));
         unless_empty(limits)
     }
 }

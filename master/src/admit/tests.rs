@@ -1,14 +1,19 @@
 //! What is accepted, what it becomes, and how refusals read. The catalogue of hostile jobs is in `tests/hostile/jobs`.
 
-use super::job::{FUEL_DEFAULT, LOG_BYTES_DEFAULT, RETRIES_DEFAULT, TABLE_ELEMENTS_MAX};
+mod members;
+
+use super::job::RETRIES_DEFAULT;
+use super::member::{FUEL_DEFAULT, LOG_BYTES_DEFAULT, TABLE_ELEMENTS_MAX};
+use super::spec::TaskSpec;
 use super::*;
 use protocol::job::RestartPolicy;
 use protocol::{Digest, Job, Kind, Metering, Program};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-fn small(_: Digest) -> Option<Result<Inspection, Rejection>> {
-    Some(Ok(Inspection { kind: WasmKind::Module, memory_bytes_min: 1 << 16, table_elements_min: 1, functions: 1 }))
+fn small(_: Digest) -> Option<Verdict> {
+    let inspection = Inspection { kind: WasmKind::Module, memory_bytes_min: 1 << 16, table_elements_min: 1, functions: 1 };
+    Some(Verdict { form: Form::Wasm, wasm: Ok(inspection) })
 }
 
 fn toml(text: &str) -> Result<Job, Vec<Problem>> {
@@ -28,7 +33,7 @@ fn check(text: &str, expected: &[(Code, &str)]) {
 fn a_job_of_one_line_has_every_default() {
     let job = toml("task = { wasm = \"WASM\" }").unwrap();
     assert_eq!((job.kind, job.count, job.priority, job.role.as_str(), job.name), (Kind::Batch, 1, 50, "default", None));
-    let limits = &job.template.limits;
+    let limits = &job.template.first().limits;
     assert_eq!((limits.fuel_max, limits.cpu_time_ms_max, limits.time_ms_max), (Some(FUEL_DEFAULT), None, None));
     assert_eq!((limits.memory_bytes_max, job.template.resources.memory_bytes), (64 << 20, 64 << 20));
     assert_eq!((limits.log_bytes_max, limits.host_bytes_max, limits.table_elements_max), (LOG_BYTES_DEFAULT, 8 << 20, TABLE_ELEMENTS_MAX));
@@ -68,10 +73,10 @@ fn the_job_file_of_the_paper_is_read_as_it_says() {
     "#;
     let job = toml(text).unwrap();
     assert_eq!((job.kind, job.count, job.role.as_str(), job.update_parallel), (Kind::Service, 3, "web", 2));
-    assert!(matches!(job.template.program, Program::Wasm { metering: Metering::Epoch, strict: true, .. }));
+    assert!(matches!(job.template.first().program, Program::Wasm { metering: Metering::Epoch, strict: true, .. }));
     assert_eq!(job.template.resources.cpu_milli, 500);
     assert_eq!(job.template.resources.devices[0].milli, 250);
-    assert_eq!((job.template.limits.memory_bytes_max, job.template.limits.time_ms_max), (128 << 20, Some(300_000)));
+    assert_eq!((job.template.first().limits.memory_bytes_max, job.template.first().limits.time_ms_max), (128 << 20, Some(300_000)));
     assert_eq!((job.restart.backoff_factor_milli, job.restart.retries_max), (1_150, None));
     // What the command line sends is the same job.
     let spec = parse(&text.replace("WASM", DIGEST), Format::Toml).unwrap();
@@ -94,14 +99,14 @@ fn a_kind_that_is_not_named_is_guessed() {
     let batch = toml("task.wasm = \"WASM\"\nrestart = \"on-failure\"").unwrap();
     assert_eq!(batch.restart.retries_max, Some(RETRIES_DEFAULT));
     let service = toml("task.wasm = \"WASM\"\nkind = \"service\"").unwrap();
-    assert_eq!((service.template.limits.fuel_max, service.restart.policy), (None, RestartPolicy::Always));
+    assert_eq!((service.template.first().limits.fuel_max, service.restart.policy), (None, RestartPolicy::Always));
 }
 
 #[test]
 fn memory_that_is_named_once_is_promised_and_allowed() {
     let both = |text: &str| {
         let job = toml(&format!("task.wasm = \"WASM\"\n{text}")).unwrap();
-        (job.template.resources.memory_bytes >> 20, job.template.limits.memory_bytes_max >> 20)
+        (job.template.resources.memory_bytes >> 20, job.template.first().limits.memory_bytes_max >> 20)
     };
     assert_eq!(both("resources.memory = \"4MiB\""), (4, 4));
     assert_eq!(both("limits.memory = \"8MiB\""), (8, 8));
@@ -114,7 +119,7 @@ fn all_problems_of_a_file_come_at_once_and_in_its_order() {
     let expected = [
         (Code::UnknownField, "nmae"),
         (Code::TooLarge, "priority"),
-        (Code::NotYet, "task.native"),
+        (Code::Conflict, "task.native"),
         (Code::BadValue, "resources.cpu"),
         (Code::BadValue, "resources.memory"),
     ];
@@ -152,7 +157,7 @@ fn json_and_toml_accept_and_refuse_the_same() {
     }
     let json = parse("{\n \"task\": {\"wasm\": \"x.wasm\", \"native\": 1},\n \"count\": -1}", Format::Json).unwrap_err();
     let places: Vec<_> = json.iter().map(|problem| (problem.field.as_str(), problem.line, problem.column)).collect();
-    assert_eq!(places, [("task.native", 2, 29), ("count", 3, 11)]);
+    assert_eq!(places, [("task.native", 2, 39), ("count", 3, 11)]);
 }
 
 #[test]
@@ -162,10 +167,12 @@ fn a_master_reads_no_files_and_knows_its_bundles() {
     assert_eq!(problems.iter().map(|problem| problem.field.as_str()).collect::<Vec<_>>(), ["task.wasm", "task.stdin"]);
     let spec = || parse(&format!("[task]\nwasm = \"{DIGEST}\""), Format::Toml).unwrap();
     assert_eq!(admit(spec(), &|_| None).unwrap_err()[0].code, Code::UnknownBundle);
-    let text = admit(spec(), &|_| Some(Err(Rejection::Text))).unwrap_err();
+    let as_text = |_| Some(Verdict { form: Form::Other, wasm: Err(Rejection::Text) });
+    let text = admit(spec(), &as_text).unwrap_err();
     assert_eq!((text[0].code, text[0].field.as_str(), text[0].span.is_some()), (Code::BadWasm, "task.wasm", true));
     let large = |memory_bytes_min, table_elements_min| {
-        move |_: Digest| Some(Ok(Inspection { kind: WasmKind::Component, memory_bytes_min, table_elements_min, functions: 1 }))
+        let inspection = Inspection { kind: WasmKind::Component, memory_bytes_min, table_elements_min, functions: 1 };
+        move |_: Digest| Some(Verdict { form: Form::Wasm, wasm: Ok(inspection) })
     };
     assert_eq!(admit(spec(), &large(65 << 20, 0)).unwrap_err()[0].help.as_deref(), Some("memory = \"65MiB\" or more"));
     assert_eq!(admit(spec(), &large(0, 20_001)).unwrap_err()[0].field, "limits.tables");
@@ -182,11 +189,12 @@ fn names_that_stand_for_nothing_are_refused_and_others_left_alone() {
 
 #[test]
 fn a_spec_built_in_code_is_judged_like_a_file() {
-    let mut spec = JobSpec { count: Some(u32::MAX), ..JobSpec::default() };
-    spec.task.env = vec![("B".to_owned(), String::new()), ("A".to_owned(), String::new())];
+    assert_eq!(admit(JobSpec::default(), &small).unwrap_err()[0].field, "task");
+    let mut spec = JobSpec { count: Some(u32::MAX), tasks: vec![TaskSpec::default()], ..JobSpec::default() };
+    spec.tasks[0].env = vec![("B".to_owned(), String::new()), ("A".to_owned(), String::new())];
     let problems = admit(spec, &small).unwrap_err();
     let found: Vec<_> = problems.iter().map(|problem| (problem.code, problem.field.as_str())).collect();
-    assert_eq!(found, [(Code::Missing, "task.wasm"), (Code::TooLarge, "count"), (Code::DuplicateField, "task.env")]);
+    assert_eq!(found, [(Code::TooLarge, "count"), (Code::Missing, "task.wasm"), (Code::DuplicateField, "task.env")]);
 }
 
 #[test]

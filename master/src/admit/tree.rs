@@ -26,7 +26,7 @@ pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
     /// A decimal number as it was written, or what TOML and nobody else calls one (`nan`).
     Number(Cow<'a, str>),
-    Bool,
+    Bool(bool),
     List(Vec<Node<'a>>),
     Table(Vec<Entry<'a>>),
     /// JSON's `null`.
@@ -49,7 +49,7 @@ impl Value<'_> {
         match self {
             Self::Text(_) => "text",
             Self::Number(_) => "a number",
-            Self::Bool => "true or false",
+            Self::Bool(_) => "true or false",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
             Self::Null => "null",
@@ -103,7 +103,7 @@ fn toml_value<'a>(value: DeValue<'a>, path: &str, depth: usize, problems: &mut V
             Err(_) => Value::Number(Cow::Borrowed("1e400")),
         },
         DeValue::Float(number) => Value::Number(Cow::Owned(number.as_str().to_owned())),
-        DeValue::Boolean(_) => Value::Bool,
+        DeValue::Boolean(value) => Value::Bool(value),
         DeValue::Datetime(_) => Value::Date,
         DeValue::Array(list) => {
             let node = |value: toml::Spanned<DeValue<'a>>, problems: &mut Vec<Problem>| {
@@ -161,7 +161,7 @@ impl<'a> Json<'a, '_> {
             Some(b'"') => self.string(raw, path).map_or(Value::Null, Value::Text),
             Some(b'{') => self.table(raw, path, depth),
             Some(b'[') => self.list(raw, path, depth),
-            Some(b't' | b'f') => Value::Bool,
+            Some(first @ (b't' | b'f')) => Value::Bool(*first == b't'),
             Some(b'n') | None => Value::Null,
             Some(_) => Value::Number(Cow::Borrowed(text)),
         };

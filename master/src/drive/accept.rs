@@ -5,7 +5,7 @@ use super::agents::Agent;
 use super::door::{Busy, Door};
 use super::inbox::Letter;
 use crate::http::bundles::Bundles;
-use crate::shard::event::TokenRequest;
+use crate::shard::event::{Change, TokenRequest};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Request, Response};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use protocol::{AgentId, Digest, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::broadcast::{self, error::RecvError};
 
 /// How long an agent's certificate holds; it asks for another when half of that is over.
 const AGENT_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
@@ -27,6 +28,9 @@ const BATCH_FRAMES_MAX: usize = 1_024;
 const BUNDLES_AT_ONCE_MAX: usize = 8;
 /// The shard that owns the tokens.
 const TOKENS_SHARD: ShardId = ShardId(0);
+
+/// What a shard calls the state of an agent that is never to come back.
+const GONE: &str = "gone";
 
 /// What taking agents in needs.
 pub struct Reception {
@@ -84,10 +88,7 @@ impl Reception {
 
     async fn decide(&self, who: Who, join: Join) -> Result<JoinReply, String> {
         let (agent, csr_der) = match (who, join) {
-            (Who::Renewing(agent), Join::Renew { csr_der }) => {
-                self.must_not_be_gone(agent).await?;
-                (agent, csr_der)
-            }
+            (Who::Renewing(agent), Join::Renew { csr_der }) => (agent, csr_der),
             (Who::Stranger, Join::Token { id, secret, csr_der }) => {
                 let agent = draw_agent().map_err(|error| error.to_string())?;
                 // A request that cannot be signed does not use the token up.
@@ -106,15 +107,41 @@ impl Reception {
         Ok(JoinReply::Welcome { agent, chain_der, shards: self.door.shards() })
     }
 
-    /// Refuses an agent that an operator said to be gone: what it has shall end, not be renewed. Its shard knows, also after a start.
-    async fn must_not_be_gone(&self, agent: AgentId) -> Result<(), String> {
-        let shard = shard_of_agent(agent, self.door.shards());
-        let answer = self.door.ask(shard, Request::View(View::Agents)).await.map_err(|busy| busy.to_string())?;
-        let Response::Viewed(viewed) = answer else { return Err("the agent's shard answered something else".into()) };
-        let Viewed::Agents(agents) = *viewed else { return Err("the agent's shard answered something else".into()) };
-        match agents.iter().any(|known| known.id == agent && known.state == "gone") {
-            true => Err("this agent was told to be gone for good".into()),
-            false => Ok(()),
+    /// Refuses all agents that are on record as gone for good. To be done before the first is taken in.
+    ///
+    /// # Errors
+    /// Why a shard does not say which they are.
+    pub async fn revoke_gone(&self) -> Result<(), String> {
+        for shard in (0..self.door.shards()).map(ShardId) {
+            let answer = self.door.ask(shard, Request::View(View::Agents)).await.map_err(|busy| busy.to_string())?;
+            let agents = match answer {
+                Response::Viewed(viewed) => match *viewed {
+                    Viewed::Agents(agents) => agents,
+                    _ => return Err(format!("shard {shard} answered another question")),
+                },
+                _ => return Err(format!("shard {shard} does not say which agents are gone")),
+            };
+            agents.iter().filter(|agent| agent.state == GONE).for_each(|agent| self.listener.revoke(agent.id));
+        }
+        Ok(())
+    }
+
+    /// Ends the connections of each agent that is said to be gone from now on, and refuses it.
+    pub async fn revoke(self: Arc<Self>, mut changes: broadcast::Receiver<Arc<Change>>) {
+        loop {
+            match changes.recv().await {
+                Ok(change) => {
+                    if let Change::Agent { agent, what: GONE, .. } = *change {
+                        self.listener.revoke(agent);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {
+                    if let Err(reason) = self.revoke_gone().await {
+                        tracing::error!(reason, "which agents are gone for good could not be read: one that is may still be connected");
+                    }
+                }
+                Err(RecvError::Closed) => return,
+            }
         }
     }
 

@@ -113,6 +113,12 @@ pub enum StartError {
     /// The API.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// Which agents are gone for good could not be read.
+    #[error("cannot read which agents are gone for good: {reason}")]
+    Gone {
+        /// Why not.
+        reason: String,
+    },
     /// The first administrator's token could not be put on record.
     #[error("cannot make the administrator's token: {reason}")]
     Token {
@@ -171,6 +177,9 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let opening = threads.first.spawn(async move {
         let listener = Listener::bind(quic_addr, &identity, Limits::default())?;
         let reception = Arc::new(Reception { listener, door: door.clone(), authority, bundles });
+        // Listened to before it is read who is gone, so that nobody falls between.
+        tokio::spawn(Arc::clone(&reception).revoke(reception.door.changes()));
+        reception.revoke_gone().await.map_err(|reason| StartError::Gone { reason })?;
         tokio::spawn(Arc::clone(&reception).run());
         Ok::<_, StartError>((reception, crate::http::start(door, &identity, http).await?))
     });

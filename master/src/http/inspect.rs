@@ -2,19 +2,21 @@
 
 use super::bundles::Bundles;
 use super::error::ApiError;
-use crate::admit::{Inspection, JobSpec, Rejection, Source, inspect};
+use crate::admit::bundle::HEAD_BYTES;
+use crate::admit::wasm::WASM_BYTES_MAX;
+use crate::admit::{Form, JobSpec, Rejection, Verdict, inspect};
 use dashmap::DashMap;
 use protocol::Digest;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Most verdicts that are kept; all are forgotten there, and bundles looked at anew.
 const VERDICTS_MAX: usize = 4_096;
-/// Bundles that are looked at at the same time, each whole in memory.
+/// Bundles that are looked at at the same time, wasm whole in memory.
 const LOOKS_MAX: usize = 2;
-
-/// A wasm file that can run, or why it cannot.
-pub type Verdict = Result<Inspection, Rejection>;
 
 /// What was found in the bundles that were looked at; cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,19 +32,18 @@ impl Inspections {
         Self { bundles, verdicts: Arc::default(), looks: Arc::new(Semaphore::new(LOOKS_MAX)) }
     }
 
-    /// What is known of a bundle: `None` where it was not uploaded. One that was and that nobody looked at is taken for no wasm, which
-    /// matters to no one but a job that runs it: for that one, `unseen` names it first.
+    /// What is known of a bundle: `None` where it was not uploaded. One that was and that nobody looked at is taken for nothing that runs,
+    /// which matters to no one but a job that runs it: for that one, `unseen` names it first.
     pub fn verdict(&self, digest: Digest) -> Option<Verdict> {
         let known = self.verdicts.get(&digest).map(|verdict| verdict.clone());
-        known.or_else(|| self.bundles.length(digest).map(|_| Err(Rejection::NotWasm)))
+        let unseen = || Verdict { form: Form::Other, wasm: Err(Rejection::NotWasm) };
+        known.or_else(|| self.bundles.length(digest).map(|_| unseen()))
     }
 
-    /// The bundle that has to be looked at before `spec` can be admitted, if there is one.
+    /// The next bundle that has to be looked at before `spec` can be admitted, if there is one.
     pub fn unseen(&self, spec: &JobSpec) -> Option<Digest> {
-        match spec.task.wasm {
-            Some(Source::Bundle(digest)) if !self.verdicts.contains_key(&digest) => self.bundles.length(digest).map(|_| digest),
-            _ => None,
-        }
+        let mut programs = spec.tasks.iter().filter_map(|task| task.bundle());
+        programs.find(|digest| !self.verdicts.contains_key(digest) && self.bundles.length(*digest).is_some())
     }
 
     /// Looks at a bundle, and keeps what it is.
@@ -53,9 +54,9 @@ impl Inspections {
         let stopping = |_| ApiError::unavailable("this master is stopping");
         let place = self.looks.acquire().await.map_err(stopping)?;
         let path = self.bundles.path(digest);
-        let looked = tokio::task::spawn_blocking(move || match std::fs::read(&path) {
-            Ok(bytes) => Ok(inspect(&bytes)),
-            Err(error) => Err(ApiError::internal(format!("cannot read the bundle {}: {error}", path.display()))),
+        let looked = tokio::task::spawn_blocking(move || {
+            let failed = |error| ApiError::internal(format!("cannot read the bundle {}: {error}", path.display()));
+            look(&path).map_err(failed)
         });
         let verdict = looked.await.map_err(|_| ApiError::internal("looking at a bundle failed"))??;
         drop(place);
@@ -65,4 +66,21 @@ impl Inspections {
         self.verdicts.insert(digest, verdict);
         Ok(())
     }
+}
+
+/// What the file is. Of what is no wasm, only the head is read.
+fn look(path: &Path) -> io::Result<Verdict> {
+    let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let mut content = Vec::new();
+    (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut content)?;
+    let form = Form::of(&content);
+    if form != Form::Wasm {
+        return Ok(Verdict { form, wasm: inspect(&content) });
+    }
+    if bytes > WASM_BYTES_MAX as u64 {
+        return Ok(Verdict { form, wasm: Err(Rejection::TooLarge { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) }) });
+    }
+    file.read_to_end(&mut content)?;
+    Ok(Verdict { form, wasm: inspect(&content) })
 }

@@ -1,9 +1,9 @@
 //! Jobs and tasks as JSON: ids as text, amounts with their units in their names, states in lower case. Knows views; no request.
 
 use crate::shard::view::{JobView, TaskView};
-use protocol::job::RestartPolicy;
+use protocol::job::{HostMount, Network, Process, RestartPolicy};
 use protocol::task::Loss;
-use protocol::{Exit, Job, JobId, Kind, Metering, Phase, Program, Resources};
+use protocol::{Digest, Exit, Job, JobId, Kind, Limits, Member, Metering, Phase, Program, Resources};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -50,12 +50,38 @@ pub struct JobBody {
 /// What a job is, as it was admitted: every default filled in.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SpecBody {
-    /// The digest of its wasm file, as `sha256:…`.
-    pub wasm: String,
-    /// What its instructions are counted by: `fuel` or `epoch`.
-    pub metering: &'static str,
-    /// True where it has an executor of its own.
-    pub strict: bool,
+    /// What runs, together on one agent; most jobs have one.
+    pub tasks: Vec<MemberBody>,
+    /// What each task is promised, all members together.
+    pub resources: AmountBody,
+    /// What happens when one ends.
+    pub restart: RestartBody,
+    /// How many tasks are replaced at a time when a new version is applied.
+    pub update_parallel: u32,
+}
+
+/// One of the programs that make a task.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct MemberBody {
+    /// What it is called in its group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `wasm`, `native` or `image`.
+    pub kind: &'static str,
+    /// The digest of what runs, as `sha256:…`.
+    pub bundle: String,
+    /// Wasm: what its instructions are counted by, `fuel` or `epoch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metering: Option<&'static str>,
+    /// Wasm: true where it has an executor of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+    /// Native: what a bundle of one file is called inside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Native and image: how it is started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessBody>,
     /// Its arguments.
     pub args: Vec<String>,
     /// Its environment.
@@ -64,16 +90,40 @@ pub struct SpecBody {
     pub config: BTreeMap<String, String>,
     /// The digest of what its standard input reads.
     pub stdin: Option<String>,
-    /// What each task is promised.
+    /// What it is promised.
     pub resources: AmountBody,
     /// The names of its ports.
     pub ports: Vec<String>,
-    /// What ends each task.
+    /// What ends it.
     pub limits: LimitsBody,
-    /// What happens when one ends.
-    pub restart: RestartBody,
-    /// How many tasks are replaced at a time when a new version is applied.
-    pub update_parallel: u32,
+}
+
+/// How a native or container task is started.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ProcessBody {
+    /// The program and what stands before the arguments; empty: what the bundle says.
+    pub command: Vec<String>,
+    /// Its user inside.
+    pub user: Option<String>,
+    /// Its working directory inside.
+    pub dir: Option<String>,
+    /// What it can reach: `none` or `host`.
+    pub network: &'static str,
+    /// What of the host it sees.
+    pub mounts: Vec<MountBody>,
+    /// The signal that asks it to stop.
+    pub stop_signal: Option<u8>,
+}
+
+/// A part of the host that a task sees.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct MountBody {
+    /// Which.
+    pub host: String,
+    /// Where inside.
+    pub to: String,
+    /// True where it may be changed.
+    pub writable: bool,
 }
 
 /// Amounts.
@@ -101,14 +151,18 @@ pub struct LimitsBody {
     pub cpu_time_ms_max: Option<u64>,
     /// Wall-clock time.
     pub time_ms_max: Option<u64>,
-    /// Linear memory.
+    /// Memory: wasm, linear memory; else of all processes together.
     pub memory_bytes_max: u64,
     /// Elements of each table.
     pub table_elements_max: u32,
     /// What one host call may allocate.
     pub host_bytes_max: u64,
+    /// Processes and threads; wasm has none.
+    pub processes_max: u32,
     /// Output kept.
     pub log_bytes_max: u64,
+    /// Output a second; wasm has no such limit.
+    pub log_bytes_per_s_max: u64,
 }
 
 /// When a task is started again.
@@ -158,17 +212,19 @@ pub struct TaskBody {
 pub struct UsageBody {
     /// Wasm instructions; 0 where they are not counted.
     pub fuel: u64,
-    /// The most linear memory at once.
+    /// The most memory at once: wasm, linear memory; else of all processes together.
     pub memory_peak_bytes: u64,
     /// From start to end, in microseconds.
     pub time_us: u64,
+    /// Processor time, in microseconds; 0 where it is not counted.
+    pub cpu_us: u64,
 }
 
 /// How an attempt ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ExitBody {
-    /// `code`, `signal`, `out-of-fuel`, `out-of-memory`, `out-of-time`, `out-of-cpu-time`, `out-of-table`, `out-of-host-bytes`, `trap`,
-    /// `killed`, `rejected` or `lost`.
+    /// `code`, `signal`, `out-of-fuel`, `out-of-memory`, `out-of-time`, `out-of-cpu-time`, `out-of-table`, `out-of-host-bytes`,
+    /// `out-of-disk`, `out-of-processes`, `trap`, `killed`, `rejected` or `lost`.
     pub kind: &'static str,
     /// The same for people.
     pub text: String,
@@ -247,6 +303,8 @@ impl From<&Exit> for ExitBody {
             Exit::OutOfCpuTime { limit_ms } => Self { limit: Some(*limit_ms), ..of("out-of-cpu-time") },
             Exit::OutOfTable { limit, wanted } => Self { limit: Some(u64::from(*limit)), wanted: Some(*wanted), ..of("out-of-table") },
             Exit::OutOfHostBytes { limit_bytes } => Self { limit: Some(*limit_bytes), ..of("out-of-host-bytes") },
+            Exit::OutOfDisk { limit_bytes } => Self { limit: Some(*limit_bytes), ..of("out-of-disk") },
+            Exit::OutOfProcesses { limit } => Self { limit: Some(u64::from(*limit)), ..of("out-of-processes") },
             Exit::Trap { reason } => Self { reason: Some(reason.clone()), ..of("trap") },
             Exit::Killed => of("killed"),
             Exit::Rejected { reason } => Self { reason: Some(reason.clone()), ..of("rejected") },
@@ -311,31 +369,9 @@ impl From<&JobView> for JobBody {
 
 impl From<&Job> for SpecBody {
     fn from(job: &Job) -> Self {
-        let template = &job.template;
-        let Program::Wasm { bundle, metering, strict } = &template.program;
-        let pairs = |pairs: &[(String, String)]| pairs.iter().cloned().collect();
         Self {
-            wasm: format!("sha256:{bundle}"),
-            metering: match metering {
-                Metering::Fuel => "fuel",
-                Metering::Epoch => "epoch",
-            },
-            strict: *strict,
-            args: template.args.clone(),
-            env: pairs(&template.env),
-            config: pairs(&template.config),
-            stdin: template.stdin.map(|digest| format!("sha256:{digest}")),
-            resources: (&template.resources).into(),
-            ports: template.ports.iter().map(ToString::to_string).collect(),
-            limits: LimitsBody {
-                fuel_max: template.limits.fuel_max,
-                cpu_time_ms_max: template.limits.cpu_time_ms_max,
-                time_ms_max: template.limits.time_ms_max,
-                memory_bytes_max: template.limits.memory_bytes_max,
-                table_elements_max: template.limits.table_elements_max,
-                host_bytes_max: template.limits.host_bytes_max,
-                log_bytes_max: template.limits.log_bytes_max,
-            },
+            tasks: job.template.members.iter().map(MemberBody::from).collect(),
+            resources: (&job.template.resources).into(),
             restart: RestartBody {
                 policy: match job.restart.policy {
                     RestartPolicy::Always => "always",
@@ -348,6 +384,72 @@ impl From<&Job> for SpecBody {
                 backoff_max_ms: job.restart.backoff_max_ms,
             },
             update_parallel: job.update_parallel,
+        }
+    }
+}
+
+impl From<&Member> for MemberBody {
+    fn from(member: &Member) -> Self {
+        let pairs = |pairs: &[(String, String)]| pairs.iter().cloned().collect();
+        let digest = |digest: &Digest| format!("sha256:{digest}");
+        let (mut metering, mut strict, mut file) = (None, None, None);
+        let (kind, bundle, process) = match &member.program {
+            Program::Wasm { bundle, metering: by, strict: own } => {
+                metering = Some(if *by == Metering::Fuel { "fuel" } else { "epoch" });
+                strict = Some(*own);
+                ("wasm", bundle, None)
+            }
+            Program::Native { bundle, file: name, process } => {
+                file = Some(name.clone());
+                ("native", bundle, Some(process.into()))
+            }
+            Program::Image { bundle, process } => ("image", bundle, Some(process.into())),
+        };
+        Self {
+            name: member.name.as_ref().map(ToString::to_string),
+            kind,
+            bundle: digest(bundle),
+            metering,
+            strict,
+            file,
+            process,
+            args: member.args.clone(),
+            env: pairs(&member.env),
+            config: pairs(&member.config),
+            stdin: member.stdin.as_ref().map(digest),
+            resources: (&member.resources).into(),
+            ports: member.ports.iter().map(ToString::to_string).collect(),
+            limits: (&member.limits).into(),
+        }
+    }
+}
+
+impl From<&Process> for ProcessBody {
+    fn from(process: &Process) -> Self {
+        let mount = |mount: &HostMount| MountBody { host: mount.from.clone(), to: mount.to.clone(), writable: mount.writable };
+        Self {
+            command: process.command.clone(),
+            user: process.user.clone(),
+            dir: process.dir.clone(),
+            network: if process.network == Network::Host { "host" } else { "none" },
+            mounts: process.mounts.iter().map(mount).collect(),
+            stop_signal: process.stop_signal,
+        }
+    }
+}
+
+impl From<&Limits> for LimitsBody {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            fuel_max: limits.fuel_max,
+            cpu_time_ms_max: limits.cpu_time_ms_max,
+            time_ms_max: limits.time_ms_max,
+            memory_bytes_max: limits.memory_bytes_max,
+            table_elements_max: limits.table_elements_max,
+            host_bytes_max: limits.host_bytes_max,
+            processes_max: limits.processes_max,
+            log_bytes_max: limits.log_bytes_max,
+            log_bytes_per_s_max: limits.log_bytes_per_s_max,
         }
     }
 }
@@ -367,6 +469,7 @@ impl TaskBody {
                 fuel: usage.fuel,
                 memory_peak_bytes: usage.memory_peak_bytes,
                 time_us: usage.time_us,
+                cpu_us: usage.cpu_us,
             }),
             retry_at_ms: view.retry_at.map(|time| time.0),
             version: view.version,

@@ -17,7 +17,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use protocol::link::{LinkError, Receiver, Sender};
 use protocol::message::{BulkReply, BulkRequest};
-use protocol::{AgentId, AttemptId, JobId, Kind, Phase};
+use protocol::{AgentId, AttemptId, JobId, Kind, MemberId, Name, Phase, Template};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub struct LogsQuery {
     /// True: go on until the tasks have ended.
     #[serde(default)]
     pub follow: bool,
+    /// Only what this member of a group printed, by its name; only with `task` where there is an `offset`.
+    pub member: Option<String>,
     /// Only `stdout` or only `stderr`.
     pub stream: Option<String>,
     /// From this `next` on; only with `task`.
@@ -55,6 +57,9 @@ pub struct LogsQuery {
 pub struct LogLine<'a> {
     /// `JOB.INDEX`.
     task: &'a str,
+    /// The member of a group that printed it, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<&'a str>,
     /// The number of the attempt; 0 where there is none.
     attempt: u32,
     /// `stdout` or `stderr`.
@@ -102,13 +107,32 @@ pub async fn logs(
     let place = place.map_err(|_| ApiError::busy(format!("{LOG_READERS_MAX} logs are being read already"), 1_000))?;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let shown = Shown { stream, plain: accept.starts_with("text/plain") };
+    let members = members(&view.job.template, &query)?;
     let (id, follow, offset) = (view.id, query.follow, query.offset.unwrap_or(0));
-    let read = futures::stream::iter(tasks).map(move |index| Reading::new(api.clone(), id, index, follow, offset).stream(shown));
+    let each = tasks.flat_map(move |index| members.clone().into_iter().map(move |(member, name)| (index, member, name)));
+    let read = futures::stream::iter(each).map(move |(index, member, name)| {
+        let reading = Reading::new(api.clone(), MemberPlace { job: id, index, member }, follow, offset);
+        reading.stream(shown, name)
+    });
     let body = Body::from_stream(Held { read: read.flatten_unordered(TASKS_AT_ONCE_MAX).boxed(), _place: place });
     let mut response = body.into_response();
     let kind = if shown.plain { "text/plain; charset=utf-8" } else { "application/x-ndjson" };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     Ok(response)
+}
+
+/// The members that are read, with their names where there are several.
+fn members(template: &Template, query: &LogsQuery) -> Result<Vec<(u8, Option<Name>)>, ApiError> {
+    let all = (0..).zip(template.members.iter().map(|member| member.name.clone()));
+    let wanted: Vec<_> =
+        all.filter(|(_, name)| query.member.is_none() || name.as_ref().map(Name::as_str) == query.member.as_deref()).collect();
+    if wanted.is_empty() {
+        return Err(ApiError::not_found("member"));
+    }
+    if query.offset.is_some() && wanted.len() > 1 {
+        return Err(ApiError::invalid("offset", "an offset is one member's: name the member"));
+    }
+    Ok(wanted)
 }
 
 fn stream_number(text: &str) -> Result<u8, ApiError> {
@@ -133,6 +157,13 @@ impl Stream for Held {
     }
 }
 
+/// How people call whose output it is.
+#[derive(Clone, Copy)]
+struct Whose<'a> {
+    task: &'a str,
+    member: Option<&'a str>,
+}
+
 /// What of the output is shown, and how.
 #[derive(Clone, Copy)]
 struct Shown {
@@ -146,11 +177,18 @@ enum Piece {
     Error { attempt: u32, reason: String },
 }
 
-/// One task's output, attempt after attempt.
-struct Reading {
-    api: Arc<Api>,
+/// Whose output is read.
+#[derive(Clone, Copy)]
+struct MemberPlace {
     job: JobId,
     index: u32,
+    member: u8,
+}
+
+/// One member's output, attempt after attempt.
+struct Reading {
+    api: Arc<Api>,
+    of: MemberPlace,
     follow: bool,
     /// Where the first attempt that is read begins.
     offset: u64,
@@ -163,17 +201,18 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(api: Arc<Api>, job: JobId, index: u32, follow: bool, offset: u64) -> Self {
-        Self { api, job, index, follow, offset, changes: None, open: None, read: 0, over: false }
+    fn new(api: Arc<Api>, of: MemberPlace, follow: bool, offset: u64) -> Self {
+        Self { api, of, follow, offset, changes: None, open: None, read: 0, over: false }
     }
 
-    fn stream(self, shown: Shown) -> futures::stream::BoxStream<'static, Bytes> {
-        let task = format!("{}.{}", self.job, self.index);
+    fn stream(self, shown: Shown, member: Option<Name>) -> futures::stream::BoxStream<'static, Bytes> {
+        let task = format!("{}.{}", self.of.job, self.of.index);
         let pieces = futures::stream::unfold(self, |mut reading| async move {
             let piece = reading.next().await?;
             Some((piece, reading))
         });
-        pieces.map(move |piece| shown.bytes(&task, &piece)).filter(|bytes| std::future::ready(!bytes.is_empty())).boxed()
+        let bytes = move |piece| shown.bytes(Whose { task: &task, member: member.as_ref().map(Name::as_str) }, &piece);
+        pieces.map(bytes).filter(|bytes| std::future::ready(!bytes.is_empty())).boxed()
     }
 
     async fn next(&mut self) -> Option<Piece> {
@@ -230,19 +269,23 @@ impl Reading {
     }
 
     async fn task(&self) -> Result<TaskView, ApiError> {
-        let view = View::Tasks { job: JobRef::Id(self.job), from: self.index, limit: 1, phases: vec![] };
-        let Viewed::Tasks(tasks) = find::view(&self.api, self.job.shard(), view).await? else {
+        let view = View::Tasks { job: JobRef::Id(self.of.job), from: self.of.index, limit: 1, phases: vec![] };
+        let Viewed::Tasks(tasks) = find::view(&self.api, self.of.job.shard(), view).await? else {
             return Err(ApiError::internal("a shard answered another question than it was asked"));
         };
-        tasks.into_iter().find(|task| task.index == self.index).ok_or_else(|| ApiError::not_found("task"))
+        tasks.into_iter().find(|task| task.index == self.of.index).ok_or_else(|| ApiError::not_found("task"))
     }
 
     async fn connect(&mut self, agent: AgentId, number: u32) -> Option<Piece> {
         let Some(connection) = self.api.door.agent_connection(agent) else {
             return self.failed(number, format!("agent {agent} is not connected"));
         };
-        let attempt = AttemptId::new(self.job, self.index, number);
-        let request = BulkRequest::Log { attempt, offset: std::mem::take(&mut self.offset), follow: self.follow };
+        let attempt = AttemptId::new(self.of.job, self.of.index, number);
+        let request = BulkRequest::Log {
+            member: MemberId { attempt, member: self.of.member },
+            offset: std::mem::take(&mut self.offset),
+            follow: self.follow,
+        };
         let opened = tokio::time::timeout(OPEN_WITHIN, async {
             let (mut sender, receiver) = connection.open_bulk().await?;
             sender.send(&request).await?;
@@ -268,7 +311,7 @@ impl Reading {
         let Some(changes) = &mut self.changes else { return };
         loop {
             match changes.recv().await.as_deref() {
-                Ok(Change::Job { job, .. } | Change::Tasks { job, .. }) if *job == self.job => return,
+                Ok(Change::Job { job, .. } | Change::Tasks { job, .. }) if *job == self.of.job => return,
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => return,
                 Err(broadcast::error::RecvError::Closed) => {
@@ -281,15 +324,15 @@ impl Reading {
 }
 
 impl Shown {
-    fn bytes(self, task: &str, piece: &Piece) -> Bytes {
+    fn bytes(self, whose: Whose<'_>, piece: &Piece) -> Bytes {
         let mut output = BytesMut::new();
         match piece {
-            Piece::Error { attempt, reason } => self.error(&mut output, task, *attempt, reason),
+            Piece::Error { attempt, reason } => self.error(&mut output, whose, *attempt, reason),
             Piece::Chunk { attempt, offset, bytes } => {
                 for record in records(*offset, bytes) {
                     match record {
-                        Ok(record) => self.record(&mut output, task, *attempt, &record),
-                        Err(error) => self.error(&mut output, task, *attempt, &error.to_string()),
+                        Ok(record) => self.record(&mut output, whose, *attempt, &record),
+                        Err(error) => self.error(&mut output, whose, *attempt, &error.to_string()),
                     }
                 }
             }
@@ -297,7 +340,7 @@ impl Shown {
         output.freeze()
     }
 
-    fn record(self, output: &mut BytesMut, task: &str, attempt: u32, record: &Record<'_>) {
+    fn record(self, output: &mut BytesMut, whose: Whose<'_>, attempt: u32, record: &Record<'_>) {
         if self.stream.is_some_and(|wanted| wanted != record.stream) {
             return;
         }
@@ -307,13 +350,16 @@ impl Shown {
         let text = std::str::from_utf8(record.bytes).ok();
         let base64 = text.is_none().then(|| base64::engine::general_purpose::STANDARD.encode(record.bytes));
         let stream = Some(if record.stream == 1 { "stdout" } else { "stderr" });
-        line(output, &LogLine { task, attempt, stream, text, base64, next: Some(record.next), error: None });
+        line(
+            output,
+            &LogLine { task: whose.task, member: whose.member, attempt, stream, text, base64, next: Some(record.next), error: None },
+        );
     }
 
-    fn error(self, output: &mut BytesMut, task: &str, attempt: u32, reason: &str) {
+    fn error(self, output: &mut BytesMut, whose: Whose<'_>, attempt: u32, reason: &str) {
         match self.plain {
-            true => output.extend_from_slice(format!("{task}#{attempt}: {reason}\n").as_bytes()),
-            false => line(output, &LogLine { task, attempt, error: Some(reason), ..LogLine::default() }),
+            true => output.extend_from_slice(format!("{}#{attempt}: {reason}\n", whose.task).as_bytes()),
+            false => line(output, &LogLine { task: whose.task, member: whose.member, attempt, error: Some(reason), ..LogLine::default() }),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::inspect::Inspections;
 use crate::admit::{self, Code, Format, JobSpec, Problem};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
-use protocol::Job;
+use protocol::{Job, Program};
 
 /// The job that the body of a request is.
 ///
@@ -16,7 +16,7 @@ use protocol::Job;
 pub async fn job(api: &Api, headers: &HeaderMap, body: Body) -> Result<Job, ApiError> {
     let format = format(headers)?;
     let spec = parsed(&body::whole(headers, body).await?, format)?;
-    if let Some(digest) = api.inspections.unseen(&spec) {
+    while let Some(digest) = api.inspections.unseen(&spec) {
         api.inspections.look(digest).await?;
     }
     admitted(spec, &api.inspections)
@@ -35,7 +35,13 @@ pub fn parsed(text: &[u8], format: Format) -> Result<JobSpec, ApiError> {
 /// # Errors
 /// An [`ApiError`] of status 400, or of 422 where its bundles alone are in the way.
 pub fn admitted(spec: JobSpec, inspections: &Inspections) -> Result<Job, ApiError> {
-    admit::admit(spec, &|digest| inspections.verdict(digest)).map_err(refused)
+    let job = admit::admit(spec, &|digest| inspections.verdict(digest)).map_err(refused)?;
+    let all_wasm = job.template.members.iter().all(|member| matches!(member.program, Program::Wasm { .. }));
+    if !all_wasm {
+        let problem = Problem::new(Code::NotYet, "task", "this version runs wasm tasks only");
+        return Err(refused(vec![problem]));
+    }
+    Ok(job)
 }
 
 fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
@@ -48,7 +54,9 @@ fn format(headers: &HeaderMap) -> Result<Format, ApiError> {
 }
 
 fn refused(problems: Vec<Problem>) -> ApiError {
-    let of_bundles = |problem: &Problem| matches!(problem.code, Code::UnknownBundle | Code::BadWasm | Code::UnofferedImport);
+    let of_bundles = |problem: &Problem| {
+        matches!(problem.code, Code::UnknownBundle | Code::BadWasm | Code::UnofferedImport | Code::BadBundle | Code::NotAllowed)
+    };
     let well_written = problems.iter().all(of_bundles);
     ApiError::problems(problems.into_iter().map(ProblemBody::from).collect(), well_written)
 }

@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use hyper::body::Frame;
-use protocol::{Job, JobId, RequestId};
+use protocol::{Digest, Job, JobId, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
@@ -218,8 +218,15 @@ impl Submissions {
             if let Some((looking, ..)) = &mut self.looking {
                 let Poll::Ready(looked) = looking.as_mut().poll(cx) else { return false };
                 let (_, head, spec) = self.looking.take().expect("it was there a line ago");
-                let job = looked.and_then(|()| self.admitted(spec));
-                self.post(head, job);
+                match (looked, self.api.inspections.unseen(&spec)) {
+                    (Ok(()), Some(digest)) => self.look(digest, head, spec),
+                    (Ok(()), None) => {
+                        let job = self.admitted(spec);
+                        self.post(head, job);
+                    }
+                    (Err(error), _) => self.post(head, Err(error)),
+                }
+                continue;
             }
             if self.uncommitted >= SUBMIT_IN_FLIGHT_MAX || self.followed >= SUBMIT_FOLLOWED_MAX {
                 return false;
@@ -287,15 +294,18 @@ impl Submissions {
             Err(error) => return self.post(head, Err(error)),
         };
         if let Some(digest) = self.api.inspections.unseen(&spec) {
-            let inspections = self.api.inspections.clone();
-            self.looking = Some((Box::pin(async move { inspections.look(digest).await }), head, spec));
-            return;
+            return self.look(digest, head, spec);
         }
         let job = self.admitted(spec);
         if let Ok(job) = &job {
             self.remember(source, job);
         }
         self.post(head, job);
+    }
+
+    fn look(&mut self, digest: Digest, head: Head, spec: JobSpec) {
+        let inspections = self.api.inspections.clone();
+        self.looking = Some((Box::pin(async move { inspections.look(digest).await }), head, spec));
     }
 
     fn admitted(&self, spec: JobSpec) -> Result<Job, ApiError> {

@@ -271,9 +271,7 @@ impl Shard {
         for to in 0..self.config.shards {
             self.held(Action::Peer { to: ShardId(to), message: PeerMessage::Lost { agent, gone: true } });
         }
-        let reason = String::from("this agent was told to be gone for good");
-        self.held(Action::Send { agent, message: FromMaster::Rejected { reason: reason.clone() } });
-        self.held(Action::Disconnect { agent, reason });
+        // Whoever keeps the link hears of the change, ends its connections and lets it in no more.
         Ok(())
     }
 

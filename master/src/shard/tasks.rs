@@ -72,7 +72,7 @@ impl Shard {
         let phase = match state {
             TaskState::Starting => LivePhase::Starting,
             TaskState::Running { ports, .. } => {
-                if !ports.is_empty() && ports.len() == job.job.template.ports.len() {
+                if !ports.is_empty() && ports.len() == job.job.template.ports().count() {
                     job.derived.ports.insert(index, ports);
                 }
                 LivePhase::Running

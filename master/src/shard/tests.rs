@@ -12,8 +12,8 @@ use super::*;
 use protocol::job::{COUNT_MAX, RestartPolicy};
 use protocol::message::attempt_hash;
 use protocol::{
-    AgentInfo, AttemptId, Digest, Exit, FromAgent, FromMaster, Held, Job, Kind, Limits, Metering, Name, Phase, Program, Resources, Restart,
-    TaskState, Template, Update, Usage,
+    AgentInfo, AttemptId, Digest, Exit, FromAgent, FromMaster, Held, Job, Kind, Limits, Member, Metering, Name, Phase, Program, Resources,
+    Restart, TaskState, Template, Update, Usage,
 };
 use std::sync::Arc;
 
@@ -63,9 +63,12 @@ fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
         memory_bytes_max: 1 << 20,
         table_elements_max: 100,
         host_bytes_max: 1 << 20,
+        processes_max: 64,
         log_bytes_max: 1 << 16,
+        log_bytes_per_s_max: 1 << 20,
     };
-    let template = Template {
+    let member = Member {
+        name: None,
         program: Program::Wasm { bundle: Digest([0; 32]), metering: Metering::Fuel, strict: false },
         args: vec!["${task.index}".into()],
         env: vec![],
@@ -75,6 +78,7 @@ fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
         ports: vec![],
         limits,
     };
+    let template = Template { members: vec![member], resources: cpu(cpu_milli) };
     let policy = if kind == Kind::Batch { RestartPolicy::Never } else { RestartPolicy::Always };
     let restart = Restart { policy, retries_max: None, backoff_first_ms: 1_000, backoff_factor_milli: 2_000, backoff_max_ms: 10_000 };
     Job { role: name("default"), name: None, kind, priority: 50, count, template: Arc::new(template), restart, update_parallel: 1 }

@@ -13,9 +13,9 @@ fn kill_is_heard_in_any_state() {
     assert_eq!(started(&bench.does(Event::Prepared { bundle: BUNDLE, form: FORM, result: Ok(()) })), [1]);
     for _ in 0..2 {
         let outputs = bench.hears(kill(&[1]));
-        assert!(matches!(&outputs[..], [Output::Stop { attempts, grace_ms: 86_400_000 }] if *attempts == [id(1)]), "{outputs:?}");
+        assert!(matches!(&outputs[..], [Output::Stop { members, grace_ms: 86_400_000 }] if first(members) == [id(1)]), "{outputs:?}");
     }
-    bench.does(Event::Started { attempts: vec![(id(1), Time(1))] });
+    bench.does(Event::Started { members: vec![(MemberId::first(id(1)), Time(1))] });
     assert_eq!(updates(&bench.after(50)).last().unwrap().state, TaskState::Killing, "a late start does not hide it");
     assert_eq!(ends(&bench.end(id(1), Exit::Killed)), [(id(1), Exit::Killed)]);
     assert!(bench.hears(kill(&[0, 1])).is_empty(), "after its end");
@@ -34,7 +34,7 @@ fn an_end_is_told_until_it_is_acknowledged_and_then_never_again() {
     let outputs = bench.connect(2);
     assert_eq!(ends(&outputs), [(id(1), Exit::Code(3)), (id(2), Exit::Code(4))]);
     let outputs = bench.hears(FromMaster::Ack { attempts: vec![id(1), id(2), id(77)] });
-    assert!(matches!(&outputs[..], [Output::Forget { attempts }] if *attempts == [id(1), id(2)]));
+    assert!(matches!(&outputs[..], [Output::Forget { members }] if first(members) == [id(1), id(2)]));
     assert!(ends(&bench.after(100_000)).is_empty());
     assert_eq!((bench.ledger.held(), bench.ledger.held_hash()), (0, 0));
     assert!(bench.hears(FromMaster::Ack { attempts: vec![id(1)] }).is_empty());
@@ -92,7 +92,7 @@ fn after_a_restart_executors_say_what_runs_and_the_rest_is_lost() {
     let outputs = again.connect(2);
     assert_eq!(reports(&outputs)[0].1.len(), 3);
     assert_eq!(updates(&outputs).len(), 1, "only the end is known yet");
-    again.does(Event::Started { attempts: vec![(id(2), Time(5))] });
+    again.does(Event::Started { members: vec![(MemberId::first(id(2)), Time(5))] });
     assert_eq!(ends(&again.does(Event::Surveyed)), [(id(3), Exit::Lost { reason: Loss::Executor })]);
     assert!(again.does(Event::Surveyed).is_empty());
     let next = again.hears(FromMaster::Launch(launch(2, 1, needs(1, 3), 7..8)));
@@ -105,14 +105,14 @@ fn after_a_restart_executors_say_what_runs_and_the_rest_is_lost() {
 #[test]
 fn what_only_executors_know_is_ended() {
     let mut bench = Bench::ready();
-    let outputs = bench.does(Event::Started { attempts: vec![(id(40), Time(5))] });
-    assert!(matches!(&outputs[..], [Output::Stop { attempts, grace_ms: 0 }] if *attempts == [id(40)]));
+    let outputs = bench.does(Event::Started { members: vec![(MemberId::first(id(40)), Time(5))] });
+    assert!(matches!(&outputs[..], [Output::Stop { members, grace_ms: 0 }] if first(members) == [id(40)]));
     let outputs = bench.end(id(40), Exit::Killed);
-    assert!(matches!(&outputs[..], [Output::Forget { attempts }] if *attempts == [id(40)]));
+    assert!(matches!(&outputs[..], [Output::Forget { members }] if first(members) == [id(40)]));
     bench.launches(needs(1, 0), 1..2);
     bench.end(id(1), Exit::Code(1));
     assert!(bench.end(id(1), Exit::Code(2)).is_empty(), "the first end counts");
-    let outputs = bench.does(Event::Started { attempts: vec![(id(1), Time(5))] });
+    let outputs = bench.does(Event::Started { members: vec![(MemberId::first(id(1)), Time(5))] });
     assert!(matches!(&outputs[..], [Output::Stop { .. }]), "and nothing runs after it");
 }
 
@@ -123,7 +123,7 @@ fn a_kill_during_recovery_reaches_the_executor() {
     let mut again = bench.recovered();
     again.connect(2);
     let outputs = again.hears(FromMaster::Kill { attempts: vec![id(1)], grace_ms: 5 });
-    assert!(matches!(&outputs[..], [Output::Stop { attempts, grace_ms: 5 }] if *attempts == [id(1)]));
+    assert!(matches!(&outputs[..], [Output::Stop { members, grace_ms: 5 }] if first(members) == [id(1)]));
     assert_eq!(ends(&again.end(id(1), Exit::Killed)), [(id(1), Exit::Killed)]);
 }
 
@@ -141,7 +141,7 @@ fn a_capacity_that_shrinks_takes_nothing_back_and_promises_nothing_more() {
     ledger.handle(Time(0), Event::Master { shard: own, message: FromMaster::Registered { session: 1, heartbeat_ms: 500 } });
     ledger.handle(Time(0), Event::Master { shard: own, message: FromMaster::Launch(launch(1, 1, needs(1, 0), 5..6)) });
     assert_eq!(ledger.counts().refused, 1);
-    ledger.handle(Time(0), Event::Ended { attempts: vec![(id(1), Exit::Code(0), Usage::default())] });
+    ledger.handle(Time(0), Event::Ended { members: vec![(MemberId::first(id(1)), Exit::Code(0), Usage::default())] });
     ledger.handle(Time(0), Event::Master { shard: own, message: FromMaster::Launch(launch(1, 2, needs(1_000, 2), 6..7)) });
     assert_eq!((ledger.counts().taken, ledger.promised()), (1, &needs(1_000, 2)));
 }

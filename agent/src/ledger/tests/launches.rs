@@ -17,7 +17,7 @@ fn a_launch_starts_when_its_bundle_is_here_and_a_short_task_sends_only_its_end()
     assert_eq!(bench.ledger.promised(), &needs(2_000, 4));
     let ended = bench.end(id(0), Exit::Code(0));
     assert_eq!(ends(&ended), [(id(0), Exit::Code(0))]);
-    bench.does(Event::Started { attempts: vec![(id(1), Time(77))] });
+    bench.does(Event::Started { members: vec![(MemberId::first(id(1)), Time(77))] });
     let later = updates(&bench.after(100));
     assert!(later.contains(&Update { attempt: id(1), state: TaskState::Running { since: Time(77), ports: vec![102, 103] } }));
     assert!(later.iter().all(|update| update.attempt != id(0)), "{later:?}");
@@ -124,8 +124,8 @@ fn too_many_ends_without_an_answer_stop_the_starting() {
         bench.ledger.handle(bench.now, Event::Master { shard: bench.own(), message });
         while let Some(output) = bench.ledger.poll_output() {
             if let Output::Start(start) = output {
-                let ended = start.launch.attempts.iter().map(|(index, _)| (id(*index), Exit::Code(0), Usage::default()));
-                bench.ledger.handle(bench.now, Event::Ended { attempts: ended.collect() });
+                let ended = start.launch.attempts.iter().map(|(index, _)| (MemberId::first(id(*index)), Exit::Code(0), Usage::default()));
+                bench.ledger.handle(bench.now, Event::Ended { members: ended.collect() });
                 outputs.push(start);
             }
         }
@@ -168,7 +168,7 @@ fn standard_input_is_waited_for_too() {
     let mut bench = Bench::ready();
     let stdin = Digest([8; 32]);
     let mut read = launch(1, 40, needs(1, 0), 1..2);
-    Arc::make_mut(&mut read.template).stdin = Some(stdin);
+    Arc::make_mut(&mut read.template).members[0].stdin = Some(stdin);
     let outputs = bench.hears(FromMaster::Launch(read));
     assert!(matches!(outputs[..], [Output::Prepare { bundle, form: Form::Plain }] if bundle == stdin), "{outputs:?}");
     assert!(bench.ledger.uses(stdin) && bench.ledger.uses(BUNDLE));

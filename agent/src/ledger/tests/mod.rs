@@ -1,13 +1,14 @@
 //! The ledger as its door sees it: events in, outputs out.
 
 mod ends;
+mod groups;
 mod launches;
 
 use super::event::*;
 use super::*;
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
 use protocol::task::REASON_BYTES_MAX;
-use protocol::{Device, Held, JobId, Limits, Loss, Metering, Name, PortRange, Program, TaskState, Template, Update};
+use protocol::{Device, Held, JobId, Limits, Loss, Member, MemberId, Metering, Name, PortRange, Program, TaskState, Template, Update};
 
 const SHARDS: u16 = 4;
 const BUNDLE: Digest = Digest([7; 32]);
@@ -99,7 +100,7 @@ impl Bench {
     }
 
     fn end(&mut self, attempt: AttemptId, exit: Exit) -> Vec<Output> {
-        self.does(Event::Ended { attempts: vec![(attempt, exit, Usage::default())] })
+        self.does(Event::Ended { members: vec![(MemberId::first(attempt), exit, Usage::default())] })
     }
 
     fn after(&mut self, ms: u64) -> Vec<Output> {
@@ -123,14 +124,15 @@ impl Bench {
 }
 
 fn template(resources: Resources) -> Template {
-    Template {
+    let member = Member {
+        name: None,
         program: Program::Wasm { bundle: BUNDLE, metering: Metering::Fuel, strict: false },
         args: vec![],
         env: vec![],
         config: vec![],
         stdin: None,
         ports: (0..resources.ports.min(70)).map(|n| Name::new(&format!("p{n}")).unwrap()).collect(),
-        resources,
+        resources: resources.clone(),
         limits: Limits {
             fuel_max: None,
             cpu_time_ms_max: None,
@@ -138,9 +140,12 @@ fn template(resources: Resources) -> Template {
             memory_bytes_max: 0,
             table_elements_max: 0,
             host_bytes_max: 0,
+            processes_max: 0,
             log_bytes_max: 0,
+            log_bytes_per_s_max: 0,
         },
-    }
+    };
+    Template { members: vec![member], resources }
 }
 
 fn launch(session: u64, sequence: u64, resources: Resources, indexes: std::ops::Range<u32>) -> Launch {
@@ -153,6 +158,11 @@ fn launch(session: u64, sequence: u64, resources: Resources, indexes: std::ops::
         template: Arc::new(template(resources)),
         attempts: indexes.map(|index| (index, 1)).collect(),
     }
+}
+
+/// The attempts of these, each of which has one member.
+fn first(members: &[MemberId]) -> Vec<AttemptId> {
+    members.iter().map(|member| member.attempt).collect()
 }
 
 fn started(outputs: &[Output]) -> Vec<u32> {

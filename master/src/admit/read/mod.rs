@@ -1,21 +1,43 @@
 //! The tree of a job file, field by field, to a [`JobSpec`]: which fields there are, of what kind, and what is said of those that there
 //! are not. What an amount may be is `job`'s.
 
+mod task;
+
 use super::amount::{self, AmountError};
 use super::problem::{Code, PROBLEMS_MAX, Problem, quoted};
-use super::spec::{JobSpec, LimitsSpec, Place, ResourcesSpec, RestartSpec, Source, TaskSpec};
+use super::spec::{JobSpec, Place, RestartSpec, TaskSpec};
 use super::tree::{Entry, Node, Value, joined};
-use protocol::job::RestartPolicy;
-use protocol::resources::Device;
+use protocol::job::{MEMBERS_MAX, RestartPolicy};
 use protocol::{Kind, Name};
 use std::ops::Range;
 
 /// The fields of each table, those of this version; the first is the whole text.
 const FIELDS: &[(&str, &[&str])] = &[
     ("", &["name", "role", "priority", "kind", "runtime", "count", "task", "resources", "limits", "restart", "update"]),
-    ("task", &["wasm", "args", "env", "config", "stdin"]),
+    (
+        "task",
+        &[
+            "name",
+            "wasm",
+            "native",
+            "image",
+            "file",
+            "command",
+            "args",
+            "env",
+            "config",
+            "stdin",
+            "user",
+            "dir",
+            "stop_signal",
+            "mount",
+            "resources",
+            "limits",
+        ],
+    ),
+    ("task.mount", &["host", "to", "writable"]),
     ("resources", &["cpu", "memory", "disk", "ports", "devices"]),
-    ("limits", &["fuel", "cpu_time", "time", "memory", "tables", "host", "log"]),
+    ("limits", &["fuel", "cpu_time", "time", "memory", "tables", "host", "processes", "log", "log_rate", "egress"]),
     ("restart", &["policy", "retries", "backoff"]),
     ("restart.backoff", &["first", "factor", "max"]),
     ("update", &["parallel"]),
@@ -25,8 +47,8 @@ const FIELDS: &[(&str, &[&str])] = &[
 /// Fields that job files have, and that this version does not.
 const FIELDS_LATER: &[(&str, &[&str])] = &[
     ("", &["place", "health", "service"]),
-    ("task", &["name", "native", "image", "bundle", "fetch", "mount", "scratch"]),
-    ("limits", &["egress", "processes"]),
+    ("task", &["bundle", "fetch", "scratch"]),
+    ("task.mount", &["volume"]),
     ("update", &["canary", "min_healthy", "deadline", "auto_rollback"]),
     ("count", &["min", "max", "target"]),
 ];
@@ -48,6 +70,7 @@ pub(super) struct Reader {
 /// The job that `root` describes, as far as it can be read.
 pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
     let mut spec = JobSpec::default();
+    let (mut resources, mut limits) = (None, None);
     for Entry { key, span, node } in reader.entries("", root) {
         match key.as_ref() {
             "name" => spec.name = reader.name("name", node),
@@ -56,13 +79,25 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
             "kind" => spec.kind = reader.kind(node),
             "runtime" => spec.strict = reader.runtime(node),
             "count" => spec.count = reader.count(node),
-            "task" => reader.task(node, &mut spec.task),
-            "resources" => reader.resources(node, &mut spec.resources),
-            "limits" => reader.limits(node, &mut spec.limits),
+            "task" => (spec.group, spec.tasks) = reader.tasks(node),
+            "resources" => resources = Some((span, reader.resources("resources", node))),
+            "limits" => limits = Some((span, reader.limits("limits", node))),
             "restart" => reader.restart(node, &mut spec.restart),
             "update" => spec.update_parallel = reader.update(node),
             other => reader.unknown("", other, span),
         }
+    }
+    for (field, span) in [("resources", resources.as_ref().map(|(span, _)| span)), ("limits", limits.as_ref().map(|(span, _)| span))] {
+        if let Some(span) = span.filter(|_| spec.group) {
+            let problem = Problem::new(Code::Conflict, field, "in a group each task has its own");
+            reader.say(problem.at(span.clone()).with_help(format!("write it under each [[task]], as {field} = {{ … }}")));
+        }
+    }
+    if !spec.group {
+        // Without a task the fields are judged all the same.
+        spec.tasks.resize_with(1, TaskSpec::default);
+        spec.tasks[0].resources = resources.map(|(_, resources)| resources).unwrap_or_default();
+        spec.tasks[0].limits = limits.map(|(_, limits)| limits).unwrap_or_default();
     }
     spec.places = std::mem::take(&mut reader.places);
     spec
@@ -75,8 +110,8 @@ impl Reader {
         }
     }
 
-    fn mark(&mut self, field: &'static str, node: &Node<'_>) {
-        self.places.push(Place { field, span: node.span.clone(), line: 0, column: 0 });
+    fn mark(&mut self, field: &str, node: &Node<'_>) {
+        self.places.push(Place { field: field.to_owned(), span: node.span.clone(), line: 0, column: 0 });
     }
 
     fn wrong_type<T>(&mut self, field: &str, node: &Node<'_>, wanted: &str) -> Option<T> {
@@ -101,7 +136,12 @@ impl Reader {
 
     /// Says that `key` of the table `path` is none of its fields.
     fn unknown(&mut self, path: &'static str, key: &str, span: Range<usize>) {
-        let field = joined(path, key);
+        self.unknown_at(path, path, key, span);
+    }
+
+    /// The same where the table stands elsewhere, at `place`, as that of a task in a group.
+    fn unknown_at(&mut self, path: &'static str, place: &str, key: &str, span: Range<usize>) {
+        let field = joined(place, key);
         let fields =
             |table: &[(&str, &'static [&'static str])]| table.iter().find(|(name, _)| *name == path).map_or(&[][..], |(_, fields)| fields);
         if fields(FIELDS_LATER).contains(&key) {
@@ -128,7 +168,7 @@ impl Reader {
         }
     }
 
-    fn name(&mut self, field: &'static str, mut node: Node<'_>) -> Option<Name> {
+    fn name(&mut self, field: &str, mut node: Node<'_>) -> Option<Name> {
         self.mark(field, &node);
         self.name_of(field, &mut node)
     }
@@ -139,7 +179,7 @@ impl Reader {
     }
 
     /// An amount, of a bare number or of text, by `read`; `example` is what to write.
-    fn amount(&mut self, field: &'static str, node: Node<'_>, read: fn(&str) -> Result<u64, AmountError>, example: &str) -> Option<u64> {
+    fn amount(&mut self, field: &str, node: Node<'_>, read: fn(&str) -> Result<u64, AmountError>, example: &str) -> Option<u64> {
         self.mark(field, &node);
         self.amount_of(field, &node, read, example)
     }
@@ -166,7 +206,7 @@ impl Reader {
     }
 
     /// A whole number that fits its integer.
-    fn small<T: TryFrom<u64>>(&mut self, field: &'static str, node: Node<'_>) -> Option<T> {
+    fn small<T: TryFrom<u64>>(&mut self, field: &str, node: Node<'_>) -> Option<T> {
         self.mark(field, &node);
         if !matches!(node.value, Value::Number(_)) {
             return self.wrong_type(field, &node, "a whole number");
@@ -203,6 +243,22 @@ impl Reader {
         strict.unwrap_or(false)
     }
 
+    /// The tasks of a job, and whether they are a group.
+    fn tasks(&mut self, node: Node<'_>) -> (bool, Vec<TaskSpec>) {
+        self.mark("task", &node);
+        let nodes = match node.value {
+            Value::List(nodes) => nodes,
+            _ => return (false, vec![self.task("task", node)]),
+        };
+        if nodes.is_empty() || nodes.len() > MEMBERS_MAX {
+            let message = format!("{} tasks: a group has 1 to {MEMBERS_MAX}", nodes.len());
+            self.say(Problem::new(Code::TooLarge, "task", message).at(node.span));
+            return (true, Vec::new());
+        }
+        let tasks = nodes.into_iter().enumerate().map(|(at, node)| self.task(&format!("task.{at}"), node)).collect();
+        (true, tasks)
+    }
+
     fn count(&mut self, node: Node<'_>) -> Option<u32> {
         if !matches!(node.value, Value::Table(_)) {
             return self.small("count", node);
@@ -216,47 +272,7 @@ impl Reader {
         None
     }
 
-    fn task(&mut self, node: Node<'_>, task: &mut TaskSpec) {
-        self.mark("task", &node);
-        if matches!(node.value, Value::List(_)) {
-            let message = "this version does not know groups of tasks ([[task]]) yet";
-            self.bad::<()>(Code::NotYet, "task", &node, message.to_owned(), "write one [task]");
-            return;
-        }
-        for Entry { key, span, node } in self.entries("task", node) {
-            match key.as_ref() {
-                "wasm" => task.wasm = self.source("task.wasm", node),
-                "stdin" => task.stdin = self.source("task.stdin", node),
-                "args" => {
-                    task.args = self.list("task.args", node, |reader, mut node| Some(reader.text("task.args", &mut node)?.into_owned()))
-                }
-                "env" => task.env = self.pairs("task.env", node),
-                "config" => task.config = self.pairs("task.config", node),
-                other => self.unknown("task", other, span),
-            }
-        }
-    }
-
-    fn source(&mut self, field: &'static str, mut node: Node<'_>) -> Option<Source> {
-        self.mark(field, &node);
-        let text = self.text(field, &mut node)?;
-        if text.starts_with("sha256:") {
-            let digest = text.parse().map(Source::Bundle);
-            return digest
-                .map_err(|error| self.bad::<Source>(Code::BadValue, field, &node, format!("{}: {error}", quoted(&text)), ""))
-                .ok();
-        }
-        if text.is_empty() || text.chars().any(char::is_control) {
-            return self.bad(Code::BadValue, field, &node, format!("{} is no file", quoted(&text)), "name a .wasm file or sha256:DIGEST");
-        }
-        if text.contains("://") {
-            let message = format!("{}: this version does not fetch from elsewhere yet", quoted(&text));
-            return self.bad(Code::NotYet, field, &node, message, "name a local file, which is uploaded");
-        }
-        Some(Source::File(text.into_owned()))
-    }
-
-    fn list<'a, T>(&mut self, field: &'static str, node: Node<'a>, item: impl Fn(&mut Self, Node<'a>) -> Option<T>) -> Vec<T> {
+    fn list<'a, T>(&mut self, field: &str, node: Node<'a>, item: impl Fn(&mut Self, Node<'a>) -> Option<T>) -> Vec<T> {
         self.mark(field, &node);
         match node.value {
             Value::List(nodes) => nodes.into_iter().filter_map(|node| item(self, node)).collect(),
@@ -265,7 +281,7 @@ impl Reader {
     }
 
     /// Names and texts, sorted by name.
-    fn pairs(&mut self, field: &'static str, node: Node<'_>) -> Vec<(String, String)> {
+    fn pairs(&mut self, field: &str, node: Node<'_>) -> Vec<(String, String)> {
         self.mark(field, &node);
         let mut pairs = Vec::new();
         for Entry { key, mut node, .. } in self.entries(field, node) {
@@ -276,60 +292,6 @@ impl Reader {
         }
         pairs.sort();
         pairs
-    }
-
-    fn resources(&mut self, node: Node<'_>, resources: &mut ResourcesSpec) {
-        self.mark("resources", &node);
-        for Entry { key, span, node } in self.entries("resources", node) {
-            match key.as_ref() {
-                "cpu" => resources.cpu_milli = self.amount("resources.cpu", node, amount::milli, "0.5"),
-                "memory" => resources.memory_bytes = self.amount("resources.memory", node, amount::size_bytes, "\"64MiB\""),
-                "disk" => resources.disk_bytes = self.amount("resources.disk", node, amount::size_bytes, "\"1GiB\""),
-                "ports" => resources.ports = self.list("resources.ports", node, Self::port),
-                "devices" => resources.devices = self.devices(node),
-                other => self.unknown("resources", other, span),
-            }
-        }
-    }
-
-    fn port(&mut self, mut node: Node<'_>) -> Option<Name> {
-        if matches!(node.value, Value::Number(_)) {
-            let help = "name it, as \"http\": the agent gives the number, and ${port.http} tells the task";
-            return self.bad(Code::WrongType, "resources.ports", &node, "expected a name, found a number".to_owned(), help);
-        }
-        self.name_of("resources.ports", &mut node)
-    }
-
-    fn devices(&mut self, node: Node<'_>) -> Vec<Device> {
-        self.mark("resources.devices", &node);
-        let mut devices = Vec::new();
-        for Entry { key, span, node } in self.entries("resources.devices", node) {
-            let field = super::problem::quoted_field(&joined("resources.devices", &key));
-            let milli = self.amount_of(&field, &node, amount::milli, "0.5");
-            match (Name::new(&key), milli) {
-                (Ok(name), Some(milli)) => devices.push(Device { name, milli }),
-                (Err(error), _) => self.say(Problem::new(Code::BadValue, field, error.to_string()).at(span)),
-                (Ok(_), None) => {}
-            }
-        }
-        devices.sort();
-        devices
-    }
-
-    fn limits(&mut self, node: Node<'_>, limits: &mut LimitsSpec) {
-        self.mark("limits", &node);
-        for Entry { key, span, node } in self.entries("limits", node) {
-            match key.as_ref() {
-                "fuel" => limits.fuel = self.amount("limits.fuel", node, amount::fuel, "\"2G\""),
-                "cpu_time" => limits.cpu_time_ms = self.amount("limits.cpu_time", node, amount::time_ms, "\"60s\""),
-                "time" => limits.time_ms = self.amount("limits.time", node, amount::time_ms, "\"5m\""),
-                "memory" => limits.memory_bytes = self.amount("limits.memory", node, amount::size_bytes, "\"64MiB\""),
-                "tables" => limits.table_elements = self.small("limits.tables", node),
-                "host" => limits.host_bytes = self.amount("limits.host", node, amount::size_bytes, "\"8MiB\""),
-                "log" => limits.log_bytes = self.amount("limits.log", node, amount::size_bytes, "\"1MiB\""),
-                other => self.unknown("limits", other, span),
-            }
-        }
     }
 
     fn restart(&mut self, node: Node<'_>, restart: &mut RestartSpec) {
@@ -348,7 +310,7 @@ impl Reader {
         }
     }
 
-    fn policy(&mut self, field: &'static str, mut node: Node<'_>) -> Option<RestartPolicy> {
+    fn policy(&mut self, field: &str, mut node: Node<'_>) -> Option<RestartPolicy> {
         self.mark(field, &node);
         match self.text(field, &mut node)?.as_ref() {
             "always" => Some(RestartPolicy::Always),

@@ -98,7 +98,7 @@ async fn agents_fetch_bundles_by_digest_from_any_byte() {
         assert!(got == bytes, "from {offset}");
     }
     let unknown = BulkRequest::Bundle { bundle: Digest::of(b"unknown"), offset: 0 };
-    let log = BulkRequest::Log { attempt: AttemptId::new(JobId(1), 0, 1), offset: 0, follow: true };
+    let log = BulkRequest::Log { member: protocol::MemberId::first(AttemptId::new(JobId(1), 0, 1)), offset: 0, follow: true };
     for request in [unknown, log] {
         let (mut sender, mut receiver) = connection.open_bulk().await.unwrap();
         sender.send(&request).await.unwrap();

@@ -4,7 +4,7 @@ use super::{Scratch, config};
 use crate::journal::{Batch, Group, JournalError, Log, Recovered};
 use crate::shard::{Record, Shard, ShardConfig};
 use protocol::job::{Kind, Restart, RestartPolicy};
-use protocol::{Digest, Job, JobId, Limits, Metering, Program, Resources, Role, ShardId, Template, Time};
+use protocol::{Digest, Job, JobId, Limits, Member, Metering, Program, Resources, Role, ShardId, Template, Time};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,18 +21,23 @@ pub(crate) fn job(count: u32) -> Job {
         memory_bytes_max: 1 << 20,
         table_elements_max: 1_000,
         host_bytes_max: 1 << 20,
+        processes_max: 64,
         log_bytes_max: 1 << 20,
+        log_bytes_per_s_max: 1 << 20,
     };
-    let template = Template {
+    let resources = Resources { cpu_milli: 100, ..Resources::NONE };
+    let member = Member {
+        name: None,
         program: Program::Wasm { bundle: Digest::of(b"noop"), metering: Metering::Fuel, strict: false },
         args: vec![],
         env: vec![],
         config: vec![],
         stdin: None,
-        resources: Resources { cpu_milli: 100, ..Resources::NONE },
+        resources: resources.clone(),
         ports: vec![],
         limits,
     };
+    let template = Template { members: vec![member], resources };
     Job {
         role: Role::new("default").unwrap(),
         name: None,

@@ -192,7 +192,7 @@ fn apply_rolls_as_many_at_a_time_as_may_be_down() {
     let mut world = world(10_000);
     let service = |args: &str| {
         let mut service = Job { name: Some(name("web")), update_parallel: 2, ..job(Kind::Service, 5, 500) };
-        Arc::make_mut(&mut service.template).args = vec![args.into()];
+        Arc::make_mut(&mut service.template).members[0].args = vec![args.into()];
         service
     };
     let Response::Submitted { job: id, new: true } = world.ask(Request::Apply { job: service("1") }) else { panic!() };

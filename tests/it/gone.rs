@@ -1,0 +1,50 @@
+//! `skep agents gone`: an agent that an operator lets go ends, its tasks with it, and is never let in again.
+
+use crate::cluster::{Cluster, sample};
+
+const RESOURCES: &str = "cpu=4,memory=4GiB,disk=1GiB,ports=20000-20099";
+
+/// The agent's process, once it has ended: its exit code and its last words.
+fn end_of(cluster: &mut Cluster, name: &str) -> (Option<i32>, String) {
+    let status = cluster.agent_ended(name);
+    let log = std::fs::read_to_string(cluster.folder.join(format!("{name}.log"))).unwrap();
+    (status.code(), log.lines().last().unwrap_or_default().to_owned())
+}
+
+fn id_of(cluster: &Cluster, name: &str) -> String {
+    let agents = cluster.json(&["agents"]);
+    let agent = agents["agents"].as_array().unwrap().iter().find(|agent| agent["name"] == name).unwrap();
+    agent["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_agent_that_is_gone_ends_with_its_tasks_and_is_refused_for_good() {
+    let mut cluster = Cluster::of_one(RESOURCES);
+    let file = cluster.folder.join("service.toml");
+    let text = format!("name = \"nap\"\nkind = \"service\"\n[task]\nwasm = {:?}\nargs = [\"600000\"]\n", sample("sleep.wasm"));
+    std::fs::write(&file, text).unwrap();
+    cluster.text(&["apply", file.to_str().unwrap()]);
+    cluster.add_agent("a2", RESOURCES);
+    let executors = cluster.executors();
+    let id = id_of(&cluster, "a1");
+    cluster.text(&["agents", "gone", &id]);
+
+    let (code, words) = end_of(&mut cluster, "a1");
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("has let agent") && words.contains("join with a new token"), "{words}");
+    cluster.until("its tasks have ended", |cluster| cluster.executors().iter().all(|id| !executors.contains(id)));
+    cluster.until("the service runs elsewhere", |cluster| cluster.tasks("nap", "running") == 1);
+    let placed = cluster.all_tasks("nap")[0]["agent"].as_str().unwrap().to_owned();
+    assert_eq!(placed, id_of(&cluster, "a2"));
+
+    // Neither the same master nor one that was started anew lets it in, and it does not go on trying.
+    for restart in [false, true] {
+        if restart {
+            cluster.kill_master();
+            cluster.start_master();
+        }
+        cluster.start_agent("a1");
+        let (code, words) = end_of(&mut cluster, "a1");
+        assert!(code == Some(1) && words.contains("has let agent"), "{restart}: {code:?} {words}");
+    }
+}
