@@ -10,6 +10,8 @@ pub struct Offer {
     pub id: OfferId,
     /// Whose resources.
     pub agent: AgentId,
+    /// Which life of the agent: a task that it had in an earlier one is lost.
+    pub incarnation: u64,
     /// For which role.
     pub role: Role,
     /// How much.

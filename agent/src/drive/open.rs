@@ -173,13 +173,18 @@ fn ledger(path: &Path, agent: AgentId, info: AgentInfo) -> Result<(Checkpoint, L
     let began = found.records.iter().rposition(|record| matches!(record, Record::Began { .. })).unwrap_or(0);
     let config = LedgerConfig { agent, info, heartbeat_ms: HEARTBEAT_MS };
     let recovered = Ledger::recover(config.clone(), &found.records[began.min(found.records.len())..]);
+    let draw = || fingerprint::random().map(u64::from_le_bytes);
     match recovered.filter(|ledger| ledger.boot() == boot) {
-        Some(ledger) => Ok((checkpoint, ledger)),
+        Some(mut ledger) => {
+            if matches!(found.damage, Some(Damage::Middle { .. })) {
+                ledger.renew(draw()?);
+            }
+            Ok((checkpoint, ledger))
+        }
         None => {
             // Nothing survives a reboot; the new beginning is the first record of an empty file.
             checkpoint.replace(&[])?;
-            let incarnation = u64::from_le_bytes(fingerprint::random()?);
-            Ok((checkpoint, Ledger::new(config, incarnation, boot)))
+            Ok((checkpoint, Ledger::new(config, draw()?, boot)))
         }
     }
 }

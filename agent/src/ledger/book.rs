@@ -103,6 +103,7 @@ impl Book {
                 }
             }
             Record::Known { job, ranges } => self.known.restore(*job, ranges),
+            Record::Renewed { incarnation } => self.incarnation = *incarnation,
         }
     }
 

@@ -158,4 +158,9 @@ pub enum Record {
         /// First and last index, and the highest number taken on of each index between.
         ranges: Vec<(u32, u32, u32)>,
     },
+    /// Part of the record was lost: what was taken on is no longer known for certain, so it is another life from here on.
+    Renewed {
+        /// Drawn at random by whoever drives.
+        incarnation: u64,
+    },
 }

@@ -94,6 +94,14 @@ impl Ledger {
         Some(ledger)
     }
 
+    /// Begins another life with all that is known: where a part of the records was lost, so that a master does not take what is missing for
+    /// never taken on. `incarnation` is drawn at random.
+    pub fn renew(&mut self, incarnation: u64) {
+        let record = Record::Renewed { incarnation };
+        self.apply(&record);
+        self.outputs.push_back(Output::Checkpoint(record));
+    }
+
     fn with(config: LedgerConfig, book: Book) -> Self {
         Self {
             agent: config.agent,

@@ -53,7 +53,7 @@ pub enum LivePhase {
     /// Nothing.
     #[default]
     Staging,
-    /// Nothing, and it was staged a second time to an agent that did not have it, or by a leader before this one.
+    /// Nothing, and it was said a second time to an agent that did not have it.
     StagedAgain,
     /// Its bundle is fetched and compiled.
     Starting,

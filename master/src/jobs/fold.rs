@@ -113,9 +113,10 @@ impl Jobs {
     }
 
     /// Tasks of a job were given to an agent.
-    pub fn staged(&mut self, id: JobId, agent: AgentId, attempts: &[(u32, u32)], at: Time) {
+    pub fn staged(&mut self, id: JobId, (agent, incarnation): (AgentId, u64), attempts: &[(u32, u32)], at: Time) {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
         let on_agent = self.by_agent.entry(agent).or_default();
+        let before = on_agent.len();
         let (version, count) = (job.version, job.job.count);
         for (index, number) in attempts.iter().copied() {
             let next = job.cells.len();
@@ -136,6 +137,10 @@ impl Jobs {
             job.live += 1;
             job.derived.phases[LivePhase::Staging as usize] += 1;
             on_agent.insert((id, index));
+        }
+        if on_agent.len() > before {
+            let known = self.lasting.incarnations.entry(agent).or_insert(Some(incarnation));
+            *known = (before == 0 || *known == Some(incarnation)).then_some(incarnation);
         }
         self.requeue(id);
     }
@@ -159,6 +164,7 @@ impl Jobs {
             on_agent.remove(&(id, end.index));
             if on_agent.is_empty() {
                 self.by_agent.remove(&cell.agent);
+                self.lasting.incarnations.remove(&cell.agent);
             }
         }
         job.derived.phases[cell.phase as usize] -= 1;

@@ -18,6 +18,8 @@ pub struct LastingJobs {
     pub entries: BTreeMap<JobId, Entry>,
     /// Those that ended, in the order in which they did.
     pub history: VecDeque<JobId>,
+    /// In which life of each agent the tasks that are live there were given to it; `None` where in more than one.
+    pub incarnations: BTreeMap<AgentId, Option<u64>>,
 }
 
 /// All jobs of a shard.
@@ -181,15 +183,10 @@ impl Jobs {
         }
     }
 
-    /// A leader begins: whatever is staged may have been launched by the one before, and have run and been lost with its machine since. It
-    /// is not launched a second time.
-    pub fn doubt_stagings(&mut self) {
-        let tasks: Vec<(JobId, u32)> = self.by_agent.values().flatten().copied().collect();
-        for (id, index) in tasks {
-            if let Some(job) = self.live_mut(id) {
-                job.set_phase(index, LivePhase::StagedAgain);
-            }
-        }
+    /// In which life of `agent` all tasks that are live there were given to it; `None` where in more than one, or where there is none.
+    #[must_use]
+    pub fn incarnation_on(&self, agent: AgentId) -> Option<u64> {
+        self.lasting.incarnations.get(&agent).copied().flatten()
     }
 
     /// Puts the job where its waiting tasks belong.

@@ -77,7 +77,7 @@ impl Shard {
         seat.mismatches = 0;
         seat.since_wanted = None;
         seat.report = Vec::new();
-        seat.reborn |= reborn;
+        seat.incarnation = incarnation;
         let session = seat.session;
         self.pool.set_capacity(slot, &info.capacity);
         self.pool.refresh(slot);
@@ -169,16 +169,16 @@ impl Shard {
             }
         }
         seat.standing = Standing::Here;
-        let (agent, session, reborn) = (seat.id, seat.session, std::mem::take(&mut seat.reborn));
+        let (agent, session, incarnation) = (seat.id, seat.session, seat.incarnation);
         self.pool.unbook(slot, &missing);
-        self.tell_report(agent, session, reborn, &held);
+        self.tell_report(agent, session, incarnation, &held);
     }
 
-    fn tell_report(&mut self, agent: AgentId, session: u64, reborn: bool, held: &BTreeMap<AttemptId, bool>) {
+    fn tell_report(&mut self, agent: AgentId, session: u64, incarnation: u64, held: &BTreeMap<AttemptId, bool>) {
         for shard in 0..self.config.shards {
             let (first, last) = (AttemptId::new(first_job(shard), 0, 0), AttemptId::new(last_job(shard), u32::MAX, u32::MAX));
             let part = held.range(first..=last).map(|(attempt, ended)| Held { attempt: *attempt, ended: *ended }).collect();
-            let message = PeerMessage::Report { agent, session, reborn, held: part };
+            let message = PeerMessage::Report { agent, session, incarnation, held: part };
             self.at_once(Action::Peer { to: ShardId(shard), message });
         }
     }
@@ -192,7 +192,7 @@ impl Shard {
         for seat in self.pool.seats.iter().filter(|seat| seat.standing == Standing::Here) {
             let (first, last) = (AttemptId::new(first_job(from.0), 0, 0), AttemptId::new(last_job(from.0), u32::MAX, u32::MAX));
             let held = seat.attempts.range(first..=last).map(|(attempt, _)| Held { attempt: *attempt, ended: false }).collect();
-            said.push(PeerMessage::Report { agent: seat.id, session: seat.session, reborn: false, held });
+            said.push(PeerMessage::Report { agent: seat.id, session: seat.session, incarnation: seat.incarnation, held });
             if seat.silence != Silence::None {
                 said.push(PeerMessage::Reachable { agent: seat.id, reachable: false });
             }

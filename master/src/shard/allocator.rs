@@ -219,7 +219,8 @@ impl Pool {
         let seat = &mut self.seats[slot as usize];
         amounts::add(&mut seat.offered, &resources, 1);
         seat.offered_attempts += count;
-        let offer = Offer { id: OfferId { shard: self.shard, number }, agent: seat.id, role, resources, deadline };
+        let offer =
+            Offer { id: OfferId { shard: self.shard, number }, agent: seat.id, incarnation: seat.incarnation, role, resources, deadline };
         self.offers.insert(number, Offered { slot, to, class, priority, count, deadline });
         if let Some(held) = self.shape(class) {
             self.class(&offer.role.clone(), &held.shape.clone(), 1);

@@ -95,7 +95,8 @@ impl Shard {
             self.totals.staged += attempts.len() as u64;
             self.publish_tasks(job, Phase::Staging, offer.agent, &attempts);
             launches.extend(self.launch(job, attempts.clone()));
-            self.commit(Record::Staged { id: job, agent: offer.agent, attempts, at: self.now });
+            let Offer { agent, incarnation, .. } = *offer;
+            self.commit(Record::Staged { id: job, agent, incarnation, attempts, at: self.now });
         }
         let message = PeerMessage::Accept { offer: offer.id, agent: offer.agent, launches };
         self.held(Action::Peer { to: from, message });

@@ -161,8 +161,9 @@ pub enum PeerMessage {
         agent: AgentId,
         /// The session in which it holds them.
         session: u64,
-        /// True where its incarnation is another than before: what it does not hold was lost with its machine.
-        reborn: bool,
+        /// Which life of the agent: what was given to it in an earlier one and is not held was lost with its machine; what was given to it
+        /// in this one and is not held, it never took.
+        incarnation: u64,
         /// All that it holds of the receiver's.
         held: Vec<Held>,
     },

@@ -107,7 +107,7 @@ impl Shard {
             Record::Applied { id, job, at } => self.jobs.applied(*id, job, *at),
             Record::Scaled { id, count, at } => self.jobs.scaled(*id, *count, *at),
             Record::Stopped { id, grace_ms, at } => self.jobs.stopped(*id, *grace_ms, *at),
-            Record::Staged { id, agent, attempts, at } => self.jobs.staged(*id, *agent, attempts, *at),
+            Record::Staged { id, agent, incarnation, attempts, at } => self.jobs.staged(*id, (*agent, *incarnation), attempts, *at),
             Record::Ended { id, ends, at } => self.jobs.ended(*id, ends, *at),
             Record::AgentSeen { agent, info, incarnation, at } => {
                 let known = KnownAgent { info: info.clone(), incarnation: *incarnation, gone: false, since: *at };
@@ -125,7 +125,6 @@ impl Shard {
         self.now = self.now.max(now);
         self.pool.lead(self.now);
         self.seat_known_agents();
-        self.jobs.doubt_stagings();
         self.demands.say_anew();
         self.jobs.lines.changed = true;
         self.tell_all(&PeerMessage::Led);
@@ -156,7 +155,7 @@ impl Shard {
             PeerMessage::Refused { agent, attempts } => self.refused(agent, &attempts),
             PeerMessage::Release { agent, attempts } => self.released(agent, &attempts),
             PeerMessage::Kill { agent, attempts, grace_ms } => self.kill_wanted(agent, &attempts, grace_ms),
-            PeerMessage::Report { agent, session, reborn, held } => self.agent_reported(agent, session, reborn, &held),
+            PeerMessage::Report { agent, session, incarnation, held } => self.agent_reported(agent, session, incarnation, &held),
             PeerMessage::Reachable { agent, reachable } => self.agent_reachable(agent, reachable),
             PeerMessage::Lost { agent, gone } => self.agent_lost(agent, gone),
             PeerMessage::Led => self.peer_led(from),

@@ -73,8 +73,8 @@ pub struct Seat {
     pub since_wanted: Option<BTreeSet<AttemptId>>,
     /// What it reported so far.
     pub report: Vec<Held>,
-    /// True where it registered in a new incarnation and has not reported yet.
-    pub reborn: bool,
+    /// Which life of it, as it said when it registered.
+    pub incarnation: u64,
     /// True while it has an entry among the shard's watches.
     pub watched: bool,
     /// True while it counts for `total`, `open` and the index.
@@ -243,7 +243,7 @@ impl Pool {
             mismatches: 0,
             since_wanted: None,
             report: Vec::new(),
-            reborn: false,
+            incarnation: 0,
             watched: false,
             counted: false,
             open: false,

@@ -13,8 +13,10 @@ pub const GRACE_MS: u64 = 10_000;
 
 impl Shard {
     /// All that an agent holds of our tasks. What we believe there beyond it is gone or never came; what it holds beyond it is stale.
-    pub(super) fn agent_reported(&mut self, agent: AgentId, session: u64, reborn: bool, held: &[Held]) {
+    pub(super) fn agent_reported(&mut self, agent: AgentId, session: u64, incarnation: u64, held: &[Held]) {
         self.unreachable.remove(&agent);
+        let given = self.jobs.incarnation_on(agent);
+        let reborn = given.is_some_and(|given| given != incarnation);
         let ours: Vec<AttemptId> = self.attempts_on(agent);
         let mut beyond: BTreeMap<AttemptId, bool> = held.iter().map(|held| (held.attempt, held.ended)).collect();
         let (mut ends, mut stage, mut kill, mut touched) = (Ends::new(), Vec::new(), Vec::new(), Vec::new());
@@ -38,7 +40,8 @@ impl Shard {
                     }
                 }
                 (None, _) if reborn => note(&mut ends, attempt, self.loss(attempt, Loss::Reboot)),
-                (None, LivePhase::Staging) if wanted => {
+                // Its ledger never forgets what it took on before the end is on record: it never took this.
+                (None, LivePhase::Staging) if wanted && given == Some(incarnation) => {
                     self.jobs.set_phase(attempt, LivePhase::StagedAgain);
                     stage.push(attempt);
                 }

@@ -55,6 +55,8 @@ pub enum Record {
         id: JobId,
         /// The agent.
         agent: AgentId,
+        /// Which life of it.
+        incarnation: u64,
         /// Index and number of each attempt.
         attempts: Vec<(u32, u32)>,
         /// When.

@@ -164,3 +164,18 @@ fn many_long_reasons_fit_frames_and_records() {
     let longest = bench.records.iter().map(|record| if let Record::Ended { attempts } = record { attempts.len() } else { 0 }).max();
     assert_eq!(longest, Some(ATTEMPTS_PER_MESSAGE_MAX));
 }
+
+#[test]
+fn a_ledger_that_lost_a_part_of_its_record_says_that_it_is_another_life() {
+    let mut bench = Bench::ready();
+    bench.launches(needs(1, 0), 1..3);
+    let mut again = bench.recovered();
+    again.ledger.renew(77);
+    again.drain();
+    let outputs = again.connect(1);
+    let said = |output: &Output| matches!(output, Output::Send { message: FromAgent::Register { incarnation: 77, .. }, .. });
+    assert!(outputs.iter().any(said), "{outputs:?}");
+    assert_eq!(again.recovered().ledger.incarnation(), 77);
+    let short = Ledger::recover(config(), &again.ledger.snapshot()).unwrap();
+    assert_eq!((short.incarnation(), short.held()), (77, 2));
+}

@@ -256,15 +256,31 @@ fn a_session_that_is_over_is_not_heard() {
 }
 
 #[test]
-fn what_a_leader_before_staged_is_never_launched_again() {
-    let mut world = World::new();
-    world.register(A, cpu(10_000), 1);
-    world.deaf.insert(A);
-    let id = world.submit(job(Kind::Batch, 1, 100));
-    world.deaf.clear();
+fn what_a_leader_before_staged_is_launched_as_it_was_where_its_agent_never_took_it() {
+    for (incarnation, number, restarts) in [(1, 1, 0), (2, 2, 1)] {
+        let mut world = World::new();
+        world.register(A, cpu(10_000), 1);
+        world.deaf.insert(A);
+        let id = world.submit(job(Kind::Batch, 1, 100));
+        world.deaf.clear();
+        world.new_leader();
+        world.register(A, cpu(10_000), incarnation);
+        assert_eq!(world.held(A), [AttemptId::new(id, 0, number)], "in another life it may have run and been lost");
+        assert_eq!(world.job(id).restarts, restarts);
+        world.check();
+    }
+}
+
+#[test]
+fn a_life_that_no_leader_saw_the_end_of_is_not_forgotten() {
+    let (mut world, id) = world(1);
+    // Its machine is started anew, which is put on record; then the leader dies before it has heard a report.
+    world.agents.insert(A, Script::default());
+    let info = AgentInfo { name: "agent-1".into(), capacity: cpu(10_000), ..AgentInfo::default() };
+    world.say(A, FromAgent::Register { info, incarnation: 2 });
     world.new_leader();
-    world.register(A, cpu(10_000), 1);
-    assert_eq!(world.held(A), [AttemptId::new(id, 0, 2)], "it may have run on a machine that was reborn since");
+    world.register(A, cpu(10_000), 2);
+    assert_eq!(world.held(A), [AttemptId::new(id, 0, 2)], "the first attempt has run and is lost");
     world.check();
 }
 

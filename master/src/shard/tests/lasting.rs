@@ -32,8 +32,8 @@ fn a_record_that_fits_nothing_changes_nothing() {
     let at = world.now;
     let end = record::Ended { index: 7, number: 1, exit: Exit::Code(0), usage: Usage::default() };
     let strange = [
-        Record::Staged { id, agent: A, attempts: vec![(9, 1), (0, 5)], at },
-        Record::Staged { id: JobId(99), agent: A, attempts: vec![(0, 1)], at },
+        Record::Staged { id, agent: A, incarnation: 1, attempts: vec![(9, 1), (0, 5)], at },
+        Record::Staged { id: JobId(99), agent: A, incarnation: 1, attempts: vec![(0, 1)], at },
         Record::Ended { id, ends: vec![end.clone(), record::Ended { index: 0, number: 9, ..end }], at },
         Record::Stopped { id: JobId(99), grace_ms: 1, at },
         Record::Scaled { id: JobId(99), count: 1, at },

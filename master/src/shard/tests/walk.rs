@@ -52,9 +52,10 @@ impl Walk {
             }
             11 => {
                 let attempts = self.draws.some(world.agents.get(&agent).map(|_| world.held(agent)).unwrap_or_default());
-                for attempt in &attempts {
-                    world.agents.entry(agent).or_default().held.remove(attempt);
-                }
+                // What it refuses it never took, whatever it said before.
+                let script = world.agents.entry(agent).or_default();
+                script.held.retain(|attempt, _| !attempts.contains(attempt));
+                script.launched.retain(|attempt| !attempts.contains(attempt));
                 world.say(agent, FromAgent::Refused { attempts, reason: String::new() });
             }
             _ => self.work(agent),
