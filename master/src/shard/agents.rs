@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const AGENTS_MAX: usize = 100_000;
 /// Most attempts that one agent may report.
 pub const REPORT_MAX: usize = super::pool::ATTEMPTS_PER_AGENT_MAX as usize;
+/// So many beats after it registered, an agent gets offers though a shard has not said what it holds to be there.
+const UNHEARD_BEATS_MAX: u8 = 4;
 /// Beats in a row with a hash that is not ours, after which a report is asked for: what is on its way explains fewer.
 pub const MISMATCHES_MAX: u8 = 4;
 /// Most that one agent can have of anything: sums over [`AGENTS_MAX`] agents fit.
@@ -105,7 +107,15 @@ impl Shard {
         let at = self.pool.seat_mut(agent).filter(|(_, seat)| seat.session == session && seat.standing != Standing::Expected);
         let Some((slot, seat)) = at else { return self.disconnect(agent, "a beat of another session: register anew") };
         let silence = std::mem::replace(&mut seat.silence, Silence::None);
-        let returned = silence != Silence::None || seat.disconnected;
+        let mut returned = silence != Silence::None || seat.disconnected;
+        if !seat.unheard.is_empty() {
+            // A shard without a leader says nothing; the others go on without it.
+            seat.unheard_beats += 1;
+            if seat.unheard_beats >= UNHEARD_BEATS_MAX {
+                seat.unheard.clear();
+                returned = true;
+            }
+        }
         (seat.heard, seat.disconnected) = (now, false);
         // One that beats and whose report never came is asked for it as one whose report was wrong.
         let behind = seat.standing == Standing::Joining || seat.unknown == 0 && seat.hash != held_hash;
@@ -167,6 +177,9 @@ impl Shard {
                 seat.hash ^= attempt_hash(*attempt);
                 seat.unknown += 1;
             }
+        }
+        if seat.standing == Standing::Joining {
+            (seat.unheard, seat.unheard_beats) = ((0..shards).map(ShardId).collect(), 0);
         }
         seat.standing = Standing::Here;
         let (agent, session, incarnation) = (seat.id, seat.session, seat.incarnation);

@@ -73,9 +73,10 @@ impl Shard {
 
     /// What a framework's shard holds to be on an agent. Attempts that the agent reported are explained by it; others are launched where there
     /// is room, and only booked where not, until a report says that they are not there. An agent that has not reported yet, or in another session since, is left alone: its report will ask again.
-    pub(super) fn staged_again(&mut self, agent: AgentId, session: u64, launches: Vec<Launch>) {
+    pub(super) fn staged_again(&mut self, from: ShardId, agent: AgentId, session: u64, launches: Vec<Launch>) {
         let here = |seat: &super::pool::Seat| seat.standing == Standing::Here && seat.session == session;
-        let Some((slot, _)) = self.pool.seat(agent).filter(|(_, seat)| here(seat)) else { return };
+        let Some((slot, seat)) = self.pool.seat_mut(agent).filter(|(_, seat)| here(seat)) else { return };
+        seat.unheard.remove(&from);
         let mut missing = Vec::new();
         for mut launch in launches {
             let class = self.pool.class(&launch.role, &launch.template.resources, 1);

@@ -123,7 +123,8 @@ pub enum PeerMessage {
         /// Which.
         offers: Vec<OfferId>,
     },
-    /// Stagings said again, to an agent that does not know them: as `Accept`, without an offer.
+    /// The answer to each `Report`: what is on record for the agent and is to be there, whether it holds it or not; perhaps nothing. As
+    /// `Accept`, without an offer.
     Stage {
         /// Which agent.
         agent: AgentId,

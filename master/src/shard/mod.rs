@@ -151,7 +151,7 @@ impl Shard {
             PeerMessage::Offers { offers } => self.take_offers(from, offers),
             PeerMessage::Accept { offer, agent, launches } => self.accepted(from, offer, agent, launches),
             PeerMessage::Decline { offers } => self.declined(from, &offers),
-            PeerMessage::Stage { agent, session, launches } => self.staged_again(agent, session, launches),
+            PeerMessage::Stage { agent, session, launches } => self.staged_again(from, agent, session, launches),
             PeerMessage::Refused { agent, attempts } => self.refused(agent, &attempts),
             PeerMessage::Release { agent, attempts } => self.released(agent, &attempts),
             PeerMessage::Kill { agent, attempts, grace_ms } => self.kill_wanted(agent, &attempts, grace_ms),

@@ -67,6 +67,11 @@ pub struct Seat {
     pub hash: u64,
     /// Attempts of [`CLASS_UNKNOWN`]: while there are any it gets no offers.
     pub unknown: u32,
+    /// Shards that have not said yet what they hold to be there since it registered: while there are any it gets no offers, lest room that
+    /// one of them has given away on record be given away again.
+    pub unheard: BTreeSet<ShardId>,
+    /// Beats since it registered while there are some.
+    pub unheard_beats: u8,
     /// Beats in a row whose hash was not ours.
     pub mismatches: u8,
     /// Attempts launched since a report was asked for; `None` where none is.
@@ -240,6 +245,8 @@ impl Pool {
             attempts: BTreeMap::new(),
             hash: 0,
             unknown: 0,
+            unheard: BTreeSet::new(),
+            unheard_beats: 0,
             mismatches: 0,
             since_wanted: None,
             report: Vec::new(),
@@ -273,7 +280,8 @@ impl Pool {
     /// Room of an agent: attempts, and resources.
     #[must_use]
     pub fn room(seat: &Seat) -> (u32, Resources) {
-        let ready = seat.standing == Standing::Here && seat.silence == Silence::None && seat.unknown == 0 && !seat.disconnected;
+        let here = seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
+        let ready = here && seat.unknown == 0 && seat.unheard.is_empty();
         let held = u32::try_from(seat.attempts.len()).unwrap_or(u32::MAX).saturating_add(seat.offered_attempts);
         let attempts = if ready { ATTEMPTS_PER_AGENT_MAX.saturating_sub(held) } else { 0 };
         let mut free = seat.capacity.clone();

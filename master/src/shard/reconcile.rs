@@ -89,9 +89,7 @@ impl Shard {
             let Some(job) = self.jobs.live(id) else { continue };
             list.extend(attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(|part| launch_of(id, job, version, part.to_vec())));
         }
-        if !list.is_empty() {
-            self.tell_shard_of(agent, PeerMessage::Stage { agent, session, launches: list });
-        }
+        self.tell_shard_of(agent, PeerMessage::Stage { agent, session, launches: list });
     }
 
     /// An agent of another shard, or ours, can or cannot be reached.

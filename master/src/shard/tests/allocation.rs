@@ -87,7 +87,42 @@ fn half() -> (Shard, AgentId) {
     shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1 } });
     shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Report { session: 0, held: vec![], last: true } });
     while shard.poll_output().is_some() {}
+    let session = shard.pool.seat(agent).unwrap().1.session;
+    for from in [ShardId(0), ShardId(1)] {
+        shard.handle(Time(1_000), Event::Peer { from, message: PeerMessage::Stage { agent, session, launches: vec![] } });
+    }
+    while shard.poll_output().is_some() {}
     (shard, agent)
+}
+
+#[test]
+fn an_agent_gets_offers_once_each_shard_has_said_what_it_holds_there_or_does_not_answer() {
+    for answers in [true, false] {
+        let mut shard = Shard::new(ShardConfig { shards: 2, ..ShardConfig::default() });
+        let agent = (1..).map(AgentId).find(|agent| shard_of_agent(*agent, 2) == ShardId(0)).unwrap();
+        shard.lead(Time(1_000));
+        let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
+        shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1 } });
+        shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Report { session: 0, held: vec![], last: true } });
+        let session = shard.pool.seat(agent).unwrap().1.session;
+        let stage = |launches| PeerMessage::Stage { agent, session, launches };
+        assert!(offers(&outputs(&mut shard, 1_000, demand(9))).is_empty());
+        shard.handle(Time(1_000), Event::Peer { from: ShardId(0), message: stage(vec![]) });
+        let given = if answers {
+            let PeerMessage::Accept { launches, .. } = accept(OfferId { shard: ShardId(0), number: 1 }, agent, 6) else { unreachable!() };
+            let actions = outputs(&mut shard, 1_000, stage(launches));
+            assert_eq!((launched(&actions), refused(&actions)), (6, 0));
+            offers(&actions)
+        } else {
+            for _ in 0..4 {
+                let beat = FromAgent::Beat { session, sent: Time(1_000), held: 0, held_hash: 0 };
+                shard.handle(Time(1_000), Event::Agent { agent, message: beat });
+            }
+            offers(&outputs(&mut shard, 1_000, demand(9)))
+        };
+        let cpu_milli: u64 = given.iter().map(|offer| offer.resources.cpu_milli).sum();
+        assert_eq!(cpu_milli, if answers { 400 } else { 900 });
+    }
 }
 
 fn outputs(shard: &mut Shard, at: u64, message: PeerMessage) -> Vec<Action> {
