@@ -6,6 +6,7 @@ use crate::door::Door;
 use crate::machine::Machine;
 use crate::network::LATE_MS;
 use crate::plan::Plan;
+use agent::ledger::Ledger;
 use master::shard::Record;
 use master::shard::event::JobRef;
 use master::shard::view::{View, Viewed};
@@ -15,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// On top of `replace_after`, until the end of a lost attempt is on record: the beats, the timers and the journal.
 const REPLACED_SLACK_MS: u64 = 5_000;
+/// From the decision that an agent is gone for good until every shard has heard it: a slow flush, and the way.
+const GONE_HEARD_MS: u64 = 250;
 /// From the shard of an agent to the shard of its tasks.
 const HOPS_MS: u64 = 10;
 /// Refusals beyond this and a half of all stagings are more than bad luck.
@@ -28,11 +31,15 @@ pub struct Check {
     jobs: BTreeMap<JobId, Job>,
     keys: BTreeMap<String, JobId>,
     live: BTreeMap<TaskId, (u32, AgentId)>,
+    /// Agents that are gone for good, and since when that is on record.
+    gone: BTreeMap<AgentId, Time>,
     last: BTreeMap<TaskId, u32>,
     begun: BTreeSet<AttemptId>,
     replace_after_ms: u64,
     heard: BTreeMap<AgentId, Time>,
     came_back: BTreeMap<AgentId, Time>,
+    /// When the living master began to live.
+    master_since: Time,
     wild: bool,
     mistaken: u64,
     /// Attempts on record.
@@ -57,11 +64,13 @@ impl Check {
             jobs: BTreeMap::new(),
             keys: BTreeMap::new(),
             live: BTreeMap::new(),
+            gone: BTreeMap::new(),
             last: BTreeMap::new(),
             begun: BTreeSet::new(),
             replace_after_ms: plan.replace_after_ms,
             heard: BTreeMap::new(),
             came_back: BTreeMap::new(),
+            master_since: Time::ZERO,
             wild: plan.wild,
             mistaken: 0,
             staged: 0,
@@ -91,9 +100,11 @@ impl Check {
                 self.jobs.insert(*id, job.clone());
                 Ok(())
             }
-            Record::Staged { id, agent, attempts, .. } => attempts.iter().try_for_each(|(index, number)| {
+            Record::Staged { id, agent, attempts, at, .. } => attempts.iter().try_for_each(|(index, number)| {
                 self.staged += 1;
                 let task = TaskId { job: *id, index: *index };
+                let heard = self.gone.get(agent).is_none_or(|gone| at.since(*gone) <= GONE_HEARD_MS);
+                hold(heard, || format!("G18: {task} was staged on {agent}, which is gone for good"))?;
                 let before = self.live.insert(task, (*number, *agent));
                 hold(before.is_none(), || format!("G3: {task} was staged as #{number} while {before:?} lived"))?;
                 let last = self.last.insert(task, *number).unwrap_or(0);
@@ -107,6 +118,11 @@ impl Check {
                 hold(number == end.number, || format!("G3: {attempt} ended while #{number} lived"))?;
                 self.loss_is_real(*at, attempt, agent, &end.exit, machines)
             }),
+            Record::AgentGone { agent, at } => {
+                self.gone.insert(*agent, *at);
+                self.heard.remove(agent);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -114,8 +130,13 @@ impl Check {
     /// What is called lost does not run: unless its agent was silent for as long as was promised.
     fn loss_is_real(&mut self, at: Time, attempt: AttemptId, agent: AgentId, exit: &Exit, machines: &[Machine]) -> Verdict {
         let Exit::Lost { reason } = exit else { return Ok(()) };
-        let machine = machines.iter().find(|machine| machine.id == agent).ok_or("a task was staged on a machine that does not exist")?;
-        let runs = machine.runs.get(&attempt).is_some_and(|run| run.end.is_none());
+        if *reason == Loss::AgentGone {
+            return hold(self.gone.contains_key(&agent), || format!("G5: {attempt} was given up, and nobody let {agent} go"));
+        }
+        let machine = machines.iter().find(|machine| machine.id == agent);
+        let known = machine.is_some() || self.gone.contains_key(&agent);
+        hold(known, || format!("{attempt} was staged on a machine that does not exist"))?;
+        let runs = machine.and_then(|machine| machine.runs.get(&attempt)).is_some_and(|run| run.end.is_none());
         match reason {
             Loss::AgentSilent => {
                 let heard = self.heard.get(&agent).copied().unwrap_or(Time::ZERO);
@@ -136,7 +157,7 @@ impl Check {
                 let most = if self.wild { MISTAKEN_MIN + self.staged / 50 } else { 0 };
                 hold(self.mistaken <= most, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
             }
-            Loss::AgentGone => Ok(()),
+            Loss::AgentGone => unreachable!("it was looked at before"),
             Loss::Reboot | Loss::Executor => hold(!runs, || format!("G6: {attempt} was called lost ({reason}) while it ran")),
         }
     }
@@ -151,8 +172,17 @@ impl Check {
         hold(orphan.is_none(), || format!("G6: {:?} runs on {} and its agent started without it", orphan, machine.info.name))
     }
 
-    /// An agent's words arrived at its shard of a living master, or a master began to live.
+    /// A master began to live: it gives each agent time to say that it lives.
+    pub fn master_began(&mut self, now: Time, agents: impl Iterator<Item = AgentId>) {
+        self.master_since = now;
+        agents.for_each(|agent| self.heard(now, agent));
+    }
+
+    /// An agent's words arrived at its shard of a living master.
     pub fn heard(&mut self, now: Time, agent: AgentId) {
+        if self.gone.contains_key(&agent) {
+            return;
+        }
         let before = self.heard.insert(agent, now).unwrap_or(now);
         if now.since(before) + 1 >= self.replace_after_ms {
             self.came_back.insert(agent, now);
@@ -177,24 +207,42 @@ impl Check {
         })
     }
 
-    /// What holds at any moment and is cheap to see: no ledger beyond its machine, no lost agent's task unreplaced.
+    /// A ledger has taken something in: it has not promised more than its machine has.
     ///
     /// # Errors
     /// The promise that is broken.
-    pub fn at_any_time(&self, now: Time, door: &mut Door, machines: &[Machine]) -> Verdict {
-        for machine in machines {
-            let promised = machine.ledger.as_ref().map_or(Resources::NONE, |ledger| ledger.promised().clone());
-            hold(machine.info.capacity.contains(&promised), || format!("G9: {} has promised {promised:?}", machine.info.name))?;
-        }
-        for seat in door.seats.iter_mut().filter(|_| door.up) {
-            hold(seat.replica_agrees(), || format!("a replica of shard {} differs from it", seat.shard.config().id))?;
-        }
+    pub fn ledger(&self, machine: &Machine) -> Verdict {
+        let Some(promised) = machine.ledger.as_ref().map(Ledger::promised) else { return Ok(()) };
+        hold(machine.info.capacity.contains(promised), || format!("G9: {} has promised {promised:?}", machine.info.name))
+    }
+
+    /// Something has happened, whatever it was: refusals are few, and no task of an agent that is silent or gone is left unreplaced.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn after_each_event(&self, now: Time, master_lives: bool) -> Verdict {
         hold(self.refused <= REFUSED_MIN + self.staged / 2, || format!("{} of {} stagings were refused", self.refused, self.staged))?;
         let silent_ms = self.replace_after_ms + REPLACED_SLACK_MS;
-        let overdue: Vec<AgentId> =
-            self.heard.iter().filter(|(_, heard)| door.up && now.since(**heard) > silent_ms).map(|(agent, _)| *agent).collect();
-        let late = if overdue.is_empty() { None } else { self.live.iter().find(|(_, (_, agent))| overdue.contains(agent)) };
+        let silent = self.heard.iter().filter(|(_, heard)| now.since(**heard) > silent_ms);
+        let gone_since = |since: &Time| now.since((*since).max(self.master_since)) > REPLACED_SLACK_MS;
+        let gone = self.gone.iter().filter(|(_, since)| gone_since(since));
+        if !master_lives || silent.clone().chain(gone.clone()).next().is_none() {
+            return Ok(());
+        }
+        let overdue: BTreeSet<AgentId> = silent.chain(gone).map(|(agent, _)| *agent).collect();
+        let late = self.live.iter().find(|(_, (_, agent))| overdue.contains(agent));
         hold(late.is_none(), || format!("G5: {late:?} was not given up in time"))
+    }
+
+    /// Each shard's replica is what the shard is, though nothing is decided that is not committed; `whole`: however long ago that was seen.
+    ///
+    /// # Errors
+    /// The shard of which that is not so.
+    pub fn replicas(&self, door: &mut Door, whole: bool) -> Verdict {
+        for seat in door.seats.iter_mut().filter(|_| door.up) {
+            hold(seat.replica_agrees(whole), || format!("G1: a replica of shard {} differs from it", seat.shard.config().id))?;
+        }
+        Ok(())
     }
 
     /// A client was told that its job is on record.

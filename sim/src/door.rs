@@ -9,7 +9,7 @@ use protocol::{RequestId, ShardId, Time};
 use std::collections::VecDeque;
 
 /// Entries of a shard after which its replica is compared with it while it leads; it is at each start too.
-const COMPARED_ENTRIES: u64 = 4_096;
+const COMPARED_ENTRIES: u64 = 256;
 /// Entries after which the journal is begun anew with a snapshot, in every other life.
 const JOURNAL_ENTRIES: usize = 512;
 /// No client's request has this number.
@@ -75,10 +75,10 @@ impl Seat {
     }
 
     /// False where the replica is not what the shard is, though nothing is decided that is not committed. Walks all of both: looked at
-    /// now and then only.
-    pub fn replica_agrees(&mut self) -> bool {
+    /// now and then only, unless `whole` says so.
+    pub fn replica_agrees(&mut self, whole: bool) -> bool {
         let settled = self.flying.is_none() && self.gathering.is_empty();
-        if !settled || self.entries < self.compared + COMPARED_ENTRIES {
+        if !settled || !whole && self.entries < self.compared + COMPARED_ENTRIES {
             return true;
         }
         self.compared = self.entries;
@@ -208,7 +208,12 @@ impl Door {
     /// Something happens to a shard: gives what is to be done at once.
     pub fn handle(&mut self, now: Time, shard: ShardId, event: Event) -> Vec<Action> {
         let bug = self.bug;
-        let swallowed = bug == Some(Bug::NeverReplaces) && matches!(event, Event::Peer { message: PeerMessage::Lost { .. }, .. });
+        let swallowed = match &event {
+            Event::Peer { message: PeerMessage::Lost { gone, .. }, .. } => {
+                bug == Some(Bug::NeverReplaces) || *gone && bug == Some(Bug::KeepsTheGone)
+            }
+            _ => false,
+        };
         let seat = &mut self.seats[usize::from(shard.0)];
         if !swallowed {
             seat.shard.handle(now, event);

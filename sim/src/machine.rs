@@ -44,6 +44,8 @@ pub struct Machine {
     written: Vec<Record>,
     heartbeat_ms: u64,
     bug: Option<Bug>,
+    /// Said on record to be gone for good; it has not heard that yet.
+    pub gone: bool,
 }
 
 /// What a machine wants from the world.
@@ -79,6 +81,7 @@ impl Machine {
             written: vec![],
             heartbeat_ms: plan.heartbeat_ms,
             bug: plan.bug,
+            gone: false,
         }
     }
 
@@ -136,6 +139,15 @@ impl Machine {
             again.iter().for_each(|start| self.begin(now, start, random, &mut wishes));
         }
         wishes
+    }
+
+    /// The agent ends for good, and its tasks with it; the machine is another agent's from now on.
+    pub fn leave(&mut self, random: &mut Random) {
+        self.kill();
+        self.runs.clear();
+        self.running = Resources::NONE;
+        self.written.clear();
+        (self.id, self.gone) = (AgentId(random.next()), false);
     }
 
     /// The agent's process is killed.

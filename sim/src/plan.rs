@@ -28,11 +28,13 @@ pub enum Bug {
     FoldsDifferently,
     /// A new leader gives no agent time to say that it lives.
     GivesNoTimeout,
+    /// The shards of an agent's tasks are not told that it is gone for good.
+    KeepsTheGone,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -44,6 +46,7 @@ impl Bug {
         Self::ForgetsKeys,
         Self::FoldsDifferently,
         Self::GivesNoTimeout,
+        Self::KeepsTheGone,
     ];
 }
 

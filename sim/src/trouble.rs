@@ -3,13 +3,17 @@
 use crate::network::{IDLE_MS, Way};
 use crate::plan::Bug;
 use crate::world::{Happening, World};
-use master::shard::{Event, PeerMessage};
-use protocol::{ShardId, Time};
+use master::shard::{Event, PeerMessage, Request};
+use protocol::message::shard_of_agent;
+use protocol::{RequestId, ShardId, Time};
 
 /// From the moment when nothing breaks any more until all jobs are stopped, on top of the time after which tasks are replaced.
 const CALM_MS: u64 = 40_000;
 /// The mean time between two submissions of what was never answered, when all is well.
 const RETRY_MS: u64 = 500;
+
+/// Nobody waits for an operator's answer.
+const OPERATOR: RequestId = RequestId(u64::MAX - 1);
 
 impl World {
     /// A client wants something; nobody is asked while the master is down.
@@ -44,6 +48,7 @@ impl World {
         let at = self.random.below(self.machines.len() as u64) as usize;
         let replace = self.plan.replace_after_ms;
         match self.random.below(9) {
+            _ if self.random.chance(40) => self.let_go(at)?,
             0 => self.kill_master()?,
             1 => self.kill_agent(at, 3_000),
             2 => self.power_off(at),
@@ -61,6 +66,16 @@ impl World {
         Ok(())
     }
 
+    /// An operator says that an agent never comes back.
+    fn let_go(&mut self, at: usize) -> Result<(), String> {
+        if !self.door.up {
+            return Ok(());
+        }
+        let agent = self.machines[at].id;
+        let shard = shard_of_agent(agent, self.plan.shards);
+        self.tell(shard, Event::Request { id: OPERATOR, request: Request::Gone { agent } })
+    }
+
     fn kill_master(&mut self) -> Result<(), String> {
         if !self.door.up {
             return Ok(());
@@ -68,7 +83,7 @@ impl World {
         let random = &mut self.random;
         let kept = self.door.kill(|| random.chance(500));
         for (_, entry) in kept {
-            entry.iter().try_for_each(|record| self.check.committed(record, &self.machines))?;
+            self.committed(&entry)?;
         }
         self.clients.hang_up();
         (0..self.machines.len()).for_each(|at| self.break_line(at));
@@ -105,8 +120,7 @@ impl World {
             return Ok(());
         }
         self.door.start(self.now)?;
-        let ids: Vec<_> = self.machines.iter().map(|machine| machine.id).collect();
-        ids.into_iter().for_each(|agent| self.check.heard(self.now, agent));
+        self.check.master_began(self.now, self.machines.iter().map(|machine| machine.id));
         for at in 0..self.door.seats.len() {
             let actions = self.door.collect(at);
             self.act(ShardId(at as u16), actions)?;

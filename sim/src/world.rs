@@ -10,7 +10,7 @@ use crate::queue::Queue;
 use crate::random::Random;
 use agent::ledger::event::{Event as AgentEvent, Form};
 use agent::ledger::{Ledger, event::PrepareError};
-use master::shard::{Action, Event, PeerMessage, Request};
+use master::shard::{Action, Event, PeerMessage, Record, Request};
 use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
 use protocol::{AttemptId, Digest, MemberId, RequestId, ShardId, Time};
 use std::collections::BTreeMap;
@@ -136,13 +136,15 @@ impl World {
             if matches!(happening, Happening::End) {
                 return self.finish().map_err(|broken| format!("at {}, the end: {broken}", self.now));
             }
-            self.happen(happening).map_err(|broken| format!("at {}: {broken}", self.now))?;
+            let happened = self.happen(happening).and_then(|()| self.check.after_each_event(self.now, self.door.up));
+            happened.map_err(|broken| format!("at {}: {broken}", self.now))?;
         }
         Err("nothing happens any more".into())
     }
 
     fn finish(&mut self) -> Verdict {
         self.check.settled(&self.clients, &self.machines)?;
+        self.check.replicas(&mut self.door, true)?;
         let live = self.check.live();
         if live > 0 {
             return Err(format!("G3: {live} attempts of stopped jobs have no end on record"));
@@ -185,7 +187,7 @@ impl World {
             Happening::StartAgent(at) => self.start_agent(at),
             Happening::Look => {
                 self.queue.push(self.now + LOOK_MS, Happening::Look);
-                self.check.at_any_time(self.now, &mut self.door, &self.machines)
+                self.check.replicas(&mut self.door, false)
             }
             Happening::Heal => self.heal(),
             Happening::Drain => self.drain(),
@@ -224,10 +226,34 @@ impl World {
 
     fn flushed(&mut self, at: usize) -> Verdict {
         let (entry, actions) = self.door.seats[at].flushed(self.plan.bug);
-        entry.iter().try_for_each(|record| self.check.committed(record, &self.machines))?;
+        self.committed(&entry)?;
         self.act(ShardId(at as u16), actions)?;
         self.after(at);
         Ok(())
+    }
+
+    /// Records are on the disk: what they say is so.
+    pub(crate) fn committed(&mut self, entry: &[Record]) -> Verdict {
+        for record in entry {
+            self.check.committed(record, &self.machines)?;
+            if let Record::AgentGone { agent, .. } = record
+                && let Some(at) = self.machines.iter().position(|machine| machine.id == *agent)
+            {
+                self.machines[at].gone = true;
+                if self.lines[at].up {
+                    self.turn_away(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An agent that is gone for good hears it: it ends with all its tasks, and the machine joins as another some time later.
+    fn turn_away(&mut self, at: usize) {
+        self.break_line(at);
+        self.machines[at].leave(&mut self.random);
+        let wait = self.random.wait(5_000);
+        self.queue.push(self.now + wait, Happening::StartAgent(at));
     }
 
     pub(crate) fn act(&mut self, shard: ShardId, actions: Vec<Action>) -> Verdict {
@@ -265,6 +291,7 @@ impl World {
     /// Something happens to an agent that runs.
     pub(crate) fn agent(&mut self, at: usize, event: AgentEvent) -> Verdict {
         let wishes = self.machines[at].handle(self.now, event, &mut self.random);
+        self.check.ledger(&self.machines[at])?;
         self.grant(at, wishes)
     }
 
@@ -340,6 +367,10 @@ impl World {
         if !self.door.up || self.lines[at].cut_until() > self.now {
             let wait = self.random.between(100, 1_000);
             self.queue.push(self.now + wait, Happening::Connect(at));
+            return Ok(());
+        }
+        if self.machines[at].gone {
+            self.turn_away(at);
             return Ok(());
         }
         self.lines[at].connect(self.now);

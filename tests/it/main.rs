@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
 mod cluster;
+mod fuzz;
 mod gone;
 mod hostile_agent;
 mod hostile_client;

@@ -210,9 +210,15 @@ impl Shard {
                 said.push(PeerMessage::Reachable { agent: seat.id, reachable: false });
             }
         }
+        said.extend(self.gone_agents().into_iter().map(|agent| PeerMessage::Lost { agent, gone: true }));
         for message in said {
             self.at_once(Action::Peer { to: from, message });
         }
+    }
+
+    /// The agents of this shard that are gone for good.
+    pub(super) fn gone_agents(&self) -> Vec<AgentId> {
+        self.rest.agents.iter().filter(|(_, known)| known.gone).map(|(id, _)| *id).collect()
     }
 
     /// Its connection is gone, or it says that it goes: it is not more than silent, since it was last heard of. How late we noticed does not

@@ -128,6 +128,8 @@ impl Shard {
         self.demands.say_anew();
         self.jobs.lines.changed = true;
         self.tell_all(&PeerMessage::Led);
+        // Whoever let them go may have died before it told the shards of their tasks.
+        self.gone_agents().into_iter().for_each(|agent| self.tell_all(&PeerMessage::Lost { agent, gone: true }));
     }
 
     /// Takes one fact in. What follows from it comes out of [`Self::poll_output`]; what follows from all facts together, offers and

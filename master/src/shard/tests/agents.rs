@@ -144,6 +144,17 @@ fn an_agent_that_is_gone_is_replaced_at_once_and_not_taken_back() {
 }
 
 #[test]
+fn the_tasks_of_an_agent_that_is_gone_are_replaced_though_its_leader_died_before_it_told() {
+    let (mut world, id) = world(2);
+    let record = Record::AgentGone { agent: A, at: world.now };
+    world.shard.apply(&record);
+    world.journal.push(record);
+    world.new_leader();
+    assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Waiting, 2)]));
+    world.check();
+}
+
+#[test]
 fn an_agent_that_refuses_all_does_not_make_the_shard_spin() {
     let mut world = World::new();
     world.register(A, cpu(10_000), 1);
