@@ -98,7 +98,7 @@ async fn tasks(client: &Client, named: &Named, shape: Shape) -> anyhow::Result<S
             task["since_ms"].as_u64().filter(|since| *since > 0).map(print::ago).unwrap_or_default(),
             usage("fuel").map(print::count).unwrap_or_default(),
             usage("memory_peak_bytes").map(print::bytes).unwrap_or_default(),
-            text(&task["exit"]["text"]),
+            task["progress"]["percent"].as_u64().map_or_else(|| text(&task["exit"]["text"]), |_| how_far(task)),
         ]);
     }
     let more = if answer["next"].is_null() {
@@ -107,6 +107,11 @@ async fn tasks(client: &Client, named: &Named, shape: Shape) -> anyhow::Result<S
         "\n(there are more: --output json shows where the next page begins)".to_owned()
     };
     Ok(format!("{table}{more}"))
+}
+
+/// How far a task says that it is.
+fn how_far(task: &Value) -> String {
+    format!("{} %  {}", task["progress"]["percent"], text(&task["progress"]["note"])).trim_end().to_owned()
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {
@@ -161,6 +166,9 @@ async fn one_task(client: &Client, named: &Named, index: u32, shape: Shape) -> a
     println!("task     {}.{index}, attempt {}", named.job, task["attempt"]);
     println!("state    {}", text(&task["phase"]));
     println!("agent    {}", text(&task["agent"]));
+    if !task["progress"].is_null() {
+        println!("progress {}", how_far(task));
+    }
     if let Some(usage) = task["usage"].as_object() {
         let amount = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
         let (fuel, memory, time) =

@@ -24,5 +24,5 @@ pub use job::{Job, Kind, Limits, Member, Metering, Program, Restart, Template};
 pub use message::{FromAgent, FromMaster, Join, JoinReply};
 pub use offer::Offer;
 pub use resources::{Device, PortRange, Resources};
-pub use task::{Exit, Held, Loss, MemberId, Phase, TaskState, Update, Usage};
+pub use task::{Exit, Held, Loss, MemberId, Phase, Progress, TaskState, Update, Usage};
 pub use time::Time;

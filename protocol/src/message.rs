@@ -3,13 +3,15 @@
 //! bytes.
 
 use crate::bounded;
-use crate::task::{Held, Update};
+use crate::task::{Held, Progress, Update};
 use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, MemberId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Most attempts in one message; longer lists are sent in several.
 pub const ATTEMPTS_PER_MESSAGE_MAX: usize = 4_096;
+/// Most notes of progress in one message.
+pub const NOTES_PER_MESSAGE_MAX: usize = 256;
 /// Most certificates in one message: an agent's own, the intermediate's, the root's, and one more while a root is replaced.
 pub const CHAIN_LENGTH_MAX: usize = 4;
 /// Bytes of a bundle or a log in one message.
@@ -83,6 +85,12 @@ pub enum FromAgent {
     },
     /// The agent's process ends; its tasks go on.
     Leaving,
+    /// How far tasks say that they are, the latest of each. To the attempt's shard; said once, and lost without harm.
+    Progress {
+        /// At most [`NOTES_PER_MESSAGE_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, NOTES_PER_MESSAGE_MAX>")]
+        notes: Vec<Progress>,
+    },
 }
 
 /// What a shard says to an agent. New variants at the end.

@@ -278,6 +278,20 @@ pub struct Update {
     pub state: TaskState,
 }
 
+/// Longest note of a [`Progress`], in bytes; longer ones are cut where they are made.
+pub const NOTE_BYTES_MAX: usize = 256;
+
+/// How far a task says that it is. Nothing follows from it but that people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Progress {
+    /// Which.
+    pub attempt: AttemptId,
+    /// 0 to 100.
+    pub percent: u8,
+    /// Its own words; at most [`NOTE_BYTES_MAX`] bytes.
+    pub note: String,
+}
+
 /// An attempt that an agent holds: launched and not yet ended and acknowledged. What a report is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Held {

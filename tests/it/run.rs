@@ -78,6 +78,18 @@ fn a_component_learns_who_it_is_and_reads_its_config() {
 }
 
 #[test]
+fn a_task_that_runs_shows_how_far_it_says_that_it_is() {
+    let cluster = Cluster::of_one(RESOURCES);
+    cluster.text(&["run", "--detach", "--name", "greeter", path(&sample("greet.wasm")), "--", "600000"]);
+    cluster.until("it says something", |cluster| cluster.all_tasks("greeter").iter().any(|task| task["progress"]["percent"] == 50));
+    assert_eq!(cluster.all_tasks("greeter")[0]["progress"]["note"], "asking what is left");
+    assert!(cluster.text(&["ps", "greeter"]).contains("50 %"));
+    cluster.text(&["stop", "greeter"]);
+    cluster.until("it has ended", |cluster| cluster.tasks("greeter", "killed") == 1);
+    assert!(cluster.all_tasks("greeter")[0]["progress"].is_null());
+}
+
+#[test]
 fn a_service_is_kept_scaled_and_stopped() {
     let cluster = Cluster::of_one(RESOURCES);
     let file = cluster.folder.join("nap.toml");

@@ -449,17 +449,18 @@ fn left(remains: Remains) -> Event {
 
 /// One event for those that started and one for those that ended: in a batch an end is never before its start.
 fn told(events: Vec<ExecutorEvent>) -> Vec<Event> {
-    let (mut started, mut ended) = (Vec::new(), Vec::with_capacity(events.len()));
+    let (mut started, mut ended, mut notes) = (Vec::new(), Vec::with_capacity(events.len()), Vec::new());
     for event in events {
         match event {
             ExecutorEvent::Started { key, since_ms } => started.push((member(key), Time(since_ms))),
             ExecutorEvent::Ended { key, exit, usage } => ended.push((member(key), as_exit(exit), as_usage(usage))),
-            // No message carries it to a master yet.
-            ExecutorEvent::Progress { .. } => {}
+            ExecutorEvent::Progress { key, percent, note } => notes.push((member(key), percent, note)),
         }
     }
     let started = (!started.is_empty()).then_some(Event::Started { members: started });
-    started.into_iter().chain((!ended.is_empty()).then_some(Event::Ended { members: ended })).collect()
+    let ended = (!ended.is_empty()).then_some(Event::Ended { members: ended });
+    let notes = (!notes.is_empty()).then_some(Event::Progress { notes });
+    started.into_iter().chain(notes).chain(ended).collect()
 }
 
 fn as_usage(usage: runtime::Usage) -> Usage {

@@ -106,7 +106,7 @@ impl Ledger {
                 self.bundles.ready.insert(need);
                 self.bundles.look = true;
             }
-            Err(PrepareError::Unusable(reason)) => self.give_up(now, need, &Exit::Rejected { reason: shortened(reason) }),
+            Err(PrepareError::Unusable(reason)) => self.give_up(now, need, &Exit::Rejected { reason: shortened(reason, REASON_BYTES_MAX) }),
             Err(PrepareError::Later(_)) if want.tries + 1 >= TRIES_MAX => {
                 self.give_up(now, need, &Exit::Lost { reason: Loss::Refused });
             }
@@ -183,8 +183,9 @@ impl Ledger {
     }
 }
 
-fn shortened(mut reason: String) -> String {
-    let mut end = reason.len().min(REASON_BYTES_MAX);
+/// At most `bytes_max` bytes of a text, cut between characters.
+pub(super) fn shortened(mut reason: String, bytes_max: usize) -> String {
+    let mut end = reason.len().min(bytes_max);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }

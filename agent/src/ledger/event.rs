@@ -42,6 +42,11 @@ pub enum Event {
         /// Which, how, and what they used.
         members: Vec<(MemberId, Exit, Usage)>,
     },
+    /// Members of attempts said how far they are: the latest of each.
+    Progress {
+        /// Which, 0 to 100, and in their own words.
+        notes: Vec<(MemberId, u8, String)>,
+    },
     /// A bundle that nothing used was thrown away to make room.
     Evicted {
         /// Which, in all forms.

@@ -130,6 +130,7 @@ impl Ledger {
             Event::Prepared { bundle, form, result } => self.prepared(now, bundle, form, result),
             Event::Started { members } => self.started(now, members),
             Event::Ended { members } => self.ended(now, members),
+            Event::Progress { notes } => self.progressed(now, notes),
             Event::Evicted { bundle } => self.bundles.evicted(bundle),
             Event::Surveyed => self.surveyed(now),
         }

@@ -2,16 +2,20 @@
 //! they still hold, so that a short task costs one update.
 
 use protocol::frame::FRAME_BYTES_MAX;
-use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent};
-use protocol::{AttemptId, Exit, Loss, MemberId, ShardId, TaskState, Time, Update, Usage};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, NOTES_PER_MESSAGE_MAX};
+use protocol::task::NOTE_BYTES_MAX;
+use protocol::{AttemptId, Exit, Loss, MemberId, Progress, ShardId, TaskState, Time, Update, Usage};
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Ledger;
 use super::book::{Entry, State};
+use super::bundles::shortened;
 use super::event::{Output, Record};
 
 /// How long a state that is no end is kept back.
 const STATE_DELAY_MS: u64 = 20;
+/// How long progress is kept back: of all that a task says meanwhile, only the latest is told.
+const NOTES_DELAY_MS: u64 = 1_000;
 /// The wait before an end is told again; doubled each time.
 const RESEND_FIRST_MS: u64 = 2_000;
 /// The longest such wait.
@@ -29,18 +33,23 @@ pub(super) struct Telling {
     /// Ends that were told: when they are told again, and after which wait.
     ends: BTreeMap<(Time, u64), (u64, Vec<AttemptId>)>,
     sequence: u64,
+    /// How far tasks are, the latest of each, and when that is told.
+    notes: BTreeMap<AttemptId, (u8, String)>,
+    notes_due: Option<Time>,
 }
 
 impl Telling {
     pub fn clear(&mut self) {
         self.states.clear();
         self.ends.clear();
+        self.notes.clear();
+        self.notes_due = None;
     }
 
     pub fn timeout(&self) -> Option<Time> {
         let state = self.states.front().map(|(due, _)| *due);
         let end = self.ends.first_key_value().map(|((due, _), _)| *due);
-        state.into_iter().chain(end).min()
+        state.into_iter().chain(end).chain(self.notes_due).min()
     }
 
     fn again(&mut self, now: Time, wait_ms: u64, attempts: Vec<AttemptId>) {
@@ -160,7 +169,41 @@ impl Ledger {
         }
     }
 
+    /// Tells in a while how far tasks are; the latest of each, however often they say it.
+    pub(super) fn progressed(&mut self, now: Time, notes: Vec<(MemberId, u8, String)>) {
+        if !self.session.is_connected() {
+            return;
+        }
+        for (member, percent, note) in notes {
+            if self.is_live(member.attempt) {
+                self.telling.notes.insert(member.attempt, (percent, shortened(note, NOTE_BYTES_MAX)));
+            }
+        }
+        if !self.telling.notes.is_empty() {
+            self.telling.notes_due.get_or_insert(now + NOTES_DELAY_MS);
+        }
+    }
+
+    fn tell_notes(&mut self) {
+        self.telling.notes_due = None;
+        let shards = self.session.shards().unwrap_or(0);
+        let mut by_shard: BTreeMap<ShardId, Vec<Progress>> = BTreeMap::new();
+        for (attempt, (percent, note)) in std::mem::take(&mut self.telling.notes) {
+            if attempt.shard().0 < shards && self.is_live(attempt) {
+                by_shard.entry(attempt.shard()).or_default().push(Progress { attempt, percent, note });
+            }
+        }
+        for (shard, notes) in by_shard {
+            for part in notes.chunks(NOTES_PER_MESSAGE_MAX) {
+                self.send(shard, FromAgent::Progress { notes: part.to_vec() });
+            }
+        }
+    }
+
     pub(super) fn tell_due(&mut self, now: Time) {
+        if self.telling.notes_due.is_some_and(|due| due <= now) {
+            self.tell_notes();
+        }
         while self.telling.states.front().is_some_and(|(due, _)| *due <= now) {
             let (_, mut attempts) = self.telling.states.pop_front().expect("there is a first");
             // An end was told when it came.

@@ -205,6 +205,18 @@ pub struct TaskBody {
     pub version: u32,
     /// Its ports, in the order of the job's names for them, while it runs.
     pub ports: Vec<u16>,
+    /// How far it says that it is, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressBody>,
+}
+
+/// How far a task says that it is.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ProgressBody {
+    /// 0 to 100.
+    pub percent: u8,
+    /// Its own words.
+    pub note: String,
 }
 
 /// What an attempt used.
@@ -474,6 +486,7 @@ impl TaskBody {
             retry_at_ms: view.retry_at.map(|time| time.0),
             version: view.version,
             ports: view.ports.clone(),
+            progress: view.progress.clone().map(|(percent, note)| ProgressBody { percent, note }),
         }
     }
 }

@@ -44,6 +44,7 @@ impl Shard {
         match message {
             FromAgent::Status { updates } => self.statuses(agent, updates),
             FromAgent::Refused { attempts, .. } => self.agent_refused(agent, &attempts),
+            FromAgent::Progress { notes } => self.progressed(agent, notes),
             _ if !own => self.disconnect(agent, "this is not the shard of that agent"),
             FromAgent::Register { info, incarnation } => self.register(agent, info, incarnation),
             FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, sent, held_hash),

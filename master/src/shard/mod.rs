@@ -35,7 +35,7 @@ use demands::Demands;
 use event::Change;
 use pool::Pool;
 use protocol::message::shard_of_agent;
-use protocol::{AgentId, JobId, RequestId, ShardId, Time};
+use protocol::{AgentId, AttemptId, JobId, RequestId, ShardId, Time};
 use snapshot::{KnownAgent, LastingRest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -58,6 +58,8 @@ pub struct Shard {
     following: BTreeMap<RequestId, JobId>,
     demands: Demands,
     totals: Totals,
+    /// How far live tasks say that they are.
+    notes: BTreeMap<AttemptId, (u8, String)>,
     outputs: VecDeque<Output>,
 }
 
@@ -89,6 +91,7 @@ impl Shard {
             following: BTreeMap::new(),
             demands: Demands::new(config.shards),
             totals: Totals::default(),
+            notes: BTreeMap::new(),
             outputs: VecDeque::new(),
             config,
         }

@@ -5,11 +5,14 @@ use super::event::Change;
 use super::{Action, PeerMessage, Record, Response, Shard};
 use crate::jobs::{Entry, LivePhase, Slot};
 use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
-use protocol::task::REASON_BYTES_MAX;
-use protocol::{AgentId, AttemptId, Exit, FromMaster, JobId, Loss, Phase, TaskState, Update, Usage};
+use protocol::task::{NOTE_BYTES_MAX, REASON_BYTES_MAX};
+use protocol::{AgentId, AttemptId, Exit, FromMaster, JobId, Loss, Phase, Progress, TaskState, Update, Usage};
 use std::collections::BTreeMap;
 
 use super::record::Ended;
+
+/// Tasks of one shard whose progress is kept; what others say is passed over.
+const NOTES_MAX: usize = 65_536;
 
 /// Ends of attempts on one agent, by job.
 pub(super) type Ends = BTreeMap<JobId, Vec<Ended>>;
@@ -49,6 +52,16 @@ impl Shard {
         self.end_attempts(agent, ends);
         self.acknowledge(agent, acks);
         self.kill_at(agent, stale);
+    }
+
+    /// How far live tasks say that they are: shown, and nothing else.
+    pub(super) fn progressed(&mut self, agent: AgentId, notes: Vec<Progress>) {
+        for Progress { attempt, percent, note } in notes {
+            let room = self.notes.len() < NOTES_MAX || self.notes.contains_key(&attempt);
+            if room && percent <= 100 && note.len() <= NOTE_BYTES_MAX && self.jobs.is_live_on(attempt, agent) {
+                self.notes.insert(attempt, (percent, note));
+            }
+        }
     }
 
     /// How an attempt ended: what was asked to stop was killed, whatever its code was then.
@@ -110,6 +123,9 @@ impl Shard {
 
     fn end_part(&mut self, agent: AgentId, id: JobId, ends: Vec<Ended>) {
         self.totals.ended += ends.len() as u64;
+        if !self.notes.is_empty() {
+            ends.iter().for_each(|end| drop(self.notes.remove(&end.attempt(id))));
+        }
         let mut phases: BTreeMap<Phase, Vec<(u32, u32)>> = BTreeMap::new();
         for end in &ends {
             phases.entry(end.exit.phase()).or_default().push((end.index, end.number));

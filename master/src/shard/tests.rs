@@ -12,8 +12,8 @@ use super::*;
 use protocol::job::{COUNT_MAX, RestartPolicy};
 use protocol::message::attempt_hash;
 use protocol::{
-    AgentInfo, AttemptId, Digest, Exit, FromAgent, FromMaster, Held, Job, Kind, Limits, Member, Metering, Name, Phase, Program, Resources,
-    Restart, TaskState, Template, Update, Usage,
+    AgentInfo, AttemptId, Digest, Exit, FromAgent, FromMaster, Held, Job, Kind, Limits, Member, Metering, Name, Phase, Program, Progress,
+    Resources, Restart, TaskState, Template, Update, Usage,
 };
 use std::sync::Arc;
 

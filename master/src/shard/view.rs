@@ -123,6 +123,8 @@ pub struct TaskView {
     pub version: u32,
     /// Its ports, in the order of its template's names, while it runs.
     pub ports: Vec<u16>,
+    /// How far it says that it is, 0 to 100, and in its own words, while it runs.
+    pub progress: Option<(u8, String)>,
 }
 
 /// Why tasks wait.

@@ -5,7 +5,7 @@ use super::view::{AgentView, Figures, JobView, PAGE_MAX, TaskView, View, Viewed}
 use super::{Refusal, Response, Shard};
 use crate::jobs::job::{ENDS, Ends};
 use crate::jobs::{Cell, Entry, Slot};
-use protocol::{AgentInfo, Exit, JobId, Phase, RequestId, Time};
+use protocol::{AgentInfo, AttemptId, Exit, JobId, Phase, RequestId, Time};
 use std::collections::BTreeMap;
 
 impl Shard {
@@ -139,6 +139,7 @@ impl Shard {
             retry_at: cell.retry_at(),
             version: cell.version,
             ports,
+            progress: self.notes.get(&AttemptId::new(id, index, cell.number)).cloned(),
         })
     }
 
@@ -202,5 +203,17 @@ fn ended_counts(ends: &Ends) -> BTreeMap<Phase, u32> {
 
 fn waiting_view(index: u32, phase: Phase, since: Time) -> TaskView {
     let exit = (phase == Phase::Killed).then_some(Exit::Killed);
-    TaskView { index, attempt: 0, phase, agent: None, since, exit, usage: None, retry_at: None, version: 0, ports: Vec::new() }
+    TaskView {
+        index,
+        attempt: 0,
+        phase,
+        agent: None,
+        since,
+        exit,
+        usage: None,
+        retry_at: None,
+        version: 0,
+        ports: Vec::new(),
+        progress: None,
+    }
 }

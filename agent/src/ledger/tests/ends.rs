@@ -179,3 +179,25 @@ fn a_ledger_that_lost_a_part_of_its_record_says_that_it_is_another_life() {
     let short = Ledger::recover(config(), &again.ledger.snapshot()).unwrap();
     assert_eq!((short.incarnation(), short.held()), (77, 2));
 }
+
+#[test]
+fn of_all_that_a_task_says_of_its_progress_only_the_latest_is_told_and_not_often() {
+    let mut bench = Bench::ready();
+    bench.launches(needs(1, 0), 1..3);
+    let mut said = 0;
+    let mut last = None;
+    for round in 0..2_500u32 {
+        let notes = vec![(MemberId::first(id(1)), (round % 101) as u8, "x".repeat(1_000)), (MemberId::first(id(99)), 1, String::new())];
+        let mut outputs = bench.does(Event::Progress { notes });
+        outputs.extend(bench.after(1));
+        for output in outputs {
+            let Output::Send { message: FromAgent::Progress { notes }, .. } = output else { continue };
+            said += 1;
+            assert_eq!((notes.len(), notes[0].attempt, notes[0].note.len()), (1, id(1), protocol::task::NOTE_BYTES_MAX));
+            last = Some(notes[0].percent);
+        }
+    }
+    assert!(said == 2 && last.is_some(), "{said}");
+    bench.does(Event::Disconnected);
+    assert!(bench.does(Event::Progress { notes: vec![(MemberId::first(id(1)), 5, String::new())] }).is_empty());
+}

@@ -329,3 +329,25 @@ fn how_late_a_broken_connection_is_noticed_does_not_put_replacement_off() {
     assert_eq!(world.count(id, Phase::Waiting), 1);
     world.check();
 }
+
+#[test]
+fn progress_is_shown_while_a_task_lives_and_believed_of_its_own_agent_only() {
+    let (mut world, id) = world(1);
+    let attempt = AttemptId::new(id, 0, 1);
+    let say = |world: &mut World, agent, percent, note: &str| {
+        let notes = vec![
+            Progress { attempt, percent, note: note.into() },
+            Progress { attempt: AttemptId::new(id, 7, 1), percent: 1, note: String::new() },
+        ];
+        world.say(agent, FromAgent::Progress { notes });
+        world.shard.notes.clone()
+    };
+    assert!(say(&mut world, B, 50, "stranger").is_empty());
+    assert!(say(&mut world, A, 101, "too much").is_empty());
+    assert!(say(&mut world, A, 50, &"x".repeat(300)).is_empty());
+    assert_eq!(say(&mut world, A, 50, "half"), BTreeMap::from([(attempt, (50, "half".to_owned()))]));
+    let held = world.held(A);
+    world.end(A, &held, &Exit::Code(0));
+    assert!(world.shard.notes.is_empty());
+    world.check();
+}
