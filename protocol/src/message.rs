@@ -46,6 +46,8 @@ pub enum FromAgent {
         /// Drawn at random when the agent's ledger began empty: at its first start, and after a reboot. Tasks of another incarnation are
         /// lost.
         incarnation: u64,
+        /// Which registration on this connection, from 1; given back in [`FromMaster::Registered`].
+        number: u64,
     },
     /// I live. To the agent's own shard.
     Beat {
@@ -102,6 +104,9 @@ pub enum FromMaster {
         session: u64,
         /// How often to beat, in milliseconds.
         heartbeat_ms: u64,
+        /// From the [`FromAgent::Register`] that this answers. An agent that has registered again meanwhile waits for the answer to that: what
+        /// it takes on in a session is in no report that it sent before.
+        number: u64,
     },
     /// Go away; the agent's process ends with this reason.
     Rejected {

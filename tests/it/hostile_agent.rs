@@ -197,7 +197,7 @@ async fn forged(scene: &Scene) {
     }
     let other = ShardId((villain.shard.0 + 1) % villain.shards);
     let mut wire = villain.enter().await;
-    wire.say_to(other, FromAgent::Register { info: info("villain", 9), incarnation: 1 }).await.unwrap();
+    wire.say_to(other, FromAgent::Register { info: info("villain", 9), incarnation: 1, number: 1 }).await.unwrap();
     is_over("another agent's shard", &wire.ended().await);
 }
 
@@ -317,7 +317,7 @@ async fn out_of_bounds(scene: &Scene) {
     for (what, info) in cases {
         let mut wire = villain.enter().await;
         // It may be closed before all is written.
-        let _ = wire.say(FromAgent::Register { info, incarnation: u64::MAX }).await;
+        let _ = wire.say(FromAgent::Register { info, incarnation: u64::MAX, number: 1 }).await;
         is_over(what, &wire.ended().await);
     }
     let agents = scene.cluster.json(&["agents"]);
@@ -344,7 +344,7 @@ async fn registrations(scene: &Scene) {
     let saying = async {
         for number in 0..COUNT {
             let info = info(&format!("villain-{number}"), 0);
-            let message = FromAgent::Register { info, incarnation: number as u64 };
+            let message = FromAgent::Register { info, incarnation: number as u64, number: 1 };
             sender.send(&protocol::message::ToShard { shard, message }).await.unwrap();
         }
     };
@@ -368,7 +368,7 @@ async fn reads_no_launches(scene: &Scene) {
     let villain = Villain::join(&scene.cluster).await;
     let connection = villain.bare(1 << 10).await;
     let (mut send, _receive) = connection.open_bi().await.unwrap();
-    let register = FromAgent::Register { info: info("villain", 4_000), incarnation: 1 };
+    let register = FromAgent::Register { info: info("villain", 4_000), incarnation: 1, number: 1 };
     let report = FromAgent::Report { session: 0, held: vec![], last: true };
     send.write_all(&[hello(), villain.bytes(register), villain.bytes(report)].concat()).await.unwrap();
     let names: Vec<String> = (0..JOBS).map(|number| format!("unread-{number}")).collect();

@@ -152,7 +152,7 @@ impl Wire {
     }
 
     pub async fn register(&mut self, info: AgentInfo) {
-        self.say(FromAgent::Register { info, incarnation: 1 }).await.unwrap();
+        self.say(FromAgent::Register { info, incarnation: 1, number: 1 }).await.unwrap();
         self.session = self.hear_until(|said| if let FromMaster::Registered { session, .. } = said { Some(*session) } else { None }).await;
     }
 

@@ -238,7 +238,7 @@ impl Ledger {
             self.session.heard(now);
         }
         match message {
-            FromMaster::Registered { session, heartbeat_ms } if from_own => self.registered(now, session, heartbeat_ms),
+            FromMaster::Registered { session, heartbeat_ms, number } if from_own => self.registered(now, session, heartbeat_ms, number),
             FromMaster::Rejected { reason } if from_own => self.outputs.push_back(Output::Quit { reason }),
             FromMaster::Launch(launch) if from_own => self.launch(now, launch),
             FromMaster::ReportWanted { session } if from_own => self.report_wanted(now, session),

@@ -37,6 +37,8 @@ struct Link {
     beat_at: Time,
     register_at: Time,
     register_wait_ms: u64,
+    /// Of the last registration; only its answer is waited for.
+    number: u64,
 }
 
 impl Session {
@@ -98,6 +100,7 @@ impl Ledger {
             beat_at: now,
             register_at: now,
             register_wait_ms: REGISTER_RETRY_FIRST_MS,
+            number: 0,
         };
         self.session.link = Some(link);
         self.bundles.ask_all_again(now);
@@ -108,9 +111,9 @@ impl Ledger {
         self.telling.clear();
     }
 
-    pub(super) fn registered(&mut self, now: Time, session: u64, heartbeat_ms: u64) {
+    pub(super) fn registered(&mut self, now: Time, session: u64, heartbeat_ms: u64, number: u64) {
         let Some(link) = self.session.link.as_mut() else { return };
-        if link.session_last >= session {
+        if link.number != number || link.session_last >= session {
             return; // A late or doubled answer.
         }
         (link.session, link.session_last) = (Some(session), session);
@@ -134,9 +137,11 @@ impl Ledger {
         let own = link.own;
         if now >= link.register_at {
             link.session = None;
+            link.number += 1;
+            let number = link.number;
             link.register_at = now + link.register_wait_ms;
             link.register_wait_ms = (2 * link.register_wait_ms).min(REGISTER_RETRY_MAX_MS);
-            self.send(own, FromAgent::Register { info: self.info.clone(), incarnation: self.book.incarnation });
+            self.send(own, FromAgent::Register { info: self.info.clone(), incarnation: self.book.incarnation, number });
             self.report(now, 0);
             return;
         }

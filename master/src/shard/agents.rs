@@ -46,7 +46,7 @@ impl Shard {
             FromAgent::Refused { attempts, .. } => self.agent_refused(agent, &attempts),
             FromAgent::Progress { notes } => self.progressed(agent, notes),
             _ if !own => self.disconnect(agent, "this is not the shard of that agent"),
-            FromAgent::Register { info, incarnation } => self.register(agent, info, incarnation),
+            FromAgent::Register { info, incarnation, number } => self.register(agent, info, incarnation, number),
             FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, sent, held_hash),
             FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
             FromAgent::Leaving => self.agent_disconnected(agent),
@@ -57,7 +57,7 @@ impl Shard {
         self.at_once(Action::Disconnect { agent, reason: reason.into() });
     }
 
-    fn register(&mut self, agent: AgentId, info: AgentInfo, incarnation: u64) {
+    fn register(&mut self, agent: AgentId, info: AgentInfo, incarnation: u64, number: u64) {
         if let Some(reason) = self.against(agent, &info) {
             self.at_once(Action::Send { agent, message: FromMaster::Rejected { reason: reason.into() } });
             return self.disconnect(agent, reason);
@@ -85,7 +85,7 @@ impl Shard {
         self.pool.set_capacity(slot, &info.capacity);
         self.pool.refresh(slot);
         self.watch(slot);
-        let message = FromMaster::Registered { session, heartbeat_ms: self.config.heartbeat_ms };
+        let message = FromMaster::Registered { session, heartbeat_ms: self.config.heartbeat_ms, number };
         self.held(Action::Send { agent, message });
         self.publish_agent(agent, "registered");
     }

@@ -194,7 +194,7 @@ impl World {
 
     fn register(&mut self, agent: AgentId, capacity: Resources, incarnation: u64) {
         let info = AgentInfo { name: format!("agent-{}", agent.0), capacity, ..AgentInfo::default() };
-        self.say(agent, FromAgent::Register { info, incarnation });
+        self.say(agent, FromAgent::Register { info, incarnation, number: 1 });
         self.report(agent, 0);
     }
 

@@ -67,7 +67,7 @@ fn held_attempts_are_bounded_even_where_they_need_nothing() {
     let mut ledger = Ledger::new(config(), 5, "boot".into());
     ledger.handle(Time(0), Event::Connected { shards: SHARDS });
     let own = shard_of_agent(AgentId(1), SHARDS);
-    ledger.handle(Time(0), Event::Master { shard: own, message: FromMaster::Registered { session: 1, heartbeat_ms: 500 } });
+    ledger.handle(Time(0), Event::Master { shard: own, message: FromMaster::Registered { session: 1, heartbeat_ms: 500, number: 1 } });
     let step = ATTEMPTS_PER_MESSAGE_MAX as u32;
     for n in 0..ATTEMPTS_HELD_MAX as u32 / step + 3 {
         let message = FromMaster::Launch(launch(1, u64::from(n), needs(0, 0), n * step..(n + 1) * step));
@@ -86,8 +86,8 @@ fn a_launch_of_another_session_or_an_old_sequence_is_passed_over() {
         assert!(outputs.is_empty(), "{session} {sequence}");
     }
     assert_eq!(bench.ledger.counts().stale, 4);
-    bench.hears(FromMaster::Registered { session: 3, heartbeat_ms: 500 });
-    bench.hears(FromMaster::Registered { session: 2, heartbeat_ms: 500 });
+    bench.hears(FromMaster::Registered { session: 3, heartbeat_ms: 500, number: 1 });
+    bench.hears(FromMaster::Registered { session: 2, heartbeat_ms: 500, number: 1 });
     assert!(bench.hears(FromMaster::Launch(launch(2, 9, needs(1, 0), 7..8))).is_empty(), "an older session does not come back");
     assert_eq!(started(&bench.hears(FromMaster::Launch(launch(3, 1, needs(1, 0), 7..8)))), [7]);
 }

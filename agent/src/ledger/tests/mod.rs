@@ -89,7 +89,7 @@ impl Bench {
 
     fn connect(&mut self, session: u64) -> Vec<Output> {
         let outputs = self.does(Event::Connected { shards: SHARDS });
-        self.hears(FromMaster::Registered { session, heartbeat_ms: 500 });
+        self.hears(FromMaster::Registered { session, heartbeat_ms: 500, number: 1 });
         self.sequence = 0;
         outputs
     }

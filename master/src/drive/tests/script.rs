@@ -53,7 +53,7 @@ impl Script {
         let info = AgentInfo { name: "script".into(), capacity, version: "0".into(), ..AgentInfo::default() };
         let shard = shard_of_agent(self.id, self.shards);
         [
-            ToShard { shard, message: FromAgent::Register { info, incarnation: 1 } },
+            ToShard { shard, message: FromAgent::Register { info, incarnation: 1, number: 1 } },
             ToShard { shard, message: FromAgent::Report { session: 0, held: vec![], last: true } },
         ]
     }

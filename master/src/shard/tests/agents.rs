@@ -138,7 +138,7 @@ fn an_agent_that_is_gone_is_replaced_at_once_and_not_taken_back() {
     assert!(matches!(world.ask(Request::Gone { agent: A }), Response::Refused(Refusal::NotFound { .. })));
     let before = world.disconnected.len();
     let info = AgentInfo { name: "a".into(), capacity: cpu(10_000), ..AgentInfo::default() };
-    world.say(A, FromAgent::Register { info, incarnation: 1 });
+    world.say(A, FromAgent::Register { info, incarnation: 1, number: 1 });
     assert!(world.agents[&A].rejected && world.disconnected.len() == before + 1);
     world.check();
 }
@@ -200,7 +200,7 @@ fn an_agent_speaks_for_its_own_tasks_only() {
     let all: Vec<Held> = own.iter().chain(&strange).map(|attempt| Held { attempt: *attempt, ended: false }).collect();
     world.register(B, cpu(10_000), 1);
     let info = AgentInfo { name: "b".into(), capacity: cpu(10_000), ..AgentInfo::default() };
-    world.say(B, FromAgent::Register { info, incarnation: 1 });
+    world.say(B, FromAgent::Register { info, incarnation: 1, number: 1 });
     world.say(B, FromAgent::Report { session: 0, held: all, last: true });
     assert_eq!(world.job(id).tasks, BTreeMap::from([(Phase::Running, 2)]));
 }
@@ -212,7 +212,7 @@ fn what_is_out_of_bounds_is_not_taken() {
     let info = |change: fn(&mut AgentInfo)| {
         let mut info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
         change(&mut info);
-        FromAgent::Register { info, incarnation: 1 }
+        FromAgent::Register { info, incarnation: 1, number: 1 }
     };
     let bad = [
         info(|info| info.name = "x".repeat(1_000_000)),
@@ -240,7 +240,7 @@ fn what_is_out_of_bounds_is_not_taken() {
 fn a_report_without_end_is_cut_off() {
     let mut world = World::new();
     let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
-    world.say(A, FromAgent::Register { info, incarnation: 1 });
+    world.say(A, FromAgent::Register { info, incarnation: 1, number: 1 });
     for part in 0..60u32 {
         let held = (0..4_096).map(|index| Held { attempt: AttemptId::new(JobId(1), part * 4_096 + index, 1), ended: false });
         let message = FromAgent::Report { session: 0, held: held.collect(), last: false };
@@ -288,7 +288,7 @@ fn a_life_that_no_leader_saw_the_end_of_is_not_forgotten() {
     // Its machine is started anew, which is put on record; then the leader dies before it has heard a report.
     world.agents.insert(A, Script::default());
     let info = AgentInfo { name: "agent-1".into(), capacity: cpu(10_000), ..AgentInfo::default() };
-    world.say(A, FromAgent::Register { info, incarnation: 2 });
+    world.say(A, FromAgent::Register { info, incarnation: 2, number: 1 });
     world.new_leader();
     world.register(A, cpu(10_000), 2);
     assert_eq!(world.held(A), [AttemptId::new(id, 0, 2)], "the first attempt has run and is lost");
@@ -308,7 +308,7 @@ fn a_late_refusal_does_not_end_an_attempt_that_runs() {
 fn an_agent_whose_report_never_came_is_asked_for_it() {
     let mut world = World::new();
     let info = AgentInfo { name: "a".into(), capacity: cpu(10_000), ..AgentInfo::default() };
-    world.say(A, FromAgent::Register { info, incarnation: 1 });
+    world.say(A, FromAgent::Register { info, incarnation: 1, number: 1 });
     for _ in 0..4 {
         world.beat(A);
     }

@@ -84,7 +84,7 @@ fn half() -> (Shard, AgentId) {
     let agent = (1..).map(AgentId).find(|agent| shard_of_agent(*agent, 2) == ShardId(0)).unwrap();
     shard.lead(Time(1_000));
     let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
-    shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1 } });
+    shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1, number: 1 } });
     shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Report { session: 0, held: vec![], last: true } });
     while shard.poll_output().is_some() {}
     let session = shard.pool.seat(agent).unwrap().1.session;
@@ -102,7 +102,7 @@ fn an_agent_gets_offers_once_each_shard_has_said_what_it_holds_there_or_does_not
         let agent = (1..).map(AgentId).find(|agent| shard_of_agent(*agent, 2) == ShardId(0)).unwrap();
         shard.lead(Time(1_000));
         let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
-        shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1 } });
+        shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1, number: 1 } });
         shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Report { session: 0, held: vec![], last: true } });
         let session = shard.pool.seat(agent).unwrap().1.session;
         let stage = |launches| PeerMessage::Stage { agent, session, launches };
@@ -301,7 +301,7 @@ fn jobs_of_all_shards_run_on_the_agent_of_one() {
     }
     let own = usize::from(shard_of_agent(agent, 3).0);
     let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
-    cluster.shards[own].handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1 } });
+    cluster.shards[own].handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1, number: 1 } });
     cluster.shards[own].handle(Time(1_000), Event::Agent { agent, message: FromAgent::Report { session: 0, held: vec![], last: true } });
     cluster.drain();
     for (at, shard) in cluster.shards.iter_mut().enumerate() {
