@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
-.PHONY: demo test samples tools bench
+.PHONY: demo test samples tools fuzz bench
 
 # The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
 demo: tools samples
@@ -20,6 +20,10 @@ samples: tools
 tools:
 	@command -v cc >/dev/null || { echo "tools: installing gcc with apt-get"; \
 	  if [ "$$(id -u)" = 0 ]; then apt-get -q update && apt-get -q install -y gcc libc6-dev; else sudo apt-get -q update && sudo apt-get -q install -y gcc libc6-dev; fi; }
+
+# The fuzzers with libFuzzer, each for FUZZ_SECONDS (60): any bytes as frames, as wasm, as job files, as a journal, and over HTTP at a master.
+fuzz:
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} tests/fuzz/run frame_decode wasm_intake job_file journal_replay http_router
 
 # The figures of SPECIFICATION.md, from a release build.
 bench: samples

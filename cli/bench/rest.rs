@@ -44,7 +44,7 @@ fn of_executors(cluster: &Cluster) -> anyhow::Result<u64> {
 /// must answer: each ends with a code of its own.
 pub async fn idle(figures: &mut Figures, samples: &Path, run: u32, count: u32, component: bool) -> anyhow::Result<()> {
     let cluster = Cluster::start("cpu=64,memory=256GiB,disk=16GiB,ports=20000-20999").await?;
-    let name = if component { "nap.wasm" } else { "sleep.wasm" };
+    let name = if component { "doze.wasm" } else { "sleep.wasm" };
     let wasm = upload(&cluster.client, samples, name).await?;
     let kind = if component { "component" } else { "module" };
     let what = What { bench: "idle", kind: &format!("wasm {kind}"), n: u64::from(count), run };
