@@ -135,14 +135,15 @@ impl Cluster {
         let slot = self.agents.iter_mut().find(|(known, ..)| known == name).unwrap();
         let mut child = slot.2.take().unwrap();
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status;
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("{name} has not ended by itself");
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        child.kill().unwrap();
-        panic!("{name} has not ended by itself");
+        child.wait().unwrap()
     }
 
     fn reachable(&self) -> Vec<String> {
