@@ -99,6 +99,10 @@ pub enum Verb {
         compiled: PathBuf,
         /// `fuel` or `epoch`.
         metering: String,
+        /// Most address space, in bytes.
+        address_bytes_max: u64,
+        /// Most processor time, in seconds.
+        cpu_seconds_max: u64,
     },
 }
 

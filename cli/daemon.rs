@@ -6,6 +6,7 @@ use crate::print;
 use anyhow::Context;
 use master::drive::{Master, MasterConfig};
 use protocol::identity::JoinToken;
+use runtime::wasm::compile::CompileLimits;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -17,13 +18,13 @@ pub fn executor(dir: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// Compiles one file under limits, and ends.
-pub fn compile(input: &Path, output: &Path, metering: &str) -> anyhow::Result<ExitCode> {
+pub fn compile(input: &Path, output: &Path, metering: &str, limits: CompileLimits) -> anyhow::Result<ExitCode> {
     let metering = match metering {
         "fuel" => runtime::Metering::Fuel,
         "epoch" => runtime::Metering::Epoch,
         other => anyhow::bail!("metering {other}: expected fuel or epoch"),
     };
-    runtime::wasm::compile::main(input, output, metering)
+    runtime::wasm::compile::main(input, output, metering, limits)
 }
 
 /// Says what happens on standard error, as `SKEP_LOG` filters it; warnings where it says nothing.

@@ -18,6 +18,7 @@ mod up;
 
 use args::{Cli, Verb};
 use clap::{CommandFactory, Parser};
+use runtime::wasm::compile::CompileLimits;
 use std::process::ExitCode;
 
 /// Compiled code and many small messages: measured faster and smaller than the C library's.
@@ -49,7 +50,10 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.verb {
         Verb::Executor { dir } => return daemon::executor(&dir),
-        Verb::Compile { wasm, compiled, metering } => return daemon::compile(&wasm, &compiled, &metering),
+        Verb::Compile { wasm, compiled, metering, address_bytes_max, cpu_seconds_max } => {
+            let limits = CompileLimits { address_bytes_max, cpu_seconds_max };
+            return daemon::compile(&wasm, &compiled, &metering, limits);
+        }
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "skep", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
@@ -91,7 +95,7 @@ mod tests {
     #[test]
     fn the_verbs_and_flags_agree_with_each_other() {
         Cli::command().debug_assert();
-        let compile = Cli::try_parse_from(["skep", "compile", "a.wasm", "a.bin", "fuel"]).unwrap();
+        let compile = Cli::try_parse_from(["skep", "compile", "a.wasm", "a.bin", "fuel", "1000", "5"]).unwrap();
         assert!(matches!(compile.verb, Verb::Compile { .. }));
     }
 }

@@ -3,16 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 use runtime::Metering;
-use runtime::wasm::compile::{self, CompileError};
+use runtime::wasm::compile::{self, CompileError, CompileLimits};
 use std::path::{Path, PathBuf};
 
 fn main() {
     let args: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    if let [verb, wasm, compiled, metering] = args.as_slice()
+    if let [verb, wasm, compiled, metering, bytes, seconds] = args.as_slice()
         && verb.as_os_str() == "compile"
     {
         let metering = if metering.as_os_str() == "fuel" { Metering::Fuel } else { Metering::Epoch };
-        compile::main(wasm, compiled, metering);
+        let number = |text: &Path| text.to_str().unwrap().parse().unwrap();
+        let limits = CompileLimits { address_bytes_max: number(bytes), cpu_seconds_max: number(seconds) };
+        compile::main(wasm, compiled, metering, limits);
     }
     let dir = std::env::temp_dir().join(format!("skep-compile-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
@@ -26,14 +28,46 @@ fn main() {
 
 type Claim = fn(&tokio::runtime::Runtime, &Path);
 
-const CLAIMS: [(&str, Claim); 3] = [
+const CLAIMS: [(&str, Claim); 4] = [
     ("the_process_compiles_what_this_one_would", the_process_compiles_what_this_one_would),
     ("a_refusal_is_told_and_leaves_nothing", a_refusal_is_told_and_leaves_nothing),
+    ("a_module_that_takes_too_much_to_compile_is_named_so", a_module_that_takes_too_much_to_compile_is_named_so),
     ("a_process_that_cannot_be_started_is_an_error", a_process_that_cannot_be_started_is_an_error),
 ];
 
 fn in_process(runtime: &tokio::runtime::Runtime, wasm: &Path, compiled: &Path, metering: Metering) -> Result<(), CompileError> {
-    runtime.block_on(compile::in_process(&std::env::current_exe().unwrap(), wasm, compiled, metering))
+    within(runtime, wasm, compiled, metering, CompileLimits::default())
+}
+
+fn within(
+    runtime: &tokio::runtime::Runtime,
+    wasm: &Path,
+    compiled: &Path,
+    metering: Metering,
+    limits: CompileLimits,
+) -> Result<(), CompileError> {
+    runtime.block_on(compile::in_process(&std::env::current_exe().unwrap(), wasm, compiled, metering, limits))
+}
+
+fn a_module_that_takes_too_much_to_compile_is_named_so(runtime: &tokio::runtime::Runtime, dir: &Path) {
+    let (wasm, compiled) = (dir.join("large.wasm"), dir.join("large"));
+    let body = "(local.set 0 (i32.mul (local.get 0) (i32.const 3)))".repeat(500);
+    let functions = format!("(func (param i32) (result i32) {body} (local.get 0))").repeat(4_000);
+    std::fs::write(&wasm, wat::parse_str(format!(r#"(module {functions} (func (export "_start")))"#)).unwrap()).unwrap();
+    let limits = CompileLimits::default();
+    let cases = [
+        (CompileLimits { cpu_seconds_max: 1, ..limits }, "1 s of processor time"),
+        (CompileLimits { address_bytes_max: 160 << 20, ..limits }, "167772160 bytes of memory"),
+    ];
+    for (limits, named) in cases {
+        match within(runtime, &wasm, &compiled, Metering::Fuel, limits) {
+            Err(CompileError::Limit(what)) => assert!(what.contains(named), "{what}"),
+            other => panic!("{limits:?}: {other:?}"),
+        }
+        assert!(!compiled.exists());
+    }
+    // The next one is compiled as if nothing had been.
+    in_process(runtime, &dir.join("good.wasm"), &dir.join("good"), Metering::Fuel).unwrap();
 }
 
 fn the_process_compiles_what_this_one_would(runtime: &tokio::runtime::Runtime, dir: &Path) {
@@ -63,7 +97,13 @@ fn a_refusal_is_told_and_leaves_nothing(runtime: &tokio::runtime::Runtime, dir: 
 
 fn a_process_that_cannot_be_started_is_an_error(runtime: &tokio::runtime::Runtime, dir: &Path) {
     for binary in ["/nowhere/skep", "/bin/false", "/bin/true"] {
-        let ended = runtime.block_on(compile::in_process(Path::new(binary), &dir.join("good.wasm"), &dir.join("other"), Metering::Fuel));
+        let ended = runtime.block_on(compile::in_process(
+            Path::new(binary),
+            &dir.join("good.wasm"),
+            &dir.join("other"),
+            Metering::Fuel,
+            CompileLimits::default(),
+        ));
         assert!(matches!(ended, Err(CompileError::Failed(_))), "{binary}: {ended:?}");
     }
 }

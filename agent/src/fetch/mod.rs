@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use protocol::link::Connection;
 use protocol::{Digest, Metering};
-use runtime::wasm::compile::{self, CompileError};
+use runtime::wasm::compile::{self, CompileError, CompileLimits};
 use tokio::sync::Semaphore;
 
 use crate::ledger::event::{Form, PrepareError};
@@ -248,7 +248,8 @@ impl Shared {
         self.have_bundle(bundle, link).await?;
         let _place = self.compilers.acquire().await.expect("the semaphore is never closed");
         let new = path.with_extension("new");
-        compile::in_process(&self.binary, &self.files.bundle(bundle), &new, kind).await.map_err(|error| match error {
+        let compiled = compile::in_process(&self.binary, &self.files.bundle(bundle), &new, kind, CompileLimits::default()).await;
+        compiled.map_err(|error| match error {
             CompileError::Refused(_) | CompileError::Limit(_) => PrepareError::Unusable(error.to_string()),
             CompileError::Failed(_) => PrepareError::Later(error.to_string()),
         })?;

@@ -17,9 +17,7 @@ use wasmtime::Engine;
 
 /// Largest wasm that is compiled.
 pub const WASM_BYTES_MAX: u64 = 64 << 20;
-/// What the compiling process may use: address space, processor time of all its threads, output.
-const ADDRESS_BYTES_MAX: u64 = 4 << 30;
-const CPU_SECONDS_MAX: u64 = 240;
+/// The longest compiled code.
 const COMPILED_BYTES_MAX: u64 = 1 << 30;
 /// How long it may take, by whoever waits for it.
 const WALL_MAX: Duration = Duration::from_secs(180);
@@ -29,6 +27,22 @@ const SAID_BYTES_MAX: u64 = 4_096;
 const EXIT_REFUSED: i32 = 2;
 /// Longest reason that is given.
 const REASON_BYTES_MAX: usize = 1_024;
+
+/// What a compiling process may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Address space, in bytes.
+    pub address_bytes_max: u64,
+    /// Processor time of all its threads, in seconds.
+    pub cpu_seconds_max: u64,
+}
+
+impl Default for CompileLimits {
+    /// What the largest modules that are taken need, a few times over.
+    fn default() -> Self {
+        Self { address_bytes_max: 4 << 30, cpu_seconds_max: 240 }
+    }
+}
 
 /// Why there is no compiled code.
 #[derive(Debug, thiserror::Error)]
@@ -83,9 +97,10 @@ pub fn compile(wasm: &[u8], metering: Metering) -> Result<Vec<u8>, CompileError>
     compiled.map_err(|error| refused(&format!("it is not valid, or uses a feature that is not offered: {error:#}")))
 }
 
-/// The hidden verb `compile IN OUT METERING`: limits this process, compiles, and exits: 0 done, 2 refused (why: standard error), 1 failed.
-pub fn main(wasm: &Path, compiled: &Path, metering: Metering) -> ! {
-    let code = match limited(wasm, compiled, metering) {
+/// The hidden verb `compile IN OUT METERING BYTES SECONDS`: limits this process, compiles, and exits: 0 done, 2 refused (why: standard
+/// error), 1 failed.
+pub fn main(wasm: &Path, compiled: &Path, metering: Metering, limits: CompileLimits) -> ! {
+    let code = match limited(wasm, compiled, metering, limits) {
         Ok(()) => 0,
         Err(CompileError::Refused(reason)) => say(EXIT_REFUSED, &reason),
         Err(CompileError::Limit(reason) | CompileError::Failed(reason)) => say(1, &reason),
@@ -99,7 +114,7 @@ fn say(code: i32, reason: &str) -> i32 {
     code
 }
 
-fn limited(wasm: &Path, compiled: &Path, metering: Metering) -> Result<(), CompileError> {
+fn limited(wasm: &Path, compiled: &Path, metering: Metering, limits: CompileLimits) -> Result<(), CompileError> {
     let failed = |what: &str, error: &dyn std::fmt::Display| CompileError::Failed(format!("{what}: {error}"));
     let mut bytes = Vec::new();
     File::open(wasm)
@@ -108,8 +123,8 @@ fn limited(wasm: &Path, compiled: &Path, metering: Metering) -> Result<(), Compi
     let mut into = File::create_new(compiled).map_err(|error| failed(&compiled.display().to_string(), &error))?;
     // From here on it needs no file that it has not opened, so it keeps none. What this machine lacks for that is in `jail::probe`.
     jail::enter(&Confinement {
-        address_bytes_max: Some(ADDRESS_BYTES_MAX),
-        cpu_seconds_max: Some(CPU_SECONDS_MAX),
+        address_bytes_max: Some(limits.address_bytes_max),
+        cpu_seconds_max: Some(limits.cpu_seconds_max),
         file_bytes_max: Some(COMPILED_BYTES_MAX),
         ..Confinement::default()
     })
@@ -118,12 +133,18 @@ fn limited(wasm: &Path, compiled: &Path, metering: Metering) -> Result<(), Compi
     into.write_all(&code).map_err(|error| failed(&compiled.display().to_string(), &error))
 }
 
-/// Compiles `wasm` to `compiled` (replaced at once, or left as it was) by `binary compile IN OUT fuel|epoch`, in a process with limits.
-/// Dropping the future kills it.
+/// Compiles `wasm` to `compiled` (replaced at once, or left as it was) by `binary compile IN OUT fuel|epoch BYTES SECONDS`, in a process
+/// with these limits. Dropping the future kills it.
 ///
 /// # Errors
 /// Where the wasm is refused, took too much, or the process cannot be started.
-pub async fn in_process(binary: &Path, wasm: &Path, compiled: &Path, metering: Metering) -> Result<(), CompileError> {
+pub async fn in_process(
+    binary: &Path,
+    wasm: &Path,
+    compiled: &Path,
+    metering: Metering,
+    limits: CompileLimits,
+) -> Result<(), CompileError> {
     let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
     let partial = Partial::beside(compiled);
     let mut child = tokio::process::Command::new(binary)
@@ -133,6 +154,7 @@ pub async fn in_process(binary: &Path, wasm: &Path, compiled: &Path, metering: M
             Metering::Fuel => "fuel",
             Metering::Epoch => "epoch",
         })
+        .args([limits.address_bytes_max, limits.cpu_seconds_max].map(|limit| limit.to_string()))
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -152,27 +174,28 @@ pub async fn in_process(binary: &Path, wasm: &Path, compiled: &Path, metering: M
         .await
         .map_err(|_| CompileError::Limit(format!("{} s", WALL_MAX.as_secs())))?
         .map_err(failed)?;
-    judge(status, &printable(&String::from_utf8_lossy(&said), REASON_BYTES_MAX))?;
+    judge(status, &printable(&String::from_utf8_lossy(&said), REASON_BYTES_MAX), limits)?;
     std::fs::rename(&partial.0, compiled).map_err(failed)
 }
 
-fn judge(status: ExitStatus, said: &str) -> Result<(), CompileError> {
+fn judge(status: ExitStatus, said: &str, limits: CompileLimits) -> Result<(), CompileError> {
     use std::os::unix::process::ExitStatusExt;
     let signal = Signal::as_raw;
+    let CompileLimits { address_bytes_max, cpu_seconds_max } = limits;
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(EXIT_REFUSED), _) => Err(CompileError::Refused(said.to_owned())),
-        (_, Some(ended)) if ended == signal(Signal::XCPU) => Err(CompileError::Limit(format!("{CPU_SECONDS_MAX} s of processor time"))),
+        (_, Some(ended)) if ended == signal(Signal::XCPU) => Err(CompileError::Limit(format!("{cpu_seconds_max} s of processor time"))),
         // The kernel's second warning of that, or its answer to memory that it does not have.
         (_, Some(ended)) if ended == signal(Signal::KILL) => {
-            Err(CompileError::Limit(format!("{CPU_SECONDS_MAX} s of processor time, or than the machine's memory")))
+            Err(CompileError::Limit(format!("{cpu_seconds_max} s of processor time, or than the machine's memory")))
         }
         (_, Some(ended)) if ended == signal(Signal::XFSZ) => {
             Err(CompileError::Limit(format!("{COMPILED_BYTES_MAX} bytes of compiled code")))
         }
         // Rust's own answer to memory that it cannot have.
         (_, Some(ended)) if ended == signal(Signal::ABORT) && said.contains("memory allocation") => {
-            Err(CompileError::Limit(format!("{ADDRESS_BYTES_MAX} bytes of memory")))
+            Err(CompileError::Limit(format!("{address_bytes_max} bytes of memory")))
         }
         _ => Err(CompileError::Failed(format!("{status}: {said}"))),
     }
@@ -225,9 +248,9 @@ mod tests {
             (ExitStatus::from_raw(11), "", |error| matches!(error, CompileError::Failed(_))),
         ];
         for (status, said, expected) in cases {
-            let error = judge(status, said).unwrap_err();
+            let error = judge(status, said, CompileLimits::default()).unwrap_err();
             assert!(expected(&error), "{status}: {error}");
         }
-        assert!(judge(exit(0), "").is_ok());
+        assert!(judge(exit(0), "", CompileLimits::default()).is_ok());
     }
 }
