@@ -5,7 +5,7 @@ use super::pool::{CLASS_UNKNOWN, Pool, Silence, Standing};
 use super::{Action, PeerMessage, Record, Refusal, Shard, ShardConfig};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
 use protocol::{AgentId, AgentInfo, AttemptId, FromAgent, FromMaster, Held, Resources, ShardId, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Most agents of one shard, those that are gone included.
 pub const AGENTS_MAX: usize = 100_000;
@@ -164,15 +164,20 @@ impl Shard {
     fn reported(&mut self, slot: u32) {
         let shards = self.config.shards;
         let seat = &mut self.pool.seats[slot as usize];
-        let own = std::mem::take(&mut seat.report).into_iter().filter(|held| held.attempt.shard().0 < shards);
-        let mut held: BTreeMap<AttemptId, bool> = own.map(|held| (held.attempt, held.ended)).collect();
+        // Sorted in place: a report may be long, and is somebody else's word.
+        let mut held = std::mem::take(&mut seat.report);
+        held.retain(|held| held.attempt.shard().0 < shards);
         for attempt in seat.since_wanted.take().unwrap_or_default() {
             if seat.attempts.contains_key(&attempt) {
-                held.entry(attempt).or_insert(false);
+                held.push(Held { attempt, ended: false });
             }
         }
-        let missing: Vec<AttemptId> = seat.attempts.keys().filter(|attempt| !held.contains_key(attempt)).copied().collect();
-        for attempt in held.keys() {
+        // Of an attempt that is there twice, what the agent said of it comes first.
+        held.sort_by_key(|held| held.attempt);
+        held.dedup_by_key(|held| held.attempt);
+        let is_held = |attempt: &AttemptId| held.binary_search_by_key(attempt, |held| held.attempt).is_ok();
+        let missing: Vec<AttemptId> = seat.attempts.keys().filter(|attempt| !is_held(attempt)).copied().collect();
+        for Held { attempt, .. } in &held {
             if !seat.attempts.contains_key(attempt) {
                 seat.attempts.insert(*attempt, CLASS_UNKNOWN);
                 seat.hash ^= attempt_hash(*attempt);
@@ -188,11 +193,12 @@ impl Shard {
         self.tell_report(agent, session, incarnation, &held);
     }
 
-    fn tell_report(&mut self, agent: AgentId, session: u64, incarnation: u64, held: &BTreeMap<AttemptId, bool>) {
+    /// Tells each shard its part of `held`, which is sorted.
+    fn tell_report(&mut self, agent: AgentId, session: u64, incarnation: u64, mut held: &[Held]) {
         for shard in 0..self.config.shards {
-            let (first, last) = (AttemptId::new(first_job(shard), 0, 0), AttemptId::new(last_job(shard), u32::MAX, u32::MAX));
-            let part = held.range(first..=last).map(|(attempt, ended)| Held { attempt: *attempt, ended: *ended }).collect();
-            let message = PeerMessage::Report { agent, session, incarnation, held: part };
+            let (part, rest) = held.split_at(held.partition_point(|held| held.attempt.shard().0 <= shard));
+            held = rest;
+            let message = PeerMessage::Report { agent, session, incarnation, held: part.to_vec() };
             self.at_once(Action::Peer { to: ShardId(shard), message });
         }
     }

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Most attempts booked on one agent, so that tasks that need nothing are bounded too.
-pub const ATTEMPTS_PER_AGENT_MAX: u32 = 200_000;
+pub const ATTEMPTS_PER_AGENT_MAX: u32 = 131_072;
 /// The class of an attempt that an agent reported and no framework has explained yet.
 pub const CLASS_UNKNOWN: u32 = u32::MAX;
 

@@ -1,6 +1,7 @@
 //! Agents: silence, return, rebirth, and those that lie.
 
 use super::*;
+use crate::shard::agents::REPORT_MAX;
 use protocol::Loss;
 
 /// One agent that runs `tasks` tasks of one job.
@@ -247,7 +248,7 @@ fn a_report_without_end_is_cut_off() {
         world.say(A, message);
     }
     assert!(!world.disconnected.is_empty());
-    assert!(world.shard.pool.seat(A).unwrap().1.report.len() <= 200_000);
+    assert!(world.shard.pool.seat(A).unwrap().1.report.len() <= REPORT_MAX);
 }
 
 #[test]
