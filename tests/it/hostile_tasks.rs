@@ -93,7 +93,35 @@ fn a_hostile_task_ends_in_its_own_way_and_its_neighbours_do_not_notice() {
         (i32.store (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 4)) (i32.const 1)) (br 0))))";
     let table =
         b"(module (table 1 funcref) (func (export \"_start\") (loop (drop (table.grow (ref.null func) (i32.const 65536))) (br 0))))";
+    let of_preview_1 = |name: &str, kind: &str, body: &str| {
+        let text = format!(
+            "(module (import \"wasi_snapshot_preview1\" {name:?} (func $call {kind})) (memory (export \"memory\") 1) (func (export \"_start\") {body}))"
+        );
+        text.into_bytes()
+    };
+    let exit = of_preview_1("proc_exit", "(param i32)", "(call $call (i32.const -2147483648))");
+    let random = of_preview_1(
+        "random_get",
+        "(param i32 i32) (result i32)",
+        "(if (call $call (i32.const 0) (i32.const 67108864)) (then unreachable))",
+    );
+    let sleeps = of_preview_1(
+        "poll_oneoff",
+        "(param i32 i32 i32 i32) (result i32)",
+        "(i64.store (i32.const 24) (i64.const -1)) (drop (call $call (i32.const 0) (i32.const 1000) (i32.const 1) (i32.const 2000)))",
+    );
+    let renumbers = of_preview_1(
+        "fd_renumber",
+        "(param i32 i32) (result i32)",
+        "(local i32) (loop (drop (call $call (i32.const 1) (i32.const 0))) (drop (call $call (i32.const -1) (local.get 0)))
+        (drop (call $call (local.get 0) (i32.const -2))) (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+        (br_if 0 (i32.lt_u (local.get 0) (i32.const 50000)))) unreachable",
+    );
     let cases: Vec<(&str, Vec<u8>, &[&str], &str)> = vec![
+        ("exits-with-a-huge-code", exit, &[], "code"),
+        ("wants-64-mib-of-random", random, &[], "trap"),
+        ("sleeps-for-ever", sleeps, &["--time", "200ms"], "out-of-time"),
+        ("renumbers-files", renumbers, &[], "trap"),
         ("start-loops", catalogue("start-loops.wat"), &["--fuel", "100M"], "out-of-fuel"),
         ("start-loops-by-time", catalogue("start-loops.wat"), &["--fuel", "100T", "--time", "200ms"], "out-of-time"),
         ("start-traps", catalogue("start-traps.wat"), &[], "trap"),
