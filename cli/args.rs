@@ -192,6 +192,15 @@ pub struct Run {
     pub detach: bool,
 }
 
+impl Run {
+    /// True where a flag says something that in a group is each task's own.
+    pub fn is_about_one_task(&self) -> bool {
+        let texts = [&self.cpu, &self.memory, &self.fuel, &self.cpu_time, &self.time];
+        let lists = [&self.args, &self.env, &self.config];
+        self.stdin.is_some() || texts.into_iter().any(Option::is_some) || lists.into_iter().any(|list| !list.is_empty())
+    }
+}
+
 /// A job file.
 #[derive(Debug, Args)]
 pub struct JobFile {

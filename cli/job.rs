@@ -4,7 +4,7 @@ use crate::args::{Apply, Reach, Run, Shape};
 use crate::client::{Client, Refused};
 use crate::print;
 use anyhow::{Context, bail};
-use master::admit;
+use master::admit::{self, Source};
 use protocol::Digest;
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -32,8 +32,9 @@ const WASM_MAGIC: &[u8] = b"\0asm";
 pub fn from_flags(flags: &Run) -> anyhow::Result<Draft> {
     let ending = flags.thing.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let mut draft = if matches!(ending, "toml" | "json") { from_file(&flags.thing)? } else { from_wasm(&flags.thing)? };
-    if !draft.job["task"].is_object() {
-        draft.job["task"] = json!({});
+    if draft.job["task"].is_array() && flags.is_about_one_task() {
+        let which = "arguments, environment, input, resources and limits are each task's own in a group: write them into the job file";
+        bail!(Unfit(format!("{}: {which}", flags.thing.display())));
     }
     let job = &mut draft.job;
     let task = &mut job["task"];
@@ -104,27 +105,25 @@ fn from_wasm(path: &Path) -> anyhow::Result<Draft> {
     bail!(Unfit(format!("{} is {what}", path.display())))
 }
 
-/// The job that a file describes; its `wasm` and `stdin` may name files beside it.
+/// The job that a file describes; what its tasks run and read may be files beside it.
 pub fn from_file(path: &Path) -> anyhow::Result<Draft> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let is_json = path.extension().is_some_and(|ending| ending == "json");
     let format = if is_json { admit::Format::Json } else { admit::Format::Toml };
-    if let Err(problems) = admit::parse(&text, format) {
+    let mut spec = admit::parse(&text, format).map_err(|problems| {
         let drawn: Vec<String> = problems.iter().map(|problem| admit::render(problem, &text)).collect();
-        bail!(Unfit(format!("{} does not hold:\n{}", path.display(), drawn.join("\n"))));
-    }
-    let mut job: Value = if is_json { serde_json::from_str(&text)? } else { serde_json::to_value(toml::from_str::<toml::Table>(&text)?)? };
+        Unfit(format!("{} does not hold:\n{}", path.display(), drawn.join("\n")))
+    })?;
     let mut bundles = vec![];
-    for field in ["wasm", "stdin"] {
-        let Some(named) = job["task"][field].as_str().filter(|named| !named.starts_with("sha256:")) else { continue };
-        let file = path.parent().unwrap_or_else(|| Path::new("")).join(named);
-        let bytes =
-            std::fs::read(&file).map_err(|error| Unfit(format!("{}: task.{field}: {}: {error}", path.display(), file.display())))?;
+    for (field, source) in spec.sources() {
+        let Source::File(named) = source else { continue };
+        let file = path.parent().unwrap_or_else(|| Path::new("")).join(&*named);
+        let bytes = std::fs::read(&file).map_err(|error| Unfit(format!("{}: {field}: {}: {error}", path.display(), file.display())))?;
         let digest = Digest::of(&bytes);
-        job["task"][field] = json!(format!("sha256:{digest}"));
+        *source = Source::Bundle(digest);
         bundles.push((digest, bytes));
     }
-    Ok(Draft { job, bundles })
+    Ok(Draft { job: serde_json::from_str(&spec.to_json()).context("a job that was read is JSON")?, bundles })
 }
 
 /// Uploads what the master has not.

@@ -54,7 +54,8 @@ async fn stream(client: &Client, path: &str, prefix: bool) -> anyhow::Result<()>
         };
         let is_error = line["stream"] == "stderr";
         let filter = if is_error { filter_err } else { filter_out };
-        let head = prefix.then(|| format!("{}: ", show::text(&line["task"])));
+        let member = line["member"].as_str().map(|member| format!("/{}", show::plain(member))).unwrap_or_default();
+        let head = (prefix || !member.is_empty()).then(|| format!("{}{member}: ", show::text(&line["task"])));
         let out = dress(&bytes, head.as_deref(), filter, &mut at_start[usize::from(is_error)]);
         if is_error { std::io::stderr().write_all(&out)? } else { std::io::stdout().write_all(&out)? }
     }

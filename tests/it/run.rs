@@ -90,6 +90,38 @@ fn a_task_that_runs_shows_how_far_it_says_that_it_is() {
 }
 
 #[test]
+fn a_group_runs_together_and_the_first_that_fails_takes_the_others_with_it() {
+    let cluster = Cluster::of_one(RESOURCES);
+    let file = cluster.folder.join("pair.toml");
+    let member = |name: &str, wasm: &str, args: &str| {
+        let (wasm, resources) = (sample(wasm), "{ cpu = 0.01, memory = \"8MiB\" }");
+        format!("[[task]]\nname = {name:?}\nwasm = {wasm:?}\nargs = {args}\nresources = {resources}\n")
+    };
+    let pair = |second: &str| {
+        let hello = member("hello", "hello.wasm", "[\"from a group\"]");
+        format!("name = \"pair\"\ncount = 2\n{hello}{second}")
+    };
+    std::fs::write(&file, pair(&member("nap", "nap.wasm", "[\"300\"]"))).unwrap();
+    let output = cluster.run(&["run", path(&file)]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.lines().filter(|line| line.ends_with("/hello: hello, from a group")).count() == 2, "{said}");
+    let tasks = cluster.all_tasks("pair");
+    assert!(
+        tasks.len() == 2 && tasks.iter().all(|task| task["exit"]["code"] == 0 && task["usage"]["time_us"].as_u64() > Some(300_000)),
+        "{tasks:?}"
+    );
+    assert_eq!(cluster.json(&["status", "pair"])["spec"]["resources"]["cpu_milli"], 20, "both are counted");
+
+    // One of them fails: the other, which would sleep for ten minutes, ends with it.
+    let failing = member("nap", "nap.wasm", "[\"600000\"]") + &member("wrong", "sieve.wasm", "[\"no number\"]");
+    std::fs::write(&file, format!("name = \"broken\"\n{failing}")).unwrap();
+    assert_eq!(cluster.run(&["run", path(&file)]).status.code(), Some(64), "its end is the end of the first that failed");
+    let refused = cluster.run(&["run", path(&file), "--", "x"]);
+    assert_eq!(refused.status.code(), Some(2), "whose arguments they are is not said");
+}
+
+#[test]
 fn a_service_is_kept_scaled_and_stopped() {
     let cluster = Cluster::of_one(RESOURCES);
     let file = cluster.folder.join("nap.toml");

@@ -145,13 +145,19 @@ pub struct RestartSpec {
 }
 
 impl JobSpec {
+    /// The files that its tasks run and read, and how their fields are named.
+    pub fn sources(&mut self) -> Vec<(String, &mut Source)> {
+        let mut found = Vec::new();
+        for (at, task) in self.tasks.iter_mut().enumerate() {
+            let sources = [("wasm", &mut task.wasm), ("native", &mut task.native), ("image", &mut task.image), ("stdin", &mut task.stdin)];
+            found.extend(sources.into_iter().filter_map(|(name, source)| Some((field(self.group, at, name), source.as_mut()?))));
+        }
+        found
+    }
+
     /// How the fields of the task `at` are named: `task.wasm`, or `task.1.wasm` in a group.
     pub(super) fn field(&self, at: usize, name: &str) -> String {
-        match (self.group, name.starts_with("resources") || name.starts_with("limits")) {
-            (true, _) => format!("task.{at}.{name}"),
-            (false, true) => name.to_owned(),
-            (false, false) => format!("task.{name}"),
-        }
+        field(self.group, at, name)
     }
 
     /// Where `field` stands in the source it was read from.
@@ -199,6 +205,14 @@ impl JobSpec {
         put(&mut job, "restart", self.restart.to_value());
         put(&mut job, "update", self.update_parallel.map(|parallel| json!({ "parallel": parallel })));
         Value::Object(job).to_string()
+    }
+}
+
+fn field(group: bool, at: usize, name: &str) -> String {
+    match (group, name.starts_with("resources") || name.starts_with("limits")) {
+        (true, _) => format!("task.{at}.{name}"),
+        (false, true) => name.to_owned(),
+        (false, false) => format!("task.{name}"),
     }
 }
 
