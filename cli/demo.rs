@@ -36,6 +36,16 @@ fn stops() -> Vec<Stop> {
             "code",
             json!({ "task": { "config": { "greeting": "good day" } }, "count": 3 }),
         ),
+        stop(
+            "pair",
+            "greet",
+            "a group: a greeter and a sleeper, on one agent",
+            "code",
+            json!({ "task": [
+                { "name": "greeter", "resources": { "memory": "8MiB" } },
+                { "name": "sleeper", "wasm": "nap", "args": ["100"], "resources": { "memory": "8MiB" } },
+            ] }),
+        ),
         stop("sieve", "sieve", "primes up to a million, counted in fuel", "code", json!({ "task": { "args": ["1000000"] }, "count": 4 })),
         stop(
             "burn",
@@ -87,20 +97,23 @@ async fn tour(client: &Client, samples: &Path) -> anyhow::Result<usize> {
     }
     println!("{table}");
     println!("\nwhat they printed:");
-    outputs.iter().take(8).for_each(|line| println!("  {line}"));
+    outputs.iter().take(14).for_each(|line| println!("  {line}"));
     Ok(odd)
 }
 
 async fn visit(client: &Client, samples: &Path, stop: &Stop) -> anyhow::Result<(Vec<String>, Vec<String>, bool)> {
-    let path = samples.join(format!("{}.wasm", stop.sample));
-    let bytes = std::fs::read(&path)
-        .with_context(|| format!("{}: build the samples with samples/build, or name their folder with --samples", path.display()))?;
-    let digest = Digest::of(&bytes);
-    upload(client, &[(digest, bytes)]).await?;
     let mut job = stop.job.clone();
     job["name"] = json!(stop.name);
     job["kind"] = json!("batch");
-    job["task"]["wasm"] = json!(format!("sha256:{digest}"));
+    match &mut job["task"] {
+        Value::Array(tasks) => {
+            for task in tasks {
+                let sample = task["wasm"].as_str().unwrap_or(stop.sample).to_owned();
+                task["wasm"] = json!(uploaded(client, samples, &sample).await?);
+            }
+        }
+        task => task["wasm"] = json!(uploaded(client, samples, stop.sample).await?),
+    }
     let count = job["count"].as_u64().unwrap_or(1);
     let start = Instant::now();
     let mut submission = Submission::open(client).await?;
@@ -131,6 +144,16 @@ async fn visit(client: &Client, samples: &Path, stop: &Stop) -> anyhow::Result<(
     Ok((row, output, right))
 }
 
+/// Uploads a sample; gives what a job names it by.
+async fn uploaded(client: &Client, samples: &Path, sample: &str) -> anyhow::Result<String> {
+    let path = samples.join(format!("{sample}.wasm"));
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("{}: build the samples with samples/build, or name their folder with --samples", path.display()))?;
+    let digest = Digest::of(&bytes);
+    upload(client, &[(digest, bytes)]).await?;
+    Ok(format!("sha256:{digest}"))
+}
+
 async fn output(client: &Client, id: &str, name: &str) -> anyhow::Result<Vec<String>> {
     use futures::StreamExt;
     let request =
@@ -142,7 +165,8 @@ async fn output(client: &Client, id: &str, name: &str) -> anyhow::Result<Vec<Str
         let said = line["text"].as_str().unwrap_or_default();
         let task = text(&line["task"]);
         let index = task.rsplit('.').next().unwrap_or_default();
-        found.extend(said.lines().map(|said| format!("{name}.{index}: {}", print::plain_line(said))));
+        let member = line["member"].as_str().map(|member| format!("/{}", print::plain(member))).unwrap_or_default();
+        found.extend(said.lines().map(|said| format!("{name}.{index}{member}: {}", print::plain_line(said))));
     }
     Ok(found)
 }
