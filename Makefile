@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
-.PHONY: demo test samples tools fuzz bench
+.PHONY: demo test samples images tools fuzz bench
 
 # The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
 demo: tools samples
@@ -8,7 +8,7 @@ demo: tools samples
 	target/debug/skep demo
 
 # All tests: unit tests of every room, the binary end to end, hostile inputs, the simulator's seeds, the rules of the house.
-test: tools samples
+test: tools samples images
 	@echo "test: building and running all tests"
 	cargo test --locked --workspace --no-fail-fast
 
@@ -24,6 +24,13 @@ tools:
 # The fuzzers with libFuzzer, each for FUZZ_SECONDS (60): any bytes as frames, as wasm, as job files, as a journal, and over HTTP at a master.
 fuzz:
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} tests/fuzz/run frame_decode wasm_intake job_file journal_replay http_router
+
+# What makes the container images that the tests unpack; without root nor sudo those tests say that they are skipped.
+images:
+	@command -v skopeo >/dev/null && command -v umoci >/dev/null || { echo "images: installing skopeo and umoci with apt-get"; \
+	  if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	  { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends skopeo umoci; } >/dev/null 2>&1 \
+	    || echo "images: they cannot be installed here: some tests are skipped"; }
 
 # The figures of SPECIFICATION.md, from a release build.
 bench: samples

@@ -104,6 +104,12 @@ pub enum Verb {
         /// Most processor time, in seconds.
         cpu_seconds_max: u64,
     },
+    /// Unpacks one bundle or image; started by an agent.
+    #[command(hide = true)]
+    Unpack {
+        /// What and where, as JSON.
+        request: String,
+    },
 }
 
 /// Flags of `skep up`.

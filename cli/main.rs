@@ -54,6 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let limits = CompileLimits { address_bytes_max, cpu_seconds_max };
             return daemon::compile(&wasm, &compiled, &metering, limits);
         }
+        Verb::Unpack { request } => runtime::container::unpack_main(&request),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "skep", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
@@ -84,7 +85,9 @@ async fn verb(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Master(flags) => daemon::master(flags, shape).await,
         Verb::Agent(flags) => daemon::agent(flags).await,
         Verb::Bench(flags) => bench::bench(flags).await,
-        Verb::Executor { .. } | Verb::Compile { .. } | Verb::Completions { .. } => unreachable!("done before the runtime started"),
+        Verb::Executor { .. } | Verb::Compile { .. } | Verb::Unpack { .. } | Verb::Completions { .. } => {
+            unreachable!("done before the runtime started")
+        }
     }
 }
 

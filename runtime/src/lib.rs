@@ -2,6 +2,7 @@
 //!
 //! Two verbs, `launch` and `recover` ([`Runtime`]); tasks live in executors, processes of their own that outlive whoever started them.
 
+pub mod container;
 pub mod executor;
 pub mod jail;
 pub mod process;

@@ -4,6 +4,7 @@
 mod grants;
 mod identity;
 mod syscalls;
+pub mod unpacking;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt::Display;

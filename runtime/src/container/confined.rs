@@ -1,0 +1,112 @@
+//! Has an archive unpacked by a process of its own, and judges how that ended. Knows its limits; what it does inside is `unpack`.
+
+use super::unpack::{EXIT_LIMIT, EXIT_REFUSED, RESULT, Request, Unpacked};
+use super::{UnpackError, tree};
+use crate::jail::unpacking::CPU_SECONDS_MAX;
+use rustix::process::Signal;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// How long it may take, by whoever waits for it.
+const WALL_MAX: Duration = Duration::from_secs(1_800);
+/// Most bytes of what it says that are kept.
+const SAID_BYTES_MAX: u64 = 4_096;
+/// Longest result that is read.
+const RESULT_BYTES_MAX: u64 = 16 << 20;
+
+/// Unpacks by `binary unpack REQUEST`. Dropping the future kills the process.
+///
+/// # Errors
+/// What is wrong with the archive, or what this machine could not do.
+pub(super) async fn unpack(binary: &Path, request: &Request) -> Result<Unpacked, UnpackError> {
+    let failed = |error: std::io::Error| UnpackError::failed(format_args!("starting {}", binary.display()), error);
+    let text = serde_json::to_string(request).map_err(|error| UnpackError::failed("writing the request", error))?;
+    let mut child = tokio::process::Command::new(binary)
+        .arg("unpack")
+        .arg(text)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let mut said = Vec::new();
+    let finished = async {
+        if let Some(stderr) = child.stderr.take() {
+            // What it says beyond this meets a closed pipe.
+            stderr.take(SAID_BYTES_MAX).read_to_end(&mut said).await?;
+        }
+        child.wait().await
+    };
+    let status = tokio::time::timeout(WALL_MAX, finished)
+        .await
+        .map_err(|_| UnpackError::limit(format!("unpacking took more than {} s", WALL_MAX.as_secs())))?
+        .map_err(failed)?;
+    judge(status, String::from_utf8_lossy(&said).trim())?;
+    let result = request.target.join(RESULT);
+    let mut bytes = Vec::new();
+    let folder = std::fs::File::open(&request.target).map_err(failed)?;
+    let file = tree::open_file(std::os::fd::AsFd::as_fd(&folder), RESULT.as_bytes())
+        .map_err(|error| UnpackError::failed(format_args!("opening {}", result.display()), error))?;
+    file.take(RESULT_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| UnpackError::failed(result.display(), error))?;
+    serde_json::from_slice(&bytes).map_err(|error| UnpackError::failed(format_args!("reading {}", result.display()), error))
+}
+
+fn judge(status: ExitStatus, said: &str) -> Result<(), UnpackError> {
+    let signal = Signal::as_raw;
+    // What a stranger's archive made it say goes to terminals.
+    let said: String = said.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(EXIT_REFUSED), _) => Err(UnpackError::Refused(said)),
+        (Some(EXIT_LIMIT), _) => Err(UnpackError::Limit(said)),
+        (Some(1), _) if !said.is_empty() => Err(UnpackError::Failed(said)),
+        (_, Some(ended)) if ended == signal(Signal::XCPU) => {
+            Err(UnpackError::Limit(format!("unpacking took more than {CPU_SECONDS_MAX} s of processor time")))
+        }
+        (_, Some(ended)) if ended == signal(Signal::XFSZ) => Err(UnpackError::limit("a file became longer than it may be")),
+        (_, Some(ended)) if ended == signal(Signal::KILL) => Err(UnpackError::limit(format!(
+            "unpacking took more than {CPU_SECONDS_MAX} s of processor time, or than the machine's memory, or was ended from outside"
+        ))),
+        (_, Some(ended)) if ended == signal(Signal::ABORT) && said.contains("memory allocation") => {
+            Err(UnpackError::limit("unpacking took more memory than it may"))
+        }
+        _ => Err(UnpackError::failed(status, said)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_unpacker_says_whose_move_it_is() {
+        type Expected = fn(&UnpackError) -> bool;
+        let exit = |code: i32| ExitStatus::from_raw(code << 8);
+        let cases: [(ExitStatus, &str, Expected); 9] = [
+            (exit(2), "entry \"x\": it is a device", |error| *error == UnpackError::refused("entry \"x\": it is a device")),
+            (exit(3), "too long", |error| *error == UnpackError::limit("too long")),
+            (exit(1), "no space", |error| matches!(error, UnpackError::Failed(_))),
+            (exit(101), "panicked\x1b[2J", |error| matches!(error, UnpackError::Failed(said) if !said.contains('\x1b'))),
+            (ExitStatus::from_raw(24), "", |error| matches!(error, UnpackError::Limit(what) if what.contains("processor"))),
+            (ExitStatus::from_raw(25), "", |error| matches!(error, UnpackError::Limit(_))),
+            (ExitStatus::from_raw(9), "", |error| matches!(error, UnpackError::Limit(_))),
+            (
+                ExitStatus::from_raw(6),
+                "memory allocation of 9 bytes failed",
+                |error| matches!(error, UnpackError::Limit(what) if what.contains("memory")),
+            ),
+            (ExitStatus::from_raw(11), "", |error| matches!(error, UnpackError::Failed(_))),
+        ];
+        for (status, said, expected) in cases {
+            let error = judge(status, said).unwrap_err();
+            assert!(expected(&error), "{status}: {error}");
+        }
+        assert!(judge(exit(0), "").is_ok());
+    }
+}
