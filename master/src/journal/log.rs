@@ -3,7 +3,7 @@
 use super::index::GroupIndex;
 use super::raft::{Entry, Types};
 use super::recover::{Item, recover};
-use super::segment::{self, frame_at};
+use super::segment::{self, Segment, frame_at};
 use super::writer::{self, Work, Writer};
 use super::{JournalError, frame};
 use openraft::EntryPayload;
@@ -65,7 +65,7 @@ pub struct Shared {
     /// What the groups have, by shard.
     pub groups: Vec<Mutex<GroupIndex>>,
     /// Segments by sequence.
-    pub files: Mutex<BTreeMap<u64, Arc<File>>>,
+    pub files: Mutex<BTreeMap<u64, Arc<Segment>>>,
     /// What is to be written.
     pub queue: Mutex<Vec<Work>>,
     /// Told when something waits in it.
@@ -190,10 +190,10 @@ impl Log {
         self.put(Work::Release);
     }
 
-    fn frame(&self, key: (u32, u32)) -> io::Result<segment::Frame> {
-        let file = lock(&self.shared.files).get(&u64::from(key.0)).cloned().ok_or_else(|| self.unreadable(key))?;
-        let bytes = file.metadata()?.len();
-        frame_at(&file, bytes, u64::from(key.1))?.ok_or_else(|| self.unreadable(key))
+    fn frame(&self, place: (u32, u32)) -> io::Result<segment::Frame> {
+        let segment = lock(&self.shared.files).get(&u64::from(place.0)).cloned().ok_or_else(|| self.unreadable(place))?;
+        let bytes = segment.file.metadata()?.len();
+        frame_at(&segment.file, &segment.key, bytes, u64::from(place.1))?.ok_or_else(|| self.unreadable(place))
     }
 
     fn unreadable(&self, (sequence, offset): (u32, u32)) -> io::Error {

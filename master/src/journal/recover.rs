@@ -1,11 +1,11 @@
 //! The log read from its first segment to its end: what each group has, and where writing goes on.
 
 use super::JournalError;
-use super::frame::{HEAD_BYTES, Head};
+use super::frame::{HEAD_BYTES, Head, Key};
 use super::index::{GroupIndex, Place};
 use super::log::End;
 use super::raft::{Ballot, Entry, EntryId};
-use super::segment::{self, Expected, Frame, Reader};
+use super::segment::{self, Expected, Frame, Reader, Segment};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -70,6 +70,8 @@ pub enum Item {
 
 /// Bytes of an item's length.
 const LENGTH_BYTES: usize = 4;
+/// Above the numbers of all frames and entries that any log can come to have, and so far from the largest that they can be counted on.
+const NUMBER_MAX: u64 = 1 << 62;
 
 impl Item {
     /// Appends it to a frame's body.
@@ -89,6 +91,19 @@ impl Item {
         Some((postcard::from_bytes(body.get(start..end)?).ok()?, end))
     }
 
+    /// The indices of entries that it names.
+    fn numbers(&self) -> [Option<u64>; 2] {
+        let index = |id: &Option<EntryId>| id.map(|id| id.index);
+        match self {
+            Self::Entry { entry, .. } => [Some(entry.log_id.index), None],
+            Self::Committed { id, .. } => [index(id), None],
+            Self::Truncate { from, last, .. } => [Some(*from), index(last)],
+            Self::Purge { upto, .. } => [Some(upto.index), None],
+            Self::Group { committed, purged, .. } => [index(committed), index(purged)],
+            Self::Ballot { .. } | Self::Closed => [None, None],
+        }
+    }
+
     /// The entry `index` of `group` at `offset` of a frame's body; `None` where that is something else.
     pub fn entry_at(body: &[u8], offset: u32, group: u16, index: u64) -> Option<Entry> {
         match Self::decode(body, offset as usize) {
@@ -104,7 +119,7 @@ pub struct Found {
     /// What each group has.
     pub groups: Vec<GroupIndex>,
     /// The segments.
-    pub files: BTreeMap<u64, Arc<File>>,
+    pub files: BTreeMap<u64, Arc<Segment>>,
     /// Where to go on.
     pub end: End,
 }
@@ -114,9 +129,8 @@ pub fn recover(dir: &Path, groups: u16, first_bytes: u64) -> Result<Found, Journ
     let mut found = Found { groups: (0..groups).map(|_| GroupIndex::default()).collect(), files: BTreeMap::new(), end: End::START };
     let sequences = segment::list(dir)?;
     if sequences.is_empty() {
-        let head = Head { sequence: 1, first_frame: 1 };
-        let file = begin(dir, &dir.join("first"), head, |path| segment::make(path, first_bytes))?;
-        found.files.insert(1, Arc::new(file));
+        let segment = begin(dir, &dir.join("first"), (1, 1), |path| segment::make(path, first_bytes))?;
+        found.files.insert(1, Arc::new(segment));
         found.end = End { sequence: 1, ..End::START };
         return Ok(found);
     }
@@ -124,8 +138,9 @@ pub fn recover(dir: &Path, groups: u16, first_bytes: u64) -> Result<Found, Journ
     for sequence in sequences {
         let path = segment::path(dir, sequence);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| JournalError::io("open", &path, error))?;
-        previous = Some(read_segment(&mut found, &file, &path, sequence, previous)?);
-        found.files.insert(sequence, Arc::new(file));
+        let (key, before) = read_segment(&mut found, &file, &path, sequence, previous)?;
+        previous = Some(before);
+        found.files.insert(sequence, Arc::new(Segment { file, key }));
     }
     for (shard, group) in (0..).zip(&found.groups) {
         let (from, until) = (group.purged.map_or(0, |id| id.index + 1), group.range().start);
@@ -136,16 +151,22 @@ pub fn recover(dir: &Path, groups: u16, first_bytes: u64) -> Result<Found, Journ
     Ok(found)
 }
 
-/// Makes `scratch` the segment of `head`: it has its name only once its head is durable.
-pub fn begin(dir: &Path, scratch: &Path, head: Head, file: impl FnOnce(&Path) -> std::io::Result<File>) -> Result<File, JournalError> {
-    let path = segment::path(dir, head.sequence);
+/// Makes `scratch` the segment of this sequence and first frame: it has its name only once its head is durable.
+pub fn begin(
+    dir: &Path,
+    scratch: &Path,
+    (sequence, first_frame): (u64, u64),
+    file: impl FnOnce(&Path) -> std::io::Result<File>,
+) -> Result<Segment, JournalError> {
+    let path = segment::path(dir, sequence);
     let begin = || {
+        let head = Head { sequence, first_frame, key: Key::draw()? };
         let file = file(scratch)?;
         file.write_all_at(&head.encode(), 0)?;
         file.sync_all()?;
         fs::rename(scratch, &path)?;
         segment::sync_dir(dir)?;
-        Ok(file)
+        Ok(Segment { file, key: head.key })
     };
     begin().map_err(|error| JournalError::io("make", &path, error))
 }
@@ -158,10 +179,16 @@ struct Before {
     lacking: JournalError,
 }
 
-fn read_segment(found: &mut Found, file: &File, path: &Path, sequence: u64, before: Option<Before>) -> Result<Before, JournalError> {
-    let (mut reader, head) = Reader::open(file, path)?;
+fn read_segment(
+    found: &mut Found,
+    file: &File,
+    path: &Path,
+    sequence: u64,
+    before: Option<Before>,
+) -> Result<(Key, Before), JournalError> {
     let damaged_head = || JournalError::Damaged { path: path.to_owned(), offset: 0, what: "its head is damaged" };
-    let head = head.filter(|head| head.sequence == sequence).ok_or_else(damaged_head)?;
+    let can_be = |head: &Head| head.sequence == sequence && u32::try_from(sequence).is_ok() && (1..NUMBER_MAX).contains(&head.first_frame);
+    let (mut reader, head) = Reader::open(file, path)?.filter(|(_, head)| can_be(head)).ok_or_else(damaged_head)?;
     let mut expected = match before {
         None => Expected { number: head.first_frame, previous: None },
         Some(before) if head.first_frame == before.expected.number => before.expected,
@@ -169,17 +196,18 @@ fn read_segment(found: &mut Found, file: &File, path: &Path, sequence: u64, befo
         Some(_) => return Err(damaged_head()),
     };
     while let Some(frame) = reader.next(expected)? {
-        found.fold(sequence, &frame).ok_or_else(|| JournalError::Damaged {
-            path: path.to_owned(),
-            offset: frame.offset,
-            what: "a frame holds what cannot follow from what stands before it",
-        })?;
+        let impossible = "a frame holds what cannot follow from what stands before it";
+        let fits = frame.head.number < NUMBER_MAX && found.fold(sequence, &frame).is_some();
+        if !fits {
+            return Err(JournalError::Damaged { path: path.to_owned(), offset: frame.offset, what: impossible });
+        }
         expected = Expected { number: frame.head.number + 1, previous: Some(frame.head.checksum) };
     }
     reader.check_end(expected.number)?;
     let checksum = expected.previous.unwrap_or_default();
     found.end = End { sequence, offset: reader.offset(), frame: expected.number - 1, checksum };
-    Ok(Before { expected, lacking: reader.damaged("frames are missing here that a later segment says were durable") })
+    let lacking = reader.damaged("frames are missing here that a later segment says were durable");
+    Ok((head.key, Before { expected, lacking }))
 }
 
 impl Found {
@@ -204,6 +232,9 @@ impl Found {
     }
 
     fn fold_item(&mut self, item: Item, place: Place, bytes: usize) -> Option<()> {
+        if item.numbers().into_iter().flatten().any(|number| number >= NUMBER_MAX) {
+            return None;
+        }
         match item {
             Item::Entry { group, entry } => return self.group(group)?.push(entry.log_id, bytes, Some(place)).then_some(()),
             Item::Ballot { group, ballot } => self.group(group)?.ballot = Some(ballot),

@@ -3,7 +3,7 @@
 //! Knows where damage is and whether it was once durable. Knows nothing of what is in a frame.
 
 use super::JournalError;
-use super::frame::{ALIGN_BYTES, Checksum, FRAME_HEAD_BYTES, FRAME_MAGIC, FrameHead, HEAD_BYTES, Head, after};
+use super::frame::{ALIGN_BYTES, Checksum, FRAME_HEAD_BYTES, FrameHead, HEAD_BYTES, Head, Key, after};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -59,6 +59,15 @@ pub fn list(dir: &Path) -> Result<Vec<u64>, JournalError> {
     }
 }
 
+/// One segment that is open.
+#[derive(Debug)]
+pub struct Segment {
+    /// Its file.
+    pub file: File,
+    /// What its frames are sealed with.
+    pub key: Key,
+}
+
 /// One frame as it was read.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -74,6 +83,7 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Reader<'a> {
     file: &'a File,
+    key: Key,
     path: &'a Path,
     bytes: u64,
     offset: u64,
@@ -89,16 +99,17 @@ pub struct Expected {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the head of the segment in `file`; `None` where it has none, which is a segment that was never begun, or damage.
-    pub fn open(file: &'a File, path: &'a Path) -> Result<(Self, Option<Head>), JournalError> {
-        let bytes = file.metadata().map_err(|error| JournalError::io("read", path, error))?.len();
-        let reader = Self { file, path, bytes, offset: HEAD_BYTES as u64 };
+    /// Reads the head of the segment in `file`; `None` where it has none: it is damaged.
+    pub fn open(file: &'a File, path: &'a Path) -> Result<Option<(Self, Head)>, JournalError> {
+        let failed = |error| JournalError::io("read", path, error);
+        let bytes = file.metadata().map_err(failed)?.len();
         let mut head = [0; HEAD_BYTES];
         if bytes < HEAD_BYTES as u64 {
-            return Ok((reader, None));
+            return Ok(None);
         }
-        reader.read(&mut head, 0)?;
-        Ok((reader, Head::decode(&head)))
+        file.read_exact_at(&mut head, 0).map_err(failed)?;
+        let reader = |head: Head| (Self { file, key: head.key, path, bytes, offset: HEAD_BYTES as u64 }, head);
+        Ok(Head::decode(&head).map(reader))
     }
 
     /// Where the next frame begins, or would.
@@ -130,11 +141,8 @@ impl<'a> Reader<'a> {
             let window = &mut window[..length];
             self.read(window, start)?;
             for at in (0..=length - FRAME_HEAD_BYTES).step_by(ALIGN_BYTES as usize) {
-                if window[at..at + 4] != FRAME_MAGIC {
-                    continue;
-                }
                 let later = |head: &FrameHead| head.number > expected && head.durable >= expected;
-                let head = FrameHead::decode(&window[at..]).filter(later);
+                let head = FrameHead::decode(&window[at..], &self.key).filter(later);
                 if head.is_some() && self.frame_at(start + at as u64)?.is_some() {
                     return Err(self.damaged("a frame is damaged that a later one says was durable"));
                 }
@@ -150,7 +158,7 @@ impl<'a> Reader<'a> {
     }
 
     fn frame_at(&self, offset: u64) -> Result<Option<Frame>, JournalError> {
-        frame_at(self.file, self.bytes, offset).map_err(|error| JournalError::io("read", self.path, error))
+        frame_at(self.file, &self.key, self.bytes, offset).map_err(|error| JournalError::io("read", self.path, error))
     }
 
     fn read(&self, into: &mut [u8], offset: u64) -> Result<(), JournalError> {
@@ -159,17 +167,17 @@ impl<'a> Reader<'a> {
 }
 
 /// The frame at `offset` of a file of `bytes`; `None` where there is no whole one.
-pub fn frame_at(file: &File, bytes: u64, offset: u64) -> io::Result<Option<Frame>> {
+pub fn frame_at(file: &File, key: &Key, bytes: u64, offset: u64) -> io::Result<Option<Frame>> {
     let mut head_bytes = [0; FRAME_HEAD_BYTES];
     if offset + FRAME_HEAD_BYTES as u64 > bytes {
         return Ok(None);
     }
     file.read_exact_at(&mut head_bytes, offset)?;
     let room = bytes - offset - FRAME_HEAD_BYTES as u64;
-    let Some(head) = FrameHead::decode(&head_bytes).filter(|head| u64::from(head.length) <= room) else {
+    let Some(head) = FrameHead::decode(&head_bytes, key).filter(|head| u64::from(head.length) <= room) else {
         return Ok(None);
     };
     let mut body = vec![0; head.length as usize];
     file.read_exact_at(&mut body, offset + FRAME_HEAD_BYTES as u64)?;
-    Ok(head.is_whole(&head_bytes, &body).then_some(Frame { head, offset, body }))
+    Ok(head.is_whole(key, &head_bytes, &body).then_some(Frame { head, offset, body }))
 }

@@ -5,12 +5,12 @@
 //! applications recover from fsync failures?", ATC 2020), so it is never tried again.
 
 use super::JournalError;
-use super::frame::{FRAME_HEAD_BYTES, FrameHead, HEAD_BYTES, Head, after};
+use super::frame::{FRAME_HEAD_BYTES, FrameHead, HEAD_BYTES, after};
 use super::index::Place;
 use super::log::{End, Shared, lock};
 use super::raft::{Entry, Types};
 use super::recover::{Item, begin};
-use super::segment;
+use super::segment::{self, Segment};
 use openraft::storage::LogFlushed;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -98,8 +98,8 @@ type Spare = thread::JoinHandle<io::Result<File>>;
 /// What is written, and where it goes on.
 pub struct Writer {
     shared: Arc<Shared>,
-    file: Arc<File>,
-    file_bytes: u64,
+    segment: Arc<Segment>,
+    segment_bytes: u64,
     end: End,
     /// The last frame that is durable.
     durable: u64,
@@ -117,11 +117,11 @@ pub struct Writer {
 impl Writer {
     /// Goes on at the end of what is there.
     pub fn new(shared: Arc<Shared>, end: End) -> Self {
-        let file = Arc::clone(&lock(&shared.files)[&end.sequence]);
-        let file_bytes = end_of(&file, end);
+        let segment = Arc::clone(&lock(&shared.files)[&end.sequence]);
+        let segment_bytes = end_of(&segment.file, end);
         let spare = Some(make_spare(&shared));
         let (buffer, pending) = (Vec::new(), Vec::new());
-        Self { shared, file, file_bytes, end, durable: end.frame, buffer, pending, spare, closed: true, flush: Duration::ZERO }
+        Self { shared, segment, segment_bytes, end, durable: end.frame, buffer, pending, spare, closed: true, flush: Duration::ZERO }
     }
 
     /// True: flushes are so quick that who has little to write does not lose by waiting for one.
@@ -179,7 +179,7 @@ impl Writer {
         self.buffer.resize(self.buffer.len().max(FRAME_HEAD_BYTES), 0);
         let mut start = self.buffer.len();
         item.encode(&mut self.buffer);
-        if self.end.offset + self.buffer.len() as u64 > self.file_bytes {
+        if self.end.offset + self.buffer.len() as u64 > self.segment_bytes {
             let bytes = self.buffer.split_off(start);
             self.roll(bytes.len())?;
             start = self.buffer.len();
@@ -202,8 +202,8 @@ impl Writer {
             return Ok(());
         }
         let number = self.end.frame + 1;
-        let checksum = FrameHead::seal(&mut self.buffer, number, self.durable, self.end.checksum);
-        self.file.write_all_at(&self.buffer, self.end.offset).map_err(|error| self.io("write", error))?;
+        let checksum = FrameHead::seal(&mut self.buffer, &self.segment.key, number, self.durable, self.end.checksum);
+        self.segment.file.write_all_at(&self.buffer, self.end.offset).map_err(|error| self.io("write", error))?;
         let length = u32::try_from(self.buffer.len() - FRAME_HEAD_BYTES).expect("a frame fits into a segment");
         self.end = End { offset: after(self.end.offset, length), frame: number, checksum, ..self.end };
         self.buffer.clear();
@@ -218,7 +218,7 @@ impl Writer {
             return Ok(());
         }
         let begun = Instant::now();
-        (self.shared.config.sync)(&self.file).map_err(|error| self.io("flush", error))?;
+        (self.shared.config.sync)(&self.segment.file).map_err(|error| self.io("flush", error))?;
         self.flush = (self.flush * 7 + begun.elapsed()) / 8;
         self.durable = self.end.frame;
         self.closed = false;
@@ -231,7 +231,7 @@ impl Writer {
     /// Begins the next segment, with room for an item of `need` bytes behind what is said of the groups.
     fn roll(&mut self, need: usize) -> Result<(), JournalError> {
         self.flush()?;
-        let head = Head { sequence: self.end.sequence + 1, first_frame: self.end.frame + 1 };
+        let sequence = self.end.sequence + 1;
         self.buffer.resize(FRAME_HEAD_BYTES, 0);
         for (group, index) in (0..).zip(&self.shared.groups) {
             let index = lock(index);
@@ -241,16 +241,16 @@ impl Writer {
         let bytes = self.shared.config.segment_bytes.max(least);
         let panicked = |_| Err(io::Error::other("its maker panicked"));
         let spare = self.spare.take().expect("a spare is always being made").join().unwrap_or_else(panicked);
-        let file = begin(&self.shared.dir, &spare_path(&self.shared), head, |path| {
+        let segment = begin(&self.shared.dir, &spare_path(&self.shared), (sequence, self.end.frame + 1), |path| {
             let file = spare?;
             if file.metadata()?.len() >= bytes { Ok(file) } else { segment::make(path, bytes) }
         })?;
-        self.file_bytes = file.metadata().map_err(|error| self.io("read", error))?.len();
+        self.segment_bytes = segment.file.metadata().map_err(|error| self.io("read", error))?.len();
         self.spare = Some(make_spare(&self.shared));
-        self.file = Arc::new(file);
-        self.end = End { sequence: head.sequence, offset: HEAD_BYTES as u64, ..self.end };
-        lock(&self.shared.files).insert(head.sequence, Arc::clone(&self.file));
-        self.shared.segment.send_replace(head.sequence);
+        self.segment = Arc::new(segment);
+        self.end = End { sequence, offset: HEAD_BYTES as u64, ..self.end };
+        lock(&self.shared.files).insert(sequence, Arc::clone(&self.segment));
+        self.shared.segment.send_replace(sequence);
         Ok(())
     }
 
@@ -261,7 +261,7 @@ impl Writer {
         let mut files = lock(&self.shared.files);
         while let Some(first) = files.first_entry().filter(|first| *first.key() < keep) {
             let path = segment::path(&self.shared.dir, *first.key());
-            // One that nobody reads any more takes the place of the next spare: its frames' numbers are too low to be taken for new ones.
+            // One that nobody reads any more takes the place of the next spare: its frames are sealed with another key than new ones.
             let unread = Arc::into_inner(first.remove()).is_some();
             let retired = retired_path(&self.shared);
             let gone = if unread && !retired.exists() { fs::rename(&path, &retired) } else { fs::remove_file(&path) };

@@ -1,8 +1,11 @@
 //! Torn tails are cut, whatever was cut off; what was durable and is other now is refused, never replayed.
 
-use super::{Scratch, all, append, config, entries, open};
-use crate::journal::raft::Entry;
+use super::{Scratch, all, append, config, entries, id, open};
+use crate::journal::raft::{Batch, Entry};
+use crate::journal::store::Store;
 use crate::journal::{JournalError, Log};
+use openraft::EntryPayload;
+use openraft::storage::RaftLogStorageExt;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -38,8 +41,7 @@ async fn replay(bytes: &[u8], length: usize) -> Result<Vec<Entry>, JournalError>
 async fn a_tail_torn_at_any_byte_is_cut_and_writing_goes_on() {
     let dir = Scratch::new();
     let (bytes, used) = small(&dir.0, 3).await;
-    let (before, start) = small(&Scratch::new().0, 2).await;
-    assert_eq!(bytes[..start], before);
+    let (_, start) = small(&Scratch::new().0, 2).await;
     for cut in start..used {
         // The file's end is lost, or was never written.
         for length in [cut, cut + 4_096] {
@@ -124,4 +126,35 @@ async fn a_log_with_a_segment_missing_or_damaged_at_its_end_is_refused() {
     assert!(matches!(&error, JournalError::Missing { path } if *path == second), "{error}");
     fs::write(&second, &whole).unwrap();
     assert_eq!(all(&open(&dir.0), 0).await.len() as u64, index);
+}
+
+/// What looks like an empty frame that was durable, long after all that are there, to who knows the format and not the log's key.
+fn forged() -> Vec<u8> {
+    let head = [&b"SkFr"[..], &[0; 4], &[0xfe; 8], &[0xfd; 8], &[0; 16]].concat();
+    let checksum = blake3::hash(&head);
+    [&head[..], &checksum.as_bytes()[..16]].concat()
+}
+
+/// Each at any place in a segment, wherever an entry begins.
+fn everywhere(pattern: &[u8], bytes: usize) -> Vec<u8> {
+    let shifted = (0..8).flat_map(|shift| [vec![b'-'; shift], pattern.repeat(bytes / 8 / pattern.len())].concat());
+    shifted.collect()
+}
+
+#[tokio::test]
+async fn what_a_user_or_an_agent_wrote_is_never_taken_for_a_frame() {
+    let head = [&b"SkFr"[..], &[0, 0, 4, 0]].concat();
+    for hostile in [everywhere(&forged(), 200_000), everywhere(&head, 500_000)] {
+        let dir = Scratch::new();
+        let (_, start) = small(&dir.0, 2).await;
+        let log = open(&dir.0);
+        let entry = Entry { log_id: id(4), payload: EntryPayload::Normal(Batch(hostile.into())) };
+        Store::new(Arc::clone(&log), 0).blocking_append([entry]).await.unwrap();
+        let mut bytes = fs::read(segment(&dir.0)).unwrap();
+        drop(log);
+        // A crash while it was written: the head of its frame is lost, what the user wrote is there.
+        let start = start.next_multiple_of(8);
+        bytes[start..start + 512].fill(0);
+        assert_eq!(replay(&bytes, 0).await.unwrap(), entries(0..4));
+    }
 }

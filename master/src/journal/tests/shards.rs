@@ -166,11 +166,12 @@ async fn the_log_is_folded_when_it_has_grown_and_stays_bounded() {
     group.close().await;
     idle.close().await;
     drop(log);
+    // The engines' last tasks may hold the log when they have closed; once it can be opened again, all that was asked of it is done.
+    let log = Arc::new(open_when_free(&dir.0).await);
     let files =
         fs::read_dir(&dir.0).unwrap().filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|is| is == "log")).count();
-    // Twenty were written; the last few may not be recycled yet when the log closes.
-    assert!(files <= 6, "{files} segments");
-    let log = Arc::new(open_when_free(&dir.0).await);
+    // Twenty were written.
+    assert!(files <= 2, "{files} segments");
     let (group, recovered) = opened(&log, &dir.0, 0).await;
     assert_eq!(recovered.shard.hash(), state.hash());
     group.close().await;
