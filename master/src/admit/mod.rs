@@ -126,10 +126,12 @@ fn name_field(problem: &mut Problem, text: &str) {
     let start = text.as_bytes()[..span.start.min(text.len())].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("");
     let of_line = if line.starts_with('[') || line.contains(['=', ':']) { line.split(['=', ':', ']']).next() } else { None };
-    let key = if problem.code == Code::DuplicateField { text.get(span) } else { of_line };
-    let key = key.unwrap_or("").trim().trim_matches(['"', '\'', '[', '{', ' ']);
+    let twice = if problem.code == Code::DuplicateField { text.get(span) } else { None };
+    let key = twice.or(of_line).unwrap_or("").trim().trim_matches(['"', '\'', '[', '{', ' ']);
     if !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
         problem.field = key.to_owned();
+    } else if let Some(twice) = twice {
+        problem.field = problem::quoted_field(twice.trim());
     }
 }
 

@@ -133,6 +133,7 @@ fn all_problems_of_a_file_come_at_once_and_in_its_order() {
 fn a_broken_line_hides_only_itself() {
     check("name = \npriority = 101\ntask.wasm = \"WASM\"\n", &[(Code::Syntax, "name"), (Code::TooLarge, "priority")]);
     check("task.wasm = \"WASM\"\ncount = 1\ncount = 2\n", &[(Code::DuplicateField, "count")]);
+    check("task.wasm = \"WASM\"\n[task.env]\n\"a b\" = \"\"\n\"a b\" = \"\"\n", &[(Code::DuplicateField, "\"a b\"")]);
 }
 
 #[test]
