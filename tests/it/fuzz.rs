@@ -1,8 +1,12 @@
 //! What the fuzzers try, driven by a small mutator of our own with fixed seeds: so it runs in every test run, on any compiler. `make fuzz`
-//! drives the same with libFuzzer, for as long as one likes.
+//! drives the same with libFuzzer, for as long as one likes. Each runs in a process of its own that can have so much memory and no more.
+
+use std::process::Command;
 
 #[path = "../fuzz/bodies/frame_decode.rs"]
 mod frame_decode;
+#[path = "../fuzz/bodies/http_router.rs"]
+mod http_router;
 #[path = "../fuzz/bodies/job_file.rs"]
 mod job_file;
 #[path = "../fuzz/bodies/journal_replay.rs"]
@@ -53,9 +57,21 @@ fn bend(input: &mut Vec<u8>, other: &[u8], draws: &mut Draws) {
     }
 }
 
+/// Set in the process that tries the inputs.
+const INSIDE: &str = "SKEP_FUZZ_INSIDE";
+/// Most memory that such a process may write to, in KiB: what it has before its first input, and several times what any input is worth.
+const MEMORY_KIB_MAX: u64 = 96 << 10;
+
 /// Runs `rounds` inputs, each a seed that was bent a few times; the first ones are the seeds themselves. A panic names its input.
-fn drive(name: &str, seeds: Vec<Vec<u8>>, rounds: u64, run: fn(&[u8])) {
-    seeds.iter().for_each(|seed| run(seed));
+fn drive(name: &str, seeds: fn() -> Vec<Vec<u8>>, rounds: u64, run: fn(&[u8])) {
+    if std::env::var_os(INSIDE).is_none() {
+        return within_bounds(name);
+    }
+    let seeds = seeds();
+    for seed in &seeds {
+        let ran = std::panic::catch_unwind(|| run(seed));
+        assert!(ran.is_ok(), "{name}, a seed: {seed:?}");
+    }
     for round in 0..rounds {
         let mut draws = Draws(round);
         let mut input = seeds[draws.below(seeds.len())].clone();
@@ -68,22 +84,38 @@ fn drive(name: &str, seeds: Vec<Vec<u8>>, rounds: u64, run: fn(&[u8])) {
     }
 }
 
+/// Runs this test again, alone in a process with bounds.
+fn within_bounds(name: &str) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -d "$0" && exec "$@""#, &MEMORY_KIB_MAX.to_string()]);
+    shell.arg(std::env::current_exe().expect("a process knows its program")).args(["--exact", &format!("fuzz::{name}"), "--nocapture"]);
+    let ran = shell.env(INSIDE, "1").output().expect("there is a shell");
+    let said = [ran.stdout, ran.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(ran.status.success() && said.contains("1 passed"), "{}: {said}", ran.status);
+}
+
 #[test]
 fn no_bytes_of_a_frame_end_the_process() {
-    drive("frame_decode", frame_decode::seeds(), 60_000, frame_decode::run);
+    drive("no_bytes_of_a_frame_end_the_process", frame_decode::seeds, 400_000, frame_decode::run);
 }
 
 #[test]
 fn no_bytes_of_a_wasm_file_end_the_process() {
-    drive("wasm_intake", wasm_intake::seeds(), 20_000, wasm_intake::run);
+    drive("no_bytes_of_a_wasm_file_end_the_process", wasm_intake::seeds, 100_000, wasm_intake::run);
 }
 
 #[test]
 fn no_bytes_of_a_job_file_end_the_process() {
-    drive("job_file", job_file::seeds(), 10_000, job_file::run);
+    drive("no_bytes_of_a_job_file_end_the_process", job_file::seeds, 100_000, job_file::run);
 }
 
 #[test]
 fn no_bytes_of_a_journal_end_the_process() {
-    drive("journal_replay", journal_replay::seeds(), 6_000, journal_replay::run);
+    drive("no_bytes_of_a_journal_end_the_process", journal_replay::seeds, 6_000, journal_replay::run);
+}
+
+#[test]
+fn no_bytes_of_a_client_end_the_process() {
+    drive("no_bytes_of_a_client_end_the_process", http_router::seeds, 4_000, http_router::run);
 }

@@ -1,7 +1,7 @@
 //! Any bytes as a job file, TOML or JSON: a job, or problems that say where and why, never a panic; and what is taken means the same when it
 //! is written as JSON and read again.
 
-use master::admit::{Form, Format, Inspection, Verdict, WasmKind, admit, parse, parse_bytes, render};
+use master::admit::{Code, Form, Format, Inspection, PROBLEMS_MAX, Problem, Verdict, WasmKind, admit, parse, parse_bytes, render};
 use protocol::Digest;
 
 fn looked(digest: Digest) -> Option<Verdict> {
@@ -16,22 +16,35 @@ pub fn run(input: &[u8]) {
     let format = if kind % 2 == 0 { Format::Toml } else { Format::Json };
     let spec = match parse_bytes(text, format) {
         Ok(spec) => spec,
-        Err(problems) => {
-            assert!(!problems.is_empty());
-            let source = String::from_utf8_lossy(text);
-            for problem in &problems {
-                let drawn = render(problem, &source);
-                assert!(!problem.message.is_empty() && !drawn.chars().any(|c| c.is_control() && c != '\n'), "{drawn:?}");
-            }
-            return;
-        }
+        Err(problems) => return told(&problems, text, false),
     };
     let again = parse(&spec.to_json(), Format::Json).expect("what was read can be written and read again");
-    let (job, same) = (admit(spec, &looked), admit(again, &looked));
-    assert_eq!(job.is_ok(), same.is_ok());
-    if let (Ok(job), Ok(same)) = (job, same) {
-        assert_eq!(job, same);
-        assert_eq!(job.template.check(), Ok(()));
+    match (admit(spec, &looked), admit(again, &looked)) {
+        (Ok(job), Ok(same)) => {
+            assert_eq!(job, same);
+            assert_eq!(job.template.check(), Ok(()));
+        }
+        (Err(problems), Err(same)) => {
+            told(&problems, text, true);
+            let found = |problems: &[Problem]| problems.iter().map(|problem| (problem.code, problem.field.clone())).collect::<Vec<_>>();
+            assert_eq!(found(&problems), found(&same));
+        }
+        (job, same) => panic!("{job:?} became {same:?}"),
+    }
+}
+
+/// Each problem can be shown to people and says which field it is with; only a text that cannot be read may be wrong as a whole, or where no
+/// field stands.
+fn told(problems: &[Problem], text: &[u8], was_read: bool) {
+    assert!((1..=PROBLEMS_MAX).contains(&problems.len()));
+    let source = String::from_utf8_lossy(text);
+    for problem in problems {
+        let drawn = render(problem, &source);
+        assert!(!problem.message.is_empty() && !drawn.chars().any(|c| c.is_control() && c != '\n'), "{drawn:?}");
+        let nameless = problem.code == Code::DuplicateField && problem.span.as_ref().is_some_and(std::ops::Range::is_empty);
+        let whole = !was_read && (nameless || matches!(problem.code, Code::Syntax | Code::TooLarge | Code::WrongType));
+        assert!(whole || !problem.field.is_empty(), "{problem:?}");
+        assert!(problem.span.as_ref().is_none_or(|span| span.start <= span.end && span.end <= text.len() && problem.line > 0), "{problem:?}");
     }
 }
 

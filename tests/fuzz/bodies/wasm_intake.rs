@@ -19,10 +19,41 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Inputs to begin with: a small module that is taken, and the heads of others.
+/// A file of these sections, each its id and its bytes, behind this version and layer.
+fn file(version: &[u8; 4], sections: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut bytes = [b"\0asm", &version[..]].concat();
+    for (id, body) in sections {
+        // Two bytes of LEB128, as long as a section is shorter than 16 KiB.
+        bytes.extend([*id, (body.len() & 0x7f) as u8 | 0x80, (body.len() >> 7) as u8]);
+        bytes.extend_from_slice(body);
+    }
+    bytes
+}
+
+/// Inputs to begin with: a module of most sections that is taken, one within components, and the heads of others.
 pub fn seeds() -> Vec<Vec<u8>> {
-    // (module (memory 1) (table 2 funcref) (func (export "_start")) (export "memory" (memory 0))), as its binary format has it.
-    let module: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x04\x04\x01\x70\0\x02\x05\x03\x01\0\x01\x07\x13\x02\x06_start\0\0\x06memory\x02\0\x0a\x04\x01\x02\0\x0b";
-    let component: &[u8] = b"\0asm\x0d\0\x01\0";
-    vec![module.to_vec(), component.to_vec(), b"(module)".to_vec(), b"\x7fELF\x02\x01\x01".to_vec(), vec![]]
+    let (one, layered) = (b"\x01\0\0\0", b"\x0d\0\x01\0");
+    // Imports proc_exit; a table, a memory, a global, a start function, elements and data; `_start` calls itself in a block.
+    let module = file(
+        one,
+        &[
+            (0, b"\x04name\0\x05\x04name"),
+            (1, b"\x02\x60\0\0\x60\x01\x7f\0"),
+            (2, b"\x01\x16wasi_snapshot_preview1\x09proc_exit\0\x01"),
+            (3, b"\x02\0\0"),
+            (4, b"\x01\x70\0\x02"),
+            (5, b"\x01\0\x01"),
+            (6, b"\x01\x7f\x01\x41\x07\x0b"),
+            (7, b"\x02\x06_start\0\x01\x06memory\x02\0"),
+            (8, b"\x02"),
+            (9, b"\x01\0\x41\0\x0b\x01\x01"),
+            (12, b"\x01"),
+            (10, b"\x02\x0c\x01\x01\x7f\x02\x40\x10\x01\x0b\x23\0\x1a\x0b\x02\0\x0b"),
+            (11, b"\x01\0\x41\0\x0b\x03abc"),
+        ],
+    );
+    assert!(inspect(&module).is_ok(), "{:?}", inspect(&module));
+    let component = file(layered, &[(1, &module)]);
+    let nested = file(layered, &[(1, &module), (4, &component), (0, b"\x01x")]);
+    vec![module, component, nested, b" (module)".to_vec(), b"\x7fELF\x02\x01\x01 .wasmtime".to_vec(), vec![]]
 }
