@@ -104,12 +104,9 @@ pub enum Verb {
         /// Most processor time, in seconds.
         cpu_seconds_max: u64,
     },
-    /// Unpacks one bundle or image; started by an agent.
+    /// Unpacks one bundle or image, as standard input says; started by an agent.
     #[command(hide = true)]
-    Unpack {
-        /// What and where, as JSON.
-        request: String,
-    },
+    Unpack,
 }
 
 /// Flags of `skep up`.

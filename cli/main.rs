@@ -54,7 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let limits = CompileLimits { address_bytes_max, cpu_seconds_max };
             return daemon::compile(&wasm, &compiled, &metering, limits);
         }
-        Verb::Unpack { request } => runtime::container::unpack_main(&request),
+        Verb::Unpack => runtime::container::unpack_main(),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "skep", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
@@ -85,7 +85,7 @@ async fn verb(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Master(flags) => daemon::master(flags, shape).await,
         Verb::Agent(flags) => daemon::agent(flags).await,
         Verb::Bench(flags) => bench::bench(flags).await,
-        Verb::Executor { .. } | Verb::Compile { .. } | Verb::Unpack { .. } | Verb::Completions { .. } => {
+        Verb::Executor { .. } | Verb::Compile { .. } | Verb::Unpack | Verb::Completions { .. } => {
             unreachable!("done before the runtime started")
         }
     }
@@ -100,5 +100,6 @@ mod tests {
         Cli::command().debug_assert();
         let compile = Cli::try_parse_from(["skep", "compile", "a.wasm", "a.bin", "fuel", "1000", "5"]).unwrap();
         assert!(matches!(compile.verb, Verb::Compile { .. }));
+        assert!(matches!(Cli::try_parse_from(["skep", "unpack"]).unwrap().verb, Verb::Unpack));
     }
 }

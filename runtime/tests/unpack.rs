@@ -18,10 +18,13 @@ use std::time::Duration;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["unpack", request] => runtime::container::unpack_main(request),
+        ["unpack"] => runtime::container::unpack_main(),
         ["escape", target, parent] => return escape(Path::new(target), parent.parse().unwrap()),
+        ["prepare", store, archive] => return say(Path::new(store), Path::new(archive)),
         _ => {}
     }
+    // Nothing may depend on it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for (name, claim) in CLAIMS {
         let dir = std::env::temp_dir().join(format!("skep-store-{}-{name}", std::process::id()));
@@ -35,10 +38,12 @@ fn main() {
 type Runtime = tokio::runtime::Runtime;
 type Claim = fn(&Runtime, &Path);
 
-const CLAIMS: [(&str, Claim); 9] = [
+const CLAIMS: [(&str, Claim); 11] = [
     ("archives_become_what_a_task_starts_from", archives_become_what_a_task_starts_from),
     ("what_is_refused_leaves_nothing", what_is_refused_leaves_nothing),
     ("what_is_given_up_leaves_nothing", what_is_given_up_leaves_nothing),
+    ("a_store_that_is_killed_takes_its_process_with_it", a_store_that_is_killed_takes_its_process_with_it),
+    ("a_full_disk_is_the_operators_move_and_leaves_nothing", a_full_disk_is_the_operators_move_and_leaves_nothing),
     ("images_share_layers_until_the_last_is_gone", images_share_layers_until_the_last_is_gone),
     ("at_once_prepared_images_share_too", at_once_prepared_images_share_too),
     ("a_store_finds_again_what_is_whole", a_store_finds_again_what_is_whole),
@@ -84,15 +89,20 @@ fn count(dir: &Path, name: &str) -> usize {
     fs::read_dir(dir.join("store").join(name)).unwrap().count()
 }
 
-/// What is removed is removed beside the threads that answer.
-fn becomes_empty(dir: &Path, name: &str) {
+/// Waits for what happens by itself.
+fn becomes(what: &str, until: impl Fn() -> bool) {
     for _ in 0..1_000 {
-        if count(dir, name) == 0 {
+        if until() {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("{name} is not empty");
+    panic!("{what}: not after 10 s");
+}
+
+/// What is removed is removed beside the threads that answer.
+fn becomes_empty(dir: &Path, name: &str) {
+    becomes(&format!("{name} is empty"), || count(dir, name) == 0);
 }
 
 fn archives_become_what_a_task_starts_from(runtime: &Runtime, dir: &Path) {
@@ -101,6 +111,7 @@ fn archives_become_what_a_task_starts_from(runtime: &Runtime, dir: &Path) {
     let prepared = prepare(runtime, &store, &archive, Wanted::Image).unwrap();
     let layers = layers_of(&prepared);
     assert_eq!((fs::read(layers[0].join("etc/id")).unwrap().len(), fs::read(layers[1].join("etc/id")).unwrap()), (100_000, b"2".to_vec()));
+    assert_eq!(fs::metadata(&layers[1]).unwrap().permissions().mode() & 0o7777, 0o755, "a root that nothing is said of");
     assert_eq!(prepare(runtime, &store, &archive, Wanted::Image).unwrap(), prepared, "the second time it is there");
     // The same archive is also a bundle, if somebody wants it so.
     let Prepared::Folder(folder) = prepare(runtime, &store, &archive, Wanted::Bundle).unwrap() else { panic!() };
@@ -161,6 +172,54 @@ fn what_is_given_up_leaves_nothing(runtime: &Runtime, dir: &Path) {
     assert!(given_up.is_err(), "{given_up:?}");
     becomes_empty(dir, "new");
     assert_eq!((count(dir, "items"), count(dir, "layers")), (0, 0));
+}
+
+/// Has one archive prepared, and says what came of it.
+fn say(store: &Path, archive: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = Store::open(store, settings(1 << 30)).unwrap();
+    match runtime.block_on(store.prepare(archive, Digest([1; 32]), Wanted::Image)) {
+        Ok(prepared) => println!("{prepared:?}"),
+        Err(error) => println!("{error:?}"),
+    }
+}
+
+fn itself() -> Command {
+    Command::new(std::env::current_exe().unwrap())
+}
+
+fn a_store_that_is_killed_takes_its_process_with_it(_: &Runtime, dir: &Path) {
+    let pipe = dir.join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut store = itself().arg("prepare").arg(dir.join("store")).arg(&pipe).spawn().unwrap();
+    let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", store.id())).unwrap_or_default();
+    becomes("it started one", || !children().is_empty());
+    let child = children().trim().to_owned();
+    store.kill().unwrap();
+    store.wait().unwrap();
+    // It may be there still as one that nobody waited for yet.
+    let gone = || fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "));
+    becomes("the process ends too", gone);
+    open(dir);
+    assert_eq!((count(dir, "new"), count(dir, "items")), (0, 0));
+}
+
+fn a_full_disk_is_the_operators_move_and_leaves_nothing(_: &Runtime, dir: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: not root: no small file system can be mounted");
+    }
+    let archive = image(dir, "large", &[&[Item::file("large", 0o644, &vec![7; 4 << 20])]]);
+    let script = r#"mount -t tmpfs -o size=2m,mode=755 tmpfs "$2" || exit 99; "$1" prepare "$2/store" "$3" && ls "$2/store/items" "$2/store/layers""#;
+    fs::create_dir(dir.join("disk")).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(std::env::current_exe().unwrap()).arg(dir.join("disk")).arg(&archive);
+    let output = command.output().unwrap();
+    if output.status.code() == Some(99) {
+        return println!("skipped: no file system can be mounted here: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("Failed(\"layer 1 (") && said.contains("entry \\\"large\\\": writing it: No space left"), "{said}");
+    assert_eq!(said.lines().filter(|line| !line.is_empty() && !line.contains(':')).count(), 0, "{said}");
 }
 
 fn images_share_layers_until_the_last_is_gone(runtime: &Runtime, dir: &Path) {
@@ -254,10 +313,7 @@ fn the_unpacking_process_reaches_its_folder_and_nothing_else(_: &Runtime, dir: &
     let target = dir.join("target");
     fs::create_dir(&target).unwrap();
     fs::write(dir.join("outside"), "unseen").unwrap();
-    let run = |parent: u32| {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("escape").arg(&target).arg(parent.to_string()).output().unwrap()
-    };
+    let run = |parent: u32| itself().arg("escape").arg(&target).arg(parent.to_string()).output().unwrap();
     let orphan = run(1);
     assert!(String::from_utf8_lossy(&orphan.stdout).contains("which waited for it, has ended"), "{orphan:?}");
     let output = run(std::process::id());
@@ -286,8 +342,8 @@ const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 255, 255, 255, 255, 0, 0, 0, 0, 255, 1
 fn escape(target: &Path, parent: u32) {
     let outside = target.parent().unwrap().join("outside");
     let waiting = rustix::process::getppid().unwrap();
-    let folder = match unpacking::enter(target, parent, 1 << 20) {
-        Ok(folder) => folder,
+    let folder = match unpacking::enter(&outside, target, parent, 1 << 20) {
+        Ok((_, folder)) => folder,
         Err(error) => return println!("{error}"),
     };
     let folder = folder.as_fd();

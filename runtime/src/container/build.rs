@@ -2,7 +2,7 @@
 //! where the files come from.
 
 use super::manifest::{OCI_CONFIG, OCI_MANIFEST, architecture};
-use super::{Digest, ImageConfig};
+use super::{Digest, ImageConfig, Transport};
 use serde_json::json;
 use std::collections::BTreeMap;
 use tar::{EntryType, Header};
@@ -132,7 +132,10 @@ pub fn image(name: &str, layers: &[Vec<u8>], config: &ImageConfig) -> Vec<u8> {
 }
 
 fn settings(config: &ImageConfig) -> serde_json::Value {
-    let port = |(number, is_tcp): &(u16, bool)| (format!("{number}/{}", if *is_tcp { "tcp" } else { "udp" }), json!({}));
+    let port = |(number, transport): &(u16, Transport)| match transport {
+        Transport::Tcp => (format!("{number}/tcp"), json!({})),
+        Transport::Udp => (format!("{number}/udp"), json!({})),
+    };
     let mut settings = json!({
         "Env": config.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         "Entrypoint": config.entrypoint,

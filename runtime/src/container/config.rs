@@ -20,8 +20,17 @@ pub struct ImageConfig {
     pub dir: String,
     /// What asks it to stop, where its maker says so.
     pub stop_signal: Option<i32>,
-    /// Ports that it may listen on, each with true for TCP and false for UDP.
-    pub ports: Vec<(u16, bool)>,
+    /// Ports that it says it listens on.
+    pub ports: Vec<(u16, Transport)>,
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
 }
 
 #[derive(Deserialize)]
@@ -95,15 +104,15 @@ impl Config {
         };
         let ports = self.exposed_ports.unwrap_or_default();
         let port = |name: &String| match name.split_once('/').unwrap_or((name, "tcp")) {
-            (number, "tcp") => Some((number.parse().ok()?, true)),
-            (number, "udp") => Some((number.parse().ok()?, false)),
+            (number, "tcp") => Some((number.parse().ok()?, Transport::Tcp)),
+            (number, "udp") => Some((number.parse().ok()?, Transport::Udp)),
             _ => None,
         };
         let config = ImageConfig {
             entrypoint: self.entrypoint.unwrap_or_default(),
             command: self.cmd.unwrap_or_default(),
             // One without a value means: that of whoever starts it. Nothing is taken over here.
-            env: self.env.unwrap_or_default().iter().filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect(),
+            env: self.env.unwrap_or_default().iter().filter_map(|pair| variable(pair)).collect(),
             user: self.user.unwrap_or_default(),
             dir,
             stop_signal,
@@ -115,6 +124,11 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+fn variable(pair: &str) -> Option<(String, String)> {
+    let (name, value) = pair.split_once('=')?;
+    (!name.is_empty()).then(|| (name.into(), value.into()))
 }
 
 /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.

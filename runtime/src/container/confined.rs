@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long it may take, by whoever waits for it.
 const WALL_MAX: Duration = Duration::from_secs(1_800);
@@ -18,18 +18,17 @@ const SAID_BYTES_MAX: u64 = 4_096;
 /// Longest result that is read.
 const RESULT_BYTES_MAX: u64 = 16 << 20;
 
-/// Unpacks by `binary unpack REQUEST`. Dropping the future kills the process.
+/// Unpacks by `binary unpack`, which is told what on its standard input. Dropping the future kills the process.
 ///
 /// # Errors
 /// What is wrong with the archive, or what this machine could not do.
 pub(super) async fn unpack(binary: &Path, request: &Request) -> Result<Unpacked, UnpackError> {
     let failed = |error: std::io::Error| UnpackError::failed(format_args!("starting {}", binary.display()), error);
-    let text = serde_json::to_string(request).map_err(|error| UnpackError::failed("writing the request", error))?;
+    let text = serde_json::to_vec(request).map_err(|error| UnpackError::failed("writing the request", error))?;
     let mut child = tokio::process::Command::new(binary)
         .arg("unpack")
-        .arg(text)
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -37,6 +36,10 @@ pub(super) async fn unpack(binary: &Path, request: &Request) -> Result<Unpacked,
         .map_err(failed)?;
     let mut said = Vec::new();
     let finished = async {
+        if let Some(mut stdin) = child.stdin.take() {
+            // Where it does not read it, it says why, or how it ended does.
+            let _ = stdin.write_all(&text).await;
+        }
         if let Some(stderr) = child.stderr.take() {
             // What it says beyond this meets a closed pipe.
             stderr.take(SAID_BYTES_MAX).read_to_end(&mut said).await?;

@@ -3,7 +3,7 @@
 
 use super::compressed::Source;
 use super::entries::{Entries, Entry, Kind};
-use super::tree::{Attributes, Place, Tree};
+use super::tree::{Attributes, Grown, Place, Tree};
 use super::{Limits, UnpackError, shown};
 use rustix::fd::OwnedFd;
 
@@ -23,40 +23,39 @@ pub(super) enum Rules {
 }
 
 /// What became of an archive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Took {
-    /// Bytes that it takes.
-    pub(super) bytes: u64,
+    pub(super) grown: Grown,
     /// Files, folders and links.
     pub(super) entries: u64,
+    /// True where the archive had a mark at its end.
+    pub(super) marked: bool,
 }
 
 /// A tree at `root` that follows `rules`.
-pub(super) fn tree(root: OwnedFd, rules: Rules) -> Tree {
+///
+/// # Errors
+/// What the system says.
+pub(super) fn tree(root: OwnedFd, rules: Rules) -> Result<Tree, UnpackError> {
     let owner = (rules == Rules::Layer { owners: true }).then_some((0, 0));
     Tree::new(root, Attributes { mode: 0o755, owner, mtime: (0, 0) })
 }
 
-/// Unpacks all entries; returns what they take, and `true` where the archive had a mark at its end.
+/// Unpacks all entries.
 ///
 /// # Errors
 /// The first thing that is wrong, with the entry where it is.
-pub(super) fn unpack(
-    entries: &mut Entries<impl Source>,
-    mut tree: Tree,
-    rules: Rules,
-    limits: &Limits,
-) -> Result<(Took, bool), UnpackError> {
+pub(super) fn unpack(entries: &mut Entries<impl Source>, mut tree: Tree, rules: Rules, limits: &Limits) -> Result<Took, UnpackError> {
     let mut count = 0;
     while let Some(entry) = entries.next()? {
         count += 1;
         take(&entry, entries, &mut tree, rules, limits).map_err(|error| error.within(format_args!("entry {}", shown(&entry.path))))?;
-        if count + tree.implied_folders > limits.layer_entries_max {
+        if count + tree.implied_count > limits.layer_entries_max {
             return Err(UnpackError::limit(format!("it has more than {} files, folders and links", limits.layer_entries_max)));
         }
     }
-    let entries_taken = count + tree.implied_folders;
-    Ok((Took { bytes: tree.finish()?, entries: entries_taken }, entries.is_marked()))
+    let entries_taken = count + tree.implied_count;
+    Ok(Took { grown: tree.finish()?, entries: entries_taken, marked: entries.is_marked() })
 }
 
 fn take(entry: &Entry, data: &mut Entries<impl Source>, tree: &mut Tree, rules: Rules, limits: &Limits) -> Result<(), UnpackError> {

@@ -14,11 +14,11 @@ const LINKS_MAX: usize = 40;
 /// Names that are looked up on one way, those of its links included.
 const NAMES_MAX: usize = 400;
 
-/// A folder as it is seen: the same one of several layers, the highest first.
-type Merged = Vec<OwnedFd>;
+/// A folder as it is seen: the same one of several layers, the highest first, each with the layer's place among them, from the lowest.
+pub(super) type Merged = Vec<(usize, OwnedFd)>;
 
 /// What a name in a folder is.
-enum Seen {
+pub(super) enum Seen {
     Nothing,
     Folder(Merged),
     /// Where it points to.
@@ -94,12 +94,17 @@ impl<'a> View<'a> {
         Ok(None)
     }
 
-    fn root(&self) -> Result<Merged, UnpackError> {
-        let open = |layer: &PathBuf| {
+    /// The root of all layers.
+    ///
+    /// # Errors
+    /// Where one is not there.
+    pub(super) fn root(&self) -> Result<Merged, UnpackError> {
+        let open = |(at, layer): (usize, &PathBuf)| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            open(layer, flags, Mode::empty()).map_err(|error| UnpackError::failed(format_args!("opening {}", layer.display()), error))
+            let folder = open(layer, flags, Mode::empty());
+            folder.map(|folder| (at, folder)).map_err(|error| UnpackError::failed(format_args!("opening {}", layer.display()), error))
         };
-        self.layers.iter().rev().map(open).collect()
+        self.layers.iter().enumerate().rev().map(open).collect()
     }
 }
 
@@ -107,9 +112,13 @@ fn names(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").map(<[u8]>::to_vec)
 }
 
-fn step(folder: &Merged, name: &[u8]) -> Result<Seen, UnpackError> {
+/// What is called `name` in a folder.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn step(folder: &Merged, name: &[u8]) -> Result<Seen, UnpackError> {
     let mut found = Merged::new();
-    for layer in folder {
+    for (at, layer) in folder {
         let Some(there) = look(layer.as_fd(), name)? else { continue };
         if is_whiteout(layer.as_fd(), name)? {
             break;
@@ -118,7 +127,7 @@ fn step(folder: &Merged, name: &[u8]) -> Result<Seen, UnpackError> {
             FileType::Directory => {
                 let next = open_folder(layer.as_fd(), name).map_err(|error| UnpackError::failed("openat2", error))?;
                 let last = hides(next.as_fd())?;
-                found.push(next);
+                found.push((*at, next));
                 if last {
                     break;
                 }

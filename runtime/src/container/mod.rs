@@ -11,6 +11,8 @@
 //!   none can be made, an empty file with the attribute `user.overlay.whiteout`. A folder that hides those below it has the attribute
 //!   `user.overlay.opaque`. Overlays of such layers are mounted with [`OVERLAY_OPTION`], as root too: setting `trusted` attributes would
 //!   take a capability that the unpacking process is better without.
+//! * A folder that a layer fills but does not name is what lower layers say it is. In an overlay it would be what nobody said, so an image
+//!   where that makes a difference gets one more layer, of such folders only.
 //! * As root, owners are those of the image; otherwise everything belongs to the user, and folders and files are at least his to read.
 //! * Setuid and setgid bits are dropped: tasks run with `no_new_privs`, where they do nothing, and in the store they would be programs of
 //!   strangers that run as root. Extended attributes are dropped, file capabilities among them.
@@ -24,6 +26,7 @@ mod config;
 mod confined;
 mod contents;
 mod entries;
+mod implied;
 mod look;
 mod manifest;
 mod merged;
@@ -35,11 +38,11 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
-pub use config::ImageConfig;
+pub use config::{ImageConfig, Transport};
 pub use look::{Look, look};
 pub use start::{Overrides, Pieces, StartError, start};
 pub use store::{Image, Prepared, Room, Store, StoreSettings};
-pub use unpack::{LayerUsed, Request, Unpacked, unpack, unpack_main};
+pub use unpack::{LayerAbout, LayerUsed, Request, Unpacked, unpack, unpack_main};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;

@@ -7,8 +7,8 @@
 //! whoever brings an archive has checked. Nobody but the owner reaches `layers` by a path, since layers have folders that everyone may
 //! write; whoever mounts them opens them as the owner.
 
-use super::unpack::{FOLDER, LAYERS, LayerUsed, RESULT, Request, Unpacked};
-use super::{Digest, ImageConfig, Limits, Look, UnpackError, Wanted, confined, look};
+use super::unpack::{FOLDER, LAYERS, LayerAbout, LayerUsed, RESULT, Request, Unpacked};
+use super::{Digest, ImageConfig, Limits, Look, UnpackError, Wanted, confined, implied, look};
 use rustix::fs::{FlockOperation, flock, syncfs};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -201,13 +201,13 @@ impl Store {
 }
 
 impl State {
-    /// Layers that items stand on, and what they take.
-    fn layers(&self) -> BTreeMap<Digest, u64> {
+    /// Layers that items stand on, and what they are.
+    fn layers(&self) -> BTreeMap<Digest, &LayerAbout> {
         let layers = self.items.values().filter_map(|item| match &item.about {
             About::Image { layers, .. } => Some(layers),
             About::Folder { .. } | About::File { .. } => None,
         });
-        layers.flatten().filter_map(|layer| Some((layer.id, layer.bytes?))).collect()
+        layers.flatten().filter_map(|layer| Some((layer.id, layer.about.as_ref()?))).collect()
     }
 
     fn bytes(&self) -> u64 {
@@ -215,7 +215,7 @@ impl State {
             About::Folder { bytes } | About::File { bytes } => bytes,
             About::Image { .. } => 0,
         });
-        own.sum::<u64>() + self.layers().values().sum::<u64>()
+        own.sum::<u64>() + self.layers().values().map(|layer| layer.bytes).sum::<u64>()
     }
 
     fn insert(&mut self, key: Key, about: About) {
@@ -275,27 +275,43 @@ impl Shared {
         {
             return Ok(About::File { bytes });
         }
-        let known = self.state().layers();
-        let request = Request {
-            archive: archive.into(),
-            target: target.into(),
-            wanted,
-            known: known.keys().copied().collect(),
-            limits,
-            parent: std::process::id(),
-        };
+        let known: Vec<Digest> = self.state().layers().into_keys().collect();
+        let (archive, target) = (archive.to_owned(), target.to_owned());
+        let request = Request { archive, target, wanted, known, limits, parent: std::process::id() };
         Ok(match confined::unpack(&self.settings.binary, &request).await? {
             Unpacked::Folder { bytes } => About::Folder { bytes },
-            Unpacked::Image { config, layers } => {
-                let size = |layer: LayerUsed| LayerUsed { bytes: layer.bytes.or_else(|| known.get(&layer.id).copied()), ..layer };
-                About::Image { config, layers: layers.into_iter().map(size).collect() }
-            }
+            Unpacked::Image { config, layers } => About::Image { config, layers },
         })
+    }
+
+    /// Says of layers that were known what they are, and adds one where their folders would not be what they should; `None` where one was
+    /// removed meanwhile.
+    fn complete(&self, new: &Path, about: About) -> Result<Option<About>, UnpackError> {
+        let About::Image { config, mut layers } = about else { return Ok(Some(about)) };
+        {
+            let state = self.state();
+            let known = state.layers();
+            for layer in layers.iter_mut().filter(|layer| layer.about.is_none()) {
+                layer.about = known.get(&layer.id).copied().cloned();
+            }
+        }
+        let abouts: Vec<LayerAbout> = layers.iter().filter_map(|layer| layer.about.clone()).collect();
+        let path = |layer: &LayerUsed| {
+            let unpacked = new.join(LAYERS).join(layer.id.to_string());
+            if unpacked.exists() { unpacked } else { self.layer(layer.id) }
+        };
+        let paths: Vec<PathBuf> = layers.iter().map(path).collect();
+        if abouts.len() < layers.len() || !paths.iter().all(|path| path.exists()) {
+            return Ok(None);
+        }
+        layers.extend(implied::mend(&paths, &abouts, &new.join(LAYERS))?);
+        Ok(Some(About::Image { config, layers }))
     }
 
     /// Makes what is in `new` a part of the store; nothing where a layer that it shares was removed meanwhile.
     fn take_in(&self, new: &New, about: About, key: Key) -> Result<(), UnpackError> {
         let failed = |error: io::Error| UnpackError::failed("taking it into the store", error);
+        let Some(about) = self.complete(&new.0, about)? else { return Ok(()) };
         let write = || {
             absent_is_fine(fs::remove_file(new.0.join(RESULT)))?;
             fs::write(new.0.join(ABOUT), serde_json::to_vec(&about)?)?;
@@ -335,13 +351,13 @@ impl Shared {
 
     /// Takes an item away, and the layers that nothing else stands on.
     fn remove(&self, state: &mut State, key: Key) {
-        let before = state.layers();
+        let before: Vec<Digest> = state.layers().into_keys().collect();
         if state.items.remove(&key).is_none() {
             return;
         }
         let after = state.layers();
         let mut trash = vec![self.discard(&self.item(key))];
-        trash.extend(before.keys().filter(|id| !after.contains_key(id)).map(|id| self.discard(&self.layer(*id))));
+        trash.extend(before.iter().filter(|id| !after.contains_key(id)).map(|id| self.discard(&self.layer(*id))));
     }
 
     /// Moves a folder to where it is removed as soon as the result is dropped.
@@ -391,7 +407,7 @@ impl Shared {
         let about = File::open(path.join(ABOUT)).ok()?;
         let about: About = serde_json::from_reader(io::BufReader::new(io::Read::take(about, ABOUT_BYTES_MAX))).ok()?;
         let whole = match &about {
-            About::Image { layers, .. } => layers.iter().all(|layer| layer.bytes.is_some() && self.layer(layer.id).is_dir()),
+            About::Image { layers, .. } => layers.iter().all(|layer| layer.about.is_some() && self.layer(layer.id).is_dir()),
             About::Folder { .. } => path.join(FOLDER).is_dir(),
             About::File { .. } => path.join(FILE).is_file(),
         };

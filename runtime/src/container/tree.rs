@@ -8,7 +8,7 @@ use rustix::fs::{
     fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat2, readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -101,15 +101,37 @@ pub(super) struct Tree {
     /// What a folder is that the archive does not say anything of.
     implied: Attributes,
     /// Bytes that it takes.
+    bytes: u64,
+    /// Folders that nothing was said of so far, the root as an empty path.
+    implied_folders: BTreeSet<Vec<u8>>,
+    /// How many folders were made of which nothing was said before.
+    pub(super) implied_count: u64,
+}
+
+/// What a tree became.
+#[derive(Debug, Default)]
+pub(super) struct Grown {
+    /// Bytes that it takes.
     pub(super) bytes: u64,
-    /// Folders that were made though the archive does not name them.
-    pub(super) implied_folders: u64,
+    /// Folders that nothing was said of, the root as an empty path.
+    pub(super) implied: BTreeSet<Vec<u8>>,
 }
 
 impl Tree {
-    /// The tree at `root`. `implied` is for folders that nothing is said of.
-    pub(super) fn new(root: OwnedFd, implied: Attributes) -> Self {
-        Self { root, whiteouts: Whiteouts::Device, last: None, times: BTreeMap::new(), implied, bytes: BLOCK_BYTES, implied_folders: 0 }
+    /// The tree at `root`. `implied` is for folders that nothing is said of, as the root itself may be.
+    pub(super) fn new(root: OwnedFd, implied: Attributes) -> Result<Self, UnpackError> {
+        set(root.as_fd(), implied)?;
+        let implied_folders = BTreeSet::from([vec![]]);
+        Ok(Self {
+            root,
+            whiteouts: Whiteouts::Device,
+            last: None,
+            times: BTreeMap::new(),
+            implied,
+            bytes: BLOCK_BYTES,
+            implied_folders,
+            implied_count: 0,
+        })
     }
 
     /// Makes a folder, or gives one that is there other attributes. In place of a whiteout it hides what is below.
@@ -117,12 +139,14 @@ impl Tree {
         let Some(place) = place else {
             set(self.root.as_fd(), attributes)?;
             self.times.insert(b".".to_vec(), attributes.mtime);
+            self.implied_folders.remove([].as_slice());
             return Ok(());
         };
         let parent = self.enter(&place.folder)?;
         let (folder, made) = make_folder(parent, &place.name)?;
         set(folder.as_fd(), attributes)?;
         self.bytes += if made { BLOCK_BYTES } else { 0 };
+        self.implied_folders.remove(&place.path());
         self.times.insert(place.path(), attributes.mtime);
         Ok(())
     }
@@ -135,9 +159,7 @@ impl Tree {
         if written != size {
             return refused(format!("{written} of {size} bytes are there"));
         }
-        set(file.as_fd(), attributes)?;
-        let times = Timestamps { last_access: timespec(attributes.mtime), last_modification: timespec(attributes.mtime) };
-        futimens(&file, &times).map_err(|error| failed("futimens", error))?;
+        finish_file(&file, attributes)?;
         self.bytes += size.next_multiple_of(BLOCK_BYTES);
         Ok(())
     }
@@ -215,13 +237,12 @@ impl Tree {
     }
 
     /// Gives folders their times; nothing comes after that.
-    pub(super) fn finish(self) -> Result<u64, UnpackError> {
+    pub(super) fn finish(self) -> Result<Grown, UnpackError> {
         for (path, time) in &self.times {
             let folder = open_folder(self.root.as_fd(), path).map_err(|error| failed("openat2", error))?;
-            let times = Timestamps { last_access: timespec(*time), last_modification: timespec(*time) };
-            futimens(&folder, &times).map_err(|error| failed("futimens", error))?;
+            set_time(folder.as_fd(), *time)?;
         }
-        Ok(self.bytes)
+        Ok(Grown { bytes: self.bytes, implied: self.implied_folders })
     }
 
     /// The folder at `path`, which with all on its way is made where it is missing.
@@ -243,7 +264,10 @@ impl Tree {
 
     fn make_way(&mut self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
         let mut folder = open_folder(self.root.as_fd(), b".").map_err(|error| failed("openat2", error))?;
+        let mut way = vec![];
         for name in path.split(|byte| *byte == b'/') {
+            way.extend_from_slice(if way.is_empty() { b"" } else { b"/" });
+            way.extend_from_slice(name);
             if let Some(there) = look(folder.as_fd(), name)? {
                 let refusal = match FileType::from_raw_mode(there.st_mode) {
                     FileType::Symlink => Some("a folder on its way is a symbolic link"),
@@ -259,7 +283,8 @@ impl Tree {
             if made {
                 set(next.as_fd(), self.implied)?;
                 self.bytes += BLOCK_BYTES;
-                self.implied_folders += 1;
+                self.implied_count += 1;
+                self.implied_folders.insert(way.clone());
             }
             folder = next;
         }
@@ -383,6 +408,16 @@ fn set(file: BorrowedFd<'_>, attributes: Attributes) -> Result<(), UnpackError> 
     fchmod(file, Mode::from_raw_mode(attributes.mode)).map_err(|error| failed("fchmod", error))
 }
 
+fn finish_file(file: &File, attributes: Attributes) -> Result<(), UnpackError> {
+    set(file.as_fd(), attributes)?;
+    set_time(file.as_fd(), attributes.mtime)
+}
+
+fn set_time(file: BorrowedFd<'_>, (seconds, nanos): (i64, u32)) -> Result<(), UnpackError> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+    futimens(file, &Timestamps { last_access: time, last_modification: time }).map_err(|error| failed("futimens", error))
+}
+
 fn copy(from: &mut impl Read, to: &mut File) -> Result<u64, UnpackError> {
     let mut buffer = vec![0; COPY_BYTES];
     let mut written = 0;
@@ -406,12 +441,8 @@ fn duplicate(from: BorrowedFd<'_>, name: &[u8], parent: BorrowedFd<'_>, new: &[u
     let written = copy(&mut source, &mut file)?;
     let mtime = (there.st_mtime, u32::try_from(there.st_mtime_nsec).unwrap_or(0));
     let owner = rustix::process::geteuid().is_root().then_some((there.st_uid, there.st_gid));
-    set(file.as_fd(), Attributes { mode: there.st_mode & 0o7777, owner, mtime })?;
+    finish_file(&file, Attributes { mode: there.st_mode & 0o7777, owner, mtime })?;
     Ok(written.next_multiple_of(BLOCK_BYTES))
-}
-
-fn timespec((seconds, nanos): (i64, u32)) -> Timespec {
-    Timespec { tv_sec: seconds, tv_nsec: nanos.into() }
 }
 
 fn failed(tried: impl std::fmt::Display, error: impl std::fmt::Display) -> UnpackError {
@@ -420,4 +451,28 @@ fn failed(tried: impl std::fmt::Display, error: impl std::fmt::Display) -> Unpac
 
 fn refused<T>(what: impl Into<String>) -> Result<T, UnpackError> {
     Err(UnpackError::refused(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_copy_in_place_of_a_link_is_like_the_file() {
+        let dir = std::env::temp_dir().join(format!("skep-tree-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let root: OwnedFd = File::open(&dir).unwrap().into();
+        let mut tree = Tree::new(root, Attributes { mode: 0o755, owner: None, mtime: (0, 0) }).unwrap();
+        let at = |name: &str| Place::new(name.as_bytes(), &Limits::default()).unwrap().unwrap();
+        tree.file(&at("a"), &mut [7; 5_000].as_slice(), 5_000, Attributes { mode: 0o640, owner: None, mtime: (5, 6) }).unwrap();
+        let folder = File::open(&dir).unwrap();
+        assert_eq!(duplicate(folder.as_fd(), b"a", folder.as_fd(), b"b").unwrap(), 8_192);
+        let about = |name: &str| {
+            std::fs::metadata(dir.join(name)).map(|file| (file.mode(), file.uid(), file.len(), file.mtime(), file.mtime_nsec()))
+        };
+        assert_eq!(about("b").unwrap(), about("a").unwrap());
+        assert_eq!(std::fs::read(dir.join("b")).unwrap(), [7; 5_000]);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::archive::Archive;
 use super::compressed::{Form, HEAD_BYTES, Uncompressed, Window, form};
-use super::contents::{self, Rules, Took};
+use super::contents::{self, Rules};
 use super::entries::Entries;
 use super::manifest::{self, Blob, layer_name};
 use super::tree::open_folder;
@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 /// In the target: the bundle's files, unpacked.
@@ -25,6 +25,9 @@ pub(super) const LAYERS: &str = "layers";
 pub(super) const RESULT: &str = "result.json";
 /// In the target, for a moment: an archive of an image that was compressed as a whole.
 const SPOOL: &str = "spool";
+
+/// Bytes of the names of folders that are filled but not named, of all layers together: they are kept in memory.
+const IMPLIED_BYTES_MAX: usize = 4 << 20;
 
 /// What is to be unpacked, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,12 +64,22 @@ pub enum Unpacked {
 }
 
 /// A layer of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerUsed {
     /// Its diffID.
     pub id: Digest,
-    /// Bytes that it takes where it is new; `None`: it was known.
-    pub bytes: Option<u64>,
+    /// What it is where it is new; `None`: it was known.
+    pub about: Option<LayerAbout>,
+}
+
+/// What there is to know of an unpacked layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerAbout {
+    /// Bytes that it takes.
+    pub bytes: u64,
+    /// Folders that it has something in but says nothing of, the root as an empty text: below another layer they are what that one says.
+    /// Those whose names are no UTF-8 are left out.
+    pub implied: Vec<String>,
 }
 
 /// Unpacks `archive` into the folder `target`, in this process and without its jail. Writes only there, whatever the archive holds; what is
@@ -93,13 +106,13 @@ fn bundle(window: Window<'_>, target: BorrowedFd<'_>, limits: &Limits) -> Result
     let root = new_folder(target, FOLDER)?;
     let limits = Limits { layer_bytes_max: limits.bytes_max, layer_entries_max: limits.entries_max, ..*limits };
     let mut entries = Entries::new(Uncompressed::new(window, limits.bytes_max)?);
-    let tree = contents::tree(root, Rules::Bundle);
-    let (took, marked) = contents::unpack(&mut entries, tree, Rules::Bundle, &limits)?;
-    if !marked {
+    let tree = contents::tree(root, Rules::Bundle)?;
+    let took = contents::unpack(&mut entries, tree, Rules::Bundle, &limits)?;
+    if !took.marked {
         return Err(UnpackError::refused("it ends without the mark of an archive's end: it was cut"));
     }
     entries.into_inner().finish()?;
-    Ok(Unpacked::Folder { bytes: took.bytes })
+    Ok(Unpacked::Folder { bytes: took.grown.bytes })
 }
 
 /// A copy without compression, whose members can be found. It has no name any more and goes away with its descriptor.
@@ -137,18 +150,17 @@ fn image(file: &File, bytes: u64, target: BorrowedFd<'_>, known: &[Digest], limi
     let folder = new_folder(target, LAYERS)?;
     let (mut layers, mut used) = (Vec::<LayerUsed>::new(), Used::default());
     for (at, (blob, id)) in found.layers.iter().zip(&ids).enumerate() {
-        let one = LayerUsed { id: *id, bytes: None };
         let took = match layers.iter().position(|layer| layer.id == *id) {
             // Over itself it changes nothing that the higher one does not change again; an overlay takes each folder once only.
             Some(lower) => Some(layers.remove(lower)),
-            None if known.contains(id) => Some(one),
+            None if known.contains(id) => Some(LayerUsed { id: *id, about: None }),
             None => None,
         };
         let took = match took {
             Some(took) => took,
             None => {
                 let took = layer(&archive, blob, *id, folder.as_fd(), &used.left(limits), &mut used);
-                LayerUsed { bytes: Some(took.map_err(|error| error.within(format_args!("{} ({id})", layer_name(at))))?.bytes), ..one }
+                LayerUsed { id: *id, about: Some(took.map_err(|error| error.within(format_args!("{} ({id})", layer_name(at))))?) }
             }
         };
         layers.push(took);
@@ -161,6 +173,7 @@ fn image(file: &File, bytes: u64, target: BorrowedFd<'_>, known: &[Digest], limi
 struct Used {
     bytes: u64,
     entries: u64,
+    implied_bytes: usize,
 }
 
 impl Used {
@@ -180,11 +193,11 @@ fn layer(
     folder: BorrowedFd<'_>,
     limits: &Limits,
     used: &mut Used,
-) -> Result<Took, UnpackError> {
+) -> Result<LayerAbout, UnpackError> {
     let root = new_folder(folder, &id.to_string())?;
     let rules = Rules::Layer { owners: geteuid().is_root() };
     let mut entries = Entries::new(Uncompressed::new(archive.find(&blob.member)?, limits.layer_bytes_max)?);
-    let (took, _) = contents::unpack(&mut entries, contents::tree(root, rules), rules, limits)?;
+    let took = contents::unpack(&mut entries, contents::tree(root, rules)?, rules, limits)?;
     let sums = entries.into_inner().finish()?;
     if let Some(digest) = blob.digest.filter(|digest| *digest != sums.compressed) {
         return Err(UnpackError::refused(format!("its digest is {} and should be {digest}", sums.compressed)));
@@ -194,7 +207,12 @@ fn layer(
     }
     used.bytes += sums.bytes;
     used.entries += took.entries;
-    Ok(took)
+    let implied: Vec<_> = took.grown.implied.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
+    used.implied_bytes += implied.iter().map(String::len).sum::<usize>();
+    if used.implied_bytes > IMPLIED_BYTES_MAX {
+        return Err(UnpackError::limit("it has files in too many folders that it does not name"));
+    }
+    Ok(LayerAbout { bytes: took.grown.bytes, implied })
 }
 
 fn new_folder(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, UnpackError> {
@@ -206,10 +224,13 @@ fn new_folder(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, UnpackError
 pub(super) const EXIT_REFUSED: i32 = 2;
 pub(super) const EXIT_LIMIT: i32 = 3;
 
-/// The hidden verb `unpack REQUEST`, JSON of a [`Request`]: enters its jail, unpacks, and exits: 0 done, 2 refused, 3 too large, 1 failed;
-/// why is on standard error. Nothing else runs in the process yet.
-pub fn unpack_main(request: &str) -> ! {
-    let (code, reason) = match jailed(request) {
+/// Longest request: one with some ten thousand layers that are known.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+
+/// The hidden verb `unpack`: reads a [`Request`] as JSON from standard input, enters its jail, unpacks, and exits: 0 done, 2 refused, 3 too
+/// large, 1 failed; why is on standard error. Nothing else runs in the process yet.
+pub fn unpack_main() -> ! {
+    let (code, reason) = match jailed() {
         Ok(()) => (0, String::new()),
         Err(UnpackError::Refused(reason)) => (EXIT_REFUSED, reason),
         Err(UnpackError::Limit(reason)) => (EXIT_LIMIT, reason),
@@ -220,12 +241,12 @@ pub fn unpack_main(request: &str) -> ! {
     std::process::exit(code)
 }
 
-fn jailed(request: &str) -> Result<(), UnpackError> {
-    let request: Request = serde_json::from_str(request).map_err(|error| UnpackError::failed("reading the request", error))?;
-    let archive =
-        File::open(&request.archive).map_err(|error| UnpackError::failed(format_args!("opening {}", request.archive.display()), error))?;
+fn jailed() -> Result<(), UnpackError> {
+    let mut text = vec![];
+    io::stdin().take(REQUEST_BYTES_MAX).read_to_end(&mut text).map_err(|error| UnpackError::failed("reading the request", error))?;
+    let request: Request = serde_json::from_slice(&text).map_err(|error| UnpackError::failed("reading the request", error))?;
     // What this machine lacks for it is in `jail::probe`.
-    let target = unpacking::enter(&request.target, request.parent, request.limits.bytes_max)
+    let (archive, target) = unpacking::enter(&request.archive, &request.target, request.parent, request.limits.bytes_max)
         .map_err(|error| UnpackError::Failed(error.to_string()))?;
     let unpacked = unpack(&archive, target.as_fd(), request.wanted, &request.known, &request.limits)?;
     let result = serde_json::to_vec(&unpacked).map_err(|error| UnpackError::failed("writing the result", error))?;

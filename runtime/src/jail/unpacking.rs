@@ -16,6 +16,7 @@ use rustix::process::{DumpableBehavior, Signal, geteuid, getppid, set_dumpable_b
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 /// Address space: a window of zstd is at most 100 MiB, and an allocator reserves more than it uses.
@@ -78,12 +79,12 @@ const PLAIN: &[c_long] = &[
     libc::SYS_getcpu,
 ];
 
-/// Enters; `target` is what it may write to, `parent` who waits for it: it is killed when that thread ends. Returns the folder, opened.
-/// Before the first thread, and for good.
+/// Enters; `archive` is what it may read, `target` what it may write to, `parent` who waits for it: it is killed when the thread that
+/// started it ends. Returns the two, opened. Before the first thread, and for good.
 ///
 /// # Errors
 /// [`JailError`] where a step failed that this machine does not lack.
-pub fn enter(target: &Path, parent: u32, file_bytes_max: u64) -> Result<OwnedFd, JailError> {
+pub fn enter(archive: &Path, target: &Path, parent: u32, file_bytes_max: u64) -> Result<(File, OwnedFd), JailError> {
     let confinement = Confinement {
         address_bytes_max: Some(ADDRESS_BYTES_MAX),
         cpu_seconds_max: Some(CPU_SECONDS_MAX),
@@ -93,6 +94,7 @@ pub fn enter(target: &Path, parent: u32, file_bytes_max: u64) -> Result<OwnedFd,
     let step = |step: &'static str| move |reason: String| JailError { step, reason };
     one_thread(&confinement).map_err(step("one thread"))?;
     die_with(parent).map_err(step("end with the parent"))?;
+    let archive = File::open(archive).map_err(|error| step("archive")(failed(&format!("opening {}", archive.display()), error)))?;
     identity::no_new_privileges(&confinement).map_err(step("no new privileges"))?;
     limit_resources(&confinement).map_err(step("resource limits"))?;
     let folder = root(target).map_err(step("root"))?;
@@ -100,7 +102,7 @@ pub fn enter(target: &Path, parent: u32, file_bytes_max: u64) -> Result<OwnedFd,
     capabilities().map_err(step("capabilities and tracing"))?;
     grant(if geteuid().is_root() { Path::new("/") } else { target }).map_err(step("landlock"))?;
     filter().map_err(step("seccomp"))?;
-    Ok(folder)
+    Ok((archive, folder))
 }
 
 fn die_with(parent: u32) -> Result<(), String> {

@@ -298,7 +298,7 @@ fn the_same_layer_twice_is_stacked_where_it_was_last() {
     let archive = build::image("test", &[a.clone(), b.clone(), a.clone()], &ImageConfig::default());
     let Unpacked::Image { layers, .. } = Place::new().unpack(&archive, Wanted::Image, &Limits::default()).unwrap() else { panic!() };
     assert_eq!(layers.iter().map(|layer| format!("sha256:{}", layer.id)).collect::<Vec<_>>(), [id(&b), id(&a)]);
-    assert!(layers.iter().all(|layer| layer.bytes.is_some()));
+    assert!(layers.iter().all(|layer| layer.about.is_some()));
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn known_layers_are_not_unpacked_again() {
     let archive = File::open(place.0.join("archive")).unwrap();
     let found = unpack(&archive, target.as_fd(), Wanted::Image, &[known], &Limits::default()).unwrap();
     let Unpacked::Image { layers, .. } = found else { panic!() };
-    assert_eq!(layers, [super::super::LayerUsed { id: known, bytes: None }]);
+    assert_eq!(layers, [super::super::LayerUsed { id: known, about: None }]);
     assert_eq!(fs::read_dir(place.target().join("layers")).unwrap().count(), 0);
 }
 
@@ -328,8 +328,13 @@ fn all_layers_together_are_bounded_too() {
 #[test]
 fn an_image_is_built_of_the_same_bytes_each_time() {
     let items = [Item::folder("bin", 0o755), Item::file("bin/a", 0o755, b"a"), Item::symlink("bin/b", "a")];
-    let settings =
-        ImageConfig { user: "1:2".into(), dir: "/bin".into(), stop_signal: Some(10), ports: vec![(80, true)], ..ImageConfig::default() };
+    let settings = ImageConfig {
+        user: "1:2".into(),
+        dir: "/bin".into(),
+        stop_signal: Some(10),
+        ports: vec![(80, super::super::Transport::Tcp)],
+        ..ImageConfig::default()
+    };
     let first = image(&[&items, &[Item::file("c", 0o600, b"c")]], &settings);
     assert_eq!(first, image(&[&items, &[Item::file("c", 0o600, b"c")]], &settings));
     let Unpacked::Image { config, layers } = Place::new().unpack(&first, Wanted::Image, &Limits::default()).unwrap() else { panic!() };

@@ -1,5 +1,6 @@
 //! What a layer becomes: owners, modes and times, and what it hides, as a real overlay shows it.
 
+use super::super::implied;
 use super::super::merged::View;
 use super::super::tree::{Attributes, Place as At, Tree, Whiteouts};
 use super::*;
@@ -150,6 +151,43 @@ fn stacked() -> (Vec<Vec<u8>>, Vec<&'static str>) {
     (layers, seen)
 }
 
+#[test]
+fn folders_that_a_layer_does_not_name_are_as_lower_layers_say() {
+    let mode = |entry: Vec<u8>, mode: &[u8; 8], uid: &[u8; 8]| changed(changed(entry, 100, mode), 108, uid);
+    let place = Place::new();
+    let entries = [
+        vec![mode(folder("./"), b"0000711\0", b"0000003\0"), mode(folder("tmp"), b"0001777\0", b"0000000\0"), folder("opt/same")],
+        vec![mode(folder("home"), b"0000750\0", b"0000001\0"), mode(folder("home/app"), b"0000700\0", b"0001750\0"), folder("gone/d")],
+        vec![file("tmp/x", b""), file("home/app/a/b", b""), file("opt/same/x", b""), file("new/d/x", b""), file(".wh.gone", b"")],
+        vec![file("gone/d/x", b""), mode(folder("new"), b"0000700\0", b"0000007\0")],
+    ];
+    let layers = entries.map(|entries| ended(&entries));
+    let image = build::image("test", &layers, &ImageConfig::default());
+    let Unpacked::Image { layers, .. } = place.unpack(&image, Wanted::Image, &Limits::default()).unwrap() else { panic!() };
+    let paths: Vec<_> = layers.iter().map(|layer| place.target().join("layers").join(layer.id.to_string())).collect();
+    let abouts: Vec<_> = layers.iter().map(|layer| layer.about.clone().unwrap()).collect();
+    assert_eq!(abouts[2].implied, ["", "home", "home/app", "home/app/a", "new", "new/d", "opt", "opt/same", "tmp"]);
+    let into = place.target().join("layers");
+    let mended = implied::mend(&paths, &abouts, &into).unwrap().unwrap();
+    let top = into.join(mended.id.to_string());
+    let said = |name: &str| {
+        let about = fs::symlink_metadata(top.join(name)).unwrap();
+        (about.mode() & 0o7777, if is_root() { about.uid() } else { 0 })
+    };
+    let uid = |uid: u32| if is_root() { uid } else { 0 };
+    assert_eq!(said("."), (0o711, uid(3)));
+    assert_eq!([said("tmp"), said("home"), said("home/app")], [(0o1777, 0), (0o750, uid(1)), (0o700, uid(1_000))]);
+    let mut names: Vec<_> = fs::read_dir(&top).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["home", "tmp"], "what is right already, or new, or gone, needs nothing");
+    assert_eq!(fs::read_dir(top.join("home/app")).unwrap().count(), 0);
+    // With that layer on top there is nothing left to do; and nothing at all where all is named.
+    let (all, mut known) = ([paths.clone(), vec![top]].concat(), abouts.clone());
+    known.push(mended.about.unwrap());
+    assert_eq!(implied::mend(&all, &known, &into).unwrap(), None);
+    assert_eq!(implied::mend(&paths[..1], &abouts[..1], &into).unwrap(), None);
+}
+
 /// What an overlay of `layers` shows; `None` where none can be mounted.
 fn mounted(place: &Place, layers: &[PathBuf]) -> Option<Vec<String>> {
     if !is_root() {
@@ -239,7 +277,7 @@ fn where_no_device_can_be_made_a_file_is_the_whiteout() {
         fs::write(lower.join(name), name).unwrap();
     }
     let attributes = Attributes { mode: 0o755, owner: None, mtime: (0, 0) };
-    let mut tree = Tree::new(File::open(&upper).unwrap().into(), attributes);
+    let mut tree = Tree::new(File::open(&upper).unwrap().into(), attributes).unwrap();
     tree.whiteouts = Whiteouts::File;
     let at = |path: &str| At::new(path.as_bytes(), &Limits::default()).unwrap().unwrap();
     for gone in ["a", "d/x", "o/gone"] {

@@ -1,7 +1,7 @@
 //! How an image is started: what its maker and a job say together, and who its user is.
 
 use super::super::start::{Overrides, Pieces, StartError, start};
-use super::super::{Image, config};
+use super::super::{Image, Transport, config};
 use super::*;
 use serde_json::{Value, json};
 
@@ -111,7 +111,7 @@ fn a_configuration_is_read_as_its_maker_meant_it() {
         config::parse(file.to_string().as_bytes(), &Limits::default()).map(|(config, _)| config)
     };
     let full = read(json!({
-        "User": "www", "Env": ["A=1", "B", "C=x=y"], "Entrypoint": ["/e"], "Cmd": null, "WorkingDir": "app",
+        "User": "www", "Env": ["A=1", "B", "C=x=y", "=", ""], "Entrypoint": ["/e"], "Cmd": null, "WorkingDir": "app",
         "StopSignal": "SIGUSR1", "ExposedPorts": { "80/tcp": {}, "53/udp": {}, "99": {}, "x/tcp": {}, "1/sctp": {} }, "Labels": { "a": "b" },
     }));
     let expected = ImageConfig {
@@ -121,7 +121,7 @@ fn a_configuration_is_read_as_its_maker_meant_it() {
         user: "www".into(),
         dir: "/app".into(),
         stop_signal: Some(10),
-        ports: vec![(53, false), (80, true), (99, true)],
+        ports: vec![(53, Transport::Udp), (80, Transport::Tcp), (99, Transport::Tcp)],
     };
     assert_eq!(full, Ok(expected));
     assert_eq!(read(Value::Null).unwrap(), ImageConfig { dir: "/".into(), ..ImageConfig::default() });

@@ -90,3 +90,30 @@ fn a_bundle_is_for_everyone_to_read_and_nobody_to_write() {
     assert_eq!(fs::metadata(folder.join("d/open")).unwrap().uid(), rustix::process::geteuid().as_raw());
     assert_eq!(fs::metadata(folder.join("d/open")).unwrap().mtime(), 10);
 }
+
+#[test]
+fn a_file_is_told_by_its_first_bytes() {
+    use super::super::{Look, look};
+    let place = Place::new();
+    let cases: [(&[u8], Look); 8] = [
+        (b"\0asm\x01\0\0\0", Look::Wasm),
+        (b"\x7fELF\x02", Look::Elf),
+        (b"#!/bin/sh\n", Look::Script),
+        (&sample(), Look::Archive),
+        (&gzip(&sample()), Look::Archive),
+        (&zstd(&sample()), Look::Archive),
+        (b"PK\x03\x04", Look::Other),
+        (b"x", Look::Other),
+    ];
+    let said = |bytes: &[u8]| {
+        fs::write(place.target().join("file"), bytes).unwrap();
+        look(&File::open(place.target().join("file")).unwrap())
+    };
+    for (bytes, expected) in cases {
+        assert_eq!(said(bytes), Ok(expected));
+    }
+    for (bytes, words) in [(b"".as_slice(), "empty"), (b"\xfd7zXZ\0", "xz")] {
+        let error = said(bytes).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
