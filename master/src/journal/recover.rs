@@ -179,13 +179,7 @@ struct Before {
     lacking: JournalError,
 }
 
-fn read_segment(
-    found: &mut Found,
-    file: &File,
-    path: &Path,
-    sequence: u64,
-    before: Option<Before>,
-) -> Result<(Key, Before), JournalError> {
+fn read_segment(found: &mut Found, file: &File, path: &Path, sequence: u64, before: Option<Before>) -> Result<(Key, Before), JournalError> {
     let damaged_head = || JournalError::Damaged { path: path.to_owned(), offset: 0, what: "its head is damaged" };
     let can_be = |head: &Head| head.sequence == sequence && u32::try_from(sequence).is_ok() && (1..NUMBER_MAX).contains(&head.first_frame);
     let (mut reader, head) = Reader::open(file, path)?.filter(|(_, head)| can_be(head)).ok_or_else(damaged_head)?;

@@ -44,7 +44,10 @@ fn told(problems: &[Problem], text: &[u8], was_read: bool) {
         let nameless = problem.code == Code::DuplicateField && problem.span.as_ref().is_some_and(std::ops::Range::is_empty);
         let whole = !was_read && (nameless || matches!(problem.code, Code::Syntax | Code::TooLarge | Code::WrongType));
         assert!(whole || !problem.field.is_empty(), "{problem:?}");
-        assert!(problem.span.as_ref().is_none_or(|span| span.start <= span.end && span.end <= text.len() && problem.line > 0), "{problem:?}");
+        assert!(
+            problem.span.as_ref().is_none_or(|span| span.start <= span.end && span.end <= text.len() && problem.line > 0),
+            "{problem:?}"
+        );
     }
 }
 
