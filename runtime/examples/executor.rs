@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect::<Vec<_>>()[..] {
         ["executor", dir] => serve::main(Path::new(dir)),
+        ["template", dir] => runtime::executor::process::main(Path::new(dir)),
         ["client", launch, dir, readable, uid] => client(Path::new(launch), Path::new(dir), Path::new(readable), uid),
         ["jailed", dir, readable, uid] => jailed(Path::new(dir), Path::new(readable), uid),
         _ => ExitCode::FAILURE,

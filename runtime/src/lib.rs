@@ -6,6 +6,7 @@ pub mod container;
 pub mod executor;
 pub mod jail;
 pub mod process;
+pub mod text;
 pub mod wasm;
 
 use executor::{Executor, ExecutorSpec, LaunchError, Recovered};

@@ -10,6 +10,15 @@ pub const BUNDLE_DIR: &str = "/bundle";
 /// Where a native task may write; its home, and its working directory where nothing else is said.
 pub const SANDBOX_DIR: &str = "/sandbox";
 
+/// As root each task has a range of so many ids of its own, outside; no two tasks of a machine share one.
+pub const IDS_PER_TASK: u32 = 65_536;
+/// The last id of a task's range is its executor's, and mapped to none inside.
+pub const KEEPER: u32 = IDS_PER_TASK - 1;
+/// Where these ranges begin and end: ids that neither distributions nor systemd give to anybody (systemd, docs/UIDS-GIDS.md).
+pub const IDS: std::ops::Range<u32> = 0x7002_0000..0xfff0_0000;
+/// The group of executors, before all these ranges: its members may make files in the folder of all output, and see no other's.
+pub const EXECUTORS_GROUP: u32 = 0x7001_0000;
+
 /// One task as its executor starts it. Everything that stood for something else (`${port.http}`) has been replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {

@@ -115,7 +115,7 @@ impl Runtime for Wasm {
     }
 }
 
-async fn connect(dir: &Path) -> io::Result<UnixStream> {
+pub(super) async fn connect(dir: &Path) -> io::Result<UnixStream> {
     let (_held, path) = place::reach(dir)?;
     UnixStream::connect(path).await
 }
@@ -129,7 +129,7 @@ async fn died(child: &mut Child, dir: &Path) -> String {
 }
 
 /// Says hello, hears it answered, and all that it holds. [`LaunchError::File`] where the connection ends.
-async fn meet(stream: UnixStream, dir: &Path) -> Result<Executor, LaunchError> {
+pub(super) async fn meet(stream: UnixStream, dir: &Path) -> Result<Executor, LaunchError> {
     let gone = |source| LaunchError::File { step: "talking to", path: dir.to_owned(), source };
     let garbled = |error: io::Error| LaunchError::Garbled { path: dir.to_owned(), reason: error.to_string() };
     let (read, stream) = stream.into_split();

@@ -125,7 +125,12 @@ struct Written {
 impl Logs {
     /// Those of the executor in `dir`.
     pub(super) fn new(dir: &Path) -> Self {
-        Self { folder: dir.join(FOLDER), open: Mutex::default(), ended: Mutex::default() }
+        Self::in_folder(dir.join(FOLDER))
+    }
+
+    /// Those in `folder`.
+    pub(super) fn in_folder(folder: PathBuf) -> Self {
+        Self { folder, open: Mutex::default(), ended: Mutex::default() }
     }
 
     /// The output of a task, of which `bytes_max` are kept. Makes no file.

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod logs;
+pub mod process;
 pub mod record;
 pub mod serve;
 pub mod wire;

@@ -97,7 +97,8 @@ impl Identity {
         Self::of(std::process::id())
     }
 
-    fn of(pid: u32) -> io::Result<Self> {
+    /// Of the process `pid`.
+    pub(super) fn of(pid: u32) -> io::Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // The name in parentheses may hold anything, so count from behind its end.
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -112,12 +113,20 @@ impl Identity {
     }
 
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
-        fs::write(dir.join(IDENTITY), format!("{} {} {}\n", self.pid, self.started_ticks, self.boot))
+        self.write_to(&dir.join(IDENTITY))
+    }
+
+    pub(super) fn write_to(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, format!("{} {} {}\n", self.pid, self.started_ticks, self.boot))
     }
 
     /// Of the executor in `dir`, dead or not; `None` where none was started, or it did not come so far.
     pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
-        let text = match fs::read_to_string(dir.join(IDENTITY)) {
+        Self::read_from(&dir.join(IDENTITY))
+    }
+
+    pub(super) fn read_from(path: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read?,
         };
@@ -134,7 +143,11 @@ impl Identity {
 
 /// Ends the executor of `dir` by force, if one lives; returns once it is dead. Blocking.
 pub(super) fn end(dir: &Path) -> io::Result<()> {
-    let Some(identity) = Identity::read(dir)? else { return Ok(()) };
+    Identity::read(dir)?.map_or(Ok(()), |identity| end_process(&identity))
+}
+
+/// Ends this process by force, if it lives; returns once it is dead. Blocking.
+pub(super) fn end_process(identity: &Identity) -> io::Result<()> {
     let Some(pid) = i32::try_from(identity.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
     let Ok(held) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
     // Only now is the number held: what has it must still be the same process.
@@ -143,7 +156,8 @@ pub(super) fn end(dir: &Path) -> io::Result<()> {
     }
     pidfd_send_signal(&held, Signal::KILL)?;
     let mut ready = [PollFd::new(&held, PollFlags::IN)];
-    match poll(&mut ready, Some(&Timespec { tv_sec: DEATH_WAIT_S, tv_nsec: 0 }))? {
+    let wait = Timespec { tv_sec: DEATH_WAIT_S, tv_nsec: 0 };
+    match rustix::io::retry_on_intr(|| poll(&mut ready, Some(&wait)))? {
         0 => Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {} was killed and does not die", identity.pid))),
         _ => Ok(()),
     }

@@ -11,6 +11,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// The files of a record.
+pub(super) const NAMES: [&str; 2] = [NAME, NAME_NEW];
 const NAME: &str = "tasks.log";
 const NAME_NEW: &str = "tasks.log.new";
 const HEADER_BYTES: usize = 12;

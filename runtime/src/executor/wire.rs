@@ -36,8 +36,8 @@ pub struct HelloReply {
     pub version: u16,
     /// Its process.
     pub pid: u32,
-    /// How it counts instructions.
-    pub metering: Metering,
+    /// How it counts instructions; `None`: its task is a process.
+    pub metering: Option<Metering>,
     /// Most tasks it holds at once.
     pub tasks_max: u32,
     /// How many of them run at once; the others wait for a place.

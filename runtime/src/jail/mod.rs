@@ -1,6 +1,8 @@
 //! How Linux holds a process in, as an ordered list of steps. A process enters before it starts its first thread, and never leaves:
 //! all threads inherit what the first has. What a machine lacks is said, and the other steps hold.
 
+pub mod cell;
+pub mod cgroup;
 mod grants;
 mod identity;
 mod syscalls;

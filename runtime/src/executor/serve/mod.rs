@@ -69,7 +69,7 @@ fn start(dir: &Path) -> Result<(), ServeError> {
     let hello = HelloReply {
         version: wire::VERSION,
         pid: identity.pid,
-        metering: spec.metering,
+        metering: Some(spec.metering),
         tasks_max: spec.tasks_max,
         places: obtained.slots.min(spec.tasks_max),
         weaknesses,

@@ -1,0 +1,159 @@
+//! One executor from its fork to its end: makes ready as root, starts the task, gives root up, and watches.
+
+use super::output::Output;
+use super::watch::{Task, Watch};
+use super::{Request, TASK};
+use crate::executor::ExecutorEvent;
+use crate::executor::place::{self, Identity};
+use crate::executor::record::{Record, RecordLog};
+use crate::executor::wire::{self, HelloReply};
+use crate::jail::JailError;
+use crate::jail::cell::{self, Cell, Host, Place, Streams, network, sys};
+use crate::jail::cgroup::{Group, Hierarchies};
+use crate::process::{EXECUTORS_GROUP, KEEPER};
+use crate::{Exit, Usage};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Gid, Uid, geteuid};
+use std::fs;
+use std::io;
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Instant;
+
+/// Most bytes of a reason.
+const REASON_BYTES_MAX: usize = 512;
+
+/// What the template found out for all executors.
+pub(super) struct Machine {
+    pub(super) hierarchies: Hierarchies,
+    pub(super) host: Host,
+    /// Who started the template.
+    pub(super) owner: u32,
+}
+
+/// A closed network, where the task has one and the template may make it.
+pub(super) type Lent = Option<Result<OwnedFd, String>>;
+
+/// The exit code of an executor that leaves its network as it was given to it.
+pub(super) const CLEAN: i32 = 10;
+
+/// What an executor cannot be without.
+type Vital<T> = Result<T, (&'static str, io::Error)>;
+
+/// Runs the executor that was asked for; returns its exit code.
+pub(super) fn run(request: &Request, listener: UnixListener, network: Lent, machine: &Machine) -> i32 {
+    let dir = &request.dir;
+    say_panics(dir);
+    match serve(request, listener, network, machine) {
+        Ok(()) if network::is_clean() => CLEAN,
+        Ok(()) => 0,
+        Err((step, error)) => {
+            let _ = fs::write(dir.join(place::ERRORS), format!("executor: {step}: {error}\n"));
+            1
+        }
+    }
+}
+
+fn serve(request: &Request, listener: UnixListener, network: Lent, machine: &Machine) -> Vital<()> {
+    let Request { dir, spec, .. } = request;
+    // The template has reset all that it was given. Who is told something may be gone.
+    sys::ignore_broken_pipes();
+    let _ = rustix::thread::set_name(c"skep-executor");
+    let _ = rustix::process::setsid(); // The template is a leader; what it forked is not.
+    let keeper = spec.ids.outside.filter(|_| geteuid().is_root()).map(|first| first + KEEPER);
+    let record = make(request, keeper)?;
+    let identity = Identity::own().map_err(|error| ("reading /proc/self/stat", error))?;
+    identity.write(dir).map_err(|error| ("writing `identity`", error))?;
+    listener.set_nonblocking(true).map_err(|error| ("the socket", error))?;
+    let hello = HelloReply { version: wire::VERSION, pid: identity.pid, metering: None, tasks_max: 1, places: 1, weaknesses: vec![] };
+
+    let started = Instant::now();
+    let begun = begin(request, network, machine, keeper);
+    if let Ok((cell, ..)) = &begun {
+        // One that has ended already need not be found again.
+        let _ = Identity::of(cell.pid).and_then(|task| task.write_to(&dir.join(TASK)));
+    }
+    give_up_root(keeper).map_err(|error| ("giving up root", error))?;
+    let (task, first) = match begun {
+        Ok((cell, group, output)) => {
+            let since_ms = now_ms();
+            (Some(Task::new(spec, cell, group, output, started, since_ms)), ExecutorEvent::Started { key: spec.key, since_ms })
+        }
+        Err(error) => {
+            let mut reason = error.to_string();
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+            (None, ExecutorEvent::Ended { key: spec.key, exit: Exit::Rejected { reason }, usage: Usage::default() })
+        }
+    };
+    Watch::new(spec.key, task, record, listener, hello, machine.owner).serve(first);
+    Ok(())
+}
+
+/// What the executor needs in its directory, given to who it will be; the task is on record before it runs.
+fn make(request: &Request, keeper: Option<u32>) -> Vital<RecordLog> {
+    let Request { dir, spec, .. } = request;
+    let bytes = postcard::to_stdvec(request).map_err(|error| ("writing `spec`", io::Error::other(error)))?;
+    fs::write(dir.join(place::SPEC), bytes).map_err(|error| ("writing `spec`", error))?;
+    let mut record = RecordLog::create(dir).map_err(|error| ("making `tasks.log`", error))?;
+    record.append(&Record::Taken(vec![spec.key])).map_err(|error| ("writing `tasks.log`", error))?;
+    if let Some(keeper) = keeper {
+        chown(dir, Some(keeper), Some(keeper)).map_err(|error| ("giving its directory away", error))?;
+    }
+    Ok(record)
+}
+
+/// Starts the task; where that fails, nothing of it is left.
+fn begin(request: &Request, network: Lent, machine: &Machine, keeper: Option<u32>) -> Result<(Cell, Group, Output), JailError> {
+    let spec = &request.spec;
+    let step = |step: &'static str| move |reason: String| JailError { step, reason };
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| step("pipes")(format!("pipe2: {error}")));
+    network.transpose().and_then(|network| network.map_or(Ok(()), network::enter)).map_err(step("network"))?;
+    let null = Path::new("/dev/null");
+    let stdin: OwnedFd = open(spec.stdin.as_deref().unwrap_or(null), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| step("standard input")(error.to_string()))?;
+    let ((out, stdout), (errors, stderr)) = (pipe()?, pipe()?);
+    for pipe in [&out, &errors] {
+        rustix::io::ioctl_fionbio(pipe, true).map_err(|error| step("pipes")(error.to_string()))?;
+    }
+    let mut limits = spec.limits.clone();
+    // The init is not the task's.
+    limits.processes_max = limits.processes_max.saturating_add(u32::from(spec.init));
+    let group = machine.hierarchies.make(&spec.cgroup, &limits).map_err(step("control group"))?;
+    let streams = Streams { stdin, stdout, stderr };
+    let output = Output::new(&request.home, spec, [out, errors]).map_err(|error| step("output")(error.to_string()))?;
+    match cell::start(spec, &Place { host: &machine.host, disk: &request.disk() }, &group, keeper, streams) {
+        Ok(cell) => Ok((cell, group, output)),
+        Err(error) => {
+            let _ = machine.hierarchies.remove(&spec.cgroup); // What is left of it is removed when the directory is cleared.
+            Err(error)
+        }
+    }
+}
+
+/// From here on it may do what its task's owner may, and nothing on the host.
+fn give_up_root(keeper: Option<u32>) -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    let Some(keeper) = keeper else { return Ok(()) };
+    let (user, group) = (Uid::from_raw(keeper), Gid::from_raw(keeper));
+    rustix::thread::set_thread_groups(&[Gid::from_raw(EXECUTORS_GROUP)])?;
+    rustix::thread::set_thread_res_gid(group, group, group)?;
+    rustix::thread::set_thread_res_uid(user, user, user)?;
+    Ok(())
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The last words of an executor that panics are in its directory: it has no standard error.
+fn say_panics(dir: &Path) {
+    let path = dir.join(place::ERRORS);
+    std::panic::set_hook(Box::new(move |panic| {
+        let _ = fs::write(&path, format!("executor: {panic}\n"));
+        std::process::abort();
+    }));
+}

@@ -1,0 +1,89 @@
+//! Groups of this machine, where it lets us make some; what cannot be tried is said to be skipped.
+
+use super::*;
+use std::process::{Child, Command, Stdio};
+
+fn limits() -> ProcessLimits {
+    ProcessLimits {
+        memory_bytes_max: 32 << 20,
+        cpu_milli: 500,
+        processes_max: 16,
+        time_ms_max: None,
+        cpu_time_ms_max: None,
+        disk_bytes_max: 0,
+        log_bytes_max: 0,
+        log_bytes_per_s_max: 0,
+    }
+}
+
+/// A group that is removed again; `None`: this machine has none for us.
+fn group(test: &str) -> Option<(Hierarchies, String, Group)> {
+    let hierarchies = Hierarchies::find();
+    if !hierarchies.lacks().is_empty() {
+        println!("skipped: {}", hierarchies.lacks().join("; "));
+        return None;
+    }
+    let name = format!("skep-test/{test}-{}", std::process::id());
+    let made = hierarchies.make(&name, &limits()).unwrap();
+    Some((hierarchies, name, made))
+}
+
+/// A shell that waits for a line, in the group, before it runs `script`.
+fn started(group: &Group, script: &str) -> Child {
+    let script = format!("read line; {script}");
+    let mut child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+    group.join(child.id()).unwrap();
+    io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    child
+}
+
+#[test]
+fn memory_over_the_limit_is_a_kill_that_is_counted() {
+    let Some((hierarchies, name, group)) = group("memory") else { return };
+    // A line without an end is held in memory.
+    let status = started(&group, "exec tail /dev/zero").wait().unwrap();
+    assert!(!status.success());
+    let counted = group.counted();
+    assert!(counted.memory_kills >= 1, "{counted:?}");
+    assert!(counted.memory_peak_bytes > 16 << 20 && counted.memory_peak_bytes <= 32 << 20, "{counted:?}");
+    hierarchies.remove(&name).unwrap();
+}
+
+#[test]
+fn processes_over_the_limit_are_refused() {
+    let Some((hierarchies, name, group)) = group("processes") else { return };
+    let status = started(&group, "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 9 & done; true").wait().unwrap();
+    assert!(!status.success(), "a fork is refused");
+    assert!(group.counted().processes_refused >= 1, "{:?}", group.counted());
+    hierarchies.remove(&name).unwrap();
+    hierarchies.remove(&name).unwrap();
+}
+
+#[test]
+fn processor_time_is_counted_and_removing_ends_what_runs() {
+    let Some((hierarchies, name, group)) = group("removed") else { return };
+    let mut child = started(&group, "while :; do :; done");
+    while group.counted().cpu_us < 20_000 {
+        thread::yield_now();
+    }
+    assert_eq!(group.counted().processes, 1);
+    hierarchies.remove(&name).unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(group.counted().processes, 0);
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_is_refused() {
+    for name in ["", "/", "/a", "../a", "a/../..", "a//b", "a/", "a/./b"] {
+        let error = Hierarchies::find().remove(name).unwrap_err();
+        assert!(error.contains("relative path"), "{error}");
+    }
+}
+
+#[test]
+fn counters_are_read_as_the_kernel_writes_them() {
+    assert_eq!(keyed("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"), 3);
+    assert_eq!(keyed("low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\noom_group_kill 1\n", "oom_kill"), 2);
+    assert_eq!(keyed("", "max"), 0);
+    assert_eq!((number("12\n"), number("max\n")), (12, 0));
+}

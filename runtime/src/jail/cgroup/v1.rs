@@ -1,0 +1,122 @@
+//! Version 1 (Documentation/admin-guide/cgroup-v1): a hierarchy for each controller, or for a few together. A group is a folder in each.
+
+use super::{Counted, Group, exists, folder, is_writable, keyed, number, open_folder, read, remove, write};
+use crate::process::ProcessLimits;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags, openat};
+use std::path::Path;
+
+/// What a task's group bounds and counts; without one of them the others hold.
+const WANTED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
+/// `cpu.shares` of one core (sched-design-CFS), and the least that the kernel takes.
+const SHARES_PER_CORE: u64 = 1_024;
+const SHARES_MIN: u64 = 2;
+
+/// One mount, and which of the wanted controllers it has.
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    root: OwnedFd,
+    controllers: Vec<&'static str>,
+}
+
+/// Those in a /proc/self/mountinfo (proc_pid_mountinfo(5)) that have a wanted controller.
+pub(super) fn find(mountinfo: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = vec![];
+    for line in mountinfo.lines() {
+        // … mount point (field 5), options, optional fields, ` - `, type, source, options of the file system.
+        let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
+        let (mut mount, mut filesystem) = (mount.split(' ').skip(4), filesystem.split(' '));
+        let (Some(point), Some("cgroup"), Some(options)) = (mount.next(), filesystem.next(), filesystem.nth(1)) else { continue };
+        let known = |name: &&str| found.iter().any(|hierarchy| hierarchy.controllers.contains(name));
+        let controllers: Vec<&'static str> =
+            WANTED.into_iter().filter(|wanted| options.split(',').any(|option| option == *wanted) && !known(wanted)).collect();
+        if controllers.is_empty() {
+            continue;
+        }
+        let Some(root) = open_folder(Path::new(point)).ok().filter(is_writable) else { continue };
+        found.push(Hierarchy { root, controllers });
+    }
+    found
+}
+
+pub(super) fn lacks(hierarchies: &[Hierarchy]) -> Vec<String> {
+    let missing = |name: &&str| !hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(name));
+    let about = |name| match name {
+        "cpu" => "processors are not shared by what native and container tasks were promised",
+        "cpuacct" => "processor time is known of native and container tasks only when they have ended, and not limited",
+        "memory" => "nothing bounds the memory of native and container tasks",
+        _ => "nothing bounds the processes of native and container tasks",
+    };
+    WANTED.into_iter().filter(missing).map(|name| format!("no control group \"{name}\": {}", about(name))).collect()
+}
+
+impl Hierarchy {
+    pub(super) const fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    pub(super) fn make(&self, name: &str, limits: &ProcessLimits, group: &mut Group) -> Result<(), String> {
+        let here = folder(&self.root, name, |_| Ok(()))?;
+        for controller in &self.controllers {
+            match *controller {
+                "cpu" => {
+                    let shares = (limits.cpu_milli.saturating_mul(SHARES_PER_CORE) / 1_000).max(SHARES_MIN);
+                    write(&here, "cpu.shares", shares)?;
+                }
+                "memory" => {
+                    write(&here, "memory.limit_in_bytes", limits.memory_bytes_max)?;
+                    // With swap; the kernel counts it only where it was told to (swapaccount=1).
+                    if exists(&here, "memory.memsw.limit_in_bytes") {
+                        write(&here, "memory.memsw.limit_in_bytes", limits.memory_bytes_max)?;
+                    }
+                }
+                "pids" => write(&here, "pids.max", limits.processes_max)?,
+                _ => {}
+            }
+        }
+        self.count(&here, group);
+        let file = openat(&here, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        group.joined_by.push(file.map_err(|error| super::explained("opening cgroup.procs", error.into()))?);
+        Ok(())
+    }
+
+    /// Opens what a group that is there counts.
+    pub(super) fn open(&self, name: &str, group: &mut Group) -> Option<()> {
+        let here = openat(&self.root, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        self.count(&here, group);
+        Some(())
+    }
+
+    fn count(&self, here: &OwnedFd, group: &mut Group) {
+        for controller in &self.controllers {
+            match *controller {
+                "cpuacct" => group.count(here, "cpuacct.usage", |text, counted| counted.cpu_us = number(text) / 1_000),
+                "memory" => memory(here, group),
+                "pids" => {
+                    group.count(here, "pids.current", |text, counted| counted.processes = number(text));
+                    group.count(here, "pids.events", |text, counted| counted.processes_refused = keyed(text, "max"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<(), String> {
+        remove(&self.root, name, |folder| {
+            let Ok(file) = openat(folder, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
+            let Some(text) = read(&file) else { return };
+            // Those that fork meanwhile are found by the next look: none of them can run for long.
+            let pids = text.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?));
+            pids.for_each(|pid| _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        })
+    }
+}
+
+fn memory(here: &OwnedFd, group: &mut Group) {
+    group.count(here, "memory.usage_in_bytes", |text, counted| counted.memory_bytes += number(text));
+    group.count(here, "memory.stat", |text, counted| {
+        counted.memory_bytes = counted.memory_bytes.saturating_sub(keyed(text, "total_inactive_file"));
+    });
+    group.count(here, "memory.max_usage_in_bytes", |text, counted| counted.memory_peak_bytes = number(text));
+    group.count(here, "memory.oom_control", |text: &str, counted: &mut Counted| counted.memory_kills = keyed(text, "oom_kill"));
+}
