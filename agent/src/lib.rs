@@ -3,9 +3,11 @@
 
 pub mod checkpoint;
 pub mod drive;
+pub mod exec;
 pub mod fetch;
 pub mod fingerprint;
 pub mod ledger;
 pub mod logs;
 #[cfg(test)]
 mod scratch;
+pub mod usage;

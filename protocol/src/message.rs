@@ -167,7 +167,7 @@ pub struct Launch {
     pub attempts: Vec<(u32, u32)>,
 }
 
-/// What is said on a bulk stream by the one that opened it: always the first frame, and the only one.
+/// What is said on a bulk stream by the one that opened it: always the first frame, and the only one but for `Input`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BulkRequest {
     /// Agent to master: the bundle, from this byte on.
@@ -186,7 +186,66 @@ pub enum BulkRequest {
         /// True: go on until it has ended and all is sent.
         follow: bool,
     },
+    /// Master to agent: run a program beside a native or container task. Any number of `Input`s follow; what the program prints, and its end,
+    /// comes in `Chunk`s. What both carry is between the program's executor and whoever wants it: the link passes it on.
+    Exec {
+        /// Beside which.
+        member: MemberId,
+        /// The program and its arguments.
+        #[serde(deserialize_with = "bounded::list::<_, _, COMMAND_LENGTH_MAX>")]
+        command: Vec<String>,
+        /// Rows and columns of a terminal of its own.
+        terminal: Option<(u16, u16)>,
+    },
+    /// Master to agent: what running tasks use now. Each `Chunk` is a [`UsageReport`], of other tasks each.
+    Usage,
+    /// More of what an `Exec` began.
+    Input {
+        /// At most [`CHUNK_BYTES_MAX`].
+        bytes: bytes::Bytes,
+    },
 }
+
+/// What running tasks use at this moment: native and container tasks one by one, wasm tasks together as their executors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageReport {
+    /// Native and container tasks.
+    #[serde(deserialize_with = "bounded::list::<_, _, USAGE_ROWS_MAX>")]
+    pub tasks: Vec<TaskUsage>,
+    /// Executors of wasm tasks.
+    #[serde(deserialize_with = "bounded::list::<_, _, USAGE_ROWS_MAX>")]
+    pub executors: Vec<ExecutorUsage>,
+}
+
+/// Most rows of one [`UsageReport`], of each sort.
+pub const USAGE_ROWS_MAX: usize = 512;
+
+/// What one native or container task uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskUsage {
+    /// Which.
+    pub member: MemberId,
+    /// Processor time since its start, in microseconds.
+    pub cpu_us: u64,
+    /// Bytes of memory now, without the file cache.
+    pub memory_bytes: u64,
+    /// Processes and threads now.
+    pub processes: u64,
+}
+
+/// What one executor of wasm tasks uses, with all its tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorUsage {
+    /// Whose tasks it runs.
+    pub role: Role,
+    /// Processor time since its start, in microseconds.
+    pub cpu_us: u64,
+    /// Bytes of memory now.
+    pub memory_bytes: u64,
+}
+
+/// Most texts of a command that runs beside a task.
+pub const COMMAND_LENGTH_MAX: usize = 1_024;
 
 /// What is answered on a bulk stream: any number of `Chunk`s, then `End` or `Failed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

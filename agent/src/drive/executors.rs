@@ -2,20 +2,21 @@
 //! needed, finds them again, tells them what the ledger wants in batches, and says what became of all tasks of one that died.
 
 use protocol::message::Launch;
-use protocol::{Exit, JobId, Loss, Member, MemberId, Program, Time, Usage};
+use protocol::{Exit, JobId, Member, MemberId, Program, Usage};
 use runtime::executor::{
-    Commands, Events, Executor, ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, Remains, TellError, Wasm, client,
+    Commands, Events, Executor, ExecutorEvent, ExecutorSpec, LaunchError, Recovered, Remains, TellError, Wasm, client,
 };
 use runtime::{Key, Runtime as _};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::table::{Kind, Row, Table};
+use super::telling::{LOST, find, holds, left, told};
 use crate::ledger::ATTEMPTS_HELD_MAX;
 use crate::ledger::event::Event;
 use crate::logs::{key, member};
@@ -72,7 +73,10 @@ struct Slot {
 enum State {
     /// It is being started or looked for; what it is to be told waits.
     Away(Vec<Tell>),
-    Here(Commands),
+    Here {
+        commands: Commands,
+        pid: u32,
+    },
 }
 
 enum Tell {
@@ -199,12 +203,18 @@ impl Executors {
         let idle: BTreeSet<u32> = self.open.iter().filter(|(kind, _)| !in_use.contains(kind)).map(|(_, number)| *number).collect();
         for number in idle.intersection(&self.idle) {
             let Some(slot) = self.slots.get_mut(number) else { continue };
-            if let State::Here(commands) = &mut slot.state {
+            if let State::Here { commands, .. } = &mut slot.state {
                 commands.retire();
                 self.open.remove(&slot.row.kind);
             }
         }
         self.idle = idle;
+    }
+
+    /// Those that run: their roles and processes.
+    pub fn processes(&self) -> Vec<(protocol::Role, u32)> {
+        let here = |slot: &Slot| if let State::Here { pid, .. } = slot.state { Some((slot.row.kind.role.clone(), pid)) } else { None };
+        self.slots.values().filter_map(here).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -214,7 +224,7 @@ impl Executors {
     /// Ends all of them, and their tasks with them.
     pub fn quit(&mut self) {
         for slot in self.slots.values_mut() {
-            if let State::Here(commands) = &mut slot.state {
+            if let State::Here { commands, .. } = &mut slot.state {
                 commands.quit();
             }
         }
@@ -225,7 +235,7 @@ impl Executors {
         let mut flushes: Vec<_> = self
             .slots
             .values_mut()
-            .filter_map(|slot| if let State::Here(commands) = &mut slot.state { Some(Box::pin(commands.flush())) } else { None })
+            .filter_map(|slot| if let State::Here { commands, .. } = &mut slot.state { Some(Box::pin(commands.flush())) } else { None })
             .collect();
         poll_fn(|context| {
             // One that is gone says so where it is heard.
@@ -292,9 +302,9 @@ impl Executors {
 
     /// It lives: tells it what waited, and says what it holds.
     fn here(&mut self, number: u32, executor: Executor) -> Vec<Event> {
-        let Executor { commands, events, held, .. } = executor;
+        let Executor { commands, events, held, hello } = executor;
         let Some(slot) = self.slots.get_mut(&number) else { return Vec::new() };
-        let State::Away(pending) = std::mem::replace(&mut slot.state, State::Here(commands)) else { return Vec::new() };
+        let State::Away(pending) = std::mem::replace(&mut slot.state, State::Here { commands, pid: hello.pid }) else { return Vec::new() };
         listen(number, events, self.said.clone());
         for (key, _) in &held.live {
             let numbers = self.routes.entry(member(*key).attempt.task.job).or_default();
@@ -310,7 +320,7 @@ impl Executors {
     fn tell(&mut self, number: u32, tell: Tell) -> Option<Event> {
         let slot = self.slots.get_mut(&number)?;
         let commands = match &mut slot.state {
-            State::Here(commands) => commands,
+            State::Here { commands, .. } => commands,
             State::Away(pending) => {
                 pending.push(tell);
                 return None;
@@ -403,18 +413,9 @@ impl Executors {
     }
 }
 
-const LOST: Exit = Exit::Lost { reason: Loss::Executor };
-
-/// Finds the executor of `dir`. One that lives and cannot be spoken with is ended: nobody could own its tasks.
-async fn find(dir: &Path) -> Result<Recovered, LaunchError> {
-    let found = Wasm.recover(dir).await;
-    let Err(LaunchError::Silent { .. } | LaunchError::Version { .. } | LaunchError::Garbled { .. }) = &found else { return found };
-    if let Err(error) = &found {
-        tracing::error!(%error, "an executor that cannot be spoken with is ended");
-    }
-    let ended = client::end(dir).await;
-    ended.map_err(|source| LaunchError::File { step: "ending the executor of", path: dir.to_owned(), source })?;
-    Wasm.recover(dir).await
+fn launched(tell: &Tell) -> Vec<Key> {
+    let Tell::Launch(launch) = tell else { return Vec::new() };
+    launch.starts.iter().map(|start| start.key).collect()
 }
 
 fn listen(number: u32, mut events: Events, said: mpsc::Sender<Said>) {
@@ -426,62 +427,4 @@ fn listen(number: u32, mut events: Events, said: mpsc::Sender<Said>) {
         }
         drop(said.send(Said::Gone { number }).await);
     });
-}
-
-fn launched(tell: &Tell) -> Vec<Key> {
-    let Tell::Launch(launch) = tell else { return Vec::new() };
-    launch.starts.iter().map(|start| start.key).collect()
-}
-
-fn holds(held: Held) -> Vec<Event> {
-    // One that waits for its place is as good as running: its executor owns it, and says so again when it runs.
-    let now_ms = super::now().0;
-    let started = held.live.into_iter().map(|(key, since_ms)| (member(key), Time(since_ms.unwrap_or(now_ms)))).collect();
-    let ended = held.ended.into_iter().map(|(key, exit, usage)| (member(key), as_exit(exit), as_usage(usage))).collect();
-    vec![Event::Started { members: started }, Event::Ended { members: ended }]
-}
-
-fn left(remains: Remains) -> Event {
-    let ended = remains.ended.into_iter().map(|(key, exit, usage)| (member(key), as_exit(exit), as_usage(usage)));
-    let lost = remains.lost.into_iter().map(|key| (member(key), LOST, Usage::default()));
-    Event::Ended { members: ended.chain(lost).collect() }
-}
-
-/// One event for those that started and one for those that ended: in a batch an end is never before its start.
-fn told(events: Vec<ExecutorEvent>) -> Vec<Event> {
-    let (mut started, mut ended, mut notes) = (Vec::new(), Vec::with_capacity(events.len()), Vec::new());
-    for event in events {
-        match event {
-            ExecutorEvent::Started { key, since_ms } => started.push((member(key), Time(since_ms))),
-            ExecutorEvent::Ended { key, exit, usage } => ended.push((member(key), as_exit(exit), as_usage(usage))),
-            ExecutorEvent::Progress { key, percent, note } => notes.push((member(key), percent, note)),
-        }
-    }
-    let started = (!started.is_empty()).then_some(Event::Started { members: started });
-    let ended = (!ended.is_empty()).then_some(Event::Ended { members: ended });
-    let notes = (!notes.is_empty()).then_some(Event::Progress { notes });
-    started.into_iter().chain(notes).chain(ended).collect()
-}
-
-fn as_usage(usage: runtime::Usage) -> Usage {
-    Usage { fuel: usage.fuel, memory_peak_bytes: usage.memory_peak_bytes, time_us: usage.time_us, cpu_us: usage.cpu_us }
-}
-
-fn as_exit(exit: runtime::Exit) -> Exit {
-    match exit {
-        runtime::Exit::Code(code) => Exit::Code(code),
-        runtime::Exit::Signal(signal) => Exit::Signal(signal),
-        runtime::Exit::OutOfFuel { limit } => Exit::OutOfFuel { limit },
-        runtime::Exit::OutOfMemory { limit_bytes, peak_bytes } => Exit::OutOfMemory { limit_bytes, peak_bytes },
-        runtime::Exit::OutOfTime { limit_ms } => Exit::OutOfTime { limit_ms },
-        runtime::Exit::OutOfCpuTime { limit_ms } => Exit::OutOfCpuTime { limit_ms },
-        runtime::Exit::OutOfTable { limit, wanted } => Exit::OutOfTable { limit, wanted },
-        runtime::Exit::OutOfHostBytes { limit_bytes } => Exit::OutOfHostBytes { limit_bytes },
-        runtime::Exit::Trap { reason } => Exit::Trap { reason },
-        runtime::Exit::Killed => Exit::Killed,
-        runtime::Exit::Rejected { reason } => Exit::Rejected { reason },
-        runtime::Exit::ExecutorLost => LOST,
-        runtime::Exit::OutOfDisk { limit_bytes } => Exit::OutOfDisk { limit_bytes },
-        runtime::Exit::OutOfProcesses { limit } => Exit::OutOfProcesses { limit },
-    }
 }

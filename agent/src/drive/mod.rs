@@ -3,8 +3,13 @@
 
 mod config;
 mod executors;
+mod ids;
+mod leftovers;
 mod open;
+mod processes;
+mod spec;
 mod table;
+mod telling;
 mod uplink;
 
 use std::collections::BTreeSet;
@@ -24,14 +29,18 @@ use crate::ledger::Ledger;
 use crate::ledger::bundles::{need, needs};
 use crate::ledger::event::{Event, Form, Output, Start};
 use crate::logs::{Place, key};
+use crate::usage::Watched;
 pub use config::{AgentConfig, AgentError};
 use executors::{Executors, Said};
+use processes::Processes;
 use uplink::Heard;
 
 /// What waits to be handled; whoever is faster waits himself.
 const INBOX_MAX: usize = 256;
 /// How often is looked for executors without tasks, while there are executors.
 const IDLE_LOOK: Duration = Duration::from_secs(60);
+/// How long an agent that ends its tasks waits until nothing is left of them.
+const CLEAR_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an agent that leaves waits for its last words to be taken.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -149,14 +158,20 @@ struct Door {
     ledger: Ledger,
     checkpoint: Checkpoint,
     executors: Executors,
+    processes: Processes,
     fetcher: Fetcher,
     clock: Clock,
     up: Option<Up>,
     heard: mpsc::Receiver<Heard>,
     said: mpsc::Receiver<Said>,
+    said_of_processes: mpsc::Receiver<processes::Said>,
     prepared: mpsc::Receiver<Prepared>,
     uplink: tokio::task::JoinHandle<()>,
     executors_dir: PathBuf,
+    /// The parent of all control groups of this agent's tasks.
+    group: String,
+    /// True where each native and container task has ids of its own.
+    own_ids: bool,
     data_dir: PathBuf,
     quit: Option<AgentError>,
     /// Held for as long as the agent lives: no other may have its directory.
@@ -167,6 +182,7 @@ struct Door {
 enum Woken {
     Heard(Heard),
     Said(Said),
+    SaidOfProcess(processes::Said),
     Prepared(Prepared),
     Flushed,
     Timer,
@@ -184,9 +200,10 @@ impl Door {
             let timer = self.ledger.poll_timeout().map(|at| self.clock.at(at));
             let woken = tokio::select! {
                 biased;
-                () = flush(&mut self.up, &mut self.executors), if dirty => Woken::Flushed,
+                () = flush(&mut self.up, &mut self.executors, &mut self.processes), if dirty => Woken::Flushed,
                 Some(heard) = self.heard.recv() => Woken::Heard(heard),
                 Some(said) = self.said.recv() => Woken::Said(said),
+                Some(said) = self.said_of_processes.recv() => Woken::SaidOfProcess(said),
                 Some(prepared) = self.prepared.recv() => Woken::Prepared(prepared),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(tokio::time::Instant::now)), if timer.is_some() => Woken::Timer,
                 _ = idle_look.tick(), if !self.executors.is_empty() => Woken::IdleLook,
@@ -199,6 +216,7 @@ impl Door {
                 }
                 Woken::Heard(heard) => self.hear(heard),
                 Woken::Said(said) => self.take_said(said)?,
+                Woken::SaidOfProcess(said) => self.take_said_of_process(said),
                 Woken::Prepared(prepared) => self.take_prepared(prepared),
                 Woken::Timer => self.ledger.handle(self.clock.now(), Event::Tick),
                 Woken::IdleLook => {
@@ -225,6 +243,10 @@ impl Door {
             let mut any = false;
             if let Ok(said) = self.said.try_recv() {
                 self.take_said(said)?;
+                any = true;
+            }
+            if let Ok(said) = self.said_of_processes.try_recv() {
+                self.take_said_of_process(said);
                 any = true;
             }
             if let Ok(heard) = self.heard.try_recv() {
@@ -259,9 +281,16 @@ impl Door {
                 }
             }
             Heard::Revoked => self.quit = Some(AgentError::Revoked { agent: self.agent, dir: self.data_dir.clone() }),
+            Heard::Usage { answer } => {
+                let watched = Watched { tasks: self.processes.groups(&self.group), executors: self.executors.processes() };
+                let _ = answer.send(watched); // Whoever asked may be gone.
+            }
+            Heard::Exec { member, command, terminal, answer } => self.processes.exec(member, command, terminal, answer),
             Heard::WhereIsLog { member, answer } => {
                 let live = self.ledger.is_live(member.attempt);
-                let _ = answer.send(Place { dirs: self.executors.dirs_of(member), live }); // Whoever asked may be gone.
+                let mut dirs = self.executors.dirs_of(member);
+                dirs.push(self.processes.home());
+                let _ = answer.send(Place { dirs, live }); // Whoever asked may be gone.
             }
         }
     }
@@ -280,6 +309,11 @@ impl Door {
         let now = self.clock.now();
         events.into_iter().for_each(|event| self.ledger.handle(now, event));
         Ok(())
+    }
+
+    fn take_said_of_process(&mut self, said: processes::Said) {
+        let now = self.clock.now();
+        self.processes.said(said).into_iter().for_each(|event| self.ledger.handle(now, event));
     }
 
     fn take_prepared(&mut self, prepared: Prepared) {
@@ -328,8 +362,14 @@ impl Door {
                 self.fetcher.prepare(bundle, form, link);
             }
             Output::Start(start) => self.start(start)?,
-            Output::Stop { members, grace_ms } => self.executors.stop(&members, grace_ms),
-            Output::Forget { members } => self.executors.forget(&members),
+            Output::Stop { members, grace_ms } => {
+                self.executors.stop(&members, grace_ms);
+                self.processes.stop(&members, grace_ms);
+            }
+            Output::Forget { members } => {
+                self.executors.forget(&members);
+                self.processes.forget(&members);
+            }
             Output::Quit { reason } => self.quit = Some(AgentError::Refused { reason }),
         }
         Ok(())
@@ -373,9 +413,43 @@ impl Door {
             let now = self.clock.now();
             events.into_iter().for_each(|event| self.ledger.handle(now, event));
         }
-        let reason = "this agent runs wasm only".to_owned();
-        self.end_all(&launch, |member| !matches!(member.program, Program::Wasm { .. }), &Exit::Rejected { reason });
+        self.start_processes(&launch, &ports);
         Ok(())
+    }
+
+    /// Those members that are processes, each in an executor of its own.
+    fn start_processes(&mut self, launch: &Launch, ports: &[Vec<u16>]) {
+        for (at, member) in (0..).zip(&launch.template.members) {
+            let (bundle, form) = need(&member.program);
+            if matches!(member.program, Program::Wasm { .. }) {
+                continue;
+            }
+            let id = |(index, number): &(u32, u32)| MemberId { attempt: AttemptId::new(launch.job, *index, *number), member: at };
+            let Some(prepared) = self.fetcher.unpacked(bundle, form) else {
+                let lost = Exit::Lost { reason: Loss::Refused };
+                let members = launch.attempts.iter().map(|attempt| (id(attempt), lost.clone(), Usage::default())).collect();
+                self.ledger.handle(self.clock.now(), Event::Ended { members });
+                continue;
+            };
+            let stdin = member.stdin.and_then(|bundle| self.fetcher.locate(bundle, Form::Plain));
+            let common = spec::Common { launch, member, prepared: &prepared, stdin, agent: &self.name, group: &self.group };
+            for (attempt, ports) in launch.attempts.iter().zip(ports) {
+                let member = id(attempt);
+                let ids = if self.own_ids { self.processes.ids() } else { None };
+                let one = spec::One { key: key(member), index: attempt.0, attempt: attempt.1, ports, ids };
+                match spec::spec(&common, &one) {
+                    Ok(spec) if ids.is_some() || !self.own_ids => self.processes.start(member, spec),
+                    Ok(_) => {
+                        let lost = (member, Exit::Lost { reason: Loss::Refused }, Usage::default());
+                        self.ledger.handle(self.clock.now(), Event::Ended { members: vec![lost] });
+                    }
+                    Err(reason) => {
+                        ids.into_iter().for_each(|ids| self.processes.put_back(ids));
+                        self.ledger.handle(self.clock.now(), processes::rejected([member].into_iter(), &reason));
+                    }
+                }
+            }
+        }
     }
 
     /// Says that members of all attempts of a launch ended so.
@@ -394,13 +468,19 @@ impl Door {
     async fn leave(mut self, ending: Ending) -> Result<(), AgentError> {
         if ending == Ending::TasksEnd {
             self.executors.quit();
+            self.processes.quit();
         }
         if let Some(up) = &mut self.up {
             let shard = shard_of_agent(self.agent, up.shards);
             drop(up.sender.queue(&ToShard { shard, message: FromAgent::Leaving }));
         }
-        let _ = tokio::time::timeout(LEAVE_DEADLINE, flush(&mut self.up, &mut self.executors)).await;
+        let _ = tokio::time::timeout(LEAVE_DEADLINE, flush(&mut self.up, &mut self.executors, &mut self.processes)).await;
         self.uplink.abort();
+        if ending == Ending::TasksEnd {
+            let (processes, group) = (self.processes, self.group);
+            let cleared = tokio::task::spawn_blocking(move || processes.clear_all(&group));
+            let _ = tokio::time::timeout(CLEAR_DEADLINE, cleared).await;
+        }
         if let Some(up) = self.up {
             up.connection.close(CloseCode::Leaving, "the agent ends");
         }
@@ -409,12 +489,12 @@ impl Door {
 }
 
 /// Sends all that is queued, to the master and to executors alike: none waits for another.
-async fn flush(up: &mut Option<Up>, executors: &mut Executors) {
+async fn flush(up: &mut Option<Up>, executors: &mut Executors, processes: &mut Processes) {
     let master = async {
         if let Some(up) = up {
             // Where the connection ended, whoever listens to it says so.
             let _ = up.sender.flush().await;
         }
     };
-    tokio::join!(master, executors.flush());
+    tokio::join!(master, executors.flush(), processes.flush());
 }

@@ -2,15 +2,17 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use protocol::agent::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, WEAKNESSES_MAX};
 use protocol::message::Launch;
 use protocol::{AgentId, AgentInfo, Member};
+use runtime::jail::cgroup::Hierarchies;
 use tokio::sync::mpsc;
 
 use super::executors::{Executors, Settings};
+use super::processes::{self, Processes};
 use super::uplink::{self, Uplink};
 use super::{AgentConfig, AgentError, Clock, Door, INBOX_MAX, now};
 use crate::checkpoint::{Checkpoint, Damage};
@@ -33,12 +35,11 @@ impl Door {
         let mut info = info(&config)?;
         let identity = uplink::identity(&identity_dir, &config.masters, config.join.as_ref()).await?;
         let agent = identity.agent().ok_or_else(|| AgentError::NoIdentity { dir: identity_dir.clone() })?;
-        let binary = match config.binary {
-            Some(binary) => binary,
-            None => std::env::current_exe().map_err(|source| AgentError::File { step: "finding", path: "this program".into(), source })?,
-        };
+        let found = config.binary.map_or_else(std::env::current_exe, Ok);
+        let binary = found.map_err(|source| AgentError::File { step: "finding", path: "this program".into(), source })?;
         let (heard_sender, heard) = mpsc::channel(INBOX_MAX);
         let (said_sender, said) = mpsc::channel(INBOX_MAX);
+        let (said_of_processes_sender, said_of_processes) = mpsc::channel(INBOX_MAX);
         let (prepared_sender, prepared) = mpsc::channel(INBOX_MAX);
 
         let cache_dir = config.data_dir.join("cache");
@@ -56,7 +57,7 @@ impl Door {
         let root = own_users(&executors_dir, &mut info);
         let settings = Settings {
             dir: executors_dir.clone(),
-            binary,
+            binary: binary.clone(),
             readable: fetcher.folders().iter().map(fs::canonicalize).collect::<io::Result<_>>().map_err(failed("finding", &cache_dir))?,
             memory_bytes_max: info.capacity.memory_bytes.min(MEMORY_BYTES_MAX),
             root,
@@ -64,10 +65,12 @@ impl Door {
         let mut executors = Executors::open(settings, said_sender).map_err(failed("opening", &executors_dir))?;
         let found = executors.recover().await.map_err(failed("recovering executors in", &executors_dir))?;
 
+        let (processes, found_of_processes) = open_processes(&config.data_dir, agent, binary, said_of_processes_sender).await?;
+
         let name = info.name.clone();
         let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, info)?;
         let clock = Clock { start: now(), since: tokio::time::Instant::now() };
-        for event in found.into_iter().chain([Event::Surveyed]) {
+        for event in found.into_iter().chain(found_of_processes).chain([Event::Surveyed]) {
             ledger.handle(clock.now(), event);
         }
         let uplink = Uplink { masters: config.masters, dir: identity_dir, identity, heard: heard_sender };
@@ -78,19 +81,51 @@ impl Door {
             ledger,
             checkpoint,
             executors,
+            processes,
             fetcher,
             clock,
             up: None,
             heard,
             said,
+            said_of_processes,
             prepared,
             uplink,
             executors_dir,
+            group: format!("skep-{:016x}", agent.0),
+            own_ids: rustix::process::geteuid().is_root(),
             data_dir: config.data_dir,
             quit: None,
             _lock: lock,
         })
     }
+}
+
+/// Native and container tasks, and what those of earlier lives hold.
+async fn open_processes(
+    data_dir: &Path,
+    agent: AgentId,
+    binary: PathBuf,
+    said: mpsc::Sender<processes::Said>,
+) -> Result<(Processes, Vec<Event>), AgentError> {
+    let home = data_dir.join("processes");
+    let failed = |step| {
+        let path = home.clone();
+        move |source| AgentError::File { step, path, source }
+    };
+    make_dir(&home, 0o711)?;
+    let home = fs::canonicalize(&home).map_err(failed("finding"))?;
+    let here = home.join("live");
+    let live = live_dir(agent).unwrap_or_else(|| here.clone());
+    if live != here {
+        // So that it is found by who looks here.
+        let _ = fs::remove_file(&here);
+        let _ = std::os::unix::fs::symlink(&live, &here);
+    }
+    let settings = processes::Settings { home: home.clone(), live, binary };
+    let mut processes =
+        Processes::open(settings, said).map_err(|source| AgentError::File { step: "opening", path: home.clone(), source })?;
+    let found = processes.recover().await.map_err(|source| AgentError::File { step: "recovering tasks in", path: home, source })?;
+    Ok((processes, found))
 }
 
 /// What a wasm member of the tasks of a launch has in common, for its executor.
@@ -132,7 +167,7 @@ fn info(config: &AgentConfig) -> Result<AgentInfo, AgentError> {
         attributes: fingerprint::attributes(&config.attributes),
         domain: config.domain.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        weaknesses: runtime::jail::probe(),
+        weaknesses: runtime::jail::probe().into_iter().chain(runtime::jail::cell::lacks()).chain(Hierarchies::find().lacks()).collect(),
     };
     let wrong = |field| {
         let reason = format!("1 to {ATTRIBUTE_BYTES_MAX} bytes without control characters are allowed, and {ATTRIBUTES_MAX} attributes");
@@ -227,6 +262,22 @@ fn make_dir(dir: &Path, mode: u32) -> Result<(), AgentError> {
     let failed = |source| AgentError::File { step: "making", path: dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(failed)?;
     fs::set_permissions(dir, Permissions::from_mode(mode)).map_err(failed)
+}
+
+/// Where executors of processes have their directories: in memory, where files cost little and are gone after a reboot, as what they speak of is.
+/// None where there is no such place that is ours alone.
+fn live_dir(agent: AgentId) -> Option<PathBuf> {
+    // linux/magic.h
+    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+    let in_memory = |dir: &&str| rustix::fs::statfs(*dir).is_ok_and(|found| found.f_type == TMPFS_MAGIC);
+    let parent =
+        ["/run", "/dev/shm"].into_iter().filter(in_memory).find(|dir| rustix::fs::access(*dir, rustix::fs::Access::WRITE_OK).is_ok())?;
+    let dir = Path::new(parent).join(format!("skep-{:016x}", agent.0));
+    let _ = fs::DirBuilder::new().mode(0o711).create(&dir); // It may be there.
+    // Others may write to the parent: one of theirs is not ours.
+    let found = fs::symlink_metadata(&dir).ok()?;
+    let ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    ours.then_some(dir)
 }
 
 /// True where each role's executors have a user of their own; what holds them in less is noted.

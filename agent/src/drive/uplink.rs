@@ -13,8 +13,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::AgentError;
+use crate::exec;
 use crate::fingerprint::random;
 use crate::logs::{self, Place};
+use crate::usage::{self, Watched};
 
 /// The wait before the second try to connect; doubled each time, then drawn between its half and its whole.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -43,6 +45,15 @@ pub(super) enum Heard {
     Revoked,
     /// Somebody wants to know where the output of a member of an attempt is.
     WhereIsLog { member: MemberId, answer: oneshot::Sender<Place> },
+    /// Somebody wants to know what running tasks use.
+    Usage { answer: oneshot::Sender<Watched> },
+    /// Somebody wants to run a program beside a member.
+    Exec {
+        member: MemberId,
+        command: Vec<String>,
+        terminal: Option<(u16, u16)>,
+        answer: oneshot::Sender<Result<tokio::net::UnixStream, String>>,
+    },
 }
 
 pub(super) struct Uplink {
@@ -222,8 +233,21 @@ async fn serve_bulk(connection: Connection, heard: mpsc::Sender<Heard>) {
 
 async fn serve_one(sender: Sender, mut receiver: Receiver, heard: mpsc::Sender<Heard>) -> Result<(), LinkError> {
     let Some(request) = receiver.try_next()? else { return Ok(()) };
-    let BulkRequest::Log { member, offset, follow } = request else {
-        return logs::last(sender, BulkReply::Failed { reason: "an agent gives nothing but the output of tasks".into() }).await;
+    let (member, offset, follow) = match request {
+        BulkRequest::Log { member, offset, follow } => (member, offset, follow),
+        BulkRequest::Exec { member, command, terminal } => {
+            let session = session(member, command, terminal, &heard).await;
+            return exec::serve(session, sender, receiver).await;
+        }
+        BulkRequest::Usage => {
+            let (answer, answered) = oneshot::channel();
+            let asked = heard.send(Heard::Usage { answer }).await.is_ok();
+            let watched = if asked { answered.await.ok() } else { None };
+            return usage::serve(watched.unwrap_or_default(), sender).await;
+        }
+        BulkRequest::Bundle { .. } | BulkRequest::Input { .. } => {
+            return logs::last(sender, BulkReply::Failed { reason: "an agent gives nothing but what its tasks do".into() }).await;
+        }
     };
     let place = move || {
         let (heard, (answer, answered)) = (heard.clone(), oneshot::channel());
@@ -238,6 +262,19 @@ async fn serve_one(sender: Sender, mut receiver: Receiver, heard: mpsc::Sender<H
         // Whoever follows says nothing more: this is its end, or nonsense.
         _ = receiver.next::<BulkRequest>(), if follow => Ok(()),
     }
+}
+
+/// A program beside a task, or why there is none.
+async fn session(
+    member: MemberId,
+    command: Vec<String>,
+    terminal: Option<(u16, u16)>,
+    heard: &mpsc::Sender<Heard>,
+) -> Result<tokio::net::UnixStream, String> {
+    let (answer, answered) = oneshot::channel();
+    let leaving = || "the agent is leaving".to_owned();
+    heard.send(Heard::Exec { member, command, terminal, answer }).await.map_err(|_| leaving())?;
+    answered.await.map_err(|_| leaving())?
 }
 
 /// The addresses of all masters; names that nobody knows at the moment are passed over.

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use protocol::link::Connection;
 use protocol::{Digest, Metering};
+use runtime::container::{self, Store, StoreSettings, UnpackError, Wanted};
 use runtime::wasm::compile::{self, CompileError, CompileLimits};
 use tokio::sync::Semaphore;
 
@@ -50,6 +51,8 @@ pub struct Fetcher {
 
 struct Shared {
     files: Files,
+    /// What was unpacked, by the digests of its archives.
+    store: Store,
     binary: PathBuf,
     bytes_max: u64,
     transfers: Semaphore,
@@ -80,8 +83,10 @@ impl Fetcher {
         let entries = found.into_iter().zip(1..).map(|((digest, bytes, _), used)| (digest, Kept { bytes, used, ..Kept::default() }));
         let kept: BTreeMap<Digest, Kept> = entries.collect();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let settings = StoreSettings { binary: binary.clone(), bytes_max, limits: container::Limits::default() };
         let shared = Shared {
             files,
+            store: Store::open(&dir.join("unpacked"), settings)?,
             binary,
             bytes_max,
             transfers: Semaphore::new(TRANSFERS_MAX),
@@ -151,12 +156,19 @@ impl Fetcher {
         self.ready(bundle, form).map(|(path, _)| path)
     }
 
+    /// What a bundle that was prepared became; counts as a use. None where it is to be prepared again.
+    pub fn unpacked(&mut self, bundle: Digest, form: Form) -> Option<container::Prepared> {
+        self.ready(bundle, form)?;
+        self.shared.store.locate(container::Digest(bundle.0), wanted(form)?)
+    }
+
     fn ready(&mut self, bundle: Digest, form: Form) -> Option<(PathBuf, Stamp)> {
         self.uses += 1;
         let kept = self.kept.get_mut(&bundle)?;
         kept.used = self.uses;
         let (path, stamp) = kept.ready.get(&form)?.clone();
-        if Stamp::of(&path).is_ok_and(|now| now == stamp) {
+        let unpacked = wanted(form).is_none_or(|wanted| self.shared.store.locate(container::Digest(bundle.0), wanted).is_some());
+        if unpacked && Stamp::of(&path).is_ok_and(|now| now == stamp) {
             return Some((path, stamp));
         }
         tracing::warn!(path = %path.display(), "a cached file was touched: it is checked again before it is used");
@@ -179,23 +191,22 @@ impl Fetcher {
     }
 
     fn total_bytes(&self) -> u64 {
-        self.kept.values().map(|kept| kept.bytes).sum()
+        self.kept.values().map(|kept| kept.bytes).sum::<u64>() + self.shared.store.bytes()
     }
 
     fn make_room(&mut self, keep: impl Fn(Digest) -> bool) -> Vec<Digest> {
         let mut evicted = Vec::new();
-        let mut total = self.total_bytes();
-        if total <= self.shared.bytes_max {
+        if self.total_bytes() <= self.shared.bytes_max {
             return evicted;
         }
         let mut oldest: Vec<(u64, Digest)> = self.kept.iter().map(|(digest, kept)| (kept.used, *digest)).collect();
         oldest.sort_unstable();
         for (_, digest) in oldest {
-            if total <= self.shared.bytes_max {
+            // Images share layers: what one of them frees is known only once it is gone.
+            if self.total_bytes() <= self.shared.bytes_max {
                 break;
             }
             if !keep(digest) && !self.active.contains_key(&digest) {
-                total -= self.kept.get(&digest).map_or(0, |kept| kept.bytes);
                 self.remove(digest);
                 evicted.push(digest);
             }
@@ -205,6 +216,9 @@ impl Fetcher {
 
     fn remove(&mut self, bundle: Digest) {
         self.kept.remove(&bundle);
+        for wanted in [Wanted::Bundle, Wanted::Image] {
+            self.shared.store.remove(container::Digest(bundle.0), wanted);
+        }
         if let Err(error) = self.shared.files.remove(bundle) {
             tracing::error!(%bundle, %error, "a bundle could not be removed from the cache");
         }
@@ -214,10 +228,12 @@ impl Fetcher {
 impl Shared {
     async fn prepare(self: &Arc<Self>, bundle: Digest, form: Form, link: Option<Connection>) -> Result<(PathBuf, Stamp), PrepareError> {
         let path = match form {
-            Form::Plain | Form::Native | Form::Image => {
+            Form::Plain => {
                 self.have_bundle(bundle, link).await?;
                 self.files.bundle(bundle)
             }
+            Form::Native => self.have_unpacked(bundle, Wanted::Bundle, link).await?,
+            Form::Image => self.have_unpacked(bundle, Wanted::Image, link).await?,
             Form::Wasm(metering) => self.have_compiled(bundle, metering, link).await?,
         };
         let stamp = Stamp::of(&path).map_err(|error| later("looking at", &path, &error))?;
@@ -259,6 +275,18 @@ impl Shared {
         Ok(path)
     }
 
+    /// Has the bundle unpacked, in a process that is thrown away; gives back where the archive is.
+    async fn have_unpacked(self: &Arc<Self>, bundle: Digest, wanted: Wanted, link: Option<Connection>) -> Result<PathBuf, PrepareError> {
+        self.have_bundle(bundle, link).await?;
+        let _place = self.compilers.acquire().await.expect("the semaphore is never closed");
+        let archive = self.files.bundle(bundle);
+        let unpacked = self.store.prepare(&archive, container::Digest(bundle.0), wanted).await;
+        unpacked.map(|_| archive).map_err(|error| match error {
+            UnpackError::Refused(_) | UnpackError::Limit(_) => PrepareError::Unusable(error.to_string()),
+            UnpackError::Failed(_) => PrepareError::Later(error.to_string()),
+        })
+    }
+
     async fn have_bundle(self: &Arc<Self>, bundle: Digest, link: Option<Connection>) -> Result<(), PrepareError> {
         let shared = Arc::clone(self);
         let here = blocking(move || shared.files.has_bundle(bundle)).await;
@@ -279,6 +307,15 @@ impl Shared {
             tracing::error!(expected = %bundle, %found, "a bundle came that is not what its digest says: it is thrown away");
             PrepareError::Later(format!("bundle {bundle} came with the digest {found}"))
         })
+    }
+}
+
+/// What a bundle of this form is unpacked as, if it is.
+const fn wanted(form: Form) -> Option<Wanted> {
+    match form {
+        Form::Native => Some(Wanted::Bundle),
+        Form::Image => Some(Wanted::Image),
+        Form::Plain | Form::Wasm(_) => None,
     }
 }
 

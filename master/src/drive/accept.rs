@@ -236,7 +236,9 @@ async fn serve(bundles: Bundles, connection: Connection) {
 async fn send_bundle(bundles: &Bundles, mut sender: Sender, mut receiver: Receiver) -> Result<(), LinkError> {
     let (bundle, offset) = match receiver.next::<BulkRequest>().await? {
         Some(BulkRequest::Bundle { bundle, offset }) => (bundle, offset),
-        Some(BulkRequest::Log { .. }) => return fail(sender, "a master has no task's output: an agent has".into()).await,
+        Some(BulkRequest::Log { .. } | BulkRequest::Exec { .. } | BulkRequest::Usage | BulkRequest::Input { .. }) => {
+            return fail(sender, "a master has no task's output: an agent has".into()).await;
+        }
         None => return Ok(()),
     };
     let open = async {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most bytes of one bundle unless the master is told otherwise.
-pub const BUNDLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const BUNDLE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// A folder of bundles; cheap to clone.
 #[derive(Clone, Debug)]

@@ -69,6 +69,8 @@ pub enum EventBody<'a> {
     },
     /// The tokens on record are others now.
     Tokens,
+    /// The policies of roles are others now.
+    Policies,
     /// Some events are kept no longer: what they said has to be asked for.
     Missed,
     /// The reader was too slow: nothing follows in this stream.
@@ -201,6 +203,7 @@ fn text(change: &Change) -> String {
         }
         Change::Agent { agent, name, what } => ("agent", EventBody::Agent { agent: agent.to_string(), name, what }),
         Change::Tokens => ("tokens", EventBody::Tokens),
+        Change::Policies => ("policies", EventBody::Policies),
     };
     lines(name, &body)
 }
@@ -225,7 +228,7 @@ impl Filter {
                 wanted && self.caller.sees(role)
             }
             Change::Agent { .. } => self.role.is_none() && self.job.is_none(),
-            Change::Tokens => self.role.is_none() && self.job.is_none() && self.caller.must_own_cluster().is_ok(),
+            Change::Tokens | Change::Policies => self.role.is_none() && self.job.is_none() && self.caller.must_own_cluster().is_ok(),
         }
     }
 }

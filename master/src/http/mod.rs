@@ -9,6 +9,7 @@ mod body;
 pub mod bundles;
 pub mod error;
 pub mod events;
+pub mod exec;
 pub mod explain;
 mod find;
 mod gate;
@@ -18,6 +19,7 @@ pub mod jobs_json;
 mod lines;
 pub mod logs;
 mod records;
+pub mod roles;
 pub mod server;
 mod spec;
 mod stall;
@@ -25,6 +27,7 @@ pub mod status;
 pub mod submit;
 pub mod tokens;
 pub mod uploads;
+pub mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +46,7 @@ use events::EventLog;
 use inspect::Inspections;
 use protocol::Digest;
 use protocol::identity::Identity;
+use roles::Policies;
 use server::{Patience, Server, ServerError};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -77,6 +81,7 @@ pub struct Api {
     cluster: String,
     root: Digest,
     tokens: Tokens,
+    policies: Policies,
     bundles: Bundles,
     inspections: Inspections,
     events: EventLog,
@@ -128,7 +133,7 @@ pub async fn router(door: Door, config: HttpConfig) -> Result<Router, HttpError>
 #[openapi(
     info(title = "Skep", description = "One pool of many machines: tasks under limits.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     security(("token" = [])),
-    tags((name = "jobs"), (name = "bundles"), (name = "agents"), (name = "tokens"), (name = "cluster"))
+    tags((name = "jobs"), (name = "bundles"), (name = "agents"), (name = "tokens"), (name = "roles"), (name = "cluster"))
 )]
 struct Description;
 
@@ -143,6 +148,8 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(jobs::scale))
         .routes(routes!(explain::explain))
         .routes(routes!(logs::logs))
+        .routes(routes!(exec::exec))
+        .routes(routes!(usage::usage))
         .routes(routes!(explain::plan))
         .routes(routes!(submit::submit))
         .routes(routes!(uploads::post))
@@ -153,6 +160,8 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(agents::gone))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(roles::list))
+        .routes(routes!(roles::show, roles::set))
         .routes(routes!(status::status))
         .routes(routes!(status::metrics));
     let open = OpenApiRouter::with_openapi(Description::openapi()).routes(routes!(status::health));
@@ -168,6 +177,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         cluster: config.cluster,
         root: config.root,
         tokens: Tokens::default(),
+        policies: Policies::default(),
         inspections: Inspections::new(config.bundles.clone()),
         bundles: config.bundles,
         events: EventLog::new(format!("{:x}", access::now().0)),
@@ -191,10 +201,11 @@ async fn describe(State(api): State<Arc<Api>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], api.description.clone())
 }
 
-/// Takes the tokens that shard 0 has on record.
+/// Takes the tokens and policies that shard 0 has on record.
 async fn refresh(api: &Api) -> Result<(), ApiError> {
     let tokens = tokens::known(&api.door).await?;
     api.tokens.replace(tokens);
+    api.policies.replace(roles::known(&api.door).await?);
     Ok(())
 }
 
@@ -203,11 +214,11 @@ async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Change>>) {
     loop {
         let changed = changes.recv().await;
         let Some(api) = api.upgrade() else { return };
-        let tokens_too = match changed {
+        let access_too = match changed {
             Ok(change) => {
-                let tokens_too = *change == Change::Tokens;
+                let access_too = matches!(*change, Change::Tokens | Change::Policies);
                 api.events.push(change);
-                tokens_too
+                access_too
             }
             Err(RecvError::Lagged(missed)) => {
                 api.events.skip(missed);
@@ -215,8 +226,8 @@ async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Change>>) {
             }
             Err(RecvError::Closed) => return,
         };
-        if tokens_too && let Err(error) = refresh(&api).await {
-            tracing::error!(reason = error.body().message, "the tokens on record could not be read");
+        if access_too && let Err(error) = refresh(&api).await {
+            tracing::error!(reason = error.body().message, "the tokens and policies on record could not be read");
         }
     }
 }

@@ -3,11 +3,10 @@
 use super::Api;
 use super::body;
 use super::error::{ApiError, ProblemBody, SpanBody};
-use super::inspect::Inspections;
 use crate::admit::{self, Code, Format, JobSpec, Problem};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
-use protocol::{Job, Program};
+use protocol::Job;
 
 /// The job that the body of a request is.
 ///
@@ -19,7 +18,7 @@ pub async fn job(api: &Api, headers: &HeaderMap, body: Body) -> Result<Job, ApiE
     while let Some(digest) = api.inspections.unseen(&spec) {
         api.inspections.look(digest).await?;
     }
-    admitted(spec, &api.inspections)
+    admitted(spec, api)
 }
 
 /// The job file that `text` is.
@@ -30,18 +29,14 @@ pub fn parsed(text: &[u8], format: Format) -> Result<JobSpec, ApiError> {
     admit::parse_bytes(text, format).map_err(refused)
 }
 
-/// The job that `spec` is; its bundle was looked at.
+/// The job that `spec` is; its bundles were looked at, and its role may have what it wants of its hosts.
 ///
 /// # Errors
 /// An [`ApiError`] of status 400, or of 422 where its bundles alone are in the way.
-pub fn admitted(spec: JobSpec, inspections: &Inspections) -> Result<Job, ApiError> {
-    let job = admit::admit(spec, &|digest| inspections.verdict(digest)).map_err(refused)?;
-    let all_wasm = job.template.members.iter().all(|member| matches!(member.program, Program::Wasm { .. }));
-    if !all_wasm {
-        let problem = Problem::new(Code::NotYet, "task", "this version runs wasm tasks only");
-        return Err(refused(vec![problem]));
-    }
-    Ok(job)
+pub fn admitted(spec: JobSpec, api: &Api) -> Result<Job, ApiError> {
+    let job = admit::admit(spec, &|digest| api.inspections.verdict(digest)).map_err(refused)?;
+    let problems = api.policies.problems(&job);
+    if problems.is_empty() { Ok(job) } else { Err(refused(problems)) }
 }
 
 fn format(headers: &HeaderMap) -> Result<Format, ApiError> {

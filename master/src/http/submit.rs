@@ -309,7 +309,7 @@ impl Submissions {
     }
 
     fn admitted(&self, spec: JobSpec) -> Result<Job, ApiError> {
-        let job = spec::admitted(spec, &self.api.inspections)?;
+        let job = spec::admitted(spec, &self.api)?;
         self.caller.must(Level::Operator, &job.role)?;
         Ok(job)
     }

@@ -126,7 +126,8 @@ const fn at(record: &Record) -> Time {
         | Record::AgentSeen { at, .. }
         | Record::AgentGone { at, .. }
         | Record::TokenCreated { at, .. }
-        | Record::TokenEnded { at, .. } => *at,
+        | Record::TokenEnded { at, .. }
+        | Record::PolicySet { at, .. } => *at,
     }
 }
 

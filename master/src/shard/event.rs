@@ -248,6 +248,31 @@ pub enum Request {
     View(View),
     /// Something about tokens; to shard 0, which owns them.
     Token(TokenRequest),
+    /// What a role's tasks may have of their hosts, in place of what was said before; to shard 0, which owns policies.
+    SetPolicy {
+        /// Whose.
+        role: Role,
+        /// What they may.
+        policy: Policy,
+    },
+}
+
+/// What native and container tasks of a role may have of their hosts. Nothing, where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// True: the host's network.
+    pub host_network: bool,
+    /// Folders and files, each with all below it.
+    pub host_paths: Vec<HostPath>,
+}
+
+/// A part of every host that tasks may see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPath {
+    /// Which: absolute, of plain names.
+    pub path: String,
+    /// True where they may change it.
+    pub writable: bool,
 }
 
 /// How people name a job.
@@ -406,4 +431,6 @@ pub enum Change {
     },
     /// The tokens on record are others now.
     Tokens,
+    /// The policies on record are others now.
+    Policies,
 }

@@ -18,6 +18,7 @@ mod bookings;
 mod demands;
 mod explain;
 mod index;
+pub mod policies;
 mod pool;
 mod reconcile;
 mod requests;
@@ -119,6 +120,7 @@ impl Shard {
             Record::AgentGone { agent, at } => self.rest.agent_gone(*agent, *at),
             Record::TokenCreated { token, .. } => drop(self.rest.tokens.insert(token.id.clone(), token.clone())),
             Record::TokenEnded { id, .. } => drop(self.rest.tokens.remove(id)),
+            Record::PolicySet { role, policy, .. } => self.rest.policy_set(role, policy),
         }
     }
 

@@ -1,8 +1,8 @@
 //! What a shard puts on record: the only way its lasting state changes, and all that a follower or a recovery needs. Postcard, so variants
 //! are appended and fields never change.
 
-use super::event::Token;
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Time, Usage};
+use super::event::{Policy, Token};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Version of the records; stands at the head of each journal entry and snapshot.
@@ -102,6 +102,15 @@ pub enum Record {
         id: String,
         /// The agent that used it up.
         used_by: Option<AgentId>,
+        /// When.
+        at: Time,
+    },
+    /// A role has another policy.
+    PolicySet {
+        /// Which role.
+        role: Role,
+        /// What it may from now on.
+        policy: Policy,
         /// When.
         at: Time,
     },

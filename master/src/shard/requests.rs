@@ -23,6 +23,7 @@ impl Shard {
             Request::Gone { agent } => self.gone(agent).map(|()| self.reply(id, Response::Done)),
             Request::View(view) => self.view(id, view),
             Request::Token(request) => return self.token_request(id, request),
+            Request::SetPolicy { role, policy } => return self.policy_request(id, role, policy),
         };
         if let Err(refusal) = result {
             self.reply(id, Response::Refused(refusal));

@@ -1,10 +1,10 @@
 //! A shard's lasting state as it stands in a snapshot, and the number that says whether two are equal.
 
-use super::event::Token;
+use super::event::{Policy, Token};
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
 use crate::jobs::Jobs;
 use crate::jobs::state::LastingJobs;
-use protocol::{AgentId, AgentInfo, Time};
+use protocol::{AgentId, AgentInfo, Role, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +22,7 @@ pub struct ShardSnapshot {
 pub(super) struct LastingRest {
     pub agents: BTreeMap<AgentId, KnownAgent>,
     pub tokens: BTreeMap<String, Token>,
+    pub policies: BTreeMap<Role, Policy>,
 }
 
 /// An agent on record.

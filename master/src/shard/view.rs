@@ -1,6 +1,6 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
-use super::event::{JobRef, Token};
+use super::event::{JobRef, Policy, Token};
 use protocol::task::Usage;
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Resources, Role, Time};
 use serde::Serialize;
@@ -54,6 +54,8 @@ pub enum View {
     Agents,
     /// The tokens, without secrets; shard 0 only.
     Tokens,
+    /// The policies of roles; shard 0 only.
+    Policies,
     /// Counts, for figures.
     Figures,
 }
@@ -75,6 +77,8 @@ pub enum Viewed {
     Agents(Vec<AgentView>),
     /// To [`View::Tokens`].
     Tokens(Vec<Token>),
+    /// To [`View::Policies`]: of roles that have one, by name.
+    Policies(Vec<(Role, Policy)>),
     /// To [`View::Figures`].
     Figures(Figures),
 }

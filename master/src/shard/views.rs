@@ -24,6 +24,7 @@ impl Shard {
             View::ExplainShape { role, shape } => Viewed::Shape(self.explain_shape(&role, &shape)),
             View::Agents => Viewed::Agents(self.agent_views()),
             View::Tokens => Viewed::Tokens(self.rest.tokens.values().cloned().collect()),
+            View::Policies => Viewed::Policies(self.rest.policies.iter().map(|(role, policy)| (role.clone(), policy.clone())).collect()),
             View::Figures => Viewed::Figures(self.figures()),
         };
         self.reply(id, Response::Viewed(Box::new(viewed)));
