@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
-.PHONY: demo test samples images tools fuzz bench
+.PHONY: demo test test-v2 samples images tools fuzz bench
 
 # The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
 demo: tools samples
@@ -25,8 +25,20 @@ tools:
 fuzz:
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} tests/fuzz/run frame_decode wasm_intake job_file journal_replay http_router
 
-# What makes the container images that the tests unpack; without root nor sudo those tests say that they are skipped.
+# The tests of limits under control groups of version 2, in a small emulated machine with Debian's kernel.
+test-v2:
+	tests/vm/run jail::cgroup executor::process::tests::each_limit executor::process::tests::nothing_of executor::process::tests::a_task_that \
+	  executor::process::tests::it_outlives executor::process::tests::the_task_of
+
+# What makes the container images that the tests unpack and run, and the servers that they run; without root nor sudo those tests say that they
+# are skipped.
 images:
+	@for need in busybox:busybox-static redis-server:redis-server nginx:nginx-light debootstrap:debootstrap mkfs.ext4:e2fsprogs; do \
+	  PATH=$$PATH:/usr/sbin:/sbin command -v $${need%%:*} >/dev/null || { echo "images: installing $${need#*:} with apt-get"; \
+	    if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	    { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends $${need#*:}; } >/dev/null 2>&1 \
+	      || echo "images: $${need#*:} cannot be installed here: some tests are skipped"; }; done
+	@[ -e target/images/debian.tar ] || samples/debian-image target/images/debian.tar || echo "images: no root of Debian: its test is skipped"
 	@command -v skopeo >/dev/null && command -v umoci >/dev/null || { echo "images: installing skopeo and umoci with apt-get"; \
 	  if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	  { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends skopeo umoci; } >/dev/null 2>&1 \
@@ -45,3 +57,8 @@ bench: samples
 	target/release/skep bench rest
 	target/release/skep bench cold
 	target/release/skep bench detect
+	target/release/skep bench tasks --kind native
+	target/release/skep bench tasks --kind container
+	target/release/skep bench latency --kind native
+	target/release/skep bench latency --kind container
+	target/release/skep bench recover

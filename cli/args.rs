@@ -1,5 +1,9 @@
 //! The binary's verbs and flags, and nothing of what they do.
 
+mod access;
+
+pub use access::{Exec, Roles, RolesVerb, Tokens, TokensVerb, Top};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -49,7 +53,7 @@ pub enum Verb {
     /// The tour: a cluster in a temporary place, samples under their limits, a table of what each did, then away.
     Demo(Demo),
     /// Submit one thing and follow it to its end; output and exit code are the task's own.
-    Run(Run),
+    Run(Box<Run>),
     /// What a job file would change, and where it would go; submits nothing.
     Plan(JobFile),
     /// Make a job file so: create, or roll forward; waits until it runs (Ctrl-C leaves it running).
@@ -62,6 +66,10 @@ pub enum Verb {
     Explain(OneOf),
     /// Output of all tasks of a job, merged and prefixed; control characters filtered.
     Logs(Logs),
+    /// Run a program beside a native or container task, in its jail; with this terminal, if there is one
+    Exec(Exec),
+    /// Live: what runs and what it uses, busiest first
+    Top(Top),
     /// End a job and all its tasks.
     Stop(Stop),
     /// Give a job another number of tasks.
@@ -72,6 +80,8 @@ pub enum Verb {
     Agents(Agents),
     /// Who may call, and who may join.
     Tokens(Tokens),
+    /// What native and container tasks of roles may have of their hosts: shown, or set
+    Roles(Roles),
     /// The daemon that decides.
     Master(Master),
     /// The daemon on each machine.
@@ -107,6 +117,12 @@ pub enum Verb {
     /// Unpacks one bundle or image, as standard input says; started by an agent.
     #[command(hide = true)]
     Unpack,
+    /// Forks executors of native and container tasks; an agent starts it.
+    #[command(hide = true)]
+    Template {
+        /// Where it keeps what tasks see of the host.
+        dir: PathBuf,
+    },
 }
 
 /// Flags of `skep up`.
@@ -140,9 +156,10 @@ pub struct Demo {
 /// Flags of `skep run`.
 #[derive(Clone, Debug, Args)]
 pub struct Run {
-    /// A `.wasm` module or component, or a job file (`.toml`, `.json`).
+    /// What runs, told by looking: a `.wasm` module or component, an executable or script, a folder or archive of a program, a container image
+    /// (OCI layout or what `docker save` writes), or a job file (`.toml`, `.json`).
     pub thing: PathBuf,
-    /// Arguments for the task.
+    /// Arguments for the task; for a folder or archive, the program first.
     #[arg(last = true)]
     pub args: Vec<String>,
     /// How many tasks.
@@ -172,6 +189,21 @@ pub struct Run {
     /// Memory that each task is promised, and its limit, such as 64MiB.
     #[arg(long)]
     pub memory: Option<String>,
+    /// Disk that each native or container task is promised, and its limit, such as 1GiB; without it its files are kept in its memory.
+    #[arg(long)]
+    pub disk: Option<String>,
+    /// Most processes and threads of a native or container task.
+    #[arg(long)]
+    pub processes: Option<u32>,
+    /// What a native or container task reaches: none (the default), or host, which its role must be allowed.
+    #[arg(long)]
+    pub network: Option<String>,
+    /// The user inside a container, USER or USER:GROUP.
+    #[arg(long)]
+    pub user: Option<String>,
+    /// The working directory inside, of a native or container task.
+    #[arg(long)]
+    pub dir: Option<String>,
     /// Wasm instructions after which it ends, such as 10G.
     #[arg(long)]
     pub fuel: Option<String>,
@@ -198,9 +230,12 @@ pub struct Run {
 impl Run {
     /// True where a flag says something that in a group is each task's own.
     pub fn is_about_one_task(&self) -> bool {
-        let texts = [&self.cpu, &self.memory, &self.fuel, &self.cpu_time, &self.time];
+        let texts = [&self.cpu, &self.memory, &self.disk, &self.fuel, &self.cpu_time, &self.time, &self.network, &self.user, &self.dir];
         let lists = [&self.args, &self.env, &self.config];
-        self.stdin.is_some() || texts.into_iter().any(Option::is_some) || lists.into_iter().any(|list| !list.is_empty())
+        self.stdin.is_some()
+            || self.processes.is_some()
+            || texts.into_iter().any(Option::is_some)
+            || lists.into_iter().any(|list| !list.is_empty())
     }
 }
 
@@ -310,36 +345,6 @@ pub enum AgentsVerb {
     },
 }
 
-/// Flags of `skep tokens`.
-#[derive(Debug, Args)]
-pub struct Tokens {
-    /// What to do with them; shows them where nothing is said.
-    #[command(subcommand)]
-    pub verb: Option<TokensVerb>,
-}
-
-/// What can be done with tokens.
-#[derive(Debug, Subcommand)]
-pub enum TokensVerb {
-    /// Make one; it is shown once.
-    Create {
-        /// viewer, operator or admin; join makes one that takes in one agent.
-        #[arg(long, default_value = "operator")]
-        level: String,
-        /// A role that it is for; may be given again; all roles where none is given.
-        #[arg(long)]
-        role: Vec<String>,
-        /// How long it is good for, such as 8h [default: 1h for join, without end for others].
-        #[arg(long)]
-        ttl: Option<String>,
-    },
-    /// Make one worthless.
-    Revoke {
-        /// Its id.
-        id: String,
-    },
-}
-
 /// Flags of `skep master`.
 #[derive(Debug, Args)]
 pub struct Master {
@@ -414,10 +419,10 @@ pub struct Bench {
 pub enum BenchWhat {
     /// No-op tasks: from the submission until the client knows that all ended.
     Tasks {
-        /// How many.
-        #[arg(long, default_value_t = 100_000)]
-        count: u32,
-        /// The kind of task.
+        /// How many; 100,000 of wasm, 1,000 of the others.
+        #[arg(long)]
+        count: Option<u32>,
+        /// The kind of task: wasm, native or container; the last two beside what does the same without a cluster.
         #[arg(long, default_value = "wasm")]
         kind: String,
         /// A submission for each task, pipelined by one client.
@@ -429,7 +434,7 @@ pub enum BenchWhat {
         /// How many.
         #[arg(long, default_value_t = 200)]
         count: u32,
-        /// The kind of task.
+        /// The kind of task: wasm, native or container; the last two beside what does the same without a cluster.
         #[arg(long, default_value = "wasm")]
         kind: String,
         /// A new `skep run` process for each.
@@ -465,6 +470,12 @@ pub enum BenchWhat {
         /// The module.
         #[arg(long)]
         module: Option<PathBuf>,
+    },
+    /// Running native tasks: what their executors hold, and how long a new agent takes to own them after the old one was killed.
+    Recover {
+        /// How many.
+        #[arg(long, default_value_t = 500)]
+        count: u32,
     },
     /// An agent killed: until its tasks are placed anew.
     Detect,

@@ -6,11 +6,12 @@ use crate::client::Client;
 use crate::job::upload;
 use crate::print::{self, text};
 use crate::submit::{Answer, Submission, line};
+use crate::thing::Bundle;
 use crate::up::Cluster;
 use agent::drive::Ending;
 use anyhow::{Context, bail};
-use protocol::Digest;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -18,52 +19,106 @@ use std::time::Instant;
 /// One line of the tour.
 struct Stop {
     name: &'static str,
-    sample: &'static str,
     about: &'static str,
     job: Value,
     /// How the first task must end.
     ends: &'static str,
 }
 
+/// What native tasks of the tour run: a script that tells who it is, or does what it is asked to.
+const SCRIPT: &[u8] = b"#!/bin/sh\n\
+    [ $# = 0 ] || exec \"$@\"\n\
+    echo \"I am $(id -un) on $(hostname) in $(pwd); I see $(ls /proc | grep -c '^[0-9]') processes and $(grep -c : /proc/net/dev) network device\"\n";
+
+/// What runs is named by what it is here: a sample of wasm, the script, or the image.
 fn stops() -> Vec<Stop> {
-    let stop = |name, sample, about, ends, job| Stop { name, sample, about, job, ends };
-    vec![
-        stop("hello", "hello", "arguments, environment, output", "code", json!({ "task": { "args": ["world"] } })),
+    let stop = |name, about, ends, job| Stop { name, about, job, ends };
+    let mut stops = vec![
+        stop("hello", "arguments, environment, output", "code", json!({ "task": { "wasm": "hello", "args": ["world"] } })),
         stop(
-            "greet",
             "greet",
             "a WASI 0.2 component that asks who it is",
             "code",
-            json!({ "task": { "config": { "greeting": "good day" } }, "count": 3 }),
+            json!({ "task": { "wasm": "greet", "config": { "greeting": "good day" } }, "count": 3 }),
         ),
+        stop("script", "native: a script in a jail of its own", "code", json!({ "task": { "native": "script" } })),
+        stop("image", "container: an image made of busybox just now", "code", json!({ "task": { "image": "busybox" } })),
         stop(
-            "pair",
-            "greet",
-            "a group: a greeter and a sleeper, on one agent",
+            "trio",
+            "a group of all three kinds, on one agent",
             "code",
             json!({ "task": [
-                { "name": "greeter", "resources": { "memory": "8MiB" } },
-                { "name": "sleeper", "wasm": "nap", "args": ["100"], "resources": { "memory": "8MiB" } },
+                { "name": "wasm", "wasm": "greet", "resources": { "memory": "8MiB" } },
+                { "name": "native", "native": "script", "resources": { "memory": "8MiB" } },
+                { "name": "container", "image": "busybox", "args": ["id"], "resources": { "memory": "8MiB" } },
             ] }),
         ),
-        stop("sieve", "sieve", "primes up to a million, counted in fuel", "code", json!({ "task": { "args": ["1000000"] }, "count": 4 })),
+    ];
+    stops.extend(limits());
+    stops
+}
+
+/// Tasks that run into their limits, and many at once.
+fn limits() -> Vec<Stop> {
+    let stop = |name, about, ends, job| Stop { name, about, job, ends };
+    let hog = ["tail", "/dev/zero"];
+    let forks = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 60 & done";
+    vec![
+        stop(
+            "sieve",
+            "primes up to a million, counted in fuel",
+            "code",
+            json!({ "task": { "wasm": "sieve", "args": ["1000000"] }, "count": 4 }),
+        ),
         stop(
             "burn",
-            "sieve",
             "the same with too little fuel",
             "out-of-fuel",
-            json!({ "task": { "args": ["1000000"] }, "limits": { "fuel": "1M" } }),
+            json!({ "task": { "wasm": "sieve", "args": ["1000000"] }, "limits": { "fuel": "1M" } }),
         ),
-        stop("hog", "hog", "takes memory until it is stopped for it", "out-of-memory", json!({ "limits": { "memory": "32MiB" } })),
-        stop("spin", "spin", "an endless loop, ended by the clock on the wall", "out-of-time", json!({ "limits": { "time": "300ms" } })),
-        stop("trap", "noop", "does what wasm forbids", "trap", json!({ "task": { "args": ["0", "0", "1"] } })),
+        stop(
+            "hog",
+            "takes memory until it is stopped for it",
+            "out-of-memory",
+            json!({ "task": { "wasm": "hog" }, "limits": { "memory": "32MiB" } }),
+        ),
+        stop(
+            "glutton",
+            "native: the same",
+            "out-of-memory",
+            json!({ "task": { "native": "script", "args": hog }, "resources": { "memory": "32MiB" } }),
+        ),
+        stop(
+            "forks",
+            "container: more processes than it may",
+            "out-of-processes",
+            json!({ "task": { "image": "busybox", "args": [forks] }, "limits": { "processes": 8 }, "resources": { "memory": "16MiB" } }),
+        ),
+        stop(
+            "spin",
+            "an endless loop, ended by the clock on the wall",
+            "out-of-time",
+            json!({ "task": { "wasm": "spin" }, "limits": { "time": "300ms" } }),
+        ),
+        stop(
+            "sleeper",
+            "native: sleeps too long",
+            "out-of-time",
+            json!({ "task": { "native": "script", "args": ["sleep", "60"] }, "limits": { "time": "300ms" }, "resources": { "memory": "8MiB" } }),
+        ),
+        stop("trap", "does what wasm forbids", "trap", json!({ "task": { "wasm": "noop", "args": ["0", "0", "1"] } })),
         stop(
             "many",
-            "noop",
             "ten thousand tasks, each with its own argument",
             "code",
-            json!({ "count": 10_000, "task": { "args": ["${task.index}", "0", "4000000000"] },
+            json!({ "count": 10_000, "task": { "wasm": "noop", "args": ["${task.index}", "0", "4000000000"] },
             "resources": { "cpu": 0.01, "memory": "64KiB" } }),
+        ),
+        stop(
+            "scripts",
+            "a hundred native tasks, each in a jail of its own",
+            "code",
+            json!({ "count": 100, "task": { "native": "script", "args": ["true"] }, "resources": { "cpu": 0.01, "memory": "4MiB" } }),
         ),
     ]
 }
@@ -81,7 +136,7 @@ pub async fn demo(flags: Demo) -> anyhow::Result<ExitCode> {
     cluster.stop(Ending::TasksEnd).await?;
     std::fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
     let odd = result?;
-    println!("\nthe cluster is gone again; `skep up` starts one that stays. Native and container tasks are not there yet.");
+    println!("\nthe cluster is gone again; `skep up` starts one that stays.");
     if odd == 0 { Ok(ExitCode::SUCCESS) } else { bail!("{odd} of them did not end as they must") }
 }
 
@@ -89,30 +144,73 @@ async fn tour(client: &Client, samples: &Path) -> anyhow::Result<usize> {
     let mut table = print::table(&["TASK", "WHAT IT DOES", "TASKS", "TOOK", "FUEL", "MEMORY", "HOW IT ENDED"]);
     let mut outputs = vec![];
     let mut odd = 0;
+    let things = Things::upload(client, samples).await?;
     for stop in stops() {
-        let (row, output, right) = visit(client, samples, &stop).await.with_context(|| stop.name.to_owned())?;
+        let visited = visit(client, &things, &stop).await.with_context(|| stop.name.to_owned())?;
+        let Some((row, output, right)) = visited else {
+            println!("skipped: {}: {}", stop.name, things.busybox.as_ref().err().map_or("", String::as_str));
+            continue;
+        };
         odd += usize::from(!right);
         table.add_row(row);
         outputs.extend(output);
     }
     println!("{table}");
     println!("\nwhat they printed:");
-    outputs.iter().take(14).for_each(|line| println!("  {line}"));
+    outputs.iter().take(18).for_each(|line| println!("  {line}"));
     Ok(odd)
 }
 
-async fn visit(client: &Client, samples: &Path, stop: &Stop) -> anyhow::Result<(Vec<String>, Vec<String>, bool)> {
+/// What is uploaded before the tour, by what jobs name it by.
+struct Things {
+    wasm: BTreeMap<String, String>,
+    script: String,
+    /// Or why there is none.
+    busybox: Result<String, String>,
+}
+
+impl Things {
+    async fn upload(client: &Client, samples: &Path) -> anyhow::Result<Self> {
+        let mut wasm = BTreeMap::new();
+        for name in ["hello", "greet", "sieve", "hog", "spin", "noop"] {
+            let path = samples.join(format!("{name}.wasm"));
+            let bytes = std::fs::read(&path).with_context(|| {
+                format!("{}: build the samples with samples/build, or name their folder with --samples", path.display())
+            })?;
+            wasm.insert(name.to_owned(), uploaded(client, bytes).await?);
+        }
+        let busybox = match crate::busybox::busybox() {
+            Ok(bytes) => Ok(uploaded(client, bytes).await?),
+            Err(reason) => Err(reason),
+        };
+        Ok(Self { wasm, script: uploaded(client, SCRIPT.to_vec()).await?, busybox })
+    }
+
+    /// Puts digests in the place of names; false: what is named is not there.
+    fn name(&self, task: &mut Value) -> bool {
+        if let Some(name) = task["wasm"].as_str().map(str::to_owned) {
+            task["wasm"] = json!(self.wasm[&name]);
+        } else if task["native"].is_string() {
+            task["native"] = json!(self.script);
+        } else {
+            let Ok(image) = &self.busybox else { return false };
+            task["image"] = json!(image);
+        }
+        true
+    }
+}
+
+/// `None`: it cannot be run here.
+async fn visit(client: &Client, things: &Things, stop: &Stop) -> anyhow::Result<Option<(Vec<String>, Vec<String>, bool)>> {
     let mut job = stop.job.clone();
     job["name"] = json!(stop.name);
     job["kind"] = json!("batch");
-    match &mut job["task"] {
-        Value::Array(tasks) => {
-            for task in tasks {
-                let sample = task["wasm"].as_str().unwrap_or(stop.sample).to_owned();
-                task["wasm"] = json!(uploaded(client, samples, &sample).await?);
-            }
-        }
-        task => task["wasm"] = json!(uploaded(client, samples, stop.sample).await?),
+    let named = match &mut job["task"] {
+        Value::Array(tasks) => tasks.iter_mut().all(|task| things.name(task)),
+        task => things.name(task),
+    };
+    if !named {
+        return Ok(None);
     }
     let count = job["count"].as_u64().unwrap_or(1);
     let start = Instant::now();
@@ -141,17 +239,15 @@ async fn visit(client: &Client, samples: &Path, stop: &Stop) -> anyhow::Result<(
         ended,
     ];
     let output = if count < 100 { output(client, &id, stop.name).await? } else { vec![] };
-    Ok((row, output, right))
+    Ok(Some((row, output, right)))
 }
 
-/// Uploads a sample; gives what a job names it by.
-async fn uploaded(client: &Client, samples: &Path, sample: &str) -> anyhow::Result<String> {
-    let path = samples.join(format!("{sample}.wasm"));
-    let bytes = std::fs::read(&path)
-        .with_context(|| format!("{}: build the samples with samples/build, or name their folder with --samples", path.display()))?;
-    let digest = Digest::of(&bytes);
-    upload(client, &[(digest, bytes)]).await?;
-    Ok(format!("sha256:{digest}"))
+/// Uploads a bundle; gives what a job names it by.
+async fn uploaded(client: &Client, bytes: Vec<u8>) -> anyhow::Result<String> {
+    let bundle = Bundle::of(bytes);
+    let name = format!("sha256:{}", bundle.digest);
+    upload(client, &[bundle]).await?;
+    Ok(name)
 }
 
 async fn output(client: &Client, id: &str, name: &str) -> anyhow::Result<Vec<String>> {

@@ -4,9 +4,11 @@
 
 mod args;
 mod bench;
+mod busybox;
 mod client;
 mod daemon;
 mod demo;
+mod exec;
 mod job;
 mod logs;
 mod manage;
@@ -14,6 +16,8 @@ mod print;
 mod run;
 mod show;
 mod submit;
+mod thing;
+mod top;
 mod up;
 
 use args::{Cli, Verb};
@@ -55,6 +59,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return daemon::compile(&wasm, &compiled, &metering, limits);
         }
         Verb::Unpack => runtime::container::unpack_main(),
+        Verb::Template { dir } => return Ok(runtime::executor::process::main(&dir)),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "skep", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
@@ -70,22 +75,25 @@ async fn verb(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.verb {
         Verb::Up(flags) => up::up(flags, shape).await,
         Verb::Demo(flags) => demo::demo(flags).await,
-        Verb::Run(flags) => run::run(reach, flags, shape).await,
+        Verb::Run(flags) => run::run(reach, *flags, shape).await,
         Verb::Plan(flags) => job::plan(reach, &flags.file, shape).await,
         Verb::Apply(flags) => job::apply(reach, flags, shape).await,
         Verb::Ps(flags) => show::ps(reach, flags, shape).await,
         Verb::Status(flags) => show::status(reach, flags, shape).await,
         Verb::Explain(flags) => show::explain(reach, flags, shape).await,
         Verb::Logs(flags) => logs::logs(reach, flags, shape).await,
+        Verb::Top(flags) => top::top(reach, flags, shape).await,
+        Verb::Exec(flags) => exec::exec(reach, flags).await,
         Verb::Stop(flags) => manage::stop(reach, flags, shape).await,
         Verb::Scale(flags) => manage::scale(reach, flags, shape).await,
         Verb::Push(flags) => manage::push(reach, flags, shape).await,
         Verb::Agents(flags) => manage::agents(reach, flags, shape).await,
         Verb::Tokens(flags) => manage::tokens(reach, flags, shape).await,
+        Verb::Roles(flags) => manage::roles(reach, flags, shape).await,
         Verb::Master(flags) => daemon::master(flags, shape).await,
         Verb::Agent(flags) => daemon::agent(flags).await,
         Verb::Bench(flags) => bench::bench(flags).await,
-        Verb::Executor { .. } | Verb::Compile { .. } | Verb::Unpack | Verb::Completions { .. } => {
+        Verb::Executor { .. } | Verb::Compile { .. } | Verb::Unpack | Verb::Template { .. } | Verb::Completions { .. } => {
             unreachable!("done before the runtime started")
         }
     }

@@ -72,6 +72,23 @@ impl Cluster {
         }
     }
 
+    /// Kills the first agent, named `name`, and starts it again on what it left; returns how long the new one took from its start until it had
+    /// found its tasks again and was connected.
+    pub fn restart_agent(&mut self, name: &str, resources: &str) -> anyhow::Result<Duration> {
+        let agent = &mut self.agents[0];
+        agent.kill().context("killing an agent")?;
+        agent.wait().context("waiting for an agent's end")?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["agent", "--to", &self.quic, "--name", name, "--resources", resources, "--data"]).arg(self.place.join(name));
+        let start = Instant::now();
+        let mut agent = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting an agent")?;
+        let output = agent.stdout.take().expect("it is piped");
+        BufReader::new(output).lines().next().context("the agent said nothing")??;
+        let took = start.elapsed();
+        self.agents[0] = agent;
+        Ok(took)
+    }
+
     /// The folder of executors of the agent `name`.
     pub fn data(&self, name: &str) -> PathBuf {
         self.place.join(name)
@@ -88,7 +105,22 @@ impl Drop for Cluster {
             let pid = rustix::process::Pid::from_raw(process as i32).expect("a process id is not 0");
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
+        for agent in std::fs::read_dir(&self.place).into_iter().flatten().flatten() {
+            clear_processes(&agent.path());
+        }
         let _ = std::fs::remove_dir_all(&self.place);
+    }
+}
+
+/// Removes what an agent that was killed leaves of native and container tasks outside its folder.
+fn clear_processes(data: &Path) {
+    let Ok(live) = std::fs::canonicalize(data.join("processes/live")) else { return };
+    for dir in std::fs::read_dir(&live).into_iter().flatten().flatten() {
+        let _ = runtime::executor::process::clear(&dir.path());
+    }
+    let _ = std::fs::remove_dir(&live);
+    if let Some(group) = live.file_name().and_then(|name| name.to_str()) {
+        let _ = runtime::jail::cgroup::Hierarchies::find().remove(group);
     }
 }
 
@@ -108,7 +140,8 @@ pub fn executors(place: &Path) -> Vec<u32> {
     let ours = |id: &u32| {
         let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        words.nth(1).is_some_and(|verb| verb == "executor") && words.next().is_some_and(|dir| Path::new(&*dir).starts_with(place))
+        words.nth(1).is_some_and(|verb| verb == "executor" || verb == "template")
+            && words.next().is_some_and(|dir| Path::new(&*dir).starts_with(place))
     };
     ids.filter(ours).collect()
 }

@@ -3,6 +3,7 @@
 mod cluster;
 mod figure;
 mod latency;
+mod processes;
 mod rest;
 mod tasks;
 
@@ -32,7 +33,12 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
     for run in 1..=flags.runs {
         match &flags.what {
             BenchWhat::Tasks { count, kind, separate } => {
-                wasm_only(kind)?;
+                if kind != "wasm" {
+                    let count = count.unwrap_or(processes::COUNT);
+                    processes::whole(&mut figures, run, count, processes::Kind::named(kind)?).await?;
+                    continue;
+                }
+                let count = &count.unwrap_or(tasks::COUNT);
                 if *separate {
                     tasks::separate(&mut figures, &flags.samples, run, *count).await?
                 } else {
@@ -40,7 +46,10 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
                 }
             }
             BenchWhat::Latency { count, kind, process } => {
-                wasm_only(kind)?;
+                if kind != "wasm" {
+                    processes::latency(&mut figures, run, *count, processes::Kind::named(kind)?).await?;
+                    continue;
+                }
                 if *process {
                     latency::process(&mut figures, &flags.samples, run, *count).await?
                 } else {
@@ -54,6 +63,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Memory { count } => rest::memory(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Rest { seconds } => rest::rest(&mut figures, run, *seconds).await?,
             BenchWhat::Cold { module } => latency::cold(&mut figures, &flags.samples, run, module.as_deref()).await?,
+            BenchWhat::Recover { count } => processes::recover(&mut figures, run, *count).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

@@ -11,6 +11,8 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Instant;
 
+/// How many where nobody says.
+pub const COUNT: u32 = 100_000;
 /// Tasks that are run before the clock counts.
 const WARM: u32 = 1_000;
 /// Rows that are asked for at a time.

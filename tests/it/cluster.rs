@@ -146,7 +146,7 @@ impl Cluster {
         child.wait().unwrap()
     }
 
-    fn reachable(&self) -> Vec<String> {
+    pub fn reachable(&self) -> Vec<String> {
         let answer = self.json(&["agents"]);
         let rows = answer["agents"].as_array().cloned().unwrap_or_default();
         rows.iter().filter(|row| row["state"] == "reachable").map(|row| row["name"].as_str().unwrap().to_owned()).collect()
@@ -201,11 +201,25 @@ impl Cluster {
         let ours = |id: &u32| {
             let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-            words.get(1).is_some_and(|verb| verb == "executor") && words.get(2).is_some_and(|dir| Path::new(dir).starts_with(&self.folder))
+            words.get(1).is_some_and(|verb| verb == "executor" || verb == "template")
+                && words.get(2).is_some_and(|dir| Path::new(dir).starts_with(&self.folder))
         };
         let mut found: Vec<u32> = ids.filter(ours).collect();
         found.sort_unstable();
         found
+    }
+
+    /// Removes what an agent that was killed leaves of native and container tasks outside its folder.
+    fn clear_processes(&self, name: &str) {
+        let Ok(live) = std::fs::canonicalize(self.folder.join(name).join("processes/live")) else { return };
+        let _ = std::fs::remove_dir_all(&live);
+        let Some(group) = live.file_name().and_then(|name| name.to_str()).filter(|name| name.starts_with("skep-")) else { return };
+        for hierarchy in ["", "cpu", "cpuacct", "memory", "pids"] {
+            let group = Path::new("/sys/fs/cgroup").join(hierarchy).join(group);
+            let tasks = std::fs::read_dir(&group).into_iter().flatten().flatten().map(|entry| entry.path());
+            tasks.filter(|path| path.is_dir()).for_each(|path| _ = std::fs::remove_dir(path));
+            let _ = std::fs::remove_dir(group);
+        }
     }
 
     /// All tasks of a job, whatever their number.
@@ -223,6 +237,9 @@ impl Drop for Cluster {
         }
         for id in self.executors() {
             let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
+        }
+        for (name, ..) in &self.agents {
+            self.clear_processes(name);
         }
         if !std::thread::panicking() {
             let _ = std::fs::remove_dir_all(&self.folder);

@@ -1,6 +1,8 @@
 //! The binary end to end, hostile inputs, and the rules of the house.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+#[path = "../../cli/busybox.rs"]
+mod busybox;
 mod cluster;
 mod fuzz;
 mod gone;
@@ -9,6 +11,7 @@ mod hostile_client;
 mod hostile_jobs;
 mod hostile_tasks;
 mod hostile_wasm;
+mod processes;
 mod run;
 mod scene;
 mod simulator;
