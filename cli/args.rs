@@ -7,7 +7,7 @@ pub use access::{Exec, Roles, RolesVerb, Tokens, TokensVerb, Top};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// One pool of many machines: WebAssembly tasks under fuel and memory limits.
+/// One pool of many machines: WebAssembly, native and container tasks under fuel and memory limits.
 #[derive(Debug, Parser)]
 #[command(name = "skep", version, max_term_width = 110, arg_required_else_help = true)]
 pub struct Cli {
@@ -369,6 +369,9 @@ pub struct Master {
     /// Ended tasks that each shard keeps.
     #[arg(long, default_value_t = 1_000_000)]
     pub history: usize,
+    /// Most MiB of one bundle that is uploaded.
+    #[arg(long, default_value_t = master::http::bundles::BUNDLE_BYTES_MAX >> 20, value_parser = clap::value_parser!(u64).range(1..1 << 40))]
+    pub bundle_mib: u64,
     /// Names and addresses that its certificate is good for, besides loopback and the host's name.
     #[arg(long)]
     pub host: Vec<String>,

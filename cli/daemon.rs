@@ -66,6 +66,7 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
     config.hosts.extend(flags.host);
     config.shard_config.replace_after_ms = flags.replace_after_ms;
     config.shard_config.history_tasks_max = flags.history;
+    config.bundle_bytes_max = flags.bundle_mib << 20;
     let master = master::drive::start(config).await?;
     let access = access(&master)?;
     let ready = json!({ "url": access.url, "token": access.token, "ca_pem": access.ca_pem, "quic": master.quic_addr().to_string() });

@@ -20,7 +20,8 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
-        let cluster = Cluster::of_one("cpu=64,memory=64GiB,disk=1GiB,ports=20000-20099");
+        let mut cluster = Cluster::master(&["--bundle-mib", "64"]);
+        cluster.add_agent("a1", "cpu=64,memory=64GiB,disk=1GiB,ports=20000-20099");
         let file = cluster.folder.join("honest.toml");
         let text = format!(
             "name = \"honest\"\nkind = \"service\"\ncount = {HONEST}\n[task]\nwasm = {:?}\nargs = [\"600000\"]\n[resources]\ncpu = 0.01\nmemory = \"1MiB\"\n",
