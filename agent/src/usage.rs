@@ -3,14 +3,16 @@
 use protocol::link::{LinkError, Sender};
 use protocol::message::{BulkReply, ExecutorUsage, TaskUsage, USAGE_ROWS_MAX, UsageReport};
 use protocol::{MemberId, Role};
+use runtime::executor::process;
 use runtime::jail::cgroup::Hierarchies;
 use std::fs;
+use std::path::PathBuf;
 
 /// What is looked at.
 #[derive(Debug, Default)]
 pub struct Watched {
-    /// Native and container tasks, and their control groups.
-    pub tasks: Vec<(MemberId, String)>,
+    /// Native and container tasks, and the directories of their executors.
+    pub tasks: Vec<(MemberId, PathBuf)>,
     /// Executors of wasm tasks: their roles and processes.
     pub executors: Vec<(Role, u32)>,
 }
@@ -35,8 +37,8 @@ impl Watched {
     /// Those that ended meanwhile are left out.
     fn read(&self) -> UsageReport {
         let hierarchies = Hierarchies::find();
-        let task = |(member, group): &(MemberId, String)| {
-            let counted = hierarchies.counted(group)?;
+        let task = |(member, dir): &(MemberId, PathBuf)| {
+            let counted = hierarchies.counted(&process::group(dir)?)?;
             Some(TaskUsage { member: *member, cpu_us: counted.cpu_us, memory_bytes: counted.memory_bytes, processes: counted.processes })
         };
         let executor = |(role, pid): &(Role, u32)| {

@@ -282,7 +282,7 @@ impl Door {
             }
             Heard::Revoked => self.quit = Some(AgentError::Revoked { agent: self.agent, dir: self.data_dir.clone() }),
             Heard::Usage { answer } => {
-                let watched = Watched { tasks: self.processes.groups(&self.group), executors: self.executors.processes() };
+                let watched = Watched { tasks: self.processes.running(), executors: self.executors.processes() };
                 let _ = answer.send(watched); // Whoever asked may be gone.
             }
             Heard::Exec { member, command, terminal, answer } => self.processes.exec(member, command, terminal, answer),

@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -245,10 +246,10 @@ impl Processes {
         });
     }
 
-    /// Tasks that run, and their control groups below `parent`.
-    pub fn groups(&self, parent: &str) -> Vec<(MemberId, String)> {
+    /// Tasks that run, and their executors' directories.
+    pub fn running(&self) -> Vec<(MemberId, PathBuf)> {
         let here = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Here(_)) && !slot.forgotten);
-        here.map(|(member, _)| (*member, format!("{parent}/{:032x}", key(*member).0))).collect()
+        here.map(|(member, _)| (*member, self.dir(*member))).collect()
     }
 
     /// Where output of all tasks is.
@@ -272,7 +273,9 @@ impl Processes {
     }
 
     /// Removes what no task needs once all have ended with this agent: directories in memory, and the parent of their control groups. Blocking.
-    pub fn clear_all(self, group: &str) {
+    pub fn clear_all(mut self, group: &str) {
+        // It removes the groups that wait for tasks.
+        self.template = None;
         for member in self.slots.keys() {
             let _ = process::clear(&self.dir(*member)); // What cannot be cleared now is when an agent begins here again.
         }
@@ -282,21 +285,16 @@ impl Processes {
 
     /// Sends all that is queued, to each as far as it takes it. May be cancelled.
     pub async fn flush(&mut self) {
-        let unsent = &self.unsent;
-        let mut flushes: Vec<_> = self
-            .slots
-            .iter_mut()
-            .filter(|(member, _)| unsent.contains(member))
-            .filter_map(|(_, slot)| if let State::Here(commands) = &mut slot.state { Some(Box::pin(commands.flush())) } else { None })
-            .collect();
+        let (slots, unsent) = (&mut self.slots, &mut self.unsent);
         poll_fn(|context| {
-            // One that is gone says so where it is heard.
-            flushes.retain_mut(|flush| flush.as_mut().poll(context).is_pending());
-            if flushes.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            unsent.retain(|member| match slots.get_mut(member).map(|slot| &mut slot.state) {
+                // One that is gone says so where it is heard.
+                Some(State::Here(commands)) => pin!(commands.flush()).poll(context).is_pending(),
+                _ => false,
+            });
+            if unsent.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        drop(flushes);
-        self.unsent.clear();
     }
 
     fn dir(&self, member: MemberId) -> PathBuf {

@@ -111,7 +111,8 @@ impl Store {
     /// What the system says; [`io::ErrorKind::WouldBlock`] where another process has it open.
     pub fn open(dir: &Path, settings: StoreSettings) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        fs::set_permissions(dir, Permissions::from_mode(0o755))?;
+        // An image may hold programs that are setuid root: nobody of the host is to come by them.
+        fs::set_permissions(dir, Permissions::from_mode(0o700))?;
         let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let form = format!("{FORM} {}", rustix::process::geteuid().as_raw());
@@ -119,7 +120,7 @@ impl Store {
         for name in if same { ["new"].as_slice() } else { &["new", "items", LAYERS] } {
             absent_is_fine(fs::remove_dir_all(dir.join(name)))?;
         }
-        for (name, mode) in [("new", 0o700), ("items", 0o755), (LAYERS, 0o700)] {
+        for (name, mode) in [("new", 0o700), ("items", 0o700), (LAYERS, 0o700)] {
             fs::create_dir_all(dir.join(name))?;
             fs::set_permissions(dir.join(name), Permissions::from_mode(mode))?;
         }

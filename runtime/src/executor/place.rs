@@ -1,6 +1,6 @@
 //! The directory of an executor: the names in it, which process it belongs to, and the ways to its socket.
 
-use super::ExecutorSpec;
+use super::{ExecutorSpec, record};
 use crate::Metering;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub(super) const SOCKET: &str = "executor.sock";
 pub(super) const SPEC: &str = "spec";
@@ -91,6 +92,22 @@ pub(super) fn last_words(dir: &Path) -> String {
     }
 }
 
+/// This boot of the machine, read once: a process has one.
+fn boot() -> io::Result<&'static str> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot);
+    }
+    let read = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(BOOT.get_or_init(|| read.trim().to_owned()))
+}
+
+/// Reads and computes once what every process that is forked from this one needs for itself and its record.
+pub(super) fn prepare_forks() {
+    let _ = boot(); // Who needs it says so.
+    record::prepare();
+}
+
 impl Identity {
     /// Of this process. Before the jail, which hides /proc.
     pub(super) fn own() -> io::Result<Self> {
@@ -105,9 +122,8 @@ impl Identity {
         let mut fields = rest.split_ascii_whitespace();
         let dead = matches!(fields.next(), Some("Z" | "X"));
         let started = fields.nth(18).and_then(|ticks| ticks.parse().ok());
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         match started {
-            Some(started_ticks) if !dead => Ok(Self { pid, started_ticks, boot }),
+            Some(started_ticks) if !dead => Ok(Self { pid, started_ticks, boot: boot()?.into() }),
             _ => Err(io::Error::new(io::ErrorKind::NotFound, "the process is dead")),
         }
     }

@@ -107,6 +107,11 @@ fn piece(record: &Record) -> io::Result<Vec<u8>> {
     })
 }
 
+/// Finds out how this processor hashes, once for all that is forked afterwards: asking it is slow on a virtual machine.
+pub(super) fn prepare() {
+    check(&[]);
+}
+
 fn check(body: &[u8]) -> [u8; 8] {
     *blake3::hash(body).as_bytes().first_chunk().expect("a BLAKE3 hash has 32 bytes")
 }

@@ -1,7 +1,7 @@
 //! The agent's side: has executors forked, and clears away what they leave.
 
 use super::session::Session;
-use super::{Ask, Request};
+use super::{Ask, PROGRAM, Request, VERSION};
 use crate::executor::client::{connect, meet};
 use crate::executor::{Executor, LaunchError, place, record};
 use crate::jail::cgroup::Hierarchies;
@@ -20,6 +20,9 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+/// All files in an executor's directory. What says that a control group may be there goes last.
+pub(super) const FILES: [&str; 7] =
+    [place::SOCKET, place::IDENTITY, place::ERRORS, super::TASK, record::NAMES[0], record::NAMES[1], place::SPEC];
 /// How long a task may take until its program begins or a step of its jail fails: a disk of its own is made by then, on a busy machine.
 const START_WAIT: Duration = Duration::from_secs(60);
 
@@ -34,7 +37,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Starts `binary template HOME`. `home` is an absolute path that everyone may pass; the output of tasks can be read there
+    /// Starts `skep-template` where that lies beside `binary`, else `binary template HOME`. `home` is an absolute path that everyone may pass; the output of tasks can be read there
     /// ([`crate::executor::read_log`]), and is removed by whoever started this. Within a tokio runtime.
     ///
     /// # Errors
@@ -42,8 +45,17 @@ impl Template {
     pub fn start(binary: &Path, home: &Path) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let mut command = tokio::process::Command::new(binary);
-        command.arg("template").arg(home).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).env_clear().current_dir("/");
+        let beside = binary.with_file_name(PROGRAM);
+        let mut command = if beside.is_file() {
+            let mut command = tokio::process::Command::new(beside);
+            command.arg("template").arg(home).arg(VERSION).arg(binary);
+            command
+        } else {
+            let mut command = tokio::process::Command::new(binary);
+            command.arg("template").arg(home);
+            command
+        };
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).env_clear().current_dir("/");
         let process = command.spawn()?;
         Ok(Self { home: home.into(), stream: Mutex::new(UnixStream::from_std(ours)?), _process: process })
     }
@@ -118,9 +130,16 @@ pub fn ids(dir: &Path) -> Option<u32> {
     postcard::from_bytes::<Request>(&fs::read(dir.join(place::SPEC)).ok()?).ok()?.spec.ids.outside
 }
 
+/// The control group of the task of the executor in `dir`, as the executor wrote it down; `None`: there is no such executor, or it has ended.
+/// Blocking, for one small file.
+#[must_use]
+pub fn group(dir: &Path) -> Option<String> {
+    Some(postcard::from_bytes::<Request>(&fs::read(dir.join(place::SPEC)).ok()?).ok()?.spec.cgroup)
+}
+
 /// Clears away what the executor of `dir` leaves: ends what still runs of its task where the executor itself is dead, and removes its control
-/// groups, its disk, and the directory. Its output stays in the template's home. To be called once the end was forgotten, or what was left was
-/// read. Blocking. Doing it twice does no harm.
+/// groups, its disk, and the directory. Its output stays in the template's home. To be called once the end was forgotten and the connection has
+/// ended, or what was left was read. Blocking. Doing it twice does no harm.
 ///
 /// # Errors
 /// What the system says; it may be tried again.
@@ -137,11 +156,7 @@ pub fn clear(dir: &Path) -> io::Result<()> {
             remove(&request.disk())?;
         }
     }
-    // What says that a group may be there goes last.
-    let mut files = vec![place::SOCKET, place::IDENTITY, place::ERRORS, super::TASK];
-    files.extend(record::NAMES);
-    files.push(place::SPEC);
-    for name in files {
+    for name in FILES {
         remove(&dir.join(name))?;
     }
     match fs::remove_dir(dir) {

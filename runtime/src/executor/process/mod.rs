@@ -7,14 +7,15 @@
 
 mod client;
 mod output;
+mod own_mounts;
 mod peer;
 mod run;
 pub mod session;
 mod template;
 mod watch;
 
-pub use client::{Template, clear, ids};
-pub use template::main;
+pub use client::{Template, clear, group, ids};
+pub use template::{main, main_of};
 
 use super::place::{self, Identity};
 use crate::process::ProcessSpec;
@@ -23,6 +24,10 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Of what the agent and the template say to each other: both are of one build.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " 1");
+/// The template as a program of its own, beside the binary.
+const PROGRAM: &str = "skep-template";
 const TASK: &str = "task";
 const DISKS: &str = "disks";
 

@@ -9,13 +9,13 @@ use crate::executor::record::{Record, RecordLog};
 use crate::executor::wire::{self, HelloReply};
 use crate::jail::JailError;
 use crate::jail::cell::{self, Cell, Host, Place, Streams, network, sys};
-use crate::jail::cgroup::{Group, Hierarchies};
-use crate::process::{EXECUTORS_GROUP, KEEPER};
+use crate::jail::cgroup::{Group, Hierarchies, Slot};
+use crate::process::{EXECUTORS_GROUP, KEEPER, ProcessLimits, ProcessSpec};
 use crate::{Exit, Usage};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Gid, Uid, geteuid};
+use rustix::process::{Gid, Uid, geteuid, getppid};
 use std::fs;
 use std::io;
 use std::os::unix::fs::chown;
@@ -34,35 +34,61 @@ pub(super) struct Machine {
     pub(super) owner: u32,
 }
 
-/// A closed network, where the task has one and the template may make it.
-pub(super) type Lent = Option<Result<OwnedFd, String>>;
+/// What the template lends to an executor, and takes back where it ends as [`CLEAN`].
+pub(super) struct Lent {
+    /// A closed network, where the task has one and the template may make it.
+    pub(super) network: Option<Result<OwnedFd, String>>,
+    /// A control group that served others before or will.
+    pub(super) slot: Option<Slot>,
+    /// What that is bounded by.
+    pub(super) bounds: ProcessLimits,
+}
 
-/// The exit code of an executor that leaves its network as it was given to it.
+/// The exit code of an executor that leaves what it was lent as it was given to it, and nothing else of itself either.
 pub(super) const CLEAN: i32 = 10;
+
+/// What a task's group is bounded by: the init is not the task's.
+pub(super) fn bounds(spec: &ProcessSpec) -> ProcessLimits {
+    let processes_max = spec.limits.processes_max.saturating_add(u32::from(spec.init));
+    ProcessLimits { processes_max, ..spec.limits.clone() }
+}
 
 /// What an executor cannot be without.
 type Vital<T> = Result<T, (&'static str, io::Error)>;
 
-/// Runs the executor that was asked for; returns its exit code.
-pub(super) fn run(request: &Request, listener: UnixListener, network: Lent, machine: &Machine) -> i32 {
+/// Runs the executor that was asked for. Its client's connection ends when this process does: nothing of it is left then that will be yet.
+pub(super) fn run(request: &Request, listener: UnixListener, lent: Lent, machine: &Machine) -> ! {
     let dir = &request.dir;
     say_panics(dir);
-    match serve(request, listener, network, machine) {
-        Ok(()) if network::is_clean() => CLEAN,
-        Ok(()) => 0,
+    let (template, pooled) = (getppid(), lent.slot.is_some());
+    let code = match serve(request, listener, lent, machine) {
+        Ok(watch) => {
+            let is_clean = watch.is_clean() && network::is_clean();
+            // The client looks at the directory as soon as this is closed, by the end of this process.
+            let client = watch.leave();
+            // Once the template is gone nobody takes anything back: the agent clears away what the directory names.
+            let is_clean = is_clean && getppid() == template && (!pooled || disown_group(dir).is_ok());
+            std::mem::forget(client);
+            if is_clean { CLEAN } else { 0 }
+        }
         Err((step, error)) => {
             let _ = fs::write(dir.join(place::ERRORS), format!("executor: {step}: {error}\n"));
             1
         }
-    }
+    };
+    sys::end_at_once(code)
 }
 
-fn serve(request: &Request, listener: UnixListener, network: Lent, machine: &Machine) -> Vital<()> {
+/// From here on the directory names no control group: that is another task's, or nobody's.
+fn disown_group(dir: &Path) -> io::Result<()> {
+    fs::remove_file(dir.join(place::SPEC))
+}
+
+fn serve(request: &Request, listener: UnixListener, lent: Lent, machine: &Machine) -> Vital<Watch> {
     let Request { dir, spec, .. } = request;
     // The template has reset all that it was given. Who is told something may be gone.
     sys::ignore_broken_pipes();
     let _ = rustix::thread::set_name(c"skep-executor");
-    let _ = rustix::process::setsid(); // The template is a leader; what it forked is not.
     let keeper = spec.ids.outside.filter(|_| geteuid().is_root()).map(|first| first + KEEPER);
     let record = make(request, keeper)?;
     let identity = Identity::own().map_err(|error| ("reading /proc/self/stat", error))?;
@@ -71,7 +97,7 @@ fn serve(request: &Request, listener: UnixListener, network: Lent, machine: &Mac
     let hello = HelloReply { version: wire::VERSION, pid: identity.pid, metering: None, tasks_max: 1, places: 1, weaknesses: vec![] };
 
     let started = Instant::now();
-    let begun = begin(request, network, machine, keeper);
+    let begun = begin(request, lent, machine, keeper);
     if let Ok((cell, ..)) = &begun {
         // One that has ended already need not be found again.
         let _ = Identity::of(cell.pid).and_then(|task| task.write_to(&dir.join(TASK)));
@@ -88,8 +114,9 @@ fn serve(request: &Request, listener: UnixListener, network: Lent, machine: &Mac
             (None, ExecutorEvent::Ended { key: spec.key, exit: Exit::Rejected { reason }, usage: Usage::default() })
         }
     };
-    Watch::new(spec.key, task, record, listener, hello, machine.owner).serve(first);
-    Ok(())
+    let mut watch = Watch::new(spec.key, task, record, listener, hello, machine.owner);
+    watch.serve(first);
+    Ok(watch)
 }
 
 /// What the executor needs in its directory, given to who it will be; the task is on record before it runs.
@@ -106,11 +133,11 @@ fn make(request: &Request, keeper: Option<u32>) -> Vital<RecordLog> {
 }
 
 /// Starts the task; where that fails, nothing of it is left.
-fn begin(request: &Request, network: Lent, machine: &Machine, keeper: Option<u32>) -> Result<(Cell, Group, Output), JailError> {
+fn begin(request: &Request, lent: Lent, machine: &Machine, keeper: Option<u32>) -> Result<(Cell, Group, Output), JailError> {
     let spec = &request.spec;
     let step = |step: &'static str| move |reason: String| JailError { step, reason };
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| step("pipes")(format!("pipe2: {error}")));
-    network.transpose().and_then(|network| network.map_or(Ok(()), network::enter)).map_err(step("network"))?;
+    lent.network.transpose().and_then(|network| network.map_or(Ok(()), network::enter)).map_err(step("network"))?;
     let null = Path::new("/dev/null");
     let stdin: OwnedFd = open(spec.stdin.as_deref().unwrap_or(null), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| step("standard input")(error.to_string()))?;
@@ -118,10 +145,14 @@ fn begin(request: &Request, network: Lent, machine: &Machine, keeper: Option<u32
     for pipe in [&out, &errors] {
         rustix::io::ioctl_fionbio(pipe, true).map_err(|error| step("pipes")(error.to_string()))?;
     }
-    let mut limits = spec.limits.clone();
-    // The init is not the task's.
-    limits.processes_max = limits.processes_max.saturating_add(u32::from(spec.init));
-    let group = machine.hierarchies.make(&spec.cgroup, &limits).map_err(step("control group"))?;
+    let group = match lent.slot.and_then(|slot| slot.before) {
+        // Somebody may have removed it.
+        Some(before) => {
+            machine.hierarchies.renew(&spec.cgroup, &before, &lent.bounds).or_else(|_| machine.hierarchies.make(&spec.cgroup, &lent.bounds))
+        }
+        None => machine.hierarchies.make(&spec.cgroup, &lent.bounds),
+    };
+    let group = group.map_err(step("control group"))?;
     let streams = Streams { stdin, stdout, stderr };
     let output = Output::new(&request.home, spec, [out, errors]).map_err(|error| step("output")(error.to_string()))?;
     match cell::start(spec, &Place { host: &machine.host, disk: &request.disk() }, &group, keeper, streams) {

@@ -1,24 +1,26 @@
 //! The template: one small process with one thread, from which executors are forked. It begins before there is a runtime, holds nothing but one
 //! socket, and looks at nothing of what it passes on.
 
-use super::run::{self, Machine};
-use super::{Ask, DISKS, session};
+use super::run::{self, Lent, Machine};
+use super::{Ask, DISKS, Request, VERSION, own_mounts, session};
 use crate::executor::place;
 use crate::jail::cell::network::Networks;
 use crate::jail::cell::{Host, prepare_filters, sys};
-use crate::jail::cgroup::Hierarchies;
+use crate::jail::cgroup::{Hierarchies, Pool, attach_at_once};
 use crate::process::{EXECUTORS_GROUP, Network};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::WaitOptions;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IoSliceMut, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// Most bytes of one request: arguments and environment are bounded where a job is admitted.
@@ -40,7 +42,21 @@ pub fn main(home: &Path) -> ExitCode {
     }
 }
 
+/// The same as a program of its own, `skep-template template HOME VERSION BINARY`; where that is of another build, `binary` takes its place.
+#[must_use]
+pub fn main_of(home: &Path, version: &OsStr, binary: &Path) -> ExitCode {
+    if version == VERSION {
+        return main(home);
+    }
+    let error = Command::new(binary).arg("template").arg(home).exec();
+    eprintln!("template: {}: {error}", binary.display());
+    ExitCode::FAILURE
+}
+
 fn serve(home: &Path) -> io::Result<()> {
+    sys::expect_one_thread()?;
+    // What whoever started the agent left open is not to live on in executors.
+    sys::close_all_but_standard();
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let null = fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
@@ -50,43 +66,48 @@ fn serve(home: &Path) -> io::Result<()> {
     let _ = rustix::process::setsid();
     sys::reset_signals();
     prepare_filters();
+    place::prepare_forks();
+    let _attaching = attach_at_once();
     furnish(home)?;
     let host = Host::prepare(home).map_err(io::Error::other)?;
     let mut machine = Machine { hierarchies: Hierarchies::find(), host, owner: rustix::process::getuid().as_raw() };
-    let mut networks = Networks::new();
-    let mut lent = BTreeMap::new();
+    // The hierarchies of control groups are found by now, and held.
+    own_mounts::leave_out_what_no_task_needs();
+    let mut lendings = Lendings { networks: Networks::new(), groups: Pool::new(&machine.hierarchies), lent: BTreeMap::new() };
     let mut looked = Instant::now();
     loop {
-        bury(&mut lent, &mut networks);
-        if !comes(&stream, !lent.is_empty())? {
+        lendings.bury();
+        if !comes(&stream, !lendings.lent.is_empty())? {
+            lendings.groups.sweep(Instant::now());
             continue;
         }
-        let Some((bytes, socket)) = next(&stream)? else { return Ok(()) };
+        let Some((bytes, socket)) = next(&stream)? else {
+            lendings.bury();
+            lendings.groups.clear();
+            return Ok(());
+        };
         if looked.elapsed() >= LOOK_EVERY {
             machine.host.renew();
             looked = Instant::now();
         }
         let Ok(ask) = postcard::from_bytes::<Ask>(&bytes) else { continue };
-        let request = match ask {
+        let mut request = match ask {
             Ask::Executor(request) => *request,
             Ask::Session(session) => {
                 if let Ok(sys::Forked::Child) = sys::fork() {
-                    drop((stream, lent, networks));
+                    drop((stream, lendings));
                     sys::end_at_once(session::serve(&session, socket.into(), &machine.hierarchies));
                 }
                 continue;
             }
         };
-        let network = match (&mut networks, request.spec.network) {
-            (Some(networks), Network::None) => Some(networks.take()),
-            _ => None,
-        };
+        let lent = lendings.lend(&mut request);
         match sys::fork() {
             Ok(sys::Forked::Child) => {
-                drop((stream, lent, networks));
-                sys::end_at_once(run::run(&request, socket.into(), network, &machine))
+                drop((stream, lendings));
+                run::run(&request, socket.into(), lent, &machine)
             }
-            Ok(sys::Forked::Parent(pid)) => drop(lent.insert(pid, network.and_then(Result::ok))),
+            Ok(sys::Forked::Parent(pid)) => drop(lendings.lent.insert(pid, lent)),
             // Whoever asked finds the socket closed.
             Err(error) => eprintln!("template: forking an executor: {error}"),
         }
@@ -103,12 +124,39 @@ fn comes(stream: &UnixStream, looks: bool) -> io::Result<bool> {
     }
 }
 
-/// Buries executors that ended; their networks are free again where nothing is left in them.
-fn bury(lent: &mut BTreeMap<u32, Option<OwnedFd>>, networks: &mut Option<Networks>) {
-    while let Ok(Some((pid, how))) = rustix::process::wait(WaitOptions::NOHANG) {
-        let network = lent.remove(&pid.as_raw_nonzero().get().unsigned_abs()).flatten();
-        if let (Some(network), Some(networks), Some(run::CLEAN)) = (network, networks.as_mut(), how.exit_status()) {
-            networks.put_back(network);
+/// What executors have of what serves one task after another.
+struct Lendings {
+    networks: Option<Networks>,
+    groups: Pool,
+    lent: BTreeMap<u32, Lent>,
+}
+
+impl Lendings {
+    /// Lends what the request asks for.
+    fn lend(&mut self, request: &mut Request) -> Lent {
+        let network = match (&mut self.networks, request.spec.network) {
+            (Some(networks), Network::None) => Some(networks.take()),
+            _ => None,
+        };
+        let bounds = run::bounds(&request.spec);
+        let slot = self.groups.take(&request.spec.cgroup, &bounds);
+        if let Some(slot) = &slot {
+            request.spec.cgroup.clone_from(&slot.name);
+        }
+        Lent { network, slot, bounds }
+    }
+
+    /// Buries executors that ended; what they had is free again where nothing is left in it.
+    fn bury(&mut self) {
+        while let Ok(Some((pid, how))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let lent = self.lent.remove(&pid.as_raw_nonzero().get().unsigned_abs());
+            let Some(Lent { network, slot, bounds }) = lent.filter(|_| how.exit_status() == Some(run::CLEAN)) else { continue };
+            if let (Some(Ok(network)), Some(networks)) = (network, self.networks.as_mut()) {
+                networks.put_back(network);
+            }
+            if let Some(slot) = slot {
+                self.groups.put_back(slot.name, bounds);
+            }
         }
     }
 }

@@ -420,6 +420,7 @@ async fn speed() {
                 assert_eq!(exit, Exit::Code(0));
                 executor.commands.forget(vec![spec.key]);
                 executor.commands.flush().await.unwrap();
+                while executor.events.next().await.is_some() {}
                 clear(&dir).unwrap();
             });
         }

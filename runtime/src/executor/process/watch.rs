@@ -51,6 +51,8 @@ pub(super) struct Watch {
     task: Option<Task>,
     /// How it ended, once it has.
     ended: Option<(Exit, Usage)>,
+    /// Its control group, once it has ended in it.
+    left: Option<Group>,
     /// When the end is to be put on record again.
     record_again: Option<Instant>,
     record: RecordLog,
@@ -132,8 +134,8 @@ impl Task {
         Usage { fuel: 0, memory_peak_bytes: counted.memory_peak_bytes, time_us, cpu_us: counted.cpu_us }
     }
 
-    /// Its first process has ended, and so have all others of its namespace.
-    fn end(mut self) -> (Exit, Usage) {
+    /// Its first process has ended, and so have all others of its namespace. What is given back is what is left of it.
+    fn end(mut self) -> (Exit, Usage, Group) {
         let waited = waitid(WaitId::PidFd(self.cell.process.as_fd()), WaitIdOptions::EXITED).ok().flatten();
         let own = waited.map_or(Exit::Signal(libc::SIGKILL), |waited| match (waited.exit_status(), waited.terminating_signal()) {
             (Some(code), _) => Exit::Code(code),
@@ -153,7 +155,7 @@ impl Task {
             counted.memory_peak_bytes = peak_bytes;
         }
         let usage = self.usage(&counted);
-        (self.judge(how, &counted), usage)
+        (self.judge(how, &counted), usage, self.group)
     }
 
     /// Why it ended: what was asked for first, then a limit that it ran into, if it failed at all.
@@ -202,6 +204,7 @@ impl Watch {
             key,
             task,
             ended: None,
+            left: None,
             record_again: None,
             record,
             listener,
@@ -215,7 +218,7 @@ impl Watch {
     }
 
     /// Serves until the task has ended and its end was forgotten, or nobody is there to be told of it: it is on record then.
-    pub(super) fn serve(mut self, first: ExecutorEvent) {
+    pub(super) fn serve(&mut self, first: ExecutorEvent) {
         if let ExecutorEvent::Ended { exit, usage, .. } = first {
             self.end(exit, usage);
         }
@@ -246,6 +249,16 @@ impl Watch {
                 self.client = None;
             }
         }
+    }
+
+    /// True once the task's end was forgotten, where its control group may serve another.
+    pub(super) fn is_clean(&self) -> bool {
+        self.forgotten && self.left.as_ref().is_some_and(Group::is_clean)
+    }
+
+    /// Closes all that it holds but the connection to its client, if it has one.
+    pub(super) fn leave(self) -> Option<Peer> {
+        self.client
     }
 
     fn wait(&self, now: Instant, expected: Option<Instant>) -> Vec<Ready> {
@@ -290,7 +303,8 @@ impl Watch {
             }
             Ready::End => {
                 if let Some(task) = self.task.take() {
-                    let (exit, usage) = task.end();
+                    let (exit, usage, left) = task.end();
+                    self.left = Some(left);
                     self.end(exit, usage);
                 }
             }

@@ -37,6 +37,7 @@ enum ServeError {
 /// input is the listening socket.
 #[must_use]
 pub fn main(dir: &Path) -> ExitCode {
+    jail::cell::sys::close_all_but_standard();
     match start(dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

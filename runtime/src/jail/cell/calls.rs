@@ -304,10 +304,11 @@ const NAMESPACES: u32 = 0x7e02_0000;
 const PERSONALITIES: [u32; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// ioctl(2): pushing characters into a terminal's input (CVE-2017-5226, CVE-2016-7545), and what gives a console such a right.
 const TERMINAL_INPUT: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
+/// netlink(7): what tells of interfaces and addresses, as getifaddrs(3) asks it; behind the others are netfilter and more of its size.
+const NETLINK_ROUTE: u32 = libc::NETLINK_ROUTE.unsigned_abs();
 /// socket(2): the families that a task can use. The kernel's others are seldom looked at: AF_VSOCK reaches the host of a virtual machine, AF_ALG
 /// the kernel's crypto.
-const FAMILIES: [u32; 4] =
-    [libc::AF_UNIX.unsigned_abs(), libc::AF_INET.unsigned_abs(), libc::AF_INET6.unsigned_abs(), libc::AF_NETLINK.unsigned_abs()];
+const FAMILIES: [u32; 3] = [libc::AF_UNIX.unsigned_abs(), libc::AF_INET.unsigned_abs(), libc::AF_INET6.unsigned_abs()];
 
 /// x86-64 answers to a second set of numbers, which nothing uses (X32, asm/unistd.h).
 const OTHER_NUMBERS: u32 = 0x4000_0000;
@@ -344,19 +345,34 @@ pub(super) fn filter() -> Vec<sock_filter> {
     let namespaces = [load(argument(0)), jump(libc::BPF_JSET, NAMESPACES, 0, 1), answer(DENY), answer(ALLOW)];
     let personality = one_of(0, &PERSONALITIES, ALLOW, DENY);
     let ioctl = one_of(1, &TERMINAL_INPUT, DENY, ALLOW);
-    let socket = one_of(0, &FAMILIES, ALLOW, DENY);
+    let netlink = [
+        load(argument(0)),
+        jump(libc::BPF_JEQ, libc::AF_NETLINK.unsigned_abs(), 0, 4),
+        load(argument(2)),
+        jump(libc::BPF_JEQ, NETLINK_ROUTE, 0, 1),
+        answer(ALLOW),
+        answer(DENY),
+    ];
+    let socket = [netlink.as_slice(), &one_of(0, &FAMILIES, ALLOW, DENY)].concat();
     let looked_at: [(c_long, &[sock_filter]); 4] =
         [(libc::SYS_clone, &namespaces), (libc::SYS_personality, &personality), (libc::SYS_ioctl, &ioctl), (libc::SYS_socket, &socket)];
     for (call, block) in looked_at {
         program.push(jump(libc::BPF_JEQ, number(call), 0, short(block.len())));
         program.extend_from_slice(block);
     }
-    for (first, last) in ranges() {
-        // In order: a number below one range was in none before.
-        program.extend([jump(libc::BPF_JGE, first, 1, 0), answer(DENY), jump(libc::BPF_JGT, last, 1, 0), answer(ALLOW)]);
-    }
-    program.push(answer(DENY));
+    let edges = ranges().into_iter().flat_map(|(first, last)| [(first, ALLOW), (last + 1, DENY)]);
+    program.extend(search(&[(0, DENY)].into_iter().chain(edges).collect::<Vec<_>>()));
     program
+}
+
+/// The answer of the last of `edges` that the number is not below, found by halves: the kernel runs a new filter once for each number there is.
+fn search(edges: &[(u32, u32)]) -> Vec<sock_filter> {
+    if let [(_, only)] = edges {
+        return vec![answer(*only)];
+    }
+    let (below, above) = edges.split_at(edges.len() / 2);
+    let (start, below, above) = (above[0].0, search(below), search(above));
+    [vec![jump(libc::BPF_JGE, start, short(below.len()), 0)], below, above].concat()
 }
 
 /// All that is allowed with any arguments, as ranges of numbers.
@@ -388,7 +404,7 @@ fn number(call: c_long) -> u32 {
 }
 
 fn short(length: usize) -> u8 {
-    u8::try_from(length).expect("blocks are a few instructions long")
+    u8::try_from(length).expect("a jump is over half of the list at most")
 }
 
 fn load(offset: u32) -> sock_filter {
@@ -412,7 +428,7 @@ mod tests {
     use super::*;
 
     /// What the filter answers, as the kernel would go through it.
-    fn run(architecture: u32, call: u32, arguments: [u32; 2]) -> u32 {
+    fn run<const N: usize>(architecture: u32, call: u32, arguments: [u32; N]) -> u32 {
         let program = filter();
         let (mut at, mut value) = (0, 0);
         loop {
@@ -424,8 +440,7 @@ mod tests {
                     value = match k {
                         NUMBER => call,
                         ARCHITECTURE => architecture,
-                        offset if offset == argument(0) => arguments[0],
-                        offset if offset == argument(1) => arguments[1],
+                        offset if offset >= argument(0) => arguments[usize::try_from((offset - argument(0)) / 8).unwrap()],
                         other => panic!("nothing is read at {other}"),
                     }
                 }
@@ -453,7 +468,8 @@ mod tests {
 
     #[test]
     fn arguments_decide_where_a_call_can_do_more_than_a_task_may() {
-        let check = |call: c_long, arguments, expected| assert_eq!(run(AUDIT_ARCHITECTURE, number(call), arguments), expected, "{call}");
+        let check =
+            |call: c_long, arguments: [u32; 2], expected| assert_eq!(run(AUDIT_ARCHITECTURE, number(call), arguments), expected, "{call}");
         check(libc::SYS_clone3, [0, 0], UNKNOWN);
         check(libc::SYS_clone, [libc::SIGCHLD.unsigned_abs(), 0], ALLOW);
         for namespace in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWNET, libc::CLONE_NEWPID, libc::CLONE_NEWCGROUP] {
@@ -464,6 +480,10 @@ mod tests {
         check(libc::SYS_socket, [libc::AF_INET.unsigned_abs(), 0], ALLOW);
         for family in [libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET, libc::AF_TIPC] {
             check(libc::SYS_socket, [family.unsigned_abs(), 0], DENY);
+        }
+        for (protocol, expected) in [(NETLINK_ROUTE, ALLOW), (libc::NETLINK_NETFILTER.unsigned_abs(), DENY)] {
+            let asked = [libc::AF_NETLINK.unsigned_abs(), libc::SOCK_RAW.unsigned_abs(), protocol];
+            assert_eq!(run(AUDIT_ARCHITECTURE, number(libc::SYS_socket), asked), expected, "netlink {protocol}");
         }
         check(libc::SYS_personality, [0xffff_ffff, 0], ALLOW);
         check(libc::SYS_personality, [0x40_0000, 0], DENY);

@@ -2,8 +2,8 @@
 
 use super::super::failed;
 use crate::process::{Ids, ProcessSpec};
+use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::process::{Uid, getegid, geteuid};
-use std::fs;
 
 pub(super) fn lacks() -> Option<String> {
     let user = geteuid();
@@ -34,12 +34,18 @@ pub(super) fn become_root_again(keeper: Option<u32>) -> Result<(), String> {
 /// Writes the maps of the process `pid`, which has just been forked into its user namespace.
 pub(super) fn write(spec: &ProcessSpec, pid: u32) -> Result<(), String> {
     let Ids { inside, outside, count, .. } = spec.ids;
+    let path = format!("/proc/{pid}");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = open(path.as_str(), flags, Mode::empty()).map_err(|error| failed(&format!("opening {path}"), error))?;
     let put = |file: &str, text: String| {
-        let path = format!("/proc/{pid}/{file}");
-        fs::write(&path, &text).map_err(|error| failed(&format!("writing {} to {path}", text.trim()), error))
+        let opened = openat(&folder, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let written = opened.and_then(|file| rustix::io::write(file, text.as_bytes()));
+        written.map(drop).map_err(|error| failed(&format!("writing {} to {path}/{file}", text.trim()), error))
     };
     match outside {
         Some(outside) => {
+            // The executor is the last that the kernel ends for want of memory; the task is as any other.
+            put("oom_score_adj", "0\n".into())?;
             put("uid_map", format!("{inside} {outside} {count}\n"))?;
             put("gid_map", format!("{inside} {outside} {count}\n"))
         }

@@ -82,8 +82,6 @@ fn wait_for_begin(inside: &mut Inside<'_>) -> Result<(), String> {
 fn session(_: &mut Inside<'_>) -> Result<(), String> {
     sys::reset_signals();
     let _ = rustix::thread::set_name(c"skep-init");
-    // The executor is the last that the kernel ends for want of memory, the task is as any other.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     rustix::process::setsid().map(drop).map_err(|error| failed("setsid", error))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())

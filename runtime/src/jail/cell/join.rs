@@ -93,7 +93,7 @@ fn inside(spec: &ProcessSpec, held: impl AsFd, command: &[String], streams: &Str
     let program = Program::of(command, &spec.env)?;
     // One that ended has no namespaces any more (ESRCH).
     sys::join_namespaces(held).map_err(|error| format!("the task has ended, or cannot be entered: setns: {error}"))?;
-    match sys::fork_here().map_err(|error| format!("fork: {error}"))? {
+    match sys::fork().map_err(|error| format!("fork: {error}"))? {
         sys::Forked::Child => become_program(spec, &program, streams),
         sys::Forked::Parent(child) => {
             sys::close_for_waiting();

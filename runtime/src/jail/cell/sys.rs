@@ -5,6 +5,7 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::process::Signal;
 use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// What a child that shares our memory runs on: it makes a few calls and formats an error.
@@ -18,28 +19,22 @@ pub(crate) enum Forked {
     Parent(u32),
 }
 
-/// Copies this process; the copy has its one thread.
+/// To be asked before the first [`fork`].
 ///
 /// # Errors
-/// What the system says; also where this process has other threads, whose locks the copy would wait for for ever.
-pub(crate) fn fork() -> io::Result<Forked> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
-        return Err(io::Error::other("a process with threads is not copied"));
-    }
-    // SAFETY: this process has one thread, so no lock is held by another; the child may do all that the parent may.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Forked::Child),
-        pid => Ok(Forked::Parent(pid.unsigned_abs())),
-    }
+/// Where this process has other threads, whose locks a copy of it would wait for for ever.
+pub(crate) fn expect_one_thread() -> io::Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 { Err(io::Error::other("a process with threads is not copied")) } else { Ok(()) }
 }
 
-/// As [`fork`], where /proc is another's, and the caller knows that he has one thread.
+/// Copies this process, which has one thread.
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn fork_here() -> io::Result<Forked> {
-    // SAFETY: as in `fork`: the callers were forked themselves, and start no thread.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: this process has one thread, so no lock is held by another; the child may do all that the parent may. Callers are the template,
+    // which has asked `expect_one_thread`, and what it forked: neither starts a thread.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
@@ -307,15 +302,16 @@ pub(super) fn fork_beside(mut child: impl FnMut() -> c_int) -> io::Result<u32> {
         // SAFETY: it is the closure that `fork_beside` was called with, which lives as long as that stands still.
         unsafe { (*child.cast::<F>())() }
     }
-    fn with<F: FnMut() -> c_int>(child: &mut F, stack: &mut [u128]) -> c_int {
+    fn with<F: FnMut() -> c_int>(child: &mut F, stack: &mut [MaybeUninit<u128>]) -> c_int {
         let top = stack.as_mut_ptr_range().end;
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         // SAFETY: the child has a stack of its own, whose top is aligned to 16 bytes; this process, its only other user of the memory, is
         // stopped meanwhile (CLONE_VFORK), so what the child does to the memory is as if it had been done here.
         unsafe { libc::clone(call::<F>, top.cast(), flags, ptr::from_mut(child).cast()) }
     }
-    let mut stack = vec![0_u128; CHILD_STACK_BYTES / size_of::<u128>()];
-    match with(&mut child, &mut stack) {
+    // Not a page of it is touched before the child does.
+    let mut stack = Vec::<u128>::with_capacity(CHILD_STACK_BYTES / size_of::<u128>());
+    match with(&mut child, stack.spare_capacity_mut()) {
         -1 => Err(io::Error::last_os_error()),
         pid => Ok(pid.unsigned_abs()),
     }
@@ -360,6 +356,15 @@ pub(crate) fn used_by_children() -> (u64, u64) {
     (us(usage.ru_utime) + us(usage.ru_stime), u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1_024)
 }
 
+/// A mount namespace of its own, with the same mounts.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn leave_mounts() -> io::Result<()> {
+    // SAFETY: CLONE_NEWNS unshares no memory and no descriptors; the file system context is this thread's alone afterwards, and it is the only one.
+    answered(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())
+}
+
 /// A network namespace of its own, with a loopback that is down.
 ///
 /// # Errors
@@ -392,6 +397,12 @@ pub(super) fn join_namespaces(held: impl AsFd) -> io::Result<()> {
         | libc::CLONE_NEWCGROUP;
     // SAFETY: a descriptor that lives; this process has one thread and shares its memory and its file system context with nobody.
     answered(unsafe { libc::setns(held.as_fd().as_raw_fd(), all) }.into())
+}
+
+/// Closes all descriptors but the first three: for a process that begins, and holds none of its own yet.
+pub(crate) fn close_all_but_standard() {
+    // SAFETY: callers do so first, so nothing of theirs holds a descriptor.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
 }
 
 /// Closes all descriptors: for a process that only waits from here on, and shall hold nobody's pipe open.

@@ -4,12 +4,18 @@
 //! delegated to us or the root. Controllers of version 2 on a machine that mounts version 1 are not used. What a task's groups count is read
 //! before they are removed: a memory kill is known from nothing else for certain.
 
+mod attach;
+mod pool;
 mod v1;
 mod v2;
+
+pub(crate) use attach::attach_at_once;
+pub(crate) use pool::{Pool, Slot};
 
 use crate::process::ProcessLimits;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat};
+use std::ffi::CString;
 use std::fmt::Display;
 use std::fs;
 use std::io;
@@ -23,6 +29,8 @@ const MOUNTED: &str = "/sys/fs/cgroup";
 /// How long processes that were killed may take to go.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// What the kernel has not given back yet of a group without processes, at most: each processor keeps up to 64 pages ahead (mm/memcontrol.c).
+const CLEAN_BYTES_MAX: u64 = 1 << 20;
 /// Longest file that is read.
 const COUNTER_BYTES_MAX: usize = 4_096;
 
@@ -44,7 +52,7 @@ enum Found {
 pub struct Counted {
     /// Processor time, in microseconds.
     pub cpu_us: u64,
-    /// Memory now, without the file cache that can be dropped at once, in bytes.
+    /// Memory now, in bytes; for who asks by name without the file cache that can be dropped at once.
     pub memory_bytes: u64,
     /// The most memory at once, in bytes.
     pub memory_peak_bytes: u64,
@@ -57,10 +65,12 @@ pub struct Counted {
 }
 
 /// The group of one task. Its files are open, so it can be read after the rights to open them are gone; it is not removed when dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Group {
     counters: Vec<Counter>,
     joined_by: Vec<OwnedFd>,
+    /// What of its counts is of tasks before.
+    before: Counted,
 }
 
 /// An open file of numbers, and what they are.
@@ -95,7 +105,7 @@ impl Hierarchies {
     /// What was tried, on what, and the system's words.
     pub fn make(&self, name: &str, limits: &ProcessLimits) -> Result<Group, String> {
         check(name)?;
-        let mut group = Group { counters: vec![], joined_by: vec![] };
+        let mut group = Group::default();
         match &*self.0 {
             Found::V1(hierarchies) => hierarchies.iter().try_for_each(|hierarchy| hierarchy.make(name, limits, &mut group))?,
             Found::V2(hierarchy) => hierarchy.make(name, limits, &mut group)?,
@@ -104,11 +114,32 @@ impl Hierarchies {
         Ok(group)
     }
 
+    /// True where a group whose task has ended serves another as if it were new: in version 1, whose counts can be set to nothing. To make and
+    /// to remove a group there costs the kernel more than the rest of a small task.
+    #[must_use]
+    pub fn can_renew(&self) -> bool {
+        matches!(&*self.0, Found::V1(hierarchies) if v1::can_renew(hierarchies))
+    }
+
+    /// As [`Self::make`], of a group that is there and [`Group::is_clean`], and had the limits `before`.
+    ///
+    /// # Errors
+    /// What was tried, on what, and the system's words.
+    pub fn renew(&self, name: &str, before: &ProcessLimits, limits: &ProcessLimits) -> Result<Group, String> {
+        check(name)?;
+        let mut group = Group::default();
+        if let Found::V1(hierarchies) = &*self.0 {
+            hierarchies.iter().try_for_each(|hierarchy| hierarchy.renew(name, before, limits, &mut group))?;
+        }
+        group.before = group.counted();
+        Ok(group)
+    }
+
     /// What the group `name` counted until now; `None`: there is none.
     #[must_use]
     pub fn counted(&self, name: &str) -> Option<Counted> {
         check(name).ok()?;
-        let mut group = Group { counters: vec![], joined_by: vec![] };
+        let mut group = Group::default();
         match &*self.0 {
             Found::V1(hierarchies) => hierarchies.iter().for_each(|hierarchy| _ = hierarchy.open(name, &mut group)),
             Found::V2(hierarchy) => _ = hierarchy.open(name, &mut group),
@@ -123,12 +154,15 @@ impl Hierarchies {
     /// What was tried, and the system's words.
     pub fn join(&self, name: &str, pid: u32) -> Result<(), String> {
         check(name)?;
-        let roots: Vec<&OwnedFd> = match &*self.0 {
+        self.roots().into_iter().try_for_each(|root| write(root, &format!("{name}/cgroup.procs"), pid))
+    }
+
+    fn roots(&self) -> Vec<&OwnedFd> {
+        match &*self.0 {
             Found::V1(hierarchies) => hierarchies.iter().map(v1::Hierarchy::root).collect(),
             Found::V2(hierarchy) => vec![hierarchy.root()],
             Found::None(_) => vec![],
-        };
-        roots.into_iter().try_for_each(|root| write(root, &format!("{name}/cgroup.procs"), pid))
+        }
     }
 
     /// Ends all processes in the group `name`, and removes it. One that is not there is removed already. Blocking.
@@ -168,7 +202,16 @@ impl Group {
             }
         }
         counted.memory_peak_bytes = counted.memory_peak_bytes.max(counted.memory_bytes);
+        counted.memory_kills = counted.memory_kills.saturating_sub(self.before.memory_kills);
+        counted.processes_refused = counted.processes_refused.saturating_sub(self.before.processes_refused);
         counted
+    }
+
+    /// True where nothing of its task is left in it, so that it may be renewed for another; to be asked once all of its processes have ended.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let counted = self.counted();
+        counted.processes == 0 && counted.memory_bytes <= CLEAN_BYTES_MAX
     }
 
     /// Has a file of the folder counted, where the kernel has it.
@@ -231,6 +274,13 @@ fn folder(parent: &OwnedFd, name: &str, mut each: impl FnMut(&OwnedFd) -> Result
     Ok(here.expect("a name has a part"))
 }
 
+/// Names of the folders in a folder.
+fn folders(folder: &OwnedFd) -> Vec<CString> {
+    let entries = rustix::fs::Dir::read_from(folder).into_iter().flatten().flatten();
+    let names = entries.filter(|entry| entry.file_type() == rustix::fs::FileType::Directory).map(|entry| entry.file_name().to_owned());
+    names.filter(|name| !name.to_bytes().starts_with(b".")).collect()
+}
+
 fn write(folder: &OwnedFd, file: &str, value: impl Display) -> Result<(), String> {
     let value = value.to_string();
     let opened = openat(folder, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
@@ -258,7 +308,7 @@ fn keyed(text: &str, key: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).map_or(0, number)
 }
 
-/// Removes a folder once nothing runs in it; `kill` ends what does.
+/// Removes a folder once nothing runs in it, and those in it; `kill` ends what does.
 fn remove(parent: &OwnedFd, name: &str, kill: impl Fn(&OwnedFd)) -> Result<(), String> {
     let until = Instant::now() + GONE_WITHIN;
     loop {
@@ -267,7 +317,13 @@ fn remove(parent: &OwnedFd, name: &str, kill: impl Fn(&OwnedFd)) -> Result<(), S
             Err(rustix::io::Errno::BUSY) if Instant::now() < until => {}
             Err(error) => return Err(explained(&format!("removing the control group {name}"), error.into())),
         }
-        if let Ok(folder) = openat(parent, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        if let Ok(folder) = openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            for inner in folders(&folder) {
+                if let Ok(inner) = openat(&folder, &*inner, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+                    kill(&inner);
+                }
+                let _ = rustix::fs::unlinkat(&folder, &*inner, rustix::fs::AtFlags::REMOVEDIR); // Or the next time.
+            }
             kill(&folder);
         }
         thread::sleep(LOOK_AGAIN);

@@ -50,6 +50,11 @@ pub(super) fn lacks(hierarchies: &[Hierarchy]) -> Vec<String> {
     WANTED.into_iter().filter(missing).map(|name| format!("no control group \"{name}\": {}", about(name))).collect()
 }
 
+/// What a group must count so that it is known to be empty.
+pub(super) fn can_renew(hierarchies: &[Hierarchy]) -> bool {
+    ["memory", "pids"].iter().all(|wanted| hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(wanted)))
+}
+
 impl Hierarchy {
     pub(super) const fn root(&self) -> &OwnedFd {
         &self.root
@@ -57,25 +62,54 @@ impl Hierarchy {
 
     pub(super) fn make(&self, name: &str, limits: &ProcessLimits, group: &mut Group) -> Result<(), String> {
         let here = folder(&self.root, name, |_| Ok(()))?;
+        self.bound(&here, None, limits)?;
+        self.open_all(&here, group)
+    }
+
+    /// One that is there, with other limits, and counts that begin again.
+    pub(super) fn renew(&self, name: &str, before: &ProcessLimits, limits: &ProcessLimits, group: &mut Group) -> Result<(), String> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let here = openat(&self.root, name, flags, Mode::empty())
+            .map_err(|error| super::explained(&format!("opening the control group {name}"), error.into()))?;
+        self.bound(&here, Some(before), limits)?;
         for controller in &self.controllers {
             match *controller {
-                "cpu" => {
-                    let shares = (limits.cpu_milli.saturating_mul(SHARES_PER_CORE) / 1_000).max(SHARES_MIN);
-                    write(&here, "cpu.shares", shares)?;
-                }
-                "memory" => {
-                    write(&here, "memory.limit_in_bytes", limits.memory_bytes_max)?;
-                    // With swap; the kernel counts it only where it was told to (swapaccount=1).
-                    if exists(&here, "memory.memsw.limit_in_bytes") {
-                        write(&here, "memory.memsw.limit_in_bytes", limits.memory_bytes_max)?;
-                    }
-                }
-                "pids" => write(&here, "pids.max", limits.processes_max)?,
+                "cpuacct" => write(&here, "cpuacct.usage", 0)?,
+                "memory" => write(&here, "memory.max_usage_in_bytes", 0)?,
                 _ => {}
             }
         }
-        self.count(&here, group);
-        let file = openat(&here, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        self.open_all(&here, group)
+    }
+
+    /// Writes the limits that are not as they are already.
+    fn bound(&self, here: &OwnedFd, before: Option<&ProcessLimits>, limits: &ProcessLimits) -> Result<(), String> {
+        let shares = |limits: &ProcessLimits| (limits.cpu_milli.saturating_mul(SHARES_PER_CORE) / 1_000).max(SHARES_MIN);
+        for controller in &self.controllers {
+            match *controller {
+                "cpu" if before.is_none_or(|before| shares(before) != shares(limits)) => write(here, "cpu.shares", shares(limits))?,
+                "memory" if before.is_none_or(|before| before.memory_bytes_max != limits.memory_bytes_max) => {
+                    // With swap, which is never less; the kernel counts it only where it was told to (swapaccount=1).
+                    let mut names = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+                    if before.is_some_and(|before| before.memory_bytes_max < limits.memory_bytes_max) {
+                        names.reverse();
+                    }
+                    for name in names.iter().filter(|name| !name.contains("memsw") || exists(here, name)) {
+                        write(here, name, limits.memory_bytes_max)?;
+                    }
+                }
+                "pids" if before.is_none_or(|before| before.processes_max != limits.processes_max) => {
+                    write(here, "pids.max", limits.processes_max)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn open_all(&self, here: &OwnedFd, group: &mut Group) -> Result<(), String> {
+        self.count(here, group, false);
+        let file = openat(here, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         group.joined_by.push(file.map_err(|error| super::explained("opening cgroup.procs", error.into()))?);
         Ok(())
     }
@@ -83,15 +117,16 @@ impl Hierarchy {
     /// Opens what a group that is there counts.
     pub(super) fn open(&self, name: &str, group: &mut Group) -> Option<()> {
         let here = openat(&self.root, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        self.count(&here, group);
+        self.count(&here, group, true);
         Some(())
     }
 
-    fn count(&self, here: &OwnedFd, group: &mut Group) {
+    /// `now`: also what tells the memory of this moment more exactly, which takes the kernel longer.
+    fn count(&self, here: &OwnedFd, group: &mut Group, now: bool) {
         for controller in &self.controllers {
             match *controller {
                 "cpuacct" => group.count(here, "cpuacct.usage", |text, counted| counted.cpu_us = number(text) / 1_000),
-                "memory" => memory(here, group),
+                "memory" => memory(here, group, now),
                 "pids" => {
                     group.count(here, "pids.current", |text, counted| counted.processes = number(text));
                     group.count(here, "pids.events", |text, counted| counted.processes_refused = keyed(text, "max"));
@@ -112,11 +147,13 @@ impl Hierarchy {
     }
 }
 
-fn memory(here: &OwnedFd, group: &mut Group) {
+fn memory(here: &OwnedFd, group: &mut Group, now: bool) {
     group.count(here, "memory.usage_in_bytes", |text, counted| counted.memory_bytes += number(text));
-    group.count(here, "memory.stat", |text, counted| {
-        counted.memory_bytes = counted.memory_bytes.saturating_sub(keyed(text, "total_inactive_file"));
-    });
+    if now {
+        group.count(here, "memory.stat", |text, counted| {
+            counted.memory_bytes = counted.memory_bytes.saturating_sub(keyed(text, "total_inactive_file"));
+        });
+    }
     group.count(here, "memory.max_usage_in_bytes", |text, counted| counted.memory_peak_bytes = number(text));
     group.count(here, "memory.oom_control", |text: &str, counted: &mut Counted| counted.memory_kills = keyed(text, "oom_kill"));
 }

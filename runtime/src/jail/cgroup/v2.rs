@@ -69,7 +69,7 @@ impl Hierarchy {
         if self.controllers.contains(&"pids") {
             write(&here, "pids.max", limits.processes_max)?;
         }
-        Self::count(&here, group);
+        Self::count(&here, group, false);
         let file = openat(&here, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         group.joined_by.push(file.map_err(|error| explained("opening cgroup.procs", error.into()))?);
         Ok(())
@@ -78,16 +78,19 @@ impl Hierarchy {
     /// Opens what a group that is there counts.
     pub(super) fn open(&self, name: &str, group: &mut Group) -> Option<()> {
         let here = openat(&self.root, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        Self::count(&here, group);
+        Self::count(&here, group, true);
         Some(())
     }
 
-    /// Files of controllers that were not delegated are not there.
-    fn count(here: &OwnedFd, group: &mut Group) {
+    /// Files of controllers that were not delegated are not there. `now`: also what tells the memory of this moment more exactly, which takes the
+    /// kernel longer.
+    fn count(here: &OwnedFd, group: &mut Group, now: bool) {
         group.count(here, "memory.current", |text, counted| counted.memory_bytes += number(text));
-        group.count(here, "memory.stat", |text, counted| {
-            counted.memory_bytes = counted.memory_bytes.saturating_sub(keyed(text, "inactive_file"));
-        });
+        if now {
+            group.count(here, "memory.stat", |text, counted| {
+                counted.memory_bytes = counted.memory_bytes.saturating_sub(keyed(text, "inactive_file"));
+            });
+        }
         // Since 5.19.
         group.count(here, "memory.peak", |text, counted| counted.memory_peak_bytes = number(text));
         group.count(here, "memory.events", |text: &str, counted: &mut Counted| counted.memory_kills = keyed(text, "oom_kill"));

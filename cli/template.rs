@@ -1,0 +1,19 @@
+//! The template alone: what of the binary keeps root, and nothing else of it. Lies beside `skep`, which has the same verb within; forked again and
+//! again, it is a third lighter for being small.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments.as_slice() {
+        [verb, home, version, binary] if verb == "template" => {
+            runtime::executor::process::main_of(Path::new(home), version, Path::new(binary))
+        }
+        _ => {
+            eprintln!("skep-template: started by an agent, and not by people");
+            ExitCode::from(64)
+        }
+    }
+}
