@@ -1,5 +1,6 @@
 //! Real processes for the tests: masters, agents and commands of the binary under test, each cluster in a folder of its own.
 
+use runtime::jail::cgroup::Hierarchies;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -214,12 +215,7 @@ impl Cluster {
         let Ok(live) = std::fs::canonicalize(self.folder.join(name).join("processes/live")) else { return };
         let _ = std::fs::remove_dir_all(&live);
         let Some(group) = live.file_name().and_then(|name| name.to_str()).filter(|name| name.starts_with("skep-")) else { return };
-        for hierarchy in ["", "cpu", "cpuacct", "memory", "pids"] {
-            let group = Path::new("/sys/fs/cgroup").join(hierarchy).join(group);
-            let tasks = std::fs::read_dir(&group).into_iter().flatten().flatten().map(|entry| entry.path());
-            tasks.filter(|path| path.is_dir()).for_each(|path| _ = std::fs::remove_dir(path));
-            let _ = std::fs::remove_dir(group);
-        }
+        let _ = Hierarchies::find().remove(group);
     }
 
     /// All tasks of a job, whatever their number.

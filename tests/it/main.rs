@@ -4,6 +4,7 @@
 #[path = "../../cli/busybox.rs"]
 mod busybox;
 mod cluster;
+mod escapes;
 mod fuzz;
 mod gone;
 mod hostile_agent;

@@ -163,9 +163,14 @@ fn processes(cluster: &Cluster) -> BTreeMap<u32, String> {
     ids.filter_map(find).collect()
 }
 
+/// How much of something the environment asks for: a hundred kills under fifty tasks of each kind are `SKEP_KILLS=100 SKEP_EACH=50`.
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
 #[test]
 fn a_killed_agent_finds_each_task_again_and_leaves_none_behind() {
-    const EACH: u64 = 15;
+    let each = number("SKEP_EACH", 15);
     let mut cluster = Cluster::of_one(RESOURCES);
     let script = write(&cluster, "script", "#!/bin/sh\nexec sleep 600\n");
     let nap = sample("sleep.wasm");
@@ -175,21 +180,20 @@ fn a_killed_agent_finds_each_task_again_and_leaves_none_behind() {
         kinds.push(("image", image.to_str().unwrap().to_owned(), vec!["sleep 600"]));
     }
     for (name, thing, args) in &kinds {
-        let count = EACH.to_string();
+        let count = each.to_string();
         let flags = ["run", "--detach", "--name", name, "--count", &count, "--cpu", "0.01", "--memory", "8MiB", thing, "--"];
         cluster.text(&[&flags[..], &args[..]].concat());
-        cluster.until("all run", |cluster| cluster.tasks(name, "running") == EACH);
+        cluster.until("all run", |cluster| cluster.tasks(name, "running") == each);
     }
     let before = processes(&cluster);
-    assert_eq!(before.len() as u64, EACH * (kinds.len() as u64 - 1));
-    // A hundred kills are `SKEP_KILLS=100`.
-    let kills: u32 = std::env::var("SKEP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    assert_eq!(before.len() as u64, each * (kinds.len() as u64 - 1));
+    let kills = number("SKEP_KILLS", 5);
     for kill in 0..kills {
         cluster.kill_agent("a1");
         cluster.start_agent("a1");
         cluster.until("the agent is back", |cluster| cluster.reachable().contains(&"a1".to_owned()));
         for (name, ..) in &kinds {
-            cluster.until("it owns all again", |cluster| cluster.tasks(name, "running") == EACH);
+            cluster.until("it owns all again", |cluster| cluster.tasks(name, "running") == each);
         }
         assert_eq!(processes(&cluster), before, "kill {kill}");
     }
@@ -199,7 +203,7 @@ fn a_killed_agent_finds_each_task_again_and_leaves_none_behind() {
         cluster.text(&["stop", name]);
     }
     for (name, ..) in &kinds {
-        cluster.until("all have ended", |cluster| cluster.tasks(name, "killed") == EACH);
+        cluster.until("all have ended", |cluster| cluster.tasks(name, "killed") == each);
     }
     cluster.until("no process is left", |cluster| processes(cluster).is_empty());
     let live = fs::canonicalize(cluster.folder.join("a1/processes/live")).unwrap();

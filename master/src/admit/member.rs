@@ -337,8 +337,8 @@ impl MemberJudge<'_, '_> {
         for path in task.mounts.iter().flat_map(|mount| [&mount.from, &mount.to]).filter(|path| !is_absolute(path)) {
             self.say(Code::BadValue, "mount", format!("{} is no absolute path without '..'", quoted(path)));
         }
-        for to in task.mounts.iter().map(|mount| mount.to.as_str()).filter(|to| ["/", "/proc", "/sys", "/dev"].contains(to)) {
-            self.say(Code::BadValue, "mount", format!("{to} is not to be covered"));
+        for to in task.mounts.iter().map(|mount| mount.to.as_str()).filter(|to| is_kernels(to)) {
+            self.say(Code::BadValue, "mount", format!("{} is not to be covered: '/', and what is in /proc, /sys and /dev", quoted(to)));
         }
     }
 
@@ -491,6 +491,12 @@ impl MemberJudge<'_, '_> {
 /// True for what can stand as one word in a record and on a terminal.
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= PATH_BYTES_MAX && !text.chars().any(char::is_control)
+}
+
+/// True of the root, and of what the kernel's own file systems are mounted on.
+fn is_kernels(path: &str) -> bool {
+    let first = path.split('/').find(|part| !part.is_empty() && *part != ".");
+    first.is_none_or(|first| ["proc", "sys", "dev"].contains(&first))
 }
 
 fn is_absolute(path: &str) -> bool {
