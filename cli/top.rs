@@ -90,7 +90,7 @@ fn screen(before: &Value, now: &Value, seconds: f64, limit: usize) -> String {
         let what = format!("{}.{index}", text(&row["job"]));
         table.add_row([what, text(&row["agent"]), format!("{cores:.2}"), memory(row), text(&row["processes"])]);
     }
-    let all: f64 = tasks.iter().chain(&executors).map(|(cores, _)| cores).sum();
+    let all = tasks.iter().chain(&executors).fold(0.0, |all, (cores, _)| all + cores);
     let held: u64 = tasks.iter().chain(&executors).filter_map(|(_, row)| row["memory_bytes"].as_u64()).sum();
     let mut head = format!(
         "{} native and container tasks, {} executors of wasm tasks: {all:.2} cores, {}",

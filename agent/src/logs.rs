@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use protocol::job::COUNT_MAX;
 use protocol::link::{LinkError, Sender};
-use protocol::message::{BulkReply, CHUNK_BYTES_MAX};
+use protocol::message::{AGENT_LEAVES, BulkReply, CHUNK_BYTES_MAX};
 use protocol::{AttemptId, MemberId};
 use runtime::Key;
 use runtime::executor::{LogRead, read_log};
@@ -60,7 +60,7 @@ pub async fn serve(
     loop {
         // Asked before it is read: what is printed before the end is in the file when the end is known.
         let Some(Place { dirs, live }) = place().await else {
-            return last(sender, BulkReply::Failed { reason: "the agent is leaving".into() }).await;
+            return last(sender, BulkReply::Failed { reason: AGENT_LEAVES.into() }).await;
         };
         let read = tokio::task::spawn_blocking(move || read_any(&dirs, key(member), offset)).await;
         let read = match read.expect("reading a file does not panic, and nobody cancels it") {

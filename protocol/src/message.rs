@@ -247,6 +247,9 @@ pub struct ExecutorUsage {
 /// Most texts of a command that runs beside a task.
 pub const COMMAND_LENGTH_MAX: usize = 1_024;
 
+/// Why an agent ends streams when it ends itself: what they are about may go on, and be asked for again.
+pub const AGENT_LEAVES: &str = "the agent is leaving";
+
 /// What is answered on a bulk stream: any number of `Chunk`s, then `End` or `Failed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BulkReply {

@@ -211,6 +211,42 @@ fn a_killed_agent_finds_each_task_again_and_leaves_none_behind() {
 }
 
 #[test]
+fn who_follows_output_misses_none_of_it_while_it_is_rotated_and_its_agent_dies() {
+    let mut cluster = Cluster::of_one(RESOURCES);
+    // Each part is longer than what is kept, but the one that is printed while the agent is away.
+    let text = "#!/bin/sh\n\
+        say() { i=$1; while [ $i -lt $2 ]; do echo \"line $i $PAD\"; i=$((i+1)); [ $((i % 50)) = 0 ] && sleep $3; done; }\n\
+        PAD=$(printf '%100s' x)\n\
+        say 0 2000 0.05\nuntil [ -e /sandbox/away ]; do sleep 0.02; done\nsay 2000 2400 0\n\
+        until [ -e /sandbox/back ]; do sleep 0.02; done\nsay 2400 4000 0.05\n";
+    write(&cluster, "script", text);
+    let job = "name = \"talk\"\nkind = \"batch\"\n[task]\nnative = \"script\"\n[limits]\nlog = \"128KiB\"\n";
+    let file = write(&cluster, "talk.toml", job);
+    cluster.text(&["run", "--detach", file.to_str().unwrap()]);
+    let heard = cluster.folder.join("heard");
+    let mut command = cluster.command(&["logs", "--follow", "talk.0"]);
+    let mut follower = command.stdout(fs::File::create(&heard).unwrap()).spawn().unwrap();
+    let has = |line: u32| fs::read_to_string(&heard).unwrap().contains(&format!("line {line} "));
+    cluster.until("the first part is heard", |_| has(1999));
+    cluster.text(&["exec", "talk.0", "--", "touch", "/sandbox/away"]);
+    cluster.kill_agent("a1");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    cluster.start_agent("a1");
+    cluster.until("what came meanwhile is heard", |_| has(2399));
+    cluster.text(&["exec", "talk.0", "--", "touch", "/sandbox/back"]);
+    assert!(follower.wait().unwrap().success());
+    let text = fs::read_to_string(&heard).unwrap();
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("line ")?.split(' ').next()).collect();
+    let all: Vec<String> = (0..4000).map(|line| line.to_string()).collect();
+    assert!(
+        lines == all,
+        "{} lines, the first that is not as expected: {:?}",
+        lines.len(),
+        lines.iter().zip(&all).find(|(line, all)| *line != all)
+    );
+}
+
+#[test]
 fn bombs_end_alone_and_the_neighbour_does_not_notice() {
     let cluster = Cluster::of_one(RESOURCES);
     if cluster.text(&["status", "a1"]).contains("no control group") {

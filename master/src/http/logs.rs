@@ -16,7 +16,7 @@ use base64::Engine as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use protocol::link::{LinkError, Receiver, Sender};
-use protocol::message::{BulkReply, BulkRequest};
+use protocol::message::{AGENT_LEAVES, BulkReply, BulkRequest};
 use protocol::{AgentId, AttemptId, JobId, Kind, MemberId, Name, Phase, Template};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
@@ -29,6 +29,8 @@ use utoipa::{IntoParams, ToSchema};
 pub const LOG_READERS_MAX: usize = 64;
 /// Tasks of one job that are read at the same time: an agent allows sixteen streams, and others want some.
 pub const TASKS_AT_ONCE_MAX: usize = 8;
+/// So often it is looked whether an agent that is away is back.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How long an agent may take to allow one more stream.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -197,12 +199,14 @@ struct Reading {
     open: Option<(AttemptId, Sender, Receiver)>,
     /// The last attempt that was read to its end.
     read: u32,
+    /// How far an attempt was read whose stream is not at its end.
+    reached: Option<(u32, u64)>,
     over: bool,
 }
 
 impl Reading {
     fn new(api: Arc<Api>, of: MemberPlace, follow: bool, offset: u64) -> Self {
-        Self { api, of, follow, offset, changes: None, open: None, read: 0, over: false }
+        Self { api, of, follow, offset, changes: None, open: None, read: 0, reached: None, over: false }
     }
 
     fn stream(self, shown: Shown, member: Option<Name>) -> futures::stream::BoxStream<'static, Bytes> {
@@ -233,14 +237,22 @@ impl Reading {
     }
 
     fn heard(&mut self, attempt: u32, heard: Result<Option<BulkReply>, LinkError>) -> Option<Piece> {
-        let reason = match heard {
-            Ok(Some(BulkReply::Chunk { offset, bytes })) => return Some(Piece::Chunk { attempt, offset, bytes }),
-            Ok(Some(BulkReply::End)) => None,
-            Ok(Some(BulkReply::Failed { reason })) => Some(reason),
-            Ok(None) => Some("the agent ended the stream without a word".to_owned()),
-            Err(error) => Some(error.to_string()),
+        let (reason, is_cut) = match heard {
+            Ok(Some(BulkReply::Chunk { offset, bytes })) => {
+                self.reached = Some((attempt, offset + bytes.len() as u64));
+                return Some(Piece::Chunk { attempt, offset, bytes });
+            }
+            Ok(Some(BulkReply::End)) => (None, false),
+            Ok(Some(BulkReply::Failed { reason })) => (Some(reason.clone()), reason == AGENT_LEAVES),
+            Ok(None) => (Some("the agent ended the stream without a word".to_owned()), true),
+            Err(error) => (Some(error.to_string()), true),
         };
-        (self.open, self.read) = (None, attempt);
+        self.open = None;
+        if self.follow && is_cut {
+            // The task goes on without its agent, and so does this once that is back.
+            return None;
+        }
+        self.read = attempt;
         self.over = !self.follow || reason.is_some();
         reason.map(|reason| Piece::Error { attempt, reason })
     }
@@ -255,6 +267,11 @@ impl Reading {
             Err(error) => return self.failed(self.read, error.body().message.clone()),
         };
         match task.agent {
+            // It is away, and may be back.
+            Some(agent) if self.follow && !task.phase.is_end() && self.api.door.agent_connection(agent).is_none() => {
+                let _ = tokio::time::timeout(LOOK_AGAIN, self.changed()).await; // Either is a reason to look.
+                None
+            }
             // Until it has heard of the launch, the agent knows nothing of the attempt.
             Some(agent) if task.attempt > self.read && task.phase != Phase::Staging => self.connect(agent, task.attempt).await,
             _ if !self.follow || task.phase.is_end() => {
@@ -281,11 +298,10 @@ impl Reading {
             return self.failed(number, format!("agent {agent} is not connected"));
         };
         let attempt = AttemptId::new(self.of.job, self.of.index, number);
-        let request = BulkRequest::Log {
-            member: MemberId { attempt, member: self.of.member },
-            offset: std::mem::take(&mut self.offset),
-            follow: self.follow,
-        };
+        let first = std::mem::take(&mut self.offset);
+        let offset = self.reached.filter(|(of, _)| *of == number).map_or(first, |(_, offset)| offset);
+        self.reached = Some((number, offset));
+        let request = BulkRequest::Log { member: MemberId { attempt, member: self.of.member }, offset, follow: self.follow };
         let opened = tokio::time::timeout(OPEN_WITHIN, async {
             let (mut sender, receiver) = connection.open_bulk().await?;
             sender.send(&request).await?;
@@ -294,6 +310,11 @@ impl Reading {
         match opened.await {
             Ok(Ok(open)) => {
                 self.open = Some(open);
+                None
+            }
+            // It went away at this moment.
+            Ok(Err(_)) if self.follow => {
+                tokio::time::sleep(LOOK_AGAIN).await;
                 None
             }
             Ok(Err(error)) => self.failed(number, error.to_string()),

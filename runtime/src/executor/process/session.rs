@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, geteuid, pidfd_open, waitid};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -85,6 +85,8 @@ fn start(session: &Session, hierarchies: &Hierarchies) -> Result<Running, String
     let bytes = fs::read(session.dir.join(place::SPEC)).map_err(|_| "the task has ended".to_owned())?;
     let Request { spec, .. } = postcard::from_bytes(&bytes).map_err(|error| format!("what is on record of the task: {error}"))?;
     let (pid, held) = Witness::of_task(&session.dir).hold().ok_or("the task has ended")?;
+    // Whoever is not root may enter where he may look (setns(2), ptrace(2)): at the task, and not at its init.
+    let (pid, held) = if spec.init && !geteuid().is_root() { first_child(pid).ok_or("the task has ended")? } else { (pid, held) };
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("pipe2: {error}"));
     let (stdin, outputs, streams) = match session.terminal {
         Some((rows, columns)) => {
@@ -105,6 +107,15 @@ fn start(session: &Session, hierarchies: &Hierarchies) -> Result<Running, String
     rustix::io::ioctl_fionbio(&stdin, true).map_err(|error| format!("FIONBIO: {error}"))?;
     let terminal = session.terminal.is_some();
     Ok(Running { process: joined.process, stdin: Some(stdin), outputs, terminal, waiting: vec![], closing: false, came: vec![] })
+}
+
+/// A child of the process `pid`, which lives: its number, and a descriptor that holds it.
+fn first_child(pid: u32) -> Option<(u32, OwnedFd)> {
+    let first = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?.split(' ').next()?.parse::<u32>().ok();
+    let child = first()?;
+    let held = pidfd_open(Pid::from_raw(child.cast_signed())?, PidfdFlags::empty()).ok()?;
+    // Only now is the number held: what has it must still be the same process.
+    (first() == Some(child)).then_some((child, held))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
