@@ -2,6 +2,7 @@
 
 use super::bundle::{Form, Verdict};
 use super::job::{Judge, cores, millis, size};
+use super::path::{is_absolute, is_kernels, is_plain};
 use super::problem::{Code, Problem, quoted};
 use super::spec::{JobSpec, Source, TaskSpec};
 use super::wasm::Inspection;
@@ -486,19 +487,4 @@ impl MemberJudge<'_, '_> {
             self.say(Code::TooLarge, "limits.tables", message);
         }
     }
-}
-
-/// True for what can stand as one word in a record and on a terminal.
-fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.len() <= PATH_BYTES_MAX && !text.chars().any(char::is_control)
-}
-
-/// True of the root, and of what the kernel's own file systems are mounted on.
-fn is_kernels(path: &str) -> bool {
-    let first = path.split('/').find(|part| !part.is_empty() && *part != ".");
-    first.is_none_or(|first| ["proc", "sys", "dev"].contains(&first))
-}
-
-fn is_absolute(path: &str) -> bool {
-    path.starts_with('/') && is_plain(path) && !path.split('/').any(|part| part == "..")
 }

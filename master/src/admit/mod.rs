@@ -10,6 +10,7 @@ mod amount;
 pub mod bundle;
 pub mod job;
 pub mod member;
+mod path;
 pub mod problem;
 mod read;
 pub mod spec;
