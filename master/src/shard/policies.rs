@@ -1,4 +1,4 @@
-//! What the tasks of roles may have of their hosts, on record; on shard 0 only. Whoever admits jobs asks [`Policy::allows`].
+//! What the tasks of roles may have of their hosts, on record; on shard 0 only. Whoever admits jobs asks [`Policy::forbids`].
 
 use super::event::{Change, HostPath, Policy};
 use super::snapshot::LastingRest;

@@ -1,11 +1,11 @@
 //! The cell of one task that is a process: namespaces, a root, a user and rights of its own, as an ordered list of steps. Whoever calls
-//! [`start`] has one thread. What bounds amounts is the control group's, what watches the task is the executor's.
+//! `start` has one thread. What bounds amounts is the control group's, what watches the task is the executor's.
 //!
-//! Outside, before the fork: what takes rights on the host is opened ([`trees`]). Then a process is forked into new namespaces; it waits until
+//! Outside, before the fork: what takes rights on the host is opened (`trees`). Then a process is forked into new namespaces; it waits until
 //! its ids are mapped and it is in its control group, and takes the steps of `inside`, each of which needs what a later one takes away. As the
 //! last of them it forks the task and stays as its init, process 1, whose end ends all.
 //!
-//! Everything works without root as well, within a user namespace that maps one id; what is weaker then is in [`lacks`].
+//! Everything works without root as well, within a user namespace that maps one id; what is weaker then is in `lacks`.
 
 mod calls;
 mod host;
