@@ -1,5 +1,5 @@
-//! The template alone: what of the binary keeps root, and nothing else of it. Lies beside `skep`, which has the same verb within; forked again and
-//! again, it is a third lighter for being small.
+//! The template alone: what of the binary keeps root, and nothing else of it. Lies beside `skep`, which has the same verb within; it is forked
+//! again and again, and a small process costs less to fork.
 #![forbid(unsafe_code)]
 
 use std::path::Path;

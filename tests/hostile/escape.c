@@ -190,9 +190,9 @@ int main(int count, char **arguments) {
     for (int fd = 3; fd < 4096; fd++)
         if (fcntl(fd, F_GETFD) >= 0) { printf("a descriptor that is left open (CVE-2024-21626): reached %d\n", fd); }
     opens("the program of the first process (CVE-2019-5736)", "/proc/1/exe", O_RDONLY);
-    opens("the root of the first process (CVE-2016-9962)", "/proc/1/root/", O_RDONLY | O_DIRECTORY);
-    opens("the folder of the first process (CVE-2024-21626)", "/proc/1/cwd/", O_RDONLY | O_DIRECTORY);
-    opens("descriptors of the first process (CVE-2016-9962)", "/proc/1/fd/", O_RDONLY | O_DIRECTORY);
+    opens("the root of the first process (CVE-2016-9962)", "/proc/1/root", O_RDONLY | O_DIRECTORY);
+    opens("the folder of the first process (CVE-2024-21626)", "/proc/1/cwd", O_RDONLY | O_DIRECTORY);
+    opens("descriptors of the first process (CVE-2016-9962)", "/proc/1/fd", O_RDONLY | O_DIRECTORY);
     opens("the memory of the first process (CVE-2016-9962)", "/proc/1/mem", O_RDWR);
     opens("the environment of the first process", "/proc/1/environ", O_RDONLY);
     apart("trace the first process", traced);
