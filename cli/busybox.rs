@@ -13,13 +13,21 @@ const NAMES: [&str; 24] = [
 ];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000:web:/www:/bin/sh\n";
 
+/// The program.
+///
+/// # Errors
+/// It is not on this machine.
+pub fn program() -> Result<Vec<u8>, String> {
+    let found = BUSYBOX.iter().find_map(|path| std::fs::read(Path::new(path)).ok());
+    found.ok_or_else(|| "there is no busybox here (Debian: apt-get install busybox-static)".into())
+}
+
 /// The bytes of the image.
 ///
 /// # Errors
 /// Why there is none: it is not on this machine.
 pub fn busybox() -> Result<Vec<u8>, String> {
-    let found = BUSYBOX.iter().find_map(|path| std::fs::read(Path::new(path)).ok());
-    let program = found.ok_or("there is no busybox here (Debian: apt-get install busybox-static)")?;
+    let program = program()?;
     let mut base = vec![
         Item::folder("bin", 0o755),
         Item::file("bin/busybox", 0o755, &program),

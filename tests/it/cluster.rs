@@ -31,6 +31,13 @@ fn skep() -> Command {
     Command::new(env!("CARGO_BIN_EXE_skep"))
 }
 
+/// What a command printed, standard error last, and its exit code.
+pub fn said(cluster: &Cluster, args: &[&str]) -> (String, Option<i32>) {
+    let output = cluster.run(args);
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&text).into_owned(), output.status.code())
+}
+
 /// A master and agents in processes of their own.
 pub struct Cluster {
     pub folder: PathBuf,

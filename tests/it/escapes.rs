@@ -1,7 +1,8 @@
 //! Ways out of a task's cell that were published for containers, and what such ways begin with: each is tried for real and refused, in native
 //! tasks, in containers as their root, and beside both. `tests/hostile/escape.c` has the attempts; run outside it shows that they are real.
 
-use crate::cluster::Cluster;
+use crate::busybox::program;
+use crate::cluster::{Cluster, said};
 use runtime::container::ImageConfig;
 use runtime::container::build::{Item, image, layer};
 use std::fs;
@@ -31,9 +32,12 @@ fn attempts(cluster: &Cluster) -> Option<PathBuf> {
 
 /// An image with the program in it, and what else `items` says; `None`: there is no busybox to make it of.
 fn image_with(cluster: &Cluster, name: &str, items: &[Item], change: impl FnOnce(&mut ImageConfig)) -> Option<PathBuf> {
-    let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].iter().find_map(|path| fs::read(path).ok()) else {
-        println!("skipped: there is no busybox here (Debian: apt-get install busybox-static)");
-        return None;
+    let busybox = match program() {
+        Ok(busybox) => busybox,
+        Err(reason) => {
+            println!("skipped: {reason}");
+            return None;
+        }
     };
     let base = [
         Item::folder("bin", 0o755),
@@ -55,11 +59,6 @@ fn image_with(cluster: &Cluster, name: &str, items: &[Item], change: impl FnOnce
     let path = cluster.folder.join(name);
     fs::write(&path, image(&format!("test/{name}"), &layers, &config)).unwrap();
     Some(path)
-}
-
-fn said(cluster: &Cluster, args: &[&str]) -> (String, Option<i32>) {
-    let output = cluster.run(args);
-    (String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(), output.status.code())
 }
 
 fn reached(text: &str) -> Vec<&str> {

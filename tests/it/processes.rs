@@ -1,7 +1,7 @@
 //! Native and container tasks through the whole cluster: beside wasm, in groups, with limits, through kills of their agent.
 
 use crate::busybox::busybox;
-use crate::cluster::{Cluster, sample};
+use crate::cluster::{Cluster, said, sample};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,12 +27,6 @@ fn image(cluster: &Cluster) -> Option<PathBuf> {
             None
         }
     }
-}
-
-fn said(cluster: &Cluster, args: &[&str]) -> (String, Option<i32>) {
-    let output = cluster.run(args);
-    let text = [output.stdout, output.stderr].concat();
-    (String::from_utf8_lossy(&text).into_owned(), output.status.code())
 }
 
 #[test]

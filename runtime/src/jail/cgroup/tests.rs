@@ -73,6 +73,70 @@ fn processor_time_is_counted_and_removing_ends_what_runs() {
 }
 
 #[test]
+fn a_group_serves_another_task_as_if_it_were_new() {
+    let Some((hierarchies, name, group)) = group("again") else { return };
+    if !hierarchies.can_renew() {
+        hierarchies.remove(&name).unwrap();
+        return println!("skipped: groups of version 2 are made for each task");
+    }
+    assert!(group.is_clean());
+    let mut child = started(&group, "tail /dev/zero; exec sleep 600");
+    while group.counted().memory_kills == 0 {
+        thread::yield_now();
+    }
+    assert!(!group.is_clean(), "somebody is in it");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What it started dies at its own pace.
+    while !group.is_clean() {
+        thread::yield_now();
+    }
+    drop(group);
+    let more = ProcessLimits { memory_bytes_max: 64 << 20, processes_max: 3, ..limits() };
+    let again = hierarchies.renew(&name, &limits(), &more).unwrap();
+    let counted = again.counted();
+    assert_eq!((counted.memory_kills, counted.processes, counted.processes_refused), (0, 0, 0), "{counted:?}");
+    assert!(counted.memory_peak_bytes <= CLEAN_BYTES_MAX, "{counted:?}");
+    let used_us = counted.cpu_us;
+    assert!(used_us < 20_000, "its count began again: {used_us}");
+    // The new limits hold.
+    let status = started(&again, "for i in 1 2 3 4 5 6; do sleep 9 & done; true").wait().unwrap();
+    assert!(!status.success() && again.counted().processes_refused >= 1, "{:?}", again.counted());
+    hierarchies.remove(&name).unwrap();
+}
+
+#[test]
+fn a_pool_lends_what_was_given_back_and_removes_what_templates_before_left() {
+    let hierarchies = Hierarchies::find();
+    if !hierarchies.can_renew() || !hierarchies.lacks().is_empty() {
+        return println!("skipped: no groups of version 1 to lend here");
+    }
+    let parent = format!("skep-test-pool-{}", std::process::id());
+    let (wanted, limits) = (format!("{parent}/wanted"), limits());
+    let other = ProcessLimits { processes_max: 4, ..limits.clone() };
+    let mut pool = Pool::new(&hierarchies);
+    let (first, second) = (pool.take(&wanted, &limits).unwrap(), pool.take(&wanted, &other).unwrap());
+    assert!(first.before.is_none() && second.before.is_none() && first.name != second.name);
+    hierarchies.make(&first.name, &limits).unwrap();
+    hierarchies.make(&second.name, &other).unwrap();
+    pool.put_back(first.name.clone(), limits.clone());
+    pool.put_back(second.name.clone(), other);
+    let again = pool.take(&wanted, &limits).unwrap();
+    assert_eq!((again.name, again.before), (first.name.clone(), Some(limits.clone())), "the one that has these limits");
+    assert!(pool.take("skep-elsewhere/wanted", &limits).unwrap().before.is_none(), "one of another parent is not lent");
+    let left = format!("{parent}/slot-0-1");
+    hierarchies.make(&left, &limits).unwrap();
+    pool.sweep(Instant::now());
+    assert!(hierarchies.counted(&left).is_some(), "its executor may be about to join it");
+    pool.sweep(Instant::now() + Duration::from_secs(60));
+    assert!(hierarchies.counted(&left).is_none() && hierarchies.counted(&first.name).is_some());
+    pool.clear();
+    assert!(hierarchies.counted(&second.name).is_none(), "what waits goes with the template");
+    hierarchies.remove(&parent).unwrap();
+    assert!(hierarchies.counted(&first.name).is_none());
+}
+
+#[test]
 fn a_name_that_leads_elsewhere_is_refused() {
     for name in ["", "/", "/a", "../a", "a/../..", "a//b", "a/", "a/./b"] {
         let error = Hierarchies::find().remove(name).unwrap_err();
