@@ -137,6 +137,12 @@ fn a_broken_line_hides_only_itself() {
 }
 
 #[test]
+fn a_key_without_characters_has_a_name_in_problems() {
+    check("'' = 1\ntask.wasm = \"WASM\"\n", &[(Code::UnknownField, "\"\"")]);
+    check("task.wasm = \"WASM\"\ntask.'' = 1\n", &[(Code::UnknownField, "task.\"\"")]);
+}
+
+#[test]
 fn a_field_in_the_wrong_place_is_told_where_it_belongs() {
     let help = |text: &str| toml(text).unwrap_err()[0].help.clone().unwrap_or_default();
     assert_eq!(help("task.wasm = \"WASM\"\nmemory = \"1MiB\""), "'memory' stands under [resources] or [limits]");

@@ -122,8 +122,9 @@ fn too_deep(path: &str) -> Problem {
     Problem::new(Code::TooLarge, first, format!("nested deeper than {DEPTH_MAX}"))
 }
 
-/// `path` and a key in it.
+/// `path` and a key in it; a key without characters is written as TOML and JSON write it, so that a problem with it names something.
 pub(super) fn joined(path: &str, key: &str) -> String {
+    let key = if key.is_empty() { "\"\"" } else { key };
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 

@@ -65,6 +65,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "[[task]]\nname = \"a\"\nnative = \"{native}\"\nfile = \"x\"\nlimits = {{ egress = \"host\", processes = 5 }}\nresources = {{ disk = \"1GiB\" }}\n[[task]]\nname = \"b\"\nimage = \"{archive}\"\ncommand = \"sh\"\nmount = [{{ host = \"/srv\", writable = true }}]\nstop_signal = \"INT\"\n"
         ),
         format!("task.wasm = \"{digest}\"\n"),
+        // A key without characters, which once was a problem without a field.
+        "''=\n\n'=".to_owned(),
     ];
     let json = [
         format!("{{\"task\": {{\"wasm\": \"{wasm}\", \"env\": {{\"A\": \"b\"}}}}, \"count\": 2, \"limits\": {{\"cpu_time\": \"5s\"}}}}"),
