@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const RESOURCES: &str = "cpu=64,memory=64GiB,disk=4GiB,ports=20500-20599";
 
@@ -145,16 +145,53 @@ fn a_program_runs_beside_a_task_and_a_viewer_may_not() {
 
 /// Which process is the first of each task that is a process, and when it began: the same pair is the same process.
 fn processes(cluster: &Cluster) -> BTreeMap<u32, String> {
+    let folder = cluster.folder.to_str().unwrap();
     let find = |id: u32| {
-        let line = fs::read(format!("/proc/{id}/cmdline")).ok()?;
-        let ours = String::from_utf8_lossy(&line).contains(cluster.folder.to_str()?);
+        // As root an init has a name of its own, but mounts of files below the folder.
+        let tells = |file: &str| fs::read(format!("/proc/{id}/{file}")).is_ok_and(|text| String::from_utf8_lossy(&text).contains(folder));
+        let ours = tells("cmdline") || tells("mountinfo");
         let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().count() > 1;
+        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().nth(1) == Some("1");
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         (ours && inside).then(|| (id, stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap_or_default().to_owned()))
     };
     let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     ids.filter_map(find).collect()
+}
+
+#[test]
+fn a_template_that_is_killed_has_a_successor_and_no_task_notices() {
+    let cluster = Cluster::of_one(RESOURCES);
+    let script = write(&cluster, "script", "#!/bin/sh\nexec \"$@\"\n");
+    let script = script.to_str().unwrap();
+    cluster.text(&["run", "--detach", "--name", "rest", "--count", "5", script, "--", "sleep", "600"]);
+    cluster.until("they run", |cluster| cluster.tasks("rest", "running") == 5);
+    let before = processes(&cluster);
+    let executors = cluster.executors();
+    let parent = |id: u32| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok())
+    };
+    // Which of them has the others as children.
+    let template = *executors.iter().find(|id| executors.iter().any(|child| parent(*child) == Some(**id))).unwrap();
+    assert!(Command::new("kill").args(["-9", &template.to_string()]).status().unwrap().success());
+    let (text, code) = said(&cluster, &["run", "--count", "20", script, "--", "echo", "on"]);
+    assert!(code == Some(0) && text.matches("on").count() == 20, "{text}");
+    assert_eq!(processes(&cluster), before);
+    assert!(!cluster.executors().contains(&template));
+    cluster.text(&["stop", "rest"]);
+    cluster.until("nothing is left of them", |cluster| processes(cluster).is_empty());
+}
+
+#[test]
+fn a_template_of_another_build_leaves_its_place_to_the_binary() {
+    let ran = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_skep-template")).args(args).stdin(Stdio::null()).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), output.status.code())
+    };
+    assert_eq!(ran(&["template", "/nowhere", "0.0.1 0", "/bin/echo"]), ("template /nowhere\n".into(), Some(0)));
+    assert_eq!(ran(&["template", "/nowhere", "0.0.1 0", "/no/program"]), (String::new(), Some(1)));
+    assert_eq!(ran(&[]), (String::new(), Some(64)), "people do not start it");
 }
 
 /// How much of something the environment asks for: a hundred kills under fifty tasks of each kind are `SKEP_KILLS=100 SKEP_EACH=50`.

@@ -5,7 +5,7 @@ use super::run::{self, Lent, Machine};
 use super::{Ask, DISKS, Request, VERSION, own_mounts, session};
 use crate::executor::place;
 use crate::jail::cell::network::Networks;
-use crate::jail::cell::{Host, prepare_filters, sys};
+use crate::jail::cell::{self, Host, sys};
 use crate::jail::cgroup::{Hierarchies, Pool, attach_at_once};
 use crate::process::{EXECUTORS_GROUP, Network};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -65,7 +65,7 @@ fn serve(home: &Path) -> io::Result<()> {
     let _ = fs::write("/proc/self/oom_score_adj", "-999");
     let _ = rustix::process::setsid();
     sys::reset_signals();
-    prepare_filters();
+    cell::prepare();
     place::prepare_forks();
     let _attaching = attach_at_once();
     furnish(home)?;

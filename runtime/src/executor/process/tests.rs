@@ -443,10 +443,10 @@ async fn beside(
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let command = command.iter().map(|text| (*text).to_owned()).collect();
     let mut stream = template.session(Session { dir: dir.into(), command, terminal }).await.unwrap();
-    if !input.is_empty() {
-        stream.write_all(&frame(STDIN, input)).await.unwrap();
-    }
-    stream.write_all(&frame(STDIN, &[])).await.unwrap();
+    let mut frames = if input.is_empty() { vec![] } else { frame(STDIN, input) };
+    frames.extend(frame(STDIN, &[]));
+    // A program that has ended by now reads nothing, and what it said is still to be read.
+    let _ = stream.write_all(&frames).await;
     let mut printed = vec![];
     loop {
         let kind = stream.read_u8().await.unwrap();

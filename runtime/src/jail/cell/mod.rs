@@ -17,6 +17,7 @@ pub(crate) mod network;
 mod rights;
 mod root;
 pub(crate) mod sys;
+mod title;
 mod trees;
 
 use super::cgroup::Group;
@@ -31,7 +32,6 @@ use std::path::Path;
 use trees::Trees;
 
 pub(crate) use host::Host;
-pub(crate) use rights::prepare as prepare_filters;
 
 /// Most bytes of what a failed step says.
 const SAID_BYTES_MAX: u64 = 4_096;
@@ -61,6 +61,12 @@ pub(crate) struct Cell {
     pub(crate) status: Option<OwnedFd>,
     /// The file system that the task writes to, where it can be asked how full it is.
     pub(crate) store: Option<OwnedFd>,
+}
+
+/// Finds out and puts together once what all tasks need whose executors are forked afterwards.
+pub(crate) fn prepare() {
+    rights::prepare();
+    title::prepare();
 }
 
 /// Starts the task of `spec` in `group`. `keeper` is the user outside to whom its namespaces belong, who may
@@ -97,6 +103,7 @@ pub(crate) fn start(
     };
     let store = trees.as_ref().and_then(|trees| trees.store.try_clone().ok());
     drop((go, say, tell_status, streams));
+    title::set(pid);
     let ready = ids::write(spec, pid)
         .map_err(step("ids"))
         .and_then(|()| trees.as_ref().map_or(Ok(()), |trees| trees.map_owners(spec, pid)).map_err(step("owners of layers")))

@@ -47,7 +47,7 @@ pub(super) fn take_away(spec: &ProcessSpec) -> Result<(), String> {
 static FILTER: OnceLock<Vec<sock_filter>> = OnceLock::new();
 
 /// Puts the filter together once, for all that is forked afterwards.
-pub(crate) fn prepare() {
+pub(super) fn prepare() {
     FILTER.get_or_init(calls::filter);
 }
 
