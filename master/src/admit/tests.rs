@@ -140,6 +140,8 @@ fn a_broken_line_hides_only_itself() {
 fn a_key_without_characters_has_a_name_in_problems() {
     check("'' = 1\ntask.wasm = \"WASM\"\n", &[(Code::UnknownField, "\"\"")]);
     check("task.wasm = \"WASM\"\ntask.'' = 1\n", &[(Code::UnknownField, "task.\"\"")]);
+    let problems = toml("\u{c}=={\u{c}").unwrap_err();
+    assert!(problems.iter().any(|problem| problem.code == Code::DuplicateField && problem.field == "\"\""), "{problems:?}");
 }
 
 #[test]

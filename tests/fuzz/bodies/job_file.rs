@@ -41,8 +41,7 @@ fn told(problems: &[Problem], text: &[u8], was_read: bool) {
     for problem in problems {
         let drawn = render(problem, &source);
         assert!(!problem.message.is_empty() && !drawn.chars().any(|c| c.is_control() && c != '\n'), "{drawn:?}");
-        let nameless = problem.code == Code::DuplicateField && problem.span.as_ref().is_some_and(std::ops::Range::is_empty);
-        let whole = !was_read && (nameless || matches!(problem.code, Code::Syntax | Code::TooLarge | Code::WrongType));
+        let whole = !was_read && matches!(problem.code, Code::Syntax | Code::TooLarge | Code::WrongType);
         assert!(whole || !problem.field.is_empty(), "{problem:?}");
         assert!(
             problem.span.as_ref().is_none_or(|span| span.start <= span.end && span.end <= text.len() && problem.line > 0),
@@ -65,8 +64,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "[[task]]\nname = \"a\"\nnative = \"{native}\"\nfile = \"x\"\nlimits = {{ egress = \"host\", processes = 5 }}\nresources = {{ disk = \"1GiB\" }}\n[[task]]\nname = \"b\"\nimage = \"{archive}\"\ncommand = \"sh\"\nmount = [{{ host = \"/srv\", writable = true }}]\nstop_signal = \"INT\"\n"
         ),
         format!("task.wasm = \"{digest}\"\n"),
-        // A key without characters, which once was a problem without a field.
+        // Keys without characters, which once were problems without a field.
         "''=\n\n'=".to_owned(),
+        "\u{c}=={\u{c}".to_owned(),
     ];
     let json = [
         format!("{{\"task\": {{\"wasm\": \"{wasm}\", \"env\": {{\"A\": \"b\"}}}}, \"count\": 2, \"limits\": {{\"cpu_time\": \"5s\"}}}}"),
