@@ -220,6 +220,9 @@ impl Cluster {
     /// Removes what an agent that was killed leaves of native and container tasks outside its folder.
     fn clear_processes(&self, name: &str) {
         let Ok(live) = std::fs::canonicalize(self.folder.join(name).join("processes/live")) else { return };
+        for dir in std::fs::read_dir(&live).into_iter().flatten().flatten() {
+            let _ = runtime::executor::process::clear(&dir.path());
+        }
         let _ = std::fs::remove_dir_all(&live);
         let Some(group) = live.file_name().and_then(|name| name.to_str()).filter(|name| name.starts_with("skep-")) else { return };
         let _ = Hierarchies::find().remove(group);

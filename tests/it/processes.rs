@@ -180,7 +180,8 @@ fn a_template_that_is_killed_has_a_successor_and_no_task_notices() {
     assert_eq!(processes(&cluster), before);
     assert!(!cluster.executors().contains(&template));
     cluster.text(&["stop", "rest"]);
-    cluster.until("nothing is left of them", |cluster| processes(cluster).is_empty());
+    let live = cluster.folder.join("a1/processes/live");
+    cluster.until("nothing is left of them", |cluster| processes(cluster).is_empty() && fs::read_dir(&live).unwrap().count() == 0);
 }
 
 #[test]

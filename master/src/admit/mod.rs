@@ -132,8 +132,8 @@ fn name_field(problem: &mut Problem, text: &str) {
     if !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
         problem.field = key.to_owned();
     } else if let Some(twice) = twice {
-        // A reader that goes on after an error may see keys without characters.
-        problem.field = problem::quoted_field(if twice.trim().is_empty() { "\"\"" } else { twice.trim() });
+        // It may be without characters: the reader goes on after an error.
+        problem.field = problem::quoted_field(&tree::joined("", twice.trim()));
     }
 }
 

@@ -65,7 +65,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ),
         format!("task.wasm = \"{digest}\"\n"),
         // Keys without characters, which once were problems without a field.
-        "''=\n\n'=".to_owned(),
+        "''=''''\n''''\n'=".to_owned(),
         "\u{c}=={\u{c}".to_owned(),
     ];
     let json = [
