@@ -117,18 +117,20 @@ pub enum Verb {
     /// Unpacks one bundle or image, as standard input says; started by an agent.
     #[command(hide = true)]
     Unpack,
-    /// Forks executors of native and container tasks; an agent starts it.
+    /// Forks executors, and keeps root for all that takes it; an agent starts it.
     #[command(hide = true)]
     Template {
-        /// Where it keeps what tasks see of the host.
-        dir: PathBuf,
+        /// The agent's data directory.
+        data: PathBuf,
+        /// The agent's user.
+        owner: u32,
     },
 }
 
 /// Flags of `skep up`.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Where everything of the cluster is kept [default: ~/.skep/dev].
+    /// Where everything of the cluster is kept [default: /var/lib/skep/dev as root, else ~/.skep/dev].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Address of the HTTP API.

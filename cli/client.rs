@@ -20,10 +20,15 @@ pub struct Access {
     pub ca_pem: String,
 }
 
-/// Where `skep up` keeps its cluster unless told otherwise.
+/// Where `skep up` keeps its cluster unless told otherwise: as root where the users of agents and executors reach it.
 pub fn home() -> PathBuf {
     let base = std::env::var_os("SKEP_HOME").map(PathBuf::from);
-    base.unwrap_or_else(|| std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from).join(".skep")).join("dev")
+    let usual = || match std::env::var_os("HOME") {
+        _ if rustix::process::geteuid().is_root() => "/var/lib/skep".into(),
+        Some(home) => PathBuf::from(home).join(".skep"),
+        None => ".skep".into(),
+    };
+    base.unwrap_or_else(usual).join("dev")
 }
 
 /// The file that holds [`Access`] below a data folder.

@@ -3,6 +3,7 @@
 use crate::args;
 use crate::args::Shape;
 use crate::print;
+use crate::rights::{self, Begun};
 use anyhow::Context;
 use master::drive::{Master, MasterConfig};
 use protocol::identity::JoinToken;
@@ -11,6 +12,7 @@ use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Holds tasks until its agent lets it go.
 pub fn executor(dir: &Path) -> anyhow::Result<ExitCode> {
@@ -97,9 +99,10 @@ pub async fn join_token(access: &crate::client::Access) -> anyhow::Result<String
 }
 
 /// `skep agent`: runs tasks until it is told to end; they go on without it.
-pub async fn agent(flags: args::Agent) -> anyhow::Result<ExitCode> {
+pub async fn agent(flags: args::Agent, begun: Begun) -> anyhow::Result<ExitCode> {
     trace();
-    let mut config = agent::drive::AgentConfig::new(flags.data, flags.masters);
+    let (data, template) = begun.meet().await?;
+    let mut config = agent::drive::AgentConfig::new(data, flags.masters, Arc::clone(&template));
     config.join = flags.join.map(|token| token.parse::<JoinToken>().context("--join")).transpose()?;
     (config.resources, config.name) = (flags.resources, flags.name);
     for pair in flags.attribute {
@@ -111,12 +114,14 @@ pub async fn agent(flags: args::Agent) -> anyhow::Result<ExitCode> {
     config.domain = protocol::FaultDomain { region: part(), zone: part(), rack: part() };
     let mut agent = agent::drive::start(config).await?;
     println!("agent    {} is ready; its tasks go on when it ends", agent.id());
-    tokio::select! {
-        ended = agent.ended() => ended?,
+    let ended = tokio::select! {
+        ended = agent.ended() => ended,
         told = told_to_end() => {
             told?;
-            agent.shutdown(agent::drive::Ending::TasksGoOn).await?;
+            agent.shutdown(agent::drive::Ending::TasksGoOn).await
         }
-    }
+    };
+    rights::leave(template).await;
+    ended?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,14 +5,14 @@ use crate::bench::temporary;
 use crate::client::Client;
 use crate::job::upload;
 use crate::print::{self, text};
+use crate::rights::{self, Around, Begun};
 use crate::submit::{Answer, Submission, line};
 use crate::thing::Bundle;
-use crate::up::Cluster;
-use agent::drive::Ending;
+use crate::up::{AGENT, Cluster};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -123,24 +123,51 @@ fn limits() -> Vec<Stop> {
     ]
 }
 
+/// What is read or made as the user who runs it, before there is a thread.
+pub struct Prepared {
+    place: PathBuf,
+    begun: Begun,
+    wasm: BTreeMap<&'static str, Vec<u8>>,
+}
+
+impl Prepared {
+    /// Reads the samples, and begins a cluster in a new place.
+    ///
+    /// # Errors
+    /// What was tried, and the system's words.
+    pub fn new(flags: &Demo) -> anyhow::Result<Self> {
+        let sample = |name: &'static str| {
+            let path = flags.samples.join(format!("{name}.wasm"));
+            let bytes = std::fs::read(&path).with_context(|| {
+                format!("{}: build the samples with samples/build, or name their folder with --samples", path.display())
+            })?;
+            Ok((name, bytes))
+        };
+        let wasm = ["hello", "greet", "sieve", "hog", "spin", "noop"].into_iter().map(sample).collect::<anyhow::Result<_>>()?;
+        let place = temporary("skep-demo")?;
+        let begun = rights::begin(&place.join(AGENT), Around::Own)?;
+        Ok(Self { place, begun, wasm })
+    }
+}
+
 /// Runs the tour.
-pub async fn demo(flags: Demo) -> anyhow::Result<ExitCode> {
+pub async fn demo(prepared: Prepared) -> anyhow::Result<ExitCode> {
     crate::daemon::trace();
+    let Prepared { place, begun, wasm } = prepared;
     let start = Instant::now();
-    let place = temporary("skep-demo")?;
     let any = "127.0.0.1:0".parse()?;
     println!("starting a cluster of one in {}: master, agent, executors, everything on", place.display());
-    let cluster = Cluster::start(&place, any, any, 8, None).await?;
+    let cluster = Cluster::start(&place, begun, any, any, 8, None).await?;
     println!("up after {}: {}\n", print::micros(start.elapsed().as_micros() as u64), cluster.access.url);
-    let result = tour(&Client::new(cluster.access.clone())?, &flags.samples).await;
-    cluster.stop(Ending::TasksEnd).await?;
+    let result = tour(&Client::new(cluster.access.clone())?, wasm).await;
+    cluster.vanish().await?;
     std::fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
     let odd = result?;
     println!("\nthe cluster is gone again; `skep up` starts one that stays.");
     if odd == 0 { Ok(ExitCode::SUCCESS) } else { bail!("{odd} of them did not end as they must") }
 }
 
-async fn tour(client: &Client, samples: &Path) -> anyhow::Result<usize> {
+async fn tour(client: &Client, samples: BTreeMap<&'static str, Vec<u8>>) -> anyhow::Result<usize> {
     let mut table = print::table(&["TASK", "WHAT IT DOES", "TASKS", "TOOK", "FUEL", "MEMORY", "HOW IT ENDED"]);
     let mut outputs = vec![];
     let mut odd = 0;
@@ -170,13 +197,9 @@ struct Things {
 }
 
 impl Things {
-    async fn upload(client: &Client, samples: &Path) -> anyhow::Result<Self> {
+    async fn upload(client: &Client, samples: BTreeMap<&'static str, Vec<u8>>) -> anyhow::Result<Self> {
         let mut wasm = BTreeMap::new();
-        for name in ["hello", "greet", "sieve", "hog", "spin", "noop"] {
-            let path = samples.join(format!("{name}.wasm"));
-            let bytes = std::fs::read(&path).with_context(|| {
-                format!("{}: build the samples with samples/build, or name their folder with --samples", path.display())
-            })?;
+        for (name, bytes) in samples {
             wasm.insert(name.to_owned(), uploaded(client, bytes).await?);
         }
         let busybox = match crate::busybox::busybox() {

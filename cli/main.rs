@@ -13,6 +13,7 @@ mod job;
 mod logs;
 mod manage;
 mod print;
+mod rights;
 mod run;
 mod show;
 mod submit;
@@ -59,22 +60,45 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             return daemon::compile(&wasm, &compiled, &metering, limits);
         }
         Verb::Unpack => runtime::container::unpack_main(),
-        Verb::Template { dir } => return Ok(runtime::executor::process::main(&dir)),
+        Verb::Template { data, owner } => {
+            return Ok(runtime::executor::process::main(&data, owner, &std::env::current_exe()?));
+        }
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "skep", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}
     }
+    // What takes root, or what only its user may read, before there is a thread.
+    let ready = match &cli.verb {
+        Verb::Agent(flags) => Ready::Agent(rights::begin(&flags.data, rights::Around::None)?),
+        Verb::Up(flags) => Ready::Agent(up::begin(flags)?),
+        Verb::Demo(flags) => Ready::Demo(Box::new(demo::Prepared::new(flags)?)),
+        _ => Ready::Nothing,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(verb(cli))
+    runtime.block_on(verb(cli, ready))
 }
 
-async fn verb(cli: Cli) -> anyhow::Result<ExitCode> {
+/// What was made ready before the runtime started.
+enum Ready {
+    Nothing,
+    Agent(rights::Begun),
+    Demo(Box<demo::Prepared>),
+}
+
+async fn verb(cli: Cli, ready: Ready) -> anyhow::Result<ExitCode> {
     let (reach, shape) = (&cli.reach, cli.output);
-    match cli.verb {
-        Verb::Up(flags) => up::up(flags, shape).await,
-        Verb::Demo(flags) => demo::demo(flags).await,
+    match (cli.verb, ready) {
+        (Verb::Up(flags), Ready::Agent(begun)) => up::up(flags, begun, shape).await,
+        (Verb::Agent(flags), Ready::Agent(begun)) => daemon::agent(flags, begun).await,
+        (Verb::Demo(_), Ready::Demo(prepared)) => demo::demo(*prepared).await,
+        (verb, _) => other(verb, reach, shape).await,
+    }
+}
+
+async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::Result<ExitCode> {
+    match verb {
         Verb::Run(flags) => run::run(reach, *flags, shape).await,
         Verb::Plan(flags) => job::plan(reach, &flags.file, shape).await,
         Verb::Apply(flags) => job::apply(reach, flags, shape).await,
@@ -91,8 +115,8 @@ async fn verb(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Tokens(flags) => manage::tokens(reach, flags, shape).await,
         Verb::Roles(flags) => manage::roles(reach, flags, shape).await,
         Verb::Master(flags) => daemon::master(flags, shape).await,
-        Verb::Agent(flags) => daemon::agent(flags).await,
         Verb::Bench(flags) => bench::bench(flags).await,
+        Verb::Up(_) | Verb::Agent(_) | Verb::Demo(_) => unreachable!("they were made ready"),
         Verb::Executor { .. } | Verb::Compile { .. } | Verb::Unpack | Verb::Template { .. } | Verb::Completions { .. } => {
             unreachable!("done before the runtime started")
         }

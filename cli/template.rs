@@ -8,12 +8,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match arguments.as_slice() {
-        [verb, home, version, binary] if verb == "template" => {
-            runtime::executor::process::main_of(Path::new(home), version, Path::new(binary))
+        [verb, data, owner, version, binary] if verb == "template" => {
+            if let Some(owner) = owner.to_str().and_then(|owner| owner.parse().ok()) {
+                return runtime::executor::process::main_of(Path::new(data), owner, version, Path::new(binary));
+            }
         }
-        _ => {
-            eprintln!("skep-template: started by an agent, and not by people");
-            ExitCode::from(64)
-        }
+        _ => {}
     }
+    eprintln!("skep-template: started by an agent, and not by people");
+    ExitCode::from(64)
 }

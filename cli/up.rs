@@ -3,16 +3,21 @@
 use crate::args::{Shape, Up};
 use crate::client::{Access, home};
 use crate::daemon;
+use crate::rights::{self, Around, Begun};
 use agent::drive::{Agent, AgentConfig, Ending};
 use anyhow::Context;
 use master::drive::{Master, MasterConfig};
 use protocol::identity::JoinToken;
+use runtime::executor::process::Template;
 use serde_json::json;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+/// The agent's part of the folder.
+pub const AGENT: &str = "agent";
 
 /// A master and an agent in this process; executors are processes of their own, as everywhere.
 pub struct Cluster {
@@ -20,19 +25,35 @@ pub struct Cluster {
     pub access: Access,
     master: Master,
     agent: Agent,
+    template: Arc<Template>,
+}
+
+/// Begins it, before there is a thread.
+///
+/// # Errors
+/// What was tried, and the system's words.
+pub fn begin(flags: &Up) -> anyhow::Result<Begun> {
+    let data = flags.data.clone().unwrap_or_else(home);
+    rights::begin(&data.join(AGENT), Around::Shared)
 }
 
 impl Cluster {
     /// Starts it, or goes on where an earlier one in `data` ended.
-    pub async fn start(data: &Path, http: SocketAddr, quic: SocketAddr, shards: u16, resources: Option<String>) -> anyhow::Result<Self> {
-        // Passable, for executors have users of their own; what is secret below is closed by itself.
-        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(data).with_context(|| data.display().to_string())?;
+    pub async fn start(
+        data: &Path,
+        begun: Begun,
+        http: SocketAddr,
+        quic: SocketAddr,
+        shards: u16,
+        resources: Option<String>,
+    ) -> anyhow::Result<Self> {
+        let (agents, template) = begun.meet().await?;
         let mut config = MasterConfig::local(&data.join("master"));
         (config.http_addr, config.quic_addr, config.shards) = (http, quic, shards);
         config.hosts.extend([http, quic].map(|address| address.ip().to_string()));
         let master = master::drive::start(config).await?;
         let access = daemon::access(&master)?;
-        let mut config = AgentConfig::new(data.join("agent"), vec![master.quic_addr().to_string()]);
+        let mut config = AgentConfig::new(agents, vec![master.quic_addr().to_string()], Arc::clone(&template));
         config.resources = resources;
         let mut started = agent::drive::start(config.clone()).await;
         if matches!(started, Err(agent::drive::AgentError::NoIdentity { .. })) {
@@ -41,22 +62,32 @@ impl Cluster {
             started = agent::drive::start(config).await;
         }
         access.save(data)?;
-        Ok(Self { access, master, agent: started? })
+        Ok(Self { access, master, agent: started?, template })
     }
 
     /// Ends it; its tasks go on, or end too.
     pub async fn stop(self, ending: Ending) -> anyhow::Result<()> {
-        self.agent.shutdown(ending).await?;
+        let ended = self.agent.shutdown(ending).await;
         self.master.shutdown().await;
-        Ok(())
+        rights::leave(self.template).await;
+        Ok(ended?)
+    }
+
+    /// Ends it with its tasks, and removes what of it was its template's.
+    pub async fn vanish(self) -> anyhow::Result<()> {
+        let ended = self.agent.shutdown(Ending::TasksEnd).await;
+        self.master.shutdown().await;
+        self.template.vanish().await?;
+        rights::leave(self.template).await;
+        Ok(ended?)
     }
 }
 
 /// Starts a cluster and says how to use it.
-pub async fn up(flags: Up, shape: Shape) -> anyhow::Result<ExitCode> {
+pub async fn up(flags: Up, begun: Begun, shape: Shape) -> anyhow::Result<ExitCode> {
     daemon::trace();
     let data = flags.data.unwrap_or_else(home);
-    let cluster = Cluster::start(&data, flags.http, flags.quic, flags.shards, flags.resources).await?;
+    let cluster = Cluster::start(&data, begun, flags.http, flags.quic, flags.shards, flags.resources).await?;
     let quic = cluster.master.quic_addr();
     if shape == Shape::Json {
         let Access { url, token, ca_pem } = &cluster.access;

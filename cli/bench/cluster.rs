@@ -106,21 +106,9 @@ impl Drop for Cluster {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         for agent in std::fs::read_dir(&self.place).into_iter().flatten().flatten() {
-            clear_processes(&agent.path());
+            let _ = runtime::executor::process::sweep(&agent.path()); // The master's part has none.
         }
         let _ = std::fs::remove_dir_all(&self.place);
-    }
-}
-
-/// Removes what an agent that was killed leaves of native and container tasks outside its folder.
-fn clear_processes(data: &Path) {
-    let Ok(live) = std::fs::canonicalize(data.join("processes/live")) else { return };
-    for dir in std::fs::read_dir(&live).into_iter().flatten().flatten() {
-        let _ = runtime::executor::process::clear(&dir.path());
-    }
-    let _ = std::fs::remove_dir(&live);
-    if let Some(group) = live.file_name().and_then(|name| name.to_str()) {
-        let _ = runtime::jail::cgroup::Hierarchies::find().remove(group);
     }
 }
 

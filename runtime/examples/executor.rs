@@ -1,7 +1,8 @@
 //! The processes that the tests of this room need: an executor without the rest of the program, a client that can be killed, and a process
 //! that enters the jail and tries to get out. Every line that the last one prints is `WHAT: allowed` or `WHAT: denied ERRNO`.
 
-use runtime::executor::{ExecutorSpec, Wasm, serve};
+use runtime::executor::process::Started;
+use runtime::executor::{ExecutorSpec, serve};
 use runtime::jail::{self, Confinement};
 use runtime::{Launch, Runtime};
 use std::ffi::OsString;
@@ -16,29 +17,34 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect::<Vec<_>>()[..] {
         ["executor", dir] => serve::main(Path::new(dir)),
-        ["template", dir] => runtime::executor::process::main(Path::new(dir)),
-        ["client", launch, dir, readable, uid] => client(Path::new(launch), Path::new(dir), Path::new(readable), uid),
+        ["template", data, owner] => template(Path::new(data), owner),
+        ["client", launch, data, readable, uid] => client(Path::new(launch), Path::new(data), Path::new(readable), uid),
         ["jailed", dir, readable, uid] => jailed(Path::new(dir), Path::new(readable), uid),
         _ => ExitCode::FAILURE,
     }
 }
 
+fn template(data: &Path, owner: &str) -> ExitCode {
+    runtime::executor::process::main(data, owner.parse().expect("a user"), &std::env::current_exe().expect("it runs"))
+}
+
 /// Starts an executor and the tasks in the file `launch`, says so, and waits to be killed.
-fn client(launch: &Path, dir: &Path, readable: &Path, uid: &str) -> ExitCode {
+fn client(launch: &Path, data: &Path, readable: &Path, uid: &str) -> ExitCode {
     let launch: Launch = postcard::from_bytes(&fs::read(launch).expect("the test wrote it")).expect("the test wrote a launch");
     let spec = ExecutorSpec {
-        dir: dir.into(),
+        number: 7,
         role: "test".into(),
         metering: runtime::Metering::Fuel,
-        binary: std::env::current_exe().expect("it runs"),
         uid: uid.parse().ok(),
         tasks_max: 1_000,
         memory_bytes_max: 1 << 30,
         readable: vec![readable.into()],
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let owner = rustix::process::geteuid().as_raw();
     runtime.block_on(async {
-        let mut executor = Wasm.launch(spec).await.expect("an executor");
+        let template = Started::start(&std::env::current_exe().expect("it runs"), data, owner).expect("it starts").meet().await;
+        let mut executor = template.expect("a template").launch(spec).await.expect("an executor");
         executor.commands.launch(launch).expect("it fits");
         executor.commands.flush().await.expect("it listens");
         println!("launched");

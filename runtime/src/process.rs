@@ -18,6 +18,10 @@ pub const KEEPER: u32 = IDS_PER_TASK - 1;
 pub const IDS: std::ops::Range<u32> = 0x7002_0000..0xfff0_0000;
 /// The group of executors, before all these ranges: its members may make files in the folder of all output, and see no other's.
 pub const EXECUTORS_GROUP: u32 = 0x7001_0000;
+/// Users, and groups of the same numbers, of agents that were started as root.
+pub const AGENT_IDS: std::ops::Range<u32> = 0x7001_0001..0x7002_0000;
+/// Users, and groups of the same numbers, of executors of wasm tasks: one for each role.
+pub const ROLE_IDS: std::ops::Range<u32> = 0x7000_0000..0x7001_0000;
 
 /// One task as its executor starts it. Everything that stood for something else (`${port.http}`) has been replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use runtime::container::build::{self, Item};
-use runtime::container::{Digest, Image, ImageConfig, Limits, OVERLAY_OPTION, Prepared, Room, Store, StoreSettings, UnpackError, Wanted};
+use runtime::container::{Digest, Hands, Image, ImageConfig, Limits, OVERLAY_OPTION, Prepared, Store, UnpackError, Wanted, serve};
+use runtime::executor::process::Started;
 use runtime::jail::unpacking;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::fs::{self, File};
@@ -13,6 +14,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn main() {
@@ -20,7 +22,13 @@ fn main() {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["unpack"] => runtime::container::unpack_main(),
         ["escape", target, parent] => return escape(Path::new(target), parent.parse().unwrap()),
-        ["prepare", store, archive] => return say(Path::new(store), Path::new(archive)),
+        ["prepare", data, archive] => return say(Path::new(data), Path::new(archive)),
+        ["template", data, owner] => {
+            let binary = std::env::current_exe().unwrap();
+            let code = runtime::executor::process::main(Path::new(data), owner.parse().unwrap(), &binary);
+            assert_eq!(code, std::process::ExitCode::SUCCESS, "it said why");
+            return;
+        }
         _ => {}
     }
     // Nothing may depend on it.
@@ -38,26 +46,39 @@ fn main() {
 type Runtime = tokio::runtime::Runtime;
 type Claim = fn(&Runtime, &Path);
 
-const CLAIMS: [(&str, Claim); 11] = [
+const CLAIMS: [(&str, Claim); 10] = [
     ("archives_become_what_a_task_starts_from", archives_become_what_a_task_starts_from),
     ("what_is_refused_leaves_nothing", what_is_refused_leaves_nothing),
     ("what_is_given_up_leaves_nothing", what_is_given_up_leaves_nothing),
-    ("a_store_that_is_killed_takes_its_process_with_it", a_store_that_is_killed_takes_its_process_with_it),
+    ("an_agent_that_is_killed_takes_the_process_with_it", an_agent_that_is_killed_takes_the_process_with_it),
     ("a_full_disk_is_the_operators_move_and_leaves_nothing", a_full_disk_is_the_operators_move_and_leaves_nothing),
     ("images_share_layers_until_the_last_is_gone", images_share_layers_until_the_last_is_gone),
     ("at_once_prepared_images_share_too", at_once_prepared_images_share_too),
     ("a_store_finds_again_what_is_whole", a_store_finds_again_what_is_whole),
-    ("a_store_is_for_one_process", a_store_is_for_one_process),
     ("the_unpacking_process_reaches_its_folder_and_nothing_else", the_unpacking_process_reaches_its_folder_and_nothing_else),
     ("what_other_programs_write_is_read", what_other_programs_write_is_read),
 ];
 
-fn settings(bytes_max: u64) -> StoreSettings {
-    StoreSettings { binary: std::env::current_exe().unwrap(), bytes_max, limits: Limits::default() }
+/// Has all work done by a thread of this process, which starts `binary`.
+fn hands(dir: &Path, binary: &Path) -> Hands {
+    let (dir, binary) = (dir.to_owned(), binary.to_owned());
+    Arc::new(move |work, archive| {
+        let (dir, binary) = (dir.clone(), binary.clone());
+        Box::pin(async move {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+            std::thread::spawn(move || serve(&dir, &binary, &work, archive, theirs));
+            ours.set_nonblocking(true)?;
+            tokio::net::UnixStream::from_std(ours)
+        })
+    })
 }
 
-fn open(dir: &Path) -> Store {
-    Store::open(&dir.join("store"), settings(1 << 30)).unwrap()
+fn open_with(runtime: &Runtime, dir: &Path, limits: Limits, binary: &Path) -> Store {
+    runtime.block_on(Store::open(dir.to_owned(), limits, hands(dir, binary))).unwrap()
+}
+
+fn open(runtime: &Runtime, dir: &Path) -> Store {
+    open_with(runtime, &dir.join("store"), Limits::default(), &std::env::current_exe().unwrap())
 }
 
 fn prepare(runtime: &Runtime, store: &Store, path: &Path, wanted: Wanted) -> Result<Prepared, UnpackError> {
@@ -106,7 +127,7 @@ fn becomes_empty(dir: &Path, name: &str) {
 }
 
 fn archives_become_what_a_task_starts_from(runtime: &Runtime, dir: &Path) {
-    let store = open(dir);
+    let store = open(runtime, dir);
     let archive = image(dir, "one", &[&base(), &[Item::file("etc/id", 0o600, b"2")]]);
     let prepared = prepare(runtime, &store, &archive, Wanted::Image).unwrap();
     let layers = layers_of(&prepared);
@@ -131,7 +152,7 @@ fn archives_become_what_a_task_starts_from(runtime: &Runtime, dir: &Path) {
 }
 
 fn what_is_refused_leaves_nothing(runtime: &Runtime, dir: &Path) {
-    let store = open(dir);
+    let store = open(runtime, dir);
     let good = build::layer(&base()).unwrap();
     let mut bad = build::layer(&[Item::file("AAAA", 0o644, b"x"), Item::file("fine", 0o644, b"x")]).unwrap();
     // `AAAA` becomes `../A`; the sum of its letters has to stay right.
@@ -147,38 +168,55 @@ fn what_is_refused_leaves_nothing(runtime: &Runtime, dir: &Path) {
     fs::write(&path, "\x1b[2J".repeat(1_000)).unwrap();
     let error = prepare(runtime, &store, &path, Wanted::Image).unwrap_err();
     assert!(matches!(&error, UnpackError::Refused(said) if said.contains("no tar archive")), "{error}");
-    let small = StoreSettings { limits: Limits { bytes_max: 10_000, ..Limits::default() }, ..settings(1 << 30) };
-    let limited = Store::open(&dir.join("limited"), small).unwrap();
+    let small = Limits { bytes_max: 10_000, ..Limits::default() };
+    let limited = open_with(runtime, &dir.join("limited"), small, &std::env::current_exe().unwrap());
     let error = prepare(runtime, &limited, &image(dir, "large", &[&base()]), Wanted::Image).unwrap_err();
     assert!(matches!(error, UnpackError::Limit(_)), "{error}");
     assert_eq!((store.bytes(), count(dir, "items"), count(dir, "layers")), (0, 0, 0));
     becomes_empty(dir, "new");
     assert!(!dir.join("A").exists() && !dir.join("store/A").exists());
     for binary in ["/nowhere/skep", "/bin/false", "/bin/true"] {
-        let broken = StoreSettings { binary: binary.into(), ..settings(1 << 30) };
-        let broken = Store::open(&dir.join("broken"), broken).unwrap();
+        let broken = open_with(runtime, &dir.join("broken"), Limits::default(), Path::new(binary));
         let error = prepare(runtime, &broken, &image(dir, "one", &[&base()]), Wanted::Image).unwrap_err();
         assert!(matches!(error, UnpackError::Failed(_)), "{binary}: {error}");
     }
 }
 
+/// A program that unpacks nothing, and does not end by itself.
+fn endless(dir: &Path) -> PathBuf {
+    let path = dir.join("endless");
+    fs::write(&path, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
 fn what_is_given_up_leaves_nothing(runtime: &Runtime, dir: &Path) {
-    let store = open(dir);
-    let pipe = dir.join("pipe");
-    // Nobody ever writes to it: the process waits for its archive.
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let waiting = store.prepare(&pipe, Digest([1; 32]), Wanted::Image);
+    let store = open_with(runtime, &dir.join("store"), Limits::default(), &endless(dir));
+    let archive = image(dir, "one", &[&base()]);
+    let waiting = store.prepare(&archive, Digest([1; 32]), Wanted::Image);
     let given_up = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(300), waiting).await });
     assert!(given_up.is_err(), "{given_up:?}");
     becomes_empty(dir, "new");
     assert_eq!((count(dir, "items"), count(dir, "layers")), (0, 0));
 }
 
-/// Has one archive prepared, and says what came of it.
-fn say(store: &Path, archive: &Path) {
+/// Has one archive prepared by a template, and says what came of it.
+fn say(data: &Path, archive: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = Store::open(store, settings(1 << 30)).unwrap();
-    match runtime.block_on(store.prepare(archive, Digest([1; 32]), Wanted::Image)) {
+    let owner = rustix::process::geteuid().as_raw();
+    // Where there is a program of this name beside the template's, that unpacks.
+    let endless = data.with_file_name("endless");
+    let binary = if endless.exists() { endless } else { std::env::current_exe().unwrap() };
+    let said = runtime.block_on(async {
+        let template = Arc::new(Started::start(&binary, data, owner).unwrap().meet().await.unwrap());
+        let store = template.places().unpacked();
+        let hands: Hands = Arc::new(move |work, archive| {
+            let template = Arc::clone(&template);
+            Box::pin(async move { template.unpack(work, archive).await })
+        });
+        Store::open(store, Limits::default(), hands).await?.prepare(archive, Digest([1; 32]), Wanted::Image).await
+    });
+    match said {
         Ok(prepared) => println!("{prepared:?}"),
         Err(error) => println!("{error:?}"),
     }
@@ -188,20 +226,22 @@ fn itself() -> Command {
     Command::new(std::env::current_exe().unwrap())
 }
 
-fn a_store_that_is_killed_takes_its_process_with_it(_: &Runtime, dir: &Path) {
-    let pipe = dir.join("pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let mut store = itself().arg("prepare").arg(dir.join("store")).arg(&pipe).spawn().unwrap();
-    let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", store.id())).unwrap_or_default();
-    becomes("it started one", || !children().is_empty());
-    let child = children().trim().to_owned();
-    store.kill().unwrap();
-    store.wait().unwrap();
-    // It may be there still as one that nobody waited for yet.
-    let gone = || fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "));
-    becomes("the process ends too", gone);
-    open(dir);
-    assert_eq!((count(dir, "new"), count(dir, "items")), (0, 0));
+fn an_agent_that_is_killed_takes_the_process_with_it(runtime: &Runtime, dir: &Path) {
+    let (data, program) = (dir.join("data"), dir.join("endless"));
+    fs::create_dir(&data).unwrap();
+    // As the binary it is also asked to be the template.
+    let text = format!("#!/bin/sh\n[ $1 != unpack ] || exec sleep 600\nexec {} \"$@\"\n", std::env::current_exe().unwrap().display());
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut agent = itself().arg("prepare").arg(&data).arg(image(dir, "one", &[&base()])).spawn().unwrap();
+    let new = || fs::read_dir(data.join("unpacked/new")).map_or(0, Iterator::count);
+    becomes("it is being unpacked", || new() == 1);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    becomes("nothing of it is left", || new() == 0);
+    open_with(runtime, &data.join("unpacked"), Limits::default(), Path::new("/bin/false"));
+    let live = fs::canonicalize(data.join("processes/live"));
+    becomes("the template has ended", || live.as_ref().is_err() || !live.as_ref().unwrap().exists());
 }
 
 fn a_full_disk_is_the_operators_move_and_leaves_nothing(_: &Runtime, dir: &Path) {
@@ -209,7 +249,7 @@ fn a_full_disk_is_the_operators_move_and_leaves_nothing(_: &Runtime, dir: &Path)
         return println!("skipped: not root: no small file system can be mounted");
     }
     let archive = image(dir, "large", &[&[Item::file("large", 0o644, &vec![7; 4 << 20])]]);
-    let script = r#"mount -t tmpfs -o size=2m,mode=755 tmpfs "$2" || exit 99; "$1" prepare "$2/store" "$3" && ls "$2/store/items" "$2/store/layers""#;
+    let script = r#"mount -t tmpfs -o size=2m,mode=755 tmpfs "$2" || exit 99; mkdir "$2/data" && "$1" prepare "$2/data" "$3" && ls "$2/data/unpacked/items" "$2/data/unpacked/layers""#;
     fs::create_dir(dir.join("disk")).unwrap();
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", script, "sh"]).arg(std::env::current_exe().unwrap()).arg(dir.join("disk")).arg(&archive);
@@ -223,7 +263,7 @@ fn a_full_disk_is_the_operators_move_and_leaves_nothing(_: &Runtime, dir: &Path)
 }
 
 fn images_share_layers_until_the_last_is_gone(runtime: &Runtime, dir: &Path) {
-    let store = Store::open(&dir.join("store"), settings(250_000)).unwrap();
+    let store = open(runtime, dir);
     let archives = [b"1", b"2", b"3"].map(|own| {
         let name = String::from_utf8(own.to_vec()).unwrap();
         image(dir, &name, &[&base(), &[Item::file("own", 0o644, &own.repeat(50_000))]])
@@ -233,26 +273,24 @@ fn images_share_layers_until_the_last_is_gone(runtime: &Runtime, dir: &Path) {
     assert_eq!((count(dir, "layers"), layers_of(&prepared[0])[0].clone()), (4, layers_of(&prepared[2])[0].clone()));
     let before = store.bytes();
     assert!((250_000..320_000).contains(&before), "{before}: the shared layer counts once");
-    // The first is used last of all; the second is in use.
-    assert!(store.locate(digests[0], Wanted::Image).is_some());
-    let room = store.make_room(|digest| digest == digests[1]);
-    assert_eq!(room, Room { removed: vec![(digests[2], Wanted::Image)], over_bytes: 0 });
-    assert_eq!((count(dir, "layers"), count(dir, "items")), (3, 2));
-    assert!(store.locate(digests[2], Wanted::Image).is_none() && layers_of(&prepared[0])[0].join("etc/id").exists());
+    store.remove(digests[2], Wanted::Image);
+    assert!(store.locate(digests[2], Wanted::Image).is_none() && store.bytes() < before - 49_000);
+    becomes("it takes no room", || (count(dir, "layers"), count(dir, "items")) == (3, 2));
+    assert!(layers_of(&prepared[0])[0].join("etc/id").exists());
+    // One that is wanted again at once is not found as it was before it was removed.
+    store.remove(digests[1], Wanted::Image);
+    let again = prepare(runtime, &store, &archives[1], Wanted::Image).unwrap();
+    assert!(layers_of(&again).iter().all(|layer| layer.is_dir()));
     for digest in [digests[0], digests[1]] {
         store.remove(digest, Wanted::Image);
     }
-    assert_eq!((store.bytes(), count(dir, "layers"), count(dir, "items")), (0, 0, 0));
-    // What is in use stays, however much it is.
-    prepare(runtime, &store, &archives[0], Wanted::Image).unwrap();
-    drop(store);
-    let small = Store::open(&dir.join("store"), settings(1_000)).unwrap();
-    let room = small.make_room(|_| true);
-    assert!(room.removed.is_empty() && room.over_bytes > 150_000, "{room:?}");
+    assert_eq!(store.bytes(), 0);
+    becomes("nothing takes room", || (count(dir, "layers"), count(dir, "items")) == (0, 0));
+    becomes_empty(dir, "new");
 }
 
 fn at_once_prepared_images_share_too(runtime: &Runtime, dir: &Path) {
-    let store = open(dir);
+    let store = open(runtime, dir);
     let archives: Vec<_> = (0..4).map(|at| image(dir, &format!("{at}"), &[&base(), &[Item::file("own", 0o644, &[at; 10])]])).collect();
     runtime.block_on(async {
         let mut waiting = tokio::task::JoinSet::new();
@@ -271,7 +309,7 @@ fn at_once_prepared_images_share_too(runtime: &Runtime, dir: &Path) {
 fn a_store_finds_again_what_is_whole(runtime: &Runtime, dir: &Path) {
     let archives = ["1", "2", "3"].map(|name| image(dir, name, &[&base(), &[Item::file("own", 0o644, name.as_bytes())]]));
     let digests = archives.clone().map(|path| Digest::of(&fs::read(path).unwrap()));
-    let store = open(dir);
+    let store = open(runtime, dir);
     let prepared = archives.clone().map(|path| prepare(runtime, &store, &path, Wanted::Image).unwrap());
     let bytes = store.bytes();
     drop(store);
@@ -280,7 +318,7 @@ fn a_store_finds_again_what_is_whole(runtime: &Runtime, dir: &Path) {
     fs::create_dir_all(dir.join("store/layers").join(Digest([9; 32]).to_string())).unwrap();
     fs::write(dir.join("store/items").join(format!("{}-image", digests[1])).join("about.json"), "{").unwrap();
     fs::create_dir_all(dir.join("store/items/stranger")).unwrap();
-    let store = open(dir);
+    let store = open(runtime, dir);
     assert_eq!(store.locate(digests[0], Wanted::Image).as_ref(), Some(&prepared[0]));
     assert_eq!(store.locate(digests[1], Wanted::Image), None);
     assert_eq!((count(dir, "new"), count(dir, "layers"), count(dir, "items")), (0, 3, 2));
@@ -289,24 +327,11 @@ fn a_store_finds_again_what_is_whole(runtime: &Runtime, dir: &Path) {
     assert_eq!(store.bytes(), bytes);
     drop(store);
     fs::remove_dir_all(&layers_of(&prepared[2])[1]).unwrap();
-    let store = open(dir);
+    let store = open(runtime, dir);
     assert_eq!((store.locate(digests[2], Wanted::Image), count(dir, "items")), (None, 2));
-    // The order of use is known still: the first was used before the second.
-    let bytes = store.bytes();
-    drop(store);
-    let store = Store::open(&dir.join("store"), settings(bytes - 1)).unwrap();
-    assert_eq!(store.make_room(|_| false).removed, [(digests[0], Wanted::Image)]);
     drop(store);
     fs::write(dir.join("store/form"), "0 0").unwrap();
-    assert_eq!(open(dir).bytes(), 0, "what is of another form is thrown away");
-}
-
-fn a_store_is_for_one_process(_: &Runtime, dir: &Path) {
-    let store = open(dir);
-    let second = Store::open(&dir.join("store"), settings(1)).err().unwrap();
-    assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
-    drop(store);
-    open(dir);
+    assert_eq!(open(runtime, dir).bytes(), 0, "what is of another form is thrown away");
 }
 
 fn the_unpacking_process_reaches_its_folder_and_nothing_else(_: &Runtime, dir: &Path) {
@@ -422,7 +447,7 @@ fn what_other_programs_write_is_read(runtime: &Runtime, dir: &Path) {
     let is_root = rustix::process::geteuid().is_root();
     let made = Command::new("sh").args(["-c", MAKE, "sh"]).arg(dir).arg(if is_root { "" } else { "--rootless" }).output().unwrap();
     assert!(made.status.success(), "{}{}", String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
-    let store = open(dir);
+    let store = open(runtime, dir);
     let mut seen: Option<Prepared> = None;
     for name in ["oci.tar", "docker.tar", "docker.tar.gz", "zstd.tar"] {
         if !dir.join(name).exists() {

@@ -1,6 +1,5 @@
 //! Real processes for the tests: masters, agents and commands of the binary under test, each cluster in a folder of its own.
 
-use runtime::jail::cgroup::Hierarchies;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -138,6 +137,18 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// Process id of an agent.
+    pub fn agent_id(&self, name: &str) -> u32 {
+        self.agents.iter().find(|(known, ..)| known == name).and_then(|slot| slot.2.as_ref()).unwrap().id()
+    }
+
+    /// Has an agent end, as an operator does; its executors live on.
+    pub fn stop_agent(&mut self, name: &str) {
+        let id = self.agent_id(name).to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(self.agent_ended(name).success());
+    }
+
     /// Waits until an agent's process has ended by itself.
     pub fn agent_ended(&mut self, name: &str) -> std::process::ExitStatus {
         let slot = self.agents.iter_mut().find(|(known, ..)| known == name).unwrap();
@@ -205,27 +216,27 @@ impl Cluster {
 
     /// Process ids of its executors.
     pub fn executors(&self) -> Vec<u32> {
+        self.processes(|verb, name| verb == "executor" || name == "skep-executor")
+    }
+
+    /// Process ids of its agents' templates, two for each: one waits, and the other one, which was forked from it, works.
+    pub fn templates(&self) -> Vec<u32> {
+        self.processes(|verb, name| verb == "template" && name != "skep-executor")
+    }
+
+    /// Those that agents started, by their verb and the kernel's name for them.
+    fn processes(&self, which: impl Fn(&str, &str) -> bool) -> Vec<u32> {
         let ids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
         let ours = |id: &u32| {
             let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-            words.get(1).is_some_and(|verb| verb == "executor" || verb == "template")
+            let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+            words.get(1).is_some_and(|verb| ["executor", "template"].contains(&&**verb) && which(verb, name.trim()))
                 && words.get(2).is_some_and(|dir| Path::new(dir).starts_with(&self.folder))
         };
         let mut found: Vec<u32> = ids.filter(ours).collect();
         found.sort_unstable();
         found
-    }
-
-    /// Removes what an agent that was killed leaves of native and container tasks outside its folder.
-    fn clear_processes(&self, name: &str) {
-        let Ok(live) = std::fs::canonicalize(self.folder.join(name).join("processes/live")) else { return };
-        for dir in std::fs::read_dir(&live).into_iter().flatten().flatten() {
-            let _ = runtime::executor::process::clear(&dir.path());
-        }
-        let _ = std::fs::remove_dir_all(&live);
-        let Some(group) = live.file_name().and_then(|name| name.to_str()).filter(|name| name.starts_with("skep-")) else { return };
-        let _ = Hierarchies::find().remove(group);
     }
 
     /// All tasks of a job, whatever their number.
@@ -241,11 +252,11 @@ impl Drop for Cluster {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for id in self.executors() {
+        for id in self.processes(|_, _| true) {
             let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
         }
         for (name, ..) in &self.agents {
-            self.clear_processes(name);
+            let _ = runtime::executor::process::sweep(&self.folder.join(name));
         }
         if !std::thread::panicking() {
             let _ = std::fs::remove_dir_all(&self.folder);

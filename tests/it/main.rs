@@ -13,6 +13,7 @@ mod hostile_jobs;
 mod hostile_tasks;
 mod hostile_wasm;
 mod processes;
+mod rights;
 mod run;
 mod scene;
 mod simulator;

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 
 const RESOURCES: &str = "cpu=64,memory=64GiB,disk=4GiB,ports=20500-20599";
 
-fn write(cluster: &Cluster, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+/// A file of the cluster's that may be executed.
+pub fn write(cluster: &Cluster, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let path = cluster.folder.join(name);
     fs::write(&path, content).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -19,7 +20,7 @@ fn write(cluster: &Cluster, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
 }
 
 /// A container image of busybox; `None`: there is no busybox to make it of.
-fn image(cluster: &Cluster) -> Option<PathBuf> {
+pub fn image(cluster: &Cluster) -> Option<PathBuf> {
     match busybox() {
         Ok(bytes) => Some(write(cluster, "busybox.tar", bytes)),
         Err(reason) => {
@@ -172,13 +173,14 @@ fn a_template_that_is_killed_has_a_successor_and_no_task_notices() {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok())
     };
-    // Which of them has the others as children.
-    let template = *executors.iter().find(|id| executors.iter().any(|child| parent(*child) == Some(**id))).unwrap();
+    // Of its two processes the one that works: it is the executors' parent.
+    let template = parent(executors[0]).unwrap();
+    assert!(cluster.templates().contains(&template));
     assert!(Command::new("kill").args(["-9", &template.to_string()]).status().unwrap().success());
     let (text, code) = said(&cluster, &["run", "--count", "20", script, "--", "echo", "on"]);
     assert!(code == Some(0) && text.matches("on").count() == 20, "{text}");
     assert_eq!(processes(&cluster), before);
-    assert!(!cluster.executors().contains(&template));
+    assert!(!cluster.templates().contains(&template));
     cluster.text(&["stop", "rest"]);
     let live = cluster.folder.join("a1/processes/live");
     cluster.until("nothing is left of them", |cluster| processes(cluster).is_empty() && fs::read_dir(&live).unwrap().count() == 0);
@@ -190,8 +192,9 @@ fn a_template_of_another_build_leaves_its_place_to_the_binary() {
         let output = Command::new(env!("CARGO_BIN_EXE_skep-template")).args(args).stdin(Stdio::null()).output().unwrap();
         (String::from_utf8(output.stdout).unwrap(), output.status.code())
     };
-    assert_eq!(ran(&["template", "/nowhere", "0.0.1 0", "/bin/echo"]), ("template /nowhere\n".into(), Some(0)));
-    assert_eq!(ran(&["template", "/nowhere", "0.0.1 0", "/no/program"]), (String::new(), Some(1)));
+    assert_eq!(ran(&["template", "/nowhere", "7", "0.0.1 0", "/bin/echo"]), ("template /nowhere 7\n".into(), Some(0)));
+    assert_eq!(ran(&["template", "/nowhere", "7", "0.0.1 0", "/no/program"]), (String::new(), Some(1)));
+    assert_eq!(ran(&["template", "/nowhere", "somebody", "0.0.1 0", "/bin/echo"]), (String::new(), Some(64)));
     assert_eq!(ran(&[]), (String::new(), Some(64)), "people do not start it");
 }
 

@@ -3,7 +3,10 @@
 use protocol::identity::{IdentityError, JoinToken};
 use protocol::link::LinkError;
 use protocol::{AgentId, Attributes, FaultDomain};
+use runtime::container::UnpackError;
+use runtime::executor::process::Template;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::checkpoint::CheckpointError;
 use crate::fingerprint::{FingerprintError, ResourcesError};
@@ -27,14 +30,16 @@ pub struct AgentConfig {
     pub domain: FaultDomain,
     /// Most bytes of bundles and compiled code that are kept.
     pub bundle_cache_bytes_max: u64,
-    /// The program with the verbs `executor` and `compile`; this one where nothing is said.
+    /// The program with the verb `compile`; this one where nothing is said.
     pub binary: Option<PathBuf>,
+    /// Does all that takes root, in this data directory.
+    pub template: Arc<Template>,
 }
 
 impl AgentConfig {
     /// A config that says no more than it must.
     #[must_use]
-    pub fn new(data_dir: PathBuf, masters: Vec<String>) -> Self {
+    pub fn new(data_dir: PathBuf, masters: Vec<String>, template: Arc<Template>) -> Self {
         Self {
             data_dir,
             masters,
@@ -45,6 +50,7 @@ impl AgentConfig {
             domain: FaultDomain::default(),
             bundle_cache_bytes_max: 10 << 30,
             binary: None,
+            template,
         }
     }
 }
@@ -119,6 +125,12 @@ pub enum AgentError {
     /// What it took on cannot be put on record: it must not go on.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// What was unpacked cannot be had again.
+    #[error("the store of what tasks are started from: {0}")]
+    Store(#[from] UnpackError),
+    /// Whatever forks its executors is gone.
+    #[error("the agent's template was ended from outside: no task can be started any more, those that run go on; start the agent again")]
+    Template,
     /// Its own thread is gone.
     #[error("the agent's thread ended without a word")]
     Gone,

@@ -3,14 +3,14 @@
 
 use protocol::message::Launch;
 use protocol::{Exit, JobId, Member, MemberId, Program, Usage};
-use runtime::executor::{
-    Commands, Events, Executor, ExecutorEvent, ExecutorSpec, LaunchError, Recovered, Remains, TellError, Wasm, client,
-};
+use runtime::executor::process::{Template, Which};
+use runtime::executor::{Commands, Events, Executor, ExecutorEvent, ExecutorSpec, LaunchError, Recovered, Remains, TellError};
 use runtime::{Key, Runtime as _};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -44,12 +44,13 @@ pub(super) enum Said {
 
 /// What all executors are started with.
 pub(super) struct Settings {
-    pub dir: PathBuf,
-    pub binary: PathBuf,
+    pub template: Arc<Template>,
+    /// Where is written down which there are.
+    pub table: PathBuf,
     pub readable: Vec<PathBuf>,
     pub memory_bytes_max: u64,
     /// True where each role has a user of its own.
-    pub root: bool,
+    pub own_users: bool,
 }
 
 pub(super) struct Executors {
@@ -98,7 +99,7 @@ pub(super) fn kinds(launch: &Launch) -> impl Iterator<Item = (Kind, u8)> {
 
 impl Executors {
     pub fn open(settings: Settings, said: mpsc::Sender<Said>) -> io::Result<Self> {
-        let table = Table::open(&settings.dir)?;
+        let table = Table::open(&settings.table, &settings.template.places().executors())?;
         Ok(Self {
             settings,
             table,
@@ -114,14 +115,12 @@ impl Executors {
     /// Finds all executors of earlier lives of this agent; says what they hold and what dead ones left.
     pub async fn recover(&mut self) -> io::Result<Vec<Event>> {
         for stray in self.table.strays()? {
-            tracing::warn!(dir = %stray.display(), "an executor that no record speaks of is ended");
-            client::end(&stray).await?;
-            std::fs::remove_dir_all(&stray)?;
+            tracing::warn!(number = stray, "an executor that no record speaks of is ended");
+            self.settings.template.clear(Which::Wasm(stray)).await?;
         }
         let mut events = Vec::new();
         for row in self.table.rows().to_vec() {
-            let dir = self.table.path(row.number);
-            match find(&dir).await {
+            match find(&self.settings.template, Which::Wasm(row.number)).await {
                 Ok(Recovered::Living(executor)) => {
                     self.open.insert(row.kind.clone(), row.number);
                     self.slots.insert(row.number, Slot { row: row.clone(), state: State::Away(Vec::new()) });
@@ -195,7 +194,11 @@ impl Executors {
         let routed = self.routes.get(&member.attempt.task.job).into_iter().flatten();
         let all: Vec<u32> = routed.chain(self.slots.keys()).chain(self.dead.iter().rev()).copied().collect();
         let mut seen = BTreeSet::new();
-        all.into_iter().filter(|number| seen.insert(*number)).map(|number| self.table.path(number)).collect()
+        all.into_iter().filter(|number| seen.insert(*number)).map(|number| self.dir(number)).collect()
+    }
+
+    fn dir(&self, number: u32) -> PathBuf {
+        self.settings.template.places().dir(Which::Wasm(number))
     }
 
     /// Ends executors that had no task at two looks in a row.
@@ -246,7 +249,7 @@ impl Executors {
     }
 
     fn launch(&mut self, kind: Kind) -> io::Result<u32> {
-        let row = self.table.add(kind.clone(), self.settings.root)?;
+        let row = self.table.add(kind.clone(), self.settings.own_users)?;
         let number = row.number;
         self.open.insert(kind, number);
         self.slots.insert(number, Slot { row, state: State::Away(Vec::new()) });
@@ -261,21 +264,20 @@ impl Executors {
             protocol::Metering::Epoch => runtime::Metering::Epoch,
         };
         let spec = ExecutorSpec {
-            dir: self.table.path(number),
+            number,
             role: slot.row.kind.role.to_string(),
             metering,
-            binary: self.settings.binary.clone(),
             uid: slot.row.uid,
             tasks_max: u32::try_from(ATTEMPTS_HELD_MAX).expect("it fits"),
             memory_bytes_max: self.settings.memory_bytes_max,
             readable: self.settings.readable.clone(),
         };
-        let said = self.said.clone();
+        let (template, said) = (Arc::clone(&self.settings.template), self.said.clone());
         tokio::spawn(async move {
             if tries > 1 {
                 tokio::time::sleep(START_RETRY).await;
             }
-            let result = Wasm.launch(spec).await;
+            let result = template.launch(spec).await;
             drop(said.send(Said::Started { number, tries, result }).await);
         });
     }
@@ -291,7 +293,7 @@ impl Executors {
             return Ok(vec![Event::Ended { members: gone }]);
         }
         // A directory serves one try.
-        let row = self.table.add(slot.row.kind.clone(), self.settings.root)?;
+        let row = self.table.add(slot.row.kind.clone(), self.settings.own_users)?;
         let next = row.number;
         self.open.insert(slot.row.kind, next);
         self.routes.values_mut().flatten().filter(|routed| **routed == number).for_each(|routed| *routed = next);
@@ -346,9 +348,9 @@ impl Executors {
     }
 
     fn look_for(&self, number: u32) {
-        let (dir, said) = (self.table.path(number), self.said.clone());
+        let (template, said) = (Arc::clone(&self.settings.template), self.said.clone());
         tokio::spawn(async move {
-            let result = find(&dir).await;
+            let result = find(&template, Which::Wasm(number)).await;
             drop(said.send(Said::Found { number, result }).await);
         });
     }
@@ -382,10 +384,14 @@ impl Executors {
         self.dead.push_back(number);
         while self.dead.len() > DEAD_MAX {
             let Some(oldest) = self.dead.pop_front() else { break };
-            match std::fs::remove_dir_all(self.table.path(oldest)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.table.remove(oldest)?,
-            }
+            // A directory that no record speaks of is removed when an agent begins, at the latest.
+            self.table.remove(oldest)?;
+            let template = Arc::clone(&self.settings.template);
+            tokio::spawn(async move {
+                if let Err(error) = template.clear(Which::Wasm(oldest)).await {
+                    tracing::warn!(%error, number = oldest, "what a dead executor left could not be cleared away");
+                }
+            });
             self.routes.retain(|_, numbers| {
                 numbers.retain(|number| *number != oldest);
                 !numbers.is_empty()

@@ -1,16 +1,17 @@
-//! What native and container tasks leave, cleared away on a thread of its own: control groups and directories at once, output once newer output
-//! needs the room.
+//! What native and container tasks leave, cleared away on a thread of its own: what the template has not removed by itself at once, output once
+//! newer output needs the room.
 
 use protocol::MemberId;
 use runtime::Key;
-use runtime::executor::process;
+use runtime::executor::process::{Template, Which, is_left};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::processes::Said;
@@ -28,43 +29,58 @@ const LOGS: &str = "logs";
 
 /// Gives the thread its work. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Leftovers(std_mpsc::Sender<MemberId>);
+pub(super) struct Leftovers(std_mpsc::Sender<(MemberId, Life)>);
+
+/// In whose time the executor ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// This agent's: its template removes by itself what a clean end leaves.
+    Ours,
+    /// It may have been an earlier one's.
+    Any,
+}
 
 impl Leftovers {
-    pub fn start(home: PathBuf, live: PathBuf, said: mpsc::Sender<Said>) -> io::Result<Self> {
+    /// Within a tokio runtime.
+    pub fn start(template: Arc<Template>, said: mpsc::Sender<Said>) -> io::Result<Self> {
         let (sender, work) = std_mpsc::channel();
-        thread::Builder::new().name("leftovers".into()).spawn(move || serve(&home, &live, &work, &said))?;
+        let runtime = Handle::current();
+        thread::Builder::new().name("leftovers".into()).spawn(move || serve(&template, &runtime, &work, &said))?;
         Ok(Self(sender))
     }
 
     /// Has what the task left cleared away; [`Said::Cleared`] follows. As many wait as there are tasks.
-    pub fn clear(&self, member: MemberId) {
-        let _ = self.0.send(member); // The thread is gone only when the agent ends.
+    pub fn clear(&self, member: MemberId, ended: Life) {
+        let _ = self.0.send((member, ended)); // The thread is gone only when the agent ends.
     }
 }
 
-fn serve(home: &Path, live: &Path, work: &std_mpsc::Receiver<MemberId>, said: &mpsc::Sender<Said>) {
-    let mut kept = Kept::find(home, live);
+fn serve(template: &Template, runtime: &Handle, work: &std_mpsc::Receiver<(MemberId, Life)>, said: &mpsc::Sender<Said>) {
+    let places = template.places();
+    let mut kept = Kept::find(&places.processes(), places.live());
     while let Ok(first) = work.recv() {
-        let members: Vec<MemberId> = std::iter::once(first).chain(work.try_iter()).collect();
-        for member in &members {
-            clear(&live.join(format!("{:032x}", key(*member).0)));
+        let members: Vec<(MemberId, Life)> = std::iter::once(first).chain(work.try_iter()).collect();
+        for (member, ended) in &members {
+            let which = Which::Process(key(*member));
+            if *ended == Life::Any || is_left(&places.dir(which)) {
+                runtime.block_on(clear(template, which));
+            }
             kept.add(key(*member));
         }
-        if said.blocking_send(Said::Cleared(members)).is_err() {
+        if said.blocking_send(Said::Cleared(members.into_iter().map(|(member, _)| member).collect())).is_err() {
             return;
         }
     }
 }
 
-fn clear(dir: &Path) {
+async fn clear(template: &Template, which: Which) {
     for tries in 1..=TRIES_MAX {
-        match process::clear(dir) {
+        match template.clear(which).await {
             Ok(()) => return,
             Err(error) if tries == TRIES_MAX => {
-                tracing::error!(%error, dir = %dir.display(), "what a task left cannot be cleared away: its control group or directory stays");
+                tracing::error!(%error, ?which, "what a task left cannot be cleared away: its control group or directory stays");
             }
-            Err(_) => thread::sleep(TRY_AGAIN),
+            Err(_) => tokio::time::sleep(TRY_AGAIN).await,
         }
     }
 }

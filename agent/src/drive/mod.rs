@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use protocol::link::{CloseCode, Connection, Sender};
 use protocol::message::{FromAgent, Launch, ToAgent, ToShard, shard_of_agent};
 use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
+use runtime::executor::process::Template;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::Checkpoint;
@@ -167,11 +168,7 @@ struct Door {
     said_of_processes: mpsc::Receiver<processes::Said>,
     prepared: mpsc::Receiver<Prepared>,
     uplink: tokio::task::JoinHandle<()>,
-    executors_dir: PathBuf,
-    /// The parent of all control groups of this agent's tasks.
-    group: String,
-    /// True where each native and container task has ids of its own.
-    own_ids: bool,
+    template: Arc<Template>,
     data_dir: PathBuf,
     quit: Option<AgentError>,
     /// Held for as long as the agent lives: no other may have its directory.
@@ -188,13 +185,15 @@ enum Woken {
     Timer,
     IdleLook,
     Stop(Ending),
+    TemplateGone,
 }
 
 impl Door {
     async fn serve(mut self, stop: impl Future<Output = Ending>) -> Result<(), AgentError> {
-        tokio::pin!(stop);
+        let (template, mut dirty) = (Arc::clone(&self.template), true);
+        let gone = template.gone();
+        tokio::pin!(stop, gone);
         let mut idle_look = tokio::time::interval(IDLE_LOOK);
-        let mut dirty = true;
         self.act()?;
         while self.quit.is_none() {
             let timer = self.ledger.poll_timeout().map(|at| self.clock.at(at));
@@ -208,6 +207,7 @@ impl Door {
                 () = tokio::time::sleep_until(timer.unwrap_or_else(tokio::time::Instant::now)), if timer.is_some() => Woken::Timer,
                 _ = idle_look.tick(), if !self.executors.is_empty() => Woken::IdleLook,
                 ending = &mut stop => Woken::Stop(ending),
+                () = &mut gone => Woken::TemplateGone,
             };
             match woken {
                 Woken::Flushed => {
@@ -225,6 +225,7 @@ impl Door {
                     self.executors.retire_idle(&in_use);
                 }
                 Woken::Stop(ending) => return self.leave(ending).await,
+                Woken::TemplateGone => self.quit = Some(AgentError::Template),
             }
             self.take_waiting()?;
             self.act()?;
@@ -432,13 +433,14 @@ impl Door {
                 continue;
             };
             let stdin = member.stdin.and_then(|bundle| self.fetcher.locate(bundle, Form::Plain));
-            let common = spec::Common { launch, member, prepared: &prepared, stdin, agent: &self.name, group: &self.group };
+            let common =
+                spec::Common { launch, member, prepared: &prepared, stdin, agent: &self.name, group: self.template.places().group() };
             for (attempt, ports) in launch.attempts.iter().zip(ports) {
                 let member = id(attempt);
-                let ids = if self.own_ids { self.processes.ids() } else { None };
+                let ids = if self.template.own_ids() { self.processes.ids() } else { None };
                 let one = spec::One { key: key(member), index: attempt.0, attempt: attempt.1, ports, ids };
                 match spec::spec(&common, &one) {
-                    Ok(spec) if ids.is_some() || !self.own_ids => self.processes.start(member, spec),
+                    Ok(spec) if ids.is_some() || !self.template.own_ids() => self.processes.start(member, spec),
                     Ok(_) => {
                         let lost = (member, Exit::Lost { reason: Loss::Refused }, Usage::default());
                         self.ledger.handle(self.clock.now(), Event::Ended { members: vec![lost] });
@@ -462,7 +464,7 @@ impl Door {
     }
 
     fn executors_error(&self, source: std::io::Error) -> AgentError {
-        AgentError::File { step: "keeping executors in", path: self.executors_dir.clone(), source }
+        AgentError::File { step: "keeping executors in", path: self.template.places().executors(), source }
     }
 
     async fn leave(mut self, ending: Ending) -> Result<(), AgentError> {
@@ -477,9 +479,7 @@ impl Door {
         let _ = tokio::time::timeout(LEAVE_DEADLINE, flush(&mut self.up, &mut self.executors, &mut self.processes)).await;
         self.uplink.abort();
         if ending == Ending::TasksEnd {
-            let (processes, group) = (self.processes, self.group);
-            let cleared = tokio::task::spawn_blocking(move || processes.clear_all(&group));
-            let _ = tokio::time::timeout(CLEAR_DEADLINE, cleared).await;
+            let _ = tokio::time::timeout(CLEAR_DEADLINE, self.processes.clear_all()).await;
         }
         if let Some(up) = self.up {
             up.connection.close(CloseCode::Leaving, "the agent ends");

@@ -1,18 +1,20 @@
 //! How an agent begins: its directory, who it is, what it took on before, and its executors.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::agent::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, WEAKNESSES_MAX};
 use protocol::message::Launch;
 use protocol::{AgentId, AgentInfo, Member};
-use runtime::jail::cgroup::Hierarchies;
+use runtime::container::{Hands, Limits, Store, UnpackError};
+use runtime::executor::process::{Template, is_passable};
 use tokio::sync::mpsc;
 
 use super::executors::{Executors, Settings};
-use super::processes::{self, Processes};
+use super::processes::Processes;
 use super::uplink::{self, Uplink};
 use super::{AgentConfig, AgentError, Clock, Door, INBOX_MAX, now};
 use crate::checkpoint::{Checkpoint, Damage};
@@ -35,37 +37,38 @@ impl Door {
         let mut info = info(&config)?;
         let identity = uplink::identity(&identity_dir, &config.masters, config.join.as_ref()).await?;
         let agent = identity.agent().ok_or_else(|| AgentError::NoIdentity { dir: identity_dir.clone() })?;
-        let found = config.binary.map_or_else(std::env::current_exe, Ok);
-        let binary = found.map_err(|source| AgentError::File { step: "finding", path: "this program".into(), source })?;
+        // Whatever folders it lies in, this process may start itself.
+        let binary = config.binary.unwrap_or_else(|| "/proc/self/exe".into());
         let (heard_sender, heard) = mpsc::channel(INBOX_MAX);
         let (said_sender, said) = mpsc::channel(INBOX_MAX);
         let (said_of_processes_sender, said_of_processes) = mpsc::channel(INBOX_MAX);
         let (prepared_sender, prepared) = mpsc::channel(INBOX_MAX);
 
+        let template = config.template;
         let cache_dir = config.data_dir.join("cache");
         let failed = |step, path: &Path| {
             let path = path.to_owned();
             move |source| AgentError::File { step, path, source }
         };
         let key = cache_key(&config.data_dir.join("cache.key"))?;
-        let fetcher = Fetcher::open(&cache_dir, key, binary.clone(), config.bundle_cache_bytes_max, prepared_sender);
+        let store = open_store(&template).await?;
+        let fetcher = Fetcher::open(&cache_dir, key, binary, store, config.bundle_cache_bytes_max, prepared_sender);
         let fetcher = fetcher.map_err(failed("opening", &cache_dir))?;
 
-        let executors_dir = config.data_dir.join("executors");
-        make_dir(&executors_dir, 0o711)?;
-        let executors_dir = fs::canonicalize(&executors_dir).map_err(failed("finding", &executors_dir))?;
-        let root = own_users(&executors_dir, &mut info);
+        let executors_dir = template.places().executors();
         let settings = Settings {
-            dir: executors_dir.clone(),
-            binary: binary.clone(),
+            table: config.data_dir.join("executors.table"),
             readable: fetcher.folders().iter().map(fs::canonicalize).collect::<io::Result<_>>().map_err(failed("finding", &cache_dir))?,
             memory_bytes_max: info.capacity.memory_bytes.min(MEMORY_BYTES_MAX),
-            root,
+            own_users: own_users(&template, &mut info),
+            template: Arc::clone(&template),
         };
         let mut executors = Executors::open(settings, said_sender).map_err(failed("opening", &executors_dir))?;
         let found = executors.recover().await.map_err(failed("recovering executors in", &executors_dir))?;
 
-        let (processes, found_of_processes) = open_processes(&config.data_dir, agent, binary, said_of_processes_sender).await?;
+        let home = template.places().processes();
+        let mut processes = Processes::open(Arc::clone(&template), said_of_processes_sender).map_err(failed("opening", &home))?;
+        let found_of_processes = processes.recover().await.map_err(failed("recovering tasks in", &home))?;
 
         let name = info.name.clone();
         let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, info)?;
@@ -90,9 +93,7 @@ impl Door {
             said_of_processes,
             prepared,
             uplink,
-            executors_dir,
-            group: format!("skep-{:016x}", agent.0),
-            own_ids: rustix::process::geteuid().is_root(),
+            template,
             data_dir: config.data_dir,
             quit: None,
             _lock: lock,
@@ -100,32 +101,16 @@ impl Door {
     }
 }
 
-/// Native and container tasks, and what those of earlier lives hold.
-async fn open_processes(
-    data_dir: &Path,
-    agent: AgentId,
-    binary: PathBuf,
-    said: mpsc::Sender<processes::Said>,
-) -> Result<(Processes, Vec<Event>), AgentError> {
-    let home = data_dir.join("processes");
-    let failed = |step| {
-        let path = home.clone();
-        move |source| AgentError::File { step, path, source }
+/// The store of what native and container tasks are started from, in which the template has all work done.
+async fn open_store(template: &Arc<Template>) -> Result<Store, UnpackError> {
+    let hands: Hands = {
+        let template = Arc::clone(template);
+        Arc::new(move |work, archive| {
+            let template = Arc::clone(&template);
+            Box::pin(async move { template.unpack(work, archive).await })
+        })
     };
-    make_dir(&home, 0o711)?;
-    let home = fs::canonicalize(&home).map_err(failed("finding"))?;
-    let here = home.join("live");
-    let live = live_dir(agent).unwrap_or_else(|| here.clone());
-    if live != here {
-        // So that it is found by who looks here.
-        let _ = fs::remove_file(&here);
-        let _ = std::os::unix::fs::symlink(&live, &here);
-    }
-    let settings = processes::Settings { home: home.clone(), live, binary };
-    let mut processes =
-        Processes::open(settings, said).map_err(|source| AgentError::File { step: "opening", path: home.clone(), source })?;
-    let found = processes.recover().await.map_err(|source| AgentError::File { step: "recovering tasks in", path: home, source })?;
-    Ok((processes, found))
+    Store::open(template.places().unpacked(), Limits::default(), hands).await
 }
 
 /// What a wasm member of the tasks of a launch has in common, for its executor.
@@ -167,7 +152,7 @@ fn info(config: &AgentConfig) -> Result<AgentInfo, AgentError> {
         attributes: fingerprint::attributes(&config.attributes),
         domain: config.domain.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        weaknesses: runtime::jail::probe().into_iter().chain(runtime::jail::cell::lacks()).chain(Hierarchies::find().lacks()).collect(),
+        weaknesses: config.template.weaknesses().to_vec(),
     };
     let wrong = |field| {
         let reason = format!("1 to {ATTRIBUTE_BYTES_MAX} bytes without control characters are allowed, and {ATTRIBUTES_MAX} attributes");
@@ -225,7 +210,6 @@ fn ledger(path: &Path, agent: AgentId, info: AgentInfo) -> Result<(Checkpoint, L
 }
 
 fn lock(dir: &Path) -> Result<File, AgentError> {
-    make_dir(dir, 0o711)?;
     let path = dir.join("lock");
     let failed = |source| AgentError::File { step: "locking", path: path.clone(), source };
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
@@ -257,42 +241,13 @@ fn cache_key(path: &Path) -> Result<[u8; 32], AgentError> {
     Ok(key)
 }
 
-/// Makes a directory that others may pass through but not look into.
-fn make_dir(dir: &Path, mode: u32) -> Result<(), AgentError> {
-    let failed = |source| AgentError::File { step: "making", path: dir.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(failed)?;
-    fs::set_permissions(dir, Permissions::from_mode(mode)).map_err(failed)
-}
-
-/// Where executors of processes have their directories: in memory, where files cost little and are gone after a reboot, as what they speak of is.
-/// None where there is no such place that is ours alone.
-fn live_dir(agent: AgentId) -> Option<PathBuf> {
-    // linux/magic.h
-    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
-    let in_memory = |dir: &&str| rustix::fs::statfs(*dir).is_ok_and(|found| found.f_type == TMPFS_MAGIC);
-    let parent =
-        ["/run", "/dev/shm"].into_iter().filter(in_memory).find(|dir| rustix::fs::access(*dir, rustix::fs::Access::WRITE_OK).is_ok())?;
-    let dir = Path::new(parent).join(format!("skep-{:016x}", agent.0));
-    let _ = fs::DirBuilder::new().mode(0o711).create(&dir); // It may be there.
-    // Others may write to the parent: one of theirs is not ours.
-    let found = fs::symlink_metadata(&dir).ok()?;
-    let ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0;
-    ours.then_some(dir)
-}
-
 /// True where each role's executors have a user of their own; what holds them in less is noted.
-fn own_users(dir: &Path, info: &mut AgentInfo) -> bool {
-    let (root, passable) = (rustix::process::geteuid().is_root(), is_passable(dir));
-    if root && !passable {
-        let sentence =
-            "the data directory is closed to other users: executors run as root, without capabilities, instead of one user for each role";
+fn own_users(template: &Template, info: &mut AgentInfo) -> bool {
+    let passable = is_passable(&template.places().executors());
+    if template.own_ids() && !passable {
+        let sentence = "the data directory is closed to other users: the agent stays root, and executors of wasm run as root without capabilities, instead of one user for each role";
         info.weaknesses.push(sentence.into());
     }
     info.weaknesses.truncate(WEAKNESSES_MAX);
-    root && passable
-}
-
-/// True where a user other than the owner may reach `dir`.
-fn is_passable(dir: &Path) -> bool {
-    dir.ancestors().all(|part| fs::metadata(part).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0))
+    template.own_ids() && passable
 }

@@ -3,15 +3,13 @@
 
 use protocol::{Exit, MemberId, Usage};
 use runtime::executor::process::session::Session;
-use runtime::executor::process::{self, Template};
+use runtime::executor::process::{self, Template, Which};
 use runtime::executor::{Commands, Events, Executor, ExecutorEvent, LaunchError, Recovered};
-use runtime::jail::cgroup::Hierarchies;
 use runtime::process::ProcessSpec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::future::poll_fn;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::ids::IdRanges;
-use super::leftovers::Leftovers;
+use super::leftovers::{Leftovers, Life};
 use super::telling::{LOST, find, holds, left, told};
 use crate::ledger::event::Event;
 use crate::logs::{key, member};
@@ -50,17 +48,8 @@ pub(super) enum Said {
     Cleared(Vec<MemberId>),
 }
 
-pub(super) struct Settings {
-    /// Where output, disks and what tasks see of the host are kept.
-    pub home: PathBuf,
-    /// Where executors have their directories: in memory where that is possible.
-    pub live: PathBuf,
-    pub binary: PathBuf,
-}
-
 pub(super) struct Processes {
-    settings: Settings,
-    template: Option<Arc<Template>>,
+    template: Arc<Template>,
     slots: BTreeMap<MemberId, Slot>,
     /// Those that wait to be started.
     waiting: VecDeque<(MemberId, u32, Box<ProcessSpec>)>,
@@ -85,21 +74,17 @@ enum State {
         stop: Option<u64>,
     },
     Here(Commands),
-    /// Its executor is gone, and its end is known.
-    Dead,
+    /// Its executor is gone, and its end is known; in whose time it went.
+    Dead(Life),
     /// What it left is being cleared away.
     Clearing,
 }
 
 impl Processes {
-    pub fn open(settings: Settings, said: mpsc::Sender<Said>) -> io::Result<Self> {
-        for dir in [&settings.home, &settings.live] {
-            fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)?;
-        }
-        let leftovers = Leftovers::start(settings.home.clone(), settings.live.clone(), said.clone())?;
+    pub fn open(template: Arc<Template>, said: mpsc::Sender<Said>) -> io::Result<Self> {
+        let leftovers = Leftovers::start(Arc::clone(&template), said.clone())?;
         Ok(Self {
-            settings,
-            template: None,
+            template,
             slots: BTreeMap::new(),
             waiting: VecDeque::new(),
             starting: 0,
@@ -112,18 +97,19 @@ impl Processes {
 
     /// Finds all tasks of earlier lives of this agent: what they hold, and what dead executors left.
     pub async fn recover(&mut self) -> io::Result<Vec<Event>> {
-        let mut directories = fs::read_dir(&self.settings.live)?.collect::<io::Result<Vec<_>>>()?.into_iter().map(|entry| entry.path());
+        let live = fs::read_dir(self.template.places().live())?.collect::<io::Result<Vec<_>>>()?;
+        let mut directories = live.into_iter().map(|entry| entry.path());
         let mut finding = JoinSet::new();
         let mut events = Vec::new();
         loop {
             while finding.len() < FINDING_MAX {
                 let Some(dir) = directories.next() else { break };
                 let Some(member) = named(&dir) else {
-                    tracing::warn!(dir = %dir.display(), "removed: no executor's directory has such a name");
-                    fs::remove_dir_all(&dir).or_else(|_| fs::remove_file(&dir))?;
+                    tracing::warn!(dir = %dir.display(), "left alone: no executor's directory has such a name");
                     continue;
                 };
-                finding.spawn(async move { (member, process::ids(&dir), find(&dir).await) });
+                let template = Arc::clone(&self.template);
+                finding.spawn(async move { (member, process::ids(&dir), find(&template, which(member)).await) });
             }
             let Some(found) = finding.join_next().await else { return Ok(events) };
             let (member, ids, result) = found.map_err(io::Error::other)?;
@@ -131,7 +117,7 @@ impl Processes {
                 self.ids.take_up(ids);
             }
             self.slots.insert(member, Slot { state: State::Away { stop: None }, ids, forgotten: false });
-            events.extend(self.found(member, result));
+            events.extend(self.found(member, result, Life::Any));
         }
     }
 
@@ -177,7 +163,10 @@ impl Processes {
                     commands.forget(vec![key(*member)]);
                     self.unsent.insert(*member);
                 }
-                State::Dead => self.clear(*member),
+                State::Dead(ended) => {
+                    let ended = *ended;
+                    self.clear(*member, ended);
+                }
                 State::Away { .. } | State::Clearing => {}
             }
         }
@@ -199,18 +188,18 @@ impl Processes {
             Said::Gone { member } => {
                 let Some(slot) = self.slots.get_mut(&member) else { return Vec::new() };
                 if slot.forgotten {
-                    self.clear(member);
+                    self.clear(member, Life::Ours);
                 } else {
                     slot.state = State::Away { stop: None };
-                    let (dir, said) = (self.dir(member), self.said.clone());
+                    let (template, said) = (Arc::clone(&self.template), self.said.clone());
                     tokio::spawn(async move {
-                        let result = find(&dir).await;
+                        let result = find(&template, which(member)).await;
                         drop(said.send(Said::Found { member, result }).await);
                     });
                 }
                 Vec::new()
             }
-            Said::Found { member, result } => self.found(member, result),
+            Said::Found { member, result } => self.found(member, result, Life::Ours),
             Said::Cleared(members) => {
                 for member in members {
                     if let Some(ids) = self.slots.remove(&member).and_then(|slot| slot.ids) {
@@ -235,13 +224,10 @@ impl Processes {
             let reason = if lives { "no program is named" } else { "no native or container task of this name runs here" };
             return drop(answer.send(Err(reason.into())));
         }
-        let session = Session { dir: self.dir(member), command, terminal };
-        let template = self.template();
+        let session = Session { key: key(member), command, terminal };
+        let template = Arc::clone(&self.template);
         tokio::spawn(async move {
-            let started = match template {
-                Ok(template) => template.session(session).await,
-                Err(error) => Err(error),
-            };
+            let started = template.session(session).await;
             drop(answer.send(started.map_err(|error| format!("the agent's template: {error}")))); // Whoever asked may be gone.
         });
     }
@@ -249,12 +235,12 @@ impl Processes {
     /// Tasks that run, and their executors' directories.
     pub fn running(&self) -> Vec<(MemberId, PathBuf)> {
         let here = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Here(_)) && !slot.forgotten);
-        here.map(|(member, _)| (*member, self.dir(*member))).collect()
+        here.map(|(member, _)| (*member, self.template.places().dir(which(*member)))).collect()
     }
 
     /// Where output of all tasks is.
     pub fn home(&self) -> PathBuf {
-        self.settings.home.clone()
+        self.template.places().processes()
     }
 
     /// Ends all tasks.
@@ -267,20 +253,16 @@ impl Processes {
                     self.unsent.insert(*member);
                 }
                 State::Away { stop } => *stop = Some(0),
-                State::Dead | State::Clearing => {}
+                State::Dead(_) | State::Clearing => {}
             }
         }
     }
 
-    /// Removes what no task needs once all have ended with this agent: directories in memory, and the parent of their control groups. Blocking.
-    pub fn clear_all(mut self, group: &str) {
-        // It removes the groups that wait for tasks.
-        self.template = None;
+    /// Removes what no task needs once all have ended with this agent. The template removes the rest at its own end.
+    pub async fn clear_all(self) {
         for member in self.slots.keys() {
-            let _ = process::clear(&self.dir(*member)); // What cannot be cleared now is when an agent begins here again.
+            let _ = self.template.clear(which(*member)).await; // What cannot be cleared now is when an agent begins here again.
         }
-        let _ = Hierarchies::find().remove(group);
-        let _ = fs::remove_dir(&self.settings.live);
     }
 
     /// Sends all that is queued, to each as far as it takes it. May be cancelled.
@@ -297,47 +279,30 @@ impl Processes {
         .await;
     }
 
-    fn dir(&self, member: MemberId) -> PathBuf {
-        self.settings.live.join(format!("{:032x}", key(member).0))
-    }
-
     fn start_waiting(&mut self) {
         while self.starting < STARTING_MAX {
             let Some((member, tries, spec)) = self.waiting.pop_front() else { return };
             self.starting += 1;
-            let (template, said, dir) = (self.template(), self.said.clone(), self.dir(member));
+            let (template, said) = (Arc::clone(&self.template), self.said.clone());
             tokio::spawn(async move {
                 if tries > 1 {
                     tokio::time::sleep(START_RETRY).await;
                 }
-                let result = match template {
-                    Ok(template) => template.launch(&dir, &spec).await,
-                    Err(source) => Err(LaunchError::File { step: "starting the template for", path: dir, source }),
-                };
+                let result = template.start(&spec).await;
                 drop(said.send(Said::Launched { member, tries, spec, result }).await);
             });
         }
     }
 
-    fn template(&mut self) -> io::Result<Arc<Template>> {
-        if let Some(template) = &self.template {
-            return Ok(Arc::clone(template));
-        }
-        let template = Arc::new(Template::start(&self.settings.binary, &self.settings.home)?);
-        self.template = Some(Arc::clone(&template));
-        Ok(template)
-    }
-
     fn not_started(&mut self, member: MemberId, tries: u32, spec: Box<ProcessSpec>, error: &LaunchError) -> Vec<Event> {
         tracing::error!(%error, tries, "the executor of a task did not start");
-        // It may be the template that is gone: the next try has a new one.
-        self.template = None;
+        // It may be the template that was killed: another takes its place.
         if tries < START_TRIES_MAX {
             self.waiting.push_back((member, tries + 1, spec));
             return Vec::new();
         }
         if let Some(slot) = self.slots.get_mut(&member) {
-            slot.state = State::Dead;
+            slot.state = State::Dead(Life::Any);
         }
         vec![Event::Ended { members: vec![(member, LOST, Usage::default())] }]
     }
@@ -359,7 +324,7 @@ impl Processes {
         holds(held)
     }
 
-    fn found(&mut self, member: MemberId, result: Result<Recovered, LaunchError>) -> Vec<Event> {
+    fn found(&mut self, member: MemberId, result: Result<Recovered, LaunchError>, ended: Life) -> Vec<Event> {
         let remains = match result {
             Ok(Recovered::Living(executor)) => return self.here(member, executor),
             Ok(Recovered::Dead(remains)) => remains,
@@ -369,9 +334,9 @@ impl Processes {
             }
         };
         let Some(slot) = self.slots.get_mut(&member) else { return Vec::new() };
-        slot.state = State::Dead;
+        slot.state = State::Dead(ended);
         if slot.forgotten {
-            self.clear(member);
+            self.clear(member, ended);
             return Vec::new();
         }
         // A directory without a record: it ended before the task was on record, and nothing of it ran.
@@ -381,11 +346,11 @@ impl Processes {
         vec![left(remains)]
     }
 
-    fn clear(&mut self, member: MemberId) {
+    fn clear(&mut self, member: MemberId, ended: Life) {
         if let Some(slot) = self.slots.get_mut(&member) {
             slot.state = State::Clearing;
         }
-        self.leftovers.clear(member);
+        self.leftovers.clear(member, ended);
     }
 }
 
@@ -393,6 +358,10 @@ impl Processes {
 pub(super) fn rejected(members: impl Iterator<Item = MemberId>, reason: &str) -> Event {
     let exit = Exit::Rejected { reason: reason.to_owned() };
     Event::Ended { members: members.map(|member| (member, exit.clone(), Usage::default())).collect() }
+}
+
+fn which(member: MemberId) -> Which {
+    Which::Process(key(member))
 }
 
 /// Whose directory this is.

@@ -2,15 +2,13 @@
 //! at each change.
 
 use protocol::{Digest, JobId, Metering, Role};
+use runtime::process::ROLE_IDS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The first user that an executor runs as, and how many there are: a range that neither distributions nor systemd give to anybody
-/// (systemd, docs/UIDS-GIDS.md).
-const UIDS: (u32, u32) = (1_879_048_192, 65_536);
 const CHECKSUM_BYTES: usize = 8;
 
 /// What decides which executor a task goes to.
@@ -40,23 +38,24 @@ struct Rows {
 /// The table and its file.
 #[derive(Debug)]
 pub(super) struct Table {
+    file: PathBuf,
     dir: PathBuf,
     rows: Rows,
 }
 
 impl Table {
-    /// The table in `dir`. One that is damaged is taken for empty: its directories are then nobody's, and are ended and cleared away.
-    pub fn open(dir: &Path) -> io::Result<Self> {
-        let path = dir.join("table");
-        let rows = match fs::read(&path) {
+    /// The table in `file` of the executors in `dir`. One that is damaged is taken for empty: its directories are then nobody's, and are ended and
+    /// cleared away.
+    pub fn open(file: &Path, dir: &Path) -> io::Result<Self> {
+        let rows = match fs::read(file) {
             Ok(content) => parse(&content).unwrap_or_else(|| {
-                tracing::error!(path = %path.display(), "the table of executors is damaged: those that run are ended");
+                tracing::error!(path = %file.display(), "the table of executors is damaged: those that run are ended");
                 Rows::default()
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Rows::default(),
             Err(error) => return Err(error),
         };
-        let mut table = Self { dir: dir.to_owned(), rows };
+        let mut table = Self { file: file.to_owned(), dir: dir.to_owned(), rows };
         // A number is never given twice, even where the table was lost.
         let used = table.numbers_on_disk()?.into_iter().max().map_or(0, |number| number.saturating_add(1));
         table.rows.next = table.rows.next.max(used);
@@ -67,14 +66,10 @@ impl Table {
         &self.rows.rows
     }
 
-    pub fn path(&self, number: u32) -> PathBuf {
-        self.dir.join(number.to_string())
-    }
-
     /// Directories that no row speaks of.
-    pub fn strays(&self) -> io::Result<Vec<PathBuf>> {
+    pub fn strays(&self) -> io::Result<Vec<u32>> {
         let known = |number: &u32| self.rows.rows.iter().any(|row| row.number == *number);
-        Ok(self.numbers_on_disk()?.into_iter().filter(|number| !known(number)).map(|number| self.path(number)).collect())
+        Ok(self.numbers_on_disk()?.into_iter().filter(|number| !known(number)).collect())
     }
 
     /// A row for a new executor; with a user of its role's own where `root`.
@@ -98,9 +93,10 @@ impl Table {
             return Some(*uid);
         }
         let hash = Digest::of(role.as_str().as_bytes()).0;
-        let start = u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]) % UIDS.1;
+        let many = ROLE_IDS.end - ROLE_IDS.start;
+        let start = u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]) % many;
         let taken: std::collections::BTreeSet<u32> = self.rows.uids.values().copied().collect();
-        let uid = (0..UIDS.1).map(|step| UIDS.0 + (start + step) % UIDS.1).find(|uid| !taken.contains(uid))?;
+        let uid = (0..many).map(|step| ROLE_IDS.start + (start + step) % many).find(|uid| !taken.contains(uid))?;
         self.rows.uids.insert(role.clone(), uid);
         Some(uid)
     }
@@ -109,9 +105,9 @@ impl Table {
         let body = postcard::to_stdvec(&self.rows).map_err(io::Error::other)?;
         let mut content = blake3::hash(&body).as_bytes()[..CHECKSUM_BYTES].to_vec();
         content.extend(body);
-        let new = self.dir.join("table.new");
+        let new = self.file.with_extension("new");
         fs::write(&new, content)?;
-        fs::rename(new, self.dir.join("table"))
+        fs::rename(new, &self.file)
     }
 
     fn numbers_on_disk(&self) -> io::Result<Vec<u32>> {
@@ -137,12 +133,12 @@ mod tests {
     #[test]
     fn roles_keep_their_users_and_no_two_have_the_same() {
         let dir = Scratch::new();
-        let mut table = Table::open(dir.path()).unwrap();
+        let mut table = Table::open(&dir.path().join("table"), dir.path()).unwrap();
         let uids: Vec<u32> = (0..300).map(|n| table.add(kind(&format!("r{n}")), true).unwrap().uid.unwrap()).collect();
         let distinct: std::collections::BTreeSet<&u32> = uids.iter().collect();
         assert_eq!(distinct.len(), 300);
-        assert!(uids.iter().all(|uid| (UIDS.0..UIDS.0 + UIDS.1).contains(uid)));
-        let mut table = Table::open(dir.path()).unwrap();
+        assert!(uids.iter().all(|uid| ROLE_IDS.contains(uid)));
+        let mut table = Table::open(&dir.path().join("table"), dir.path()).unwrap();
         let again = table.add(kind("r7"), true).unwrap();
         assert_eq!((again.uid, again.number), (Some(uids[7]), 300));
         assert_eq!(table.add(kind("r7"), false).unwrap().uid, None);
@@ -151,12 +147,12 @@ mod tests {
     #[test]
     fn a_damaged_table_is_empty_and_gives_no_number_twice() {
         let dir = Scratch::new();
-        let mut table = Table::open(dir.path()).unwrap();
+        let mut table = Table::open(&dir.path().join("table"), dir.path()).unwrap();
         let row = table.add(kind("a"), false).unwrap();
-        fs::create_dir(table.path(row.number)).unwrap();
+        fs::create_dir(dir.path().join(row.number.to_string())).unwrap();
         fs::write(dir.path().join("table"), b"12345678").unwrap();
-        let mut table = Table::open(dir.path()).unwrap();
-        assert_eq!((table.rows().len(), table.strays().unwrap()), (0, vec![dir.path().join("0")]));
+        let mut table = Table::open(&dir.path().join("table"), dir.path()).unwrap();
+        assert_eq!((table.rows().len(), table.strays().unwrap()), (0, vec![0]));
         assert_eq!(table.add(kind("a"), false).unwrap().number, 1);
         table.remove(1).unwrap();
         assert!(table.rows().is_empty());

@@ -1,9 +1,8 @@
 //! What executors say, of wasm or of processes, as the ledger hears it; and how one is found again.
 
 use protocol::{Exit, Loss, Time, Usage};
-use runtime::Runtime as _;
-use runtime::executor::{ExecutorEvent, Held, LaunchError, Recovered, Remains, Wasm, client};
-use std::path::Path;
+use runtime::executor::process::{Template, Which};
+use runtime::executor::{ExecutorEvent, Held, LaunchError, Recovered, Remains, recover};
 
 use crate::ledger::event::Event;
 use crate::logs::member;
@@ -11,16 +10,17 @@ use crate::logs::member;
 /// The end of a task whose executor is gone.
 pub(super) const LOST: Exit = Exit::Lost { reason: Loss::Executor };
 
-/// Finds the executor of `dir`. One that lives and cannot be spoken with is ended: nobody could own its tasks.
-pub(super) async fn find(dir: &Path) -> Result<Recovered, LaunchError> {
-    let found = Wasm.recover(dir).await;
+/// Finds an executor. One that lives and cannot be spoken with is ended: nobody could own its tasks.
+pub(super) async fn find(template: &Template, which: Which) -> Result<Recovered, LaunchError> {
+    let dir = template.places().dir(which);
+    let found = recover(&dir).await;
     let Err(LaunchError::Silent { .. } | LaunchError::Version { .. } | LaunchError::Garbled { .. }) = &found else { return found };
     if let Err(error) = &found {
         tracing::error!(%error, "an executor that cannot be spoken with is ended");
     }
-    let ended = client::end(dir).await;
-    ended.map_err(|source| LaunchError::File { step: "ending the executor of", path: dir.to_owned(), source })?;
-    Wasm.recover(dir).await
+    let ended = template.end(which).await;
+    ended.map_err(|source| LaunchError::File { step: "ending the executor of", path: dir.clone(), source })?;
+    recover(&dir).await
 }
 
 /// What one holds at the moment of connecting.

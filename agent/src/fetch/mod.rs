@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use protocol::link::Connection;
 use protocol::{Digest, Metering};
-use runtime::container::{self, Store, StoreSettings, UnpackError, Wanted};
+use runtime::container::{self, Store, UnpackError, Wanted};
 use runtime::wasm::compile::{self, CompileError, CompileLimits};
 use tokio::sync::Semaphore;
 
@@ -72,21 +72,28 @@ struct Kept {
 }
 
 impl Fetcher {
-    /// The bundles in `dir`. What is done is said to `done`. `binary` is the program that has the verb `compile`.
+    /// The bundles in `dir`, and in `store` what they were unpacked to. What is done is said to `done`. `binary` is the program that has the verb
+    /// `compile`.
     ///
     /// # Errors
     /// What the system says of the folder.
-    pub fn open(dir: &Path, key: [u8; 32], binary: PathBuf, bytes_max: u64, done: tokio::sync::mpsc::Sender<Prepared>) -> io::Result<Self> {
+    pub fn open(
+        dir: &Path,
+        key: [u8; 32],
+        binary: PathBuf,
+        store: Store,
+        bytes_max: u64,
+        done: tokio::sync::mpsc::Sender<Prepared>,
+    ) -> io::Result<Self> {
         let files = Files::open(dir, key)?;
         let mut found = files.list()?;
         found.sort_by_key(|(_, _, modified)| *modified);
         let entries = found.into_iter().zip(1..).map(|((digest, bytes, _), used)| (digest, Kept { bytes, used, ..Kept::default() }));
         let kept: BTreeMap<Digest, Kept> = entries.collect();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let settings = StoreSettings { binary: binary.clone(), bytes_max, limits: container::Limits::default() };
         let shared = Shared {
             files,
-            store: Store::open(&dir.join("unpacked"), settings)?,
+            store,
             binary,
             bytes_max,
             transfers: Semaphore::new(TRANSFERS_MAX),

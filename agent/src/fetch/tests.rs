@@ -42,9 +42,23 @@ fn chunk(offset: u64, bytes: &'static [u8]) -> BulkReply {
     BulkReply::Chunk { offset, bytes: bytes.into() }
 }
 
-fn fetcher(dir: &Scratch, bytes_max: u64) -> (Fetcher, mpsc::Receiver<Prepared>) {
+async fn fetcher(dir: &Scratch, bytes_max: u64) -> (Fetcher, mpsc::Receiver<Prepared>) {
     let (done, is_done) = mpsc::channel(16);
-    (Fetcher::open(&dir.path().join("cache"), [1; 32], "/nonexistent".into(), bytes_max, done).unwrap(), is_done)
+    let unpacked = dir.path().join("unpacked");
+    let hands: container::Hands = {
+        let unpacked = unpacked.clone();
+        Arc::new(move |work, archive| {
+            let unpacked = unpacked.clone();
+            Box::pin(async move {
+                let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+                std::thread::spawn(move || container::serve(&unpacked, Path::new("/nonexistent"), &work, archive, theirs));
+                ours.set_nonblocking(true)?;
+                tokio::net::UnixStream::from_std(ours)
+            })
+        })
+    };
+    let store = Store::open(unpacked, container::Limits::default(), hands).await.unwrap();
+    (Fetcher::open(&dir.path().join("cache"), [1; 32], "/nonexistent".into(), store, bytes_max, done).unwrap(), is_done)
 }
 
 #[tokio::test]
@@ -83,7 +97,7 @@ async fn wrong_bytes_are_never_a_bundle_and_wants_at_the_same_time_fetch_once() 
     let wrong = vec![chunk(0, b"other bytes"), BulkReply::End];
     let right = vec![chunk(0, BUNDLE), BulkReply::End];
     let (link, mut asked) = link(&dir, vec![wrong, right]).await;
-    let (mut fetcher, mut done) = fetcher(&dir, 1_000);
+    let (mut fetcher, mut done) = fetcher(&dir, 1_000).await;
     fetcher.prepare(bundle, Form::Plain, Some(link.clone()));
     let (result, evicted) = fetcher.prepared(done.recv().await.unwrap(), None, |_| false);
     assert!(matches!(&result, Err(PrepareError::Later(reason)) if reason.contains(&Digest::of(b"other bytes").to_string())), "{result:?}");
@@ -109,7 +123,7 @@ async fn wrong_bytes_are_never_a_bundle_and_wants_at_the_same_time_fetch_once() 
 async fn the_cache_keeps_its_limit_and_what_is_in_use() {
     let dir = Scratch::new();
     let bundles: Vec<Digest> = (0..4_u8).map(|n| Digest::of(&[n; 40])).collect();
-    let (mut fetcher, mut done) = fetcher(&dir, 100);
+    let (mut fetcher, mut done) = fetcher(&dir, 100).await;
     let mut kept = vec![];
     for (n, bundle) in bundles.iter().enumerate() {
         fs::write(fetcher.shared.files.bundle(*bundle), [n as u8; 40]).unwrap();

@@ -3,53 +3,38 @@
 use super::unpack::{EXIT_LIMIT, EXIT_REFUSED, RESULT, Request, Unpacked};
 use super::{UnpackError, tree};
 use crate::jail::unpacking::CPU_SECONDS_MAX;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use std::io::Read;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 /// How long it may take, by whoever waits for it.
 const WALL_MAX: Duration = Duration::from_secs(1_800);
 /// Most bytes of what it says that are kept.
-const SAID_BYTES_MAX: u64 = 4_096;
+const SAID_BYTES_MAX: usize = 4_096;
 /// Longest result that is read.
 const RESULT_BYTES_MAX: u64 = 16 << 20;
 
-/// Unpacks by `binary unpack`, which is told what on its standard input. Dropping the future kills the process.
+/// Unpacks by `binary unpack`, which is told what on its standard input, as long as somebody waits at the other end of `waits`. Blocking.
 ///
 /// # Errors
 /// What is wrong with the archive, or what this machine could not do.
-pub(super) async fn unpack(binary: &Path, request: &Request) -> Result<Unpacked, UnpackError> {
-    let failed = |error: std::io::Error| UnpackError::failed(format_args!("starting {}", binary.display()), error);
+pub(super) fn unpack(binary: &Path, request: &Request, waits: &UnixStream) -> Result<Unpacked, UnpackError> {
+    let failed = |error: io::Error| UnpackError::failed(format_args!("starting {}", binary.display()), error);
     let text = serde_json::to_vec(request).map_err(|error| UnpackError::failed("writing the request", error))?;
-    let mut child = tokio::process::Command::new(binary)
-        .arg("unpack")
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    let mut said = Vec::new();
-    let finished = async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // Where it does not read it, it says why, or how it ended does.
-            let _ = stdin.write_all(&text).await;
-        }
-        if let Some(stderr) = child.stderr.take() {
-            // What it says beyond this meets a closed pipe.
-            stderr.take(SAID_BYTES_MAX).read_to_end(&mut said).await?;
-        }
-        child.wait().await
-    };
-    let status = tokio::time::timeout(WALL_MAX, finished)
-        .await
-        .map_err(|_| UnpackError::limit(format!("unpacking took more than {} s", WALL_MAX.as_secs())))?
-        .map_err(failed)?;
+    let mut command = Command::new(binary);
+    command.arg("unpack").env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = Ended(command.spawn().map_err(failed)?);
+    if let Some(mut stdin) = child.0.stdin.take() {
+        // Where it does not read it, it says why, or how it ended does.
+        let _ = stdin.write_all(&text);
+    }
+    let said = child.0.stderr.take().map_or_else(|| Ok(vec![]), |stderr| hear(stderr, waits))?;
+    let status = child.0.wait().map_err(failed)?;
     judge(status, String::from_utf8_lossy(&said).trim())?;
     let result = request.target.join(RESULT);
     let mut bytes = Vec::new();
@@ -58,6 +43,44 @@ pub(super) async fn unpack(binary: &Path, request: &Request) -> Result<Unpacked,
         .map_err(|error| UnpackError::failed(format_args!("opening {}", result.display()), error))?;
     file.take(RESULT_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| UnpackError::failed(result.display(), error))?;
     serde_json::from_slice(&bytes).map_err(|error| UnpackError::failed(format_args!("reading {}", result.display()), error))
+}
+
+/// A process that does not outlive its use.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // One that was waited for is not signalled.
+        let _ = self.0.wait();
+    }
+}
+
+/// What it says, until it says no more.
+///
+/// # Errors
+/// Where it takes too long, or nobody waits for it any more.
+fn hear(mut stderr: ChildStderr, waits: &UnixStream) -> Result<Vec<u8>, UnpackError> {
+    let failed = |error: io::Error| UnpackError::failed("waiting for it", error);
+    let until = Instant::now() + WALL_MAX;
+    let (mut said, mut piece) = (Vec::new(), [0; 1_024]);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let mut ready = [PollFd::new(&stderr, PollFlags::IN), PollFd::new(waits, PollFlags::RDHUP)];
+        match rustix::io::retry_on_intr(|| poll(&mut ready, Some(&wait))) {
+            Ok(0) => return Err(UnpackError::limit(format!("unpacking took more than {} s", WALL_MAX.as_secs()))),
+            Ok(_) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        if !ready[1].revents().is_empty() {
+            return Err(UnpackError::Failed("nobody waits for it any more".into()));
+        }
+        match stderr.read(&mut piece).map_err(failed)? {
+            0 => return Ok(said),
+            // What it says beyond this is read and forgotten.
+            length => said.extend_from_slice(&piece[..length.min(SAID_BYTES_MAX - said.len())]),
+        }
+    }
 }
 
 fn judge(status: ExitStatus, said: &str) -> Result<(), UnpackError> {

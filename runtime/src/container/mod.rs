@@ -1,7 +1,8 @@
 //! Bundles and container images, from a file that somebody brought to folders that a task can be started from. Knows archives, image
 //! formats and file trees; knows no job, no master, and of the jail only that unpacking happens inside one.
 //!
-//! On the way of an archive: [`Store::prepare`] starts `skep unpack` ([`unpack_main`]), a process that is thrown away afterwards; in it
+//! On the way of an archive: [`Store::prepare`] asks for it, and a process of the template's ([`serve`]) starts `skep unpack` ([`unpack_main`]),
+//! which is thrown away afterwards; in it
 //! [`unpack`] finds out what the archive is (`archive`, `manifest`), reads its layers (`compressed`, `entries`) and writes them beneath one
 //! folder (`contents`, `tree`); the store takes the finished folders in. At a launch [`start()`] makes a command, an environment and a user
 //! out of an image's [`ImageConfig`] and what the job says instead.
@@ -30,6 +31,7 @@ mod implied;
 mod look;
 mod manifest;
 mod merged;
+mod shelf;
 mod start;
 mod store;
 mod tree;
@@ -40,8 +42,9 @@ mod tests;
 
 pub use config::{ImageConfig, Transport};
 pub use look::{Look, look};
-pub use start::{Overrides, Pieces, StartError, start};
-pub use store::{Image, Prepared, Room, Store, StoreSettings};
+pub use shelf::{Work, serve};
+pub use start::{Accounts, Overrides, Pieces, StartError, start};
+pub use store::{Hands, Image, Prepared, Store};
 pub use unpack::{LayerAbout, LayerUsed, Request, Unpacked, unpack, unpack_main};
 
 use serde::{Deserialize, Serialize};
@@ -153,7 +156,7 @@ impl Default for Limits {
 }
 
 /// Why an archive did not become what was wanted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum UnpackError {
     /// It is not what it should be, or does what is not allowed: the user's move.
     #[error("{0}")]

@@ -1,9 +1,11 @@
 //! How an image is started: what its maker says, with what a job says instead, and who its user is by its own `/etc/passwd` and
-//! `/etc/group`. Knows no limits and no mounts; reads only the image's layers.
+//! `/etc/group`, which were read when it was unpacked. Knows no limits and no mounts.
 
 use super::merged::View;
 use super::{Image, ImageConfig, UnpackError};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Where programs are looked for in an image that does not say it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -75,10 +77,29 @@ pub enum StartError {
     Accounts(#[from] UnpackError),
 }
 
+/// Who there is in an image: its `/etc/passwd` and `/etc/group`, empty where it has none; or why they cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounts {
+    passwd: Result<String, UnpackError>,
+    group: Result<String, UnpackError>,
+}
+
+impl Accounts {
+    /// Those of an image with these layers, the lowest first. Blocks, for some small files.
+    pub(super) fn read(layers: &[PathBuf]) -> Self {
+        let view = View::new(layers);
+        let text = |path| {
+            let bytes = view.read(path, ACCOUNTS_BYTES_MAX)?.unwrap_or_default();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        Self { passwd: text("/etc/passwd"), group: text("/etc/group") }
+    }
+}
+
 /// Merges what `image` and the job say.
 ///
 /// # Errors
-/// Where nothing says what is run, or its user is not known. Blocks, for some small files.
+/// Where nothing says what is run, or its user is not known.
 pub fn start(image: &Image, overrides: &Overrides) -> Result<Pieces, StartError> {
     let ImageConfig { entrypoint, command, env, user, dir, stop_signal, ports: _ } = &image.config;
     let args = match (&overrides.args, &overrides.command) {
@@ -90,7 +111,7 @@ pub fn start(image: &Image, overrides: &Overrides) -> Result<Pieces, StartError>
     if command.first().is_none_or(String::is_empty) {
         return Err(StartError::Command);
     }
-    let account = account(&View::new(&image.layers), overrides.user.as_ref().unwrap_or(user))?;
+    let account = account(&image.accounts, overrides.user.as_ref().unwrap_or(user))?;
     let env = environment(env.iter().chain(&overrides.env), &account.home);
     let dir = match overrides.dir.as_ref().unwrap_or(dir) {
         dir if dir.starts_with('/') => dir.clone(),
@@ -136,14 +157,14 @@ struct Account {
 
 /// Who `user` is, as container engines take it (moby/sys, user/user.go, `GetExecUser`): a name, or else a number, which need not be known;
 /// its groups are those of the image unless one is named.
-fn account(view: &View, user: &str) -> Result<Account, StartError> {
+fn account(accounts: &Accounts, user: &str) -> Result<Account, StartError> {
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group).filter(|group| !group.is_empty())));
     let user = if user.is_empty() { "0" } else { user };
-    let passwd = lines(view, "/etc/passwd")?;
-    let groups = lines(view, "/etc/group")?;
+    let (passwd, groups) = (accounts.passwd.as_ref(), accounts.group.as_ref());
+    let (passwd, groups) = (passwd.map_err(UnpackError::clone)?.lines(), groups.map_err(UnpackError::clone)?.lines());
     let number = |text: &str| text.parse::<u32>().ok().filter(|id| *id <= i32::MAX.unsigned_abs());
     // NAME:PASSWORD:UID:GID:COMMENT:HOME:SHELL (passwd(5)); NAME:PASSWORD:GID:MEMBERS (group(5)).
-    let known = passwd.iter().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 6);
+    let known = passwd.map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 6);
     let known: Vec<_> =
         known.filter_map(|fields| Some((fields[0].to_owned(), number(fields[2])?, number(fields[3])?, fields[5]))).collect();
     let found = known.iter().find(|(name, ..)| name == user).or_else(|| known.iter().find(|(_, uid, ..)| Some(*uid) == number(user)));
@@ -153,7 +174,7 @@ fn account(view: &View, user: &str) -> Result<Account, StartError> {
         (None, None) => return Err(StartError::User { user: user.chars().take(64).collect() }),
     };
     let home = if home.is_empty() { "/".to_owned() } else { home.to_owned() };
-    let named = groups.iter().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 3);
+    let named = groups.map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 3);
     let named: Vec<_> = named.filter_map(|fields| Some((fields[0], number(fields[2])?, fields.get(3).copied().unwrap_or("")))).collect();
     let Some(group) = group else {
         let member = |members: &str| name.is_some_and(|name| members.split(',').any(|member| member == name));
@@ -166,9 +187,4 @@ fn account(view: &View, user: &str) -> Result<Account, StartError> {
     let gid = named.iter().find(|(name, ..)| *name == group).map(|(_, gid, _)| *gid).or_else(|| number(group));
     let gid = gid.ok_or_else(|| StartError::Group { group: group.chars().take(64).collect() })?;
     Ok(Account { uid, gid, groups: vec![], home })
-}
-
-fn lines(view: &View, path: &str) -> Result<Vec<String>, UnpackError> {
-    let bytes = view.read(path, ACCOUNTS_BYTES_MAX)?.unwrap_or_default();
-    Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
 }

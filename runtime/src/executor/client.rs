@@ -1,34 +1,25 @@
-//! The client's side: starts an executor, finds it again, tells it batches and hears batches.
+//! The client's side: finds an executor again, tells it batches and hears batches.
 
 use super::wire::{self, BATCH_BYTES_MAX, Command, Hello, HelloReply, KEY_BYTES_MAX, PLAN_BYTES_MAX, Told};
-use super::{ExecutorEvent, ExecutorSpec, Held, LaunchError, Recovered, TellError, place, record};
-use crate::{Key, Launch, Runtime};
+use super::{ExecutorEvent, Held, LaunchError, Recovered, TellError, place, record};
+use crate::{Key, Launch};
 use bytes::BytesMut;
 use futures::StreamExt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::Child;
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-/// How long a new executor may take until it answers: the pool of its engine may be large, and the machine busy.
-const START_WAIT: Duration = Duration::from_secs(60);
-/// How long a running one may take to answer, or a dying one to die.
+/// How long a running executor may take to answer, or a dying one to die.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const DEATH_LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A start without its ports, at its longest.
 const START_BYTES_MAX: usize = KEY_BYTES_MAX + 15;
 const PORT_BYTES_MAX: usize = 3;
-
-/// Wasm tasks: in executors that serve until they are told to end.
-#[derive(Clone, Copy, Debug)]
-pub struct Wasm;
 
 /// A connection to a living executor. It serves one client; a newer one takes its place.
 #[derive(Debug)]
@@ -56,76 +47,37 @@ pub struct Events {
     frames: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
 }
 
-impl Runtime for Wasm {
-    async fn launch(&self, spec: ExecutorSpec) -> Result<Executor, LaunchError> {
-        let dir = spec.dir.clone();
-        if record::is_used(&dir) || dir.join(place::SPEC).exists() {
-            return Err(LaunchError::Used { path: dir });
-        }
-        let (listener, errors) = place::prepare(&spec).map_err(|(step, path, source)| LaunchError::File { step, path, source })?;
-        let file = |step, path: &Path| {
-            let path = path.to_owned();
-            move |source| LaunchError::File { step, path, source }
-        };
-        let child = tokio::process::Command::new(&spec.binary)
-            .arg("executor")
-            .arg(&dir)
-            .stdin(Stdio::from(OwnedFd::from(listener)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(errors))
-            .env_clear()
-            .current_dir("/")
-            .spawn();
-        let mut child = child.map_err(file("starting", &spec.binary))?;
-        // One that is dead by now does not even let connect.
-        let answer = timeout(START_WAIT, async { meet(connect(&dir).await.map_err(file("connecting to", &dir))?, &dir).await }).await;
-        let pid = child.id().unwrap_or(0);
-        let failure = match answer {
-            Ok(Ok(executor)) => return Ok(executor),
-            Ok(Err(LaunchError::File { .. })) => LaunchError::Died { said: died(&mut child, &dir).await, path: dir },
-            Ok(Err(other)) => other,
-            Err(_) => LaunchError::Silent { path: dir, pid },
-        };
-        let _ = child.kill().await;
-        Err(failure)
+/// Finds the executor of a directory again: the living one with all that it holds, or what a dead one left.
+///
+/// # Errors
+/// [`LaunchError`] where the directory cannot be read, or a living executor does not answer or speaks another version.
+pub async fn recover(dir: &Path) -> Result<Recovered, LaunchError> {
+    let file = |step| move |source| LaunchError::File { step, path: dir.to_owned(), source };
+    let identity = place::Identity::read(dir).map_err(file("reading the identity in"))?;
+    let met = match timeout(ANSWER_WAIT, async { meet(connect(dir).await.map_err(file("connecting to"))?, dir).await }).await {
+        Ok(Ok(executor)) => return Ok(Recovered::Living(executor)),
+        // Nobody listens, or it went away while it was met.
+        Ok(Err(LaunchError::File { .. })) => None,
+        Ok(Err(other)) => Some(other),
+        Err(_) => None,
+    };
+    if let Some(error) = met {
+        return Err(error);
     }
-
-    async fn recover(&self, dir: &Path) -> Result<Recovered, LaunchError> {
-        let file = |step| move |source| LaunchError::File { step, path: dir.to_owned(), source };
-        let identity = place::Identity::read(dir).map_err(file("reading the identity in"))?;
-        let met = match timeout(ANSWER_WAIT, async { meet(connect(dir).await.map_err(file("connecting to"))?, dir).await }).await {
-            Ok(Ok(executor)) => return Ok(Recovered::Living(executor)),
-            // Nobody listens, or it went away while it was met.
-            Ok(Err(LaunchError::File { .. })) => None,
-            Ok(Err(other)) => Some(other),
-            Err(_) => None,
+    if let Some(identity) = identity {
+        let dead = async {
+            while identity.lives() {
+                tokio::time::sleep(DEATH_LOOK_EVERY).await;
+            }
         };
-        if let Some(error) = met {
-            return Err(error);
-        }
-        if let Some(identity) = identity {
-            let dead = async {
-                while identity.lives() {
-                    tokio::time::sleep(DEATH_LOOK_EVERY).await;
-                }
-            };
-            timeout(ANSWER_WAIT, dead).await.map_err(|_| LaunchError::Silent { path: dir.to_owned(), pid: identity.pid })?;
-        }
-        record::remains(dir).map(Recovered::Dead).map_err(file("reading the record in"))
+        timeout(ANSWER_WAIT, dead).await.map_err(|_| LaunchError::Silent { path: dir.to_owned(), pid: identity.pid })?;
     }
+    record::remains(dir).map(Recovered::Dead).map_err(file("reading the record in"))
 }
 
 pub(super) async fn connect(dir: &Path) -> io::Result<UnixStream> {
     let (_held, path) = place::reach(dir)?;
     UnixStream::connect(path).await
-}
-
-/// Why it ended, once it has.
-async fn died(child: &mut Child, dir: &Path) -> String {
-    match timeout(ANSWER_WAIT, child.wait()).await {
-        Ok(Ok(status)) => format!("{status}: {}", place::last_words(dir)),
-        _ => place::last_words(dir),
-    }
 }
 
 /// Says hello, hears it answered, and all that it holds. [`LaunchError::File`] where the connection ends.
@@ -225,13 +177,4 @@ impl Events {
             _ => None,
         }
     }
-}
-
-/// Ends the executor of `dir` by force, and all tasks with it, if one lives; returns once it is dead.
-///
-/// # Errors
-/// Where the directory cannot be read, or the process cannot be signalled or does not die.
-pub async fn end(dir: &Path) -> io::Result<()> {
-    let dir = dir.to_owned();
-    tokio::task::spawn_blocking(move || place::end(&dir)).await.map_err(io::Error::other)?
 }

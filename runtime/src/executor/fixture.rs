@@ -1,5 +1,7 @@
 //! What tests of executors stand on: folders that are removed again, and the example program that is an executor.
 
+use super::process::{Started, Template};
+use crate::process::{AGENT_IDS, ROLE_IDS};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,7 +24,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = crate::executor::place::end(&self.0.join("executor"));
+        for dir in std::fs::read_dir(self.0.join("executors")).into_iter().flatten().flatten() {
+            kill(&dir.path());
+        }
+        if let Ok(live) = std::fs::canonicalize(self.0.join("processes/live")) {
+            let _ = std::fs::remove_dir_all(live);
+        }
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -37,5 +44,23 @@ pub(crate) fn binary() -> PathBuf {
 
 /// Who executors become: somebody without a name, where that is possible.
 pub(crate) fn uid() -> Option<u32> {
-    rustix::process::geteuid().is_root().then_some(61_234)
+    rustix::process::geteuid().is_root().then_some(ROLE_IDS.start + 234)
+}
+
+/// Whom templates serve: where that is possible another one than who tests.
+pub(crate) fn owner() -> u32 {
+    let user = rustix::process::geteuid();
+    if user.is_root() { AGENT_IDS.start + 234 } else { user.as_raw() }
+}
+
+/// A template of `folder`.
+pub(crate) async fn template(folder: &Folder) -> Template {
+    Started::start(&binary(), folder.path(), owner()).unwrap().meet().await.unwrap()
+}
+
+/// Ends the executor in `dir` by force.
+pub(crate) fn kill(dir: &Path) {
+    if let Ok(Some(identity)) = super::place::Identity::read(dir) {
+        super::place::end_process(&identity).unwrap();
+    }
 }

@@ -15,7 +15,7 @@ pub mod wire;
 pub(crate) mod fixture;
 mod place;
 
-pub use client::{Commands, Events, Executor, Wasm};
+pub use client::{Commands, Events, Executor, recover};
 pub use logs::{LogRead, read_log};
 pub use record::{Remains, remains};
 
@@ -27,18 +27,16 @@ use std::path::PathBuf;
 /// Most tasks that one executor may be made to hold at once.
 pub const TASKS_MAX: u32 = 1 << 20;
 
-/// What an executor is started with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What an executor of wasm tasks is started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutorSpec {
-    /// Its directory: absolute, without an executor yet; made if there is none. The parents must be passable for `uid`.
-    pub dir: PathBuf,
+    /// Names its directory, in which there is no executor yet ([`process::Places::dir`]).
+    pub number: u32,
     /// Whose tasks it runs; for people.
     pub role: String,
     /// How it counts instructions.
     pub metering: Metering,
-    /// The program to run, which calls [`serve::main`] for the verb `executor DIR`: this one.
-    pub binary: PathBuf,
-    /// The user and group that it becomes, where the caller is root; `None`: it stays the caller's.
+    /// The user and group that it becomes, of [`crate::process::ROLE_IDS`], where there is root; `None`: it stays its template's.
     pub uid: Option<u32>,
     /// Most tasks at once, waiting or running, up to [`TASKS_MAX`]; more are refused as `Rejected`.
     pub tasks_max: u32,
@@ -110,6 +108,16 @@ pub enum LaunchError {
         /// What the system said.
         source: io::Error,
     },
+    /// The template would not or could not start it.
+    #[error("{step} {path}: {said}")]
+    Refused {
+        /// What was tried.
+        step: String,
+        /// On what.
+        path: PathBuf,
+        /// What the system said, or the template.
+        said: String,
+    },
     /// The directory has had an executor: take another, or recover that one.
     #[error("{path} has had an executor before: recover it, or use a new directory")]
     Used {
@@ -124,7 +132,7 @@ pub enum LaunchError {
         /// The last lines of its error log.
         said: String,
     },
-    /// It lives, and does not answer. [`client::end`] ends it.
+    /// It lives, and does not answer. [`process::Template::end`] ends it.
     #[error("the executor in {path} lives as process {pid} and does not answer")]
     Silent {
         /// The directory.

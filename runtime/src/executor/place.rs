@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -34,6 +34,8 @@ pub(super) struct StoredSpec {
     pub(super) tasks_max: u32,
     pub(super) memory_bytes_max: u64,
     pub(super) readable: Vec<PathBuf>,
+    /// The user of its client, beside root.
+    pub(super) owner: u32,
 }
 
 /// Which process an executor is: a number is given again after its end, and after a reboot.
@@ -45,15 +47,16 @@ pub(super) struct Identity {
     boot: String,
 }
 
-/// Makes the directory of `spec` and all in it that the executor needs; the listener is for the executor's standard input.
-pub(super) fn prepare(spec: &ExecutorSpec) -> Result<(UnixListener, File), (&'static str, PathBuf, io::Error)> {
+/// Makes the directory `dir` and all in it that the executor of `spec` needs, which this process becomes; the listener is for its standard input.
+/// Where it has a user of its own, the group `owner` reads there what it writes.
+pub(super) fn prepare(dir: &Path, spec: &ExecutorSpec, owner: u32) -> Result<(UnixListener, File), (&'static str, PathBuf, io::Error)> {
     let step = |step: &'static str, name: &str| {
-        let path = spec.dir.join(name);
+        let path = dir.join(name);
         move |error| (step, path.clone(), error)
     };
-    let folder = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    folder(&spec.dir).map_err(step("making the directory", ""))?;
-    folder(&spec.dir.join(LOGS)).map_err(step("making the directory", LOGS))?;
+    let folder = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+    folder(dir).map_err(step("making the directory", ""))?;
+    folder(&dir.join(LOGS)).map_err(step("making the directory", LOGS))?;
     let stored = StoredSpec {
         role: spec.role.clone(),
         metering: spec.metering,
@@ -61,18 +64,33 @@ pub(super) fn prepare(spec: &ExecutorSpec) -> Result<(UnixListener, File), (&'st
         tasks_max: spec.tasks_max.clamp(1, super::TASKS_MAX),
         memory_bytes_max: spec.memory_bytes_max,
         readable: spec.readable.clone(),
+        owner,
     };
     let bytes = postcard::to_stdvec(&stored).map_err(|error| step("writing", SPEC)(io::Error::other(error)))?;
-    let create = |name: &str| fs::OpenOptions::new().create_new(true).append(true).mode(0o600).open(spec.dir.join(name));
+    let create = |name: &str| fs::OpenOptions::new().create_new(true).append(true).mode(0o640).open(dir.join(name));
     create(SPEC).and_then(|mut file| file.write_all(&bytes)).map_err(step("writing", SPEC))?;
     let errors = create(ERRORS).map_err(step("making", ERRORS))?;
-    let listener = reach(&spec.dir).and_then(|(_held, path)| UnixListener::bind(path)).map_err(step("binding", SOCKET))?;
+    let listener = listen(dir).map_err(step("binding", SOCKET))?;
+    // This process becomes the executor.
+    Identity::own().and_then(|identity| identity.write(dir)).map_err(step("writing", IDENTITY))?;
     if let Some(uid) = spec.uid.filter(|_| rustix::process::geteuid().is_root()) {
-        for name in ["", LOGS, SPEC, ERRORS, SOCKET] {
-            std::os::unix::fs::chown(spec.dir.join(name), Some(uid), Some(uid)).map_err(step("giving to its user", name))?;
+        for name in [SPEC, ERRORS, SOCKET, IDENTITY, LOGS, ""] {
+            std::os::unix::fs::chown(dir.join(name), Some(uid), Some(owner)).map_err(step("giving to its user", name))?;
+        }
+        for name in [LOGS, ""] {
+            let mode = fs::Permissions::from_mode(0o2750);
+            fs::set_permissions(dir.join(name), mode).map_err(step("giving to its user", name))?;
         }
     }
     Ok((listener, errors))
+}
+
+/// The socket of the executor in `dir`, which whoever may pass `dir` may connect to: it knows itself whom it lets in.
+pub(super) fn listen(dir: &Path) -> io::Result<UnixListener> {
+    let (held, path) = reach(dir)?;
+    let listener = UnixListener::bind(path)?;
+    rustix::fs::chmodat(&held, SOCKET, Mode::from_raw_mode(0o666), rustix::fs::AtFlags::empty())?;
+    Ok(listener)
 }
 
 /// A path to the socket that is short enough for an address (108 bytes, unix(7)), as long as the descriptor is held.
@@ -109,7 +127,7 @@ pub(super) fn prepare_forks() {
 }
 
 impl Identity {
-    /// Of this process. Before the jail, which hides /proc.
+    /// Of this process.
     pub(super) fn own() -> io::Result<Self> {
         Self::of(std::process::id())
     }
@@ -155,11 +173,6 @@ impl Identity {
     pub(super) fn lives(&self) -> bool {
         Self::of(self.pid).is_ok_and(|now| now == *self)
     }
-}
-
-/// Ends the executor of `dir` by force, if one lives; returns once it is dead. Blocking.
-pub(super) fn end(dir: &Path) -> io::Result<()> {
-    Identity::read(dir)?.map_or(Ok(()), |identity| end_process(&identity))
 }
 
 /// Ends this process by force, if it lives; returns once it is dead. Blocking.

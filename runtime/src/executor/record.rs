@@ -128,11 +128,6 @@ fn take(bytes: &mut &[u8]) -> Option<Record> {
     postcard::from_bytes(body).ok()
 }
 
-/// True where `dir` has, or had, an executor.
-pub(super) fn is_used(dir: &Path) -> bool {
-    dir.join(NAME).exists()
-}
-
 /// Reads what the executor of `dir` left; only true once it is dead. Empty where there was none. Blocking.
 ///
 /// # Errors
@@ -235,9 +230,8 @@ mod tests {
     #[test]
     fn a_directory_serves_one_executor() {
         let folder = Folder::new();
-        assert!(!is_used(folder.path()) && remains(folder.path()).unwrap() == Remains::default());
+        assert_eq!(remains(folder.path()).unwrap(), Remains::default());
         drop(written(&folder));
-        assert!(is_used(folder.path()));
         assert_eq!(RecordLog::create(folder.path()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 }

@@ -32,17 +32,19 @@ const FLOOD: &str = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func
         (loop $again (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 20))) (br $again))))"#;
 
 /// A machine's folders: compiled code, and one executor's directory.
-struct Machine(Folder);
+struct Machine(Folder, process::Template);
 
 impl Machine {
-    fn new() -> Self {
-        let machine = Self(Folder::new());
+    async fn new() -> Self {
+        let folder = Folder::new();
+        let template = fixture::template(&folder).await;
+        let machine = Self(folder, template);
         std::fs::create_dir(machine.cache()).unwrap();
         machine
     }
 
     fn dir(&self) -> PathBuf {
-        self.0.path().join("executor")
+        self.1.places().dir(process::Which::Wasm(7))
     }
 
     fn cache(&self) -> PathBuf {
@@ -51,10 +53,9 @@ impl Machine {
 
     fn spec(&self, tasks_max: u32) -> ExecutorSpec {
         ExecutorSpec {
-            dir: self.dir(),
+            number: 7,
             role: "test".into(),
             metering: Metering::Fuel,
-            binary: fixture::binary(),
             uid: fixture::uid(),
             tasks_max,
             memory_bytes_max: 1 << 30,
@@ -84,7 +85,7 @@ impl Machine {
     }
 
     async fn recover(&self) -> Recovered {
-        Wasm.recover(&self.dir()).await.unwrap()
+        recover(&self.dir()).await.unwrap()
     }
 
     async fn living(&self) -> Executor {
@@ -95,7 +96,7 @@ impl Machine {
     }
 
     fn kill(&self) {
-        place::end(&self.dir()).unwrap();
+        fixture::kill(&self.dir());
     }
 }
 
@@ -129,8 +130,8 @@ async fn tell(executor: &mut Executor) {
 
 #[tokio::test]
 async fn a_thousand_tasks_end_and_are_told_together() {
-    let machine = Machine::new();
-    let mut executor = Wasm.launch(machine.spec(2_000)).await.unwrap();
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(2_000)).await.unwrap();
     assert_eq!((executor.hello.version, executor.hello.tasks_max, &executor.held), (wire::VERSION, 2_000, &Held::default()));
     executor.commands.launch(machine.launch(NOOP, 0..1_000)).unwrap();
     tell(&mut executor).await;
@@ -138,13 +139,13 @@ async fn a_thousand_tasks_end_and_are_told_together() {
     assert!(ended.values().all(|exit| *exit == Exit::Code(0)));
     println!("{batches} batches for a thousand tasks");
     assert!(batches <= 200, "{batches} batches for a thousand tasks");
-    assert!(matches!(Wasm.launch(machine.spec(1)).await, Err(LaunchError::Used { .. })));
+    assert!(matches!(machine.1.launch(machine.spec(1)).await, Err(LaunchError::Used { .. })));
 }
 
 #[tokio::test]
 async fn a_key_runs_once_and_its_end_is_kept_until_it_is_forgotten() {
-    let machine = Machine::new();
-    let mut executor = Wasm.launch(machine.spec(100)).await.unwrap();
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(100)).await.unwrap();
     for _ in 0..3 {
         executor.commands.launch(machine.launch(EXIT_7, 0..2)).unwrap();
     }
@@ -165,13 +166,13 @@ async fn a_key_runs_once_and_its_end_is_kept_until_it_is_forgotten() {
 
 #[tokio::test]
 async fn a_client_that_is_killed_leaves_its_tasks_running() {
-    let machine = Machine::new();
+    let machine = Machine::new().await;
     let file = machine.cache().join("launch");
     std::fs::write(&file, postcard::to_stdvec(&machine.launch(SLEEPER, 0..50)).unwrap()).unwrap();
     let uid = fixture::uid().map_or("none".into(), |uid| uid.to_string());
     let mut client = Command::new(fixture::binary())
         .arg("client")
-        .args([&file, &machine.dir(), &machine.cache()])
+        .args([&file, machine.0.path(), &machine.cache()])
         .arg(uid)
         .stdout(Stdio::piped())
         .process_group(0)
@@ -202,8 +203,8 @@ async fn a_client_that_is_killed_leaves_its_tasks_running() {
 
 #[tokio::test]
 async fn stopped_tasks_are_killed_after_their_grace_whatever_they_do() {
-    let machine = Machine::new();
-    let mut executor = Wasm.launch(machine.spec(100)).await.unwrap();
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(100)).await.unwrap();
     executor.commands.launch(machine.launch(ENDLESS, 0..2)).unwrap();
     executor.commands.launch(machine.launch(SLEEPER, 2..4)).unwrap();
     executor.commands.launch(machine.launch(FLOOD, 4..5)).unwrap();
@@ -223,8 +224,8 @@ async fn stopped_tasks_are_killed_after_their_grace_whatever_they_do() {
 
 #[tokio::test]
 async fn what_is_left_of_a_killed_executor_says_who_ended_and_who_is_lost() {
-    let machine = Machine::new();
-    let mut executor = Wasm.launch(machine.spec(100)).await.unwrap();
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(100)).await.unwrap();
     executor.commands.launch(machine.launch(EXIT_7, 0..10)).unwrap();
     executor.commands.launch(machine.launch(SLEEPER, 10..15)).unwrap();
     tell(&mut executor).await;
@@ -240,8 +241,8 @@ async fn what_is_left_of_a_killed_executor_says_who_ended_and_who_is_lost() {
 
 #[tokio::test]
 async fn more_than_it_may_hold_is_refused_and_a_retired_one_takes_none_and_ends() {
-    let machine = Machine::new();
-    let mut executor = Wasm.launch(machine.spec(4)).await.unwrap();
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(4)).await.unwrap();
     executor.commands.launch(machine.launch(SLEEPER, 0..6)).unwrap();
     tell(&mut executor).await;
     let (_, refused) = ends(&mut executor, 2).await;
@@ -263,8 +264,8 @@ async fn more_than_it_may_hold_is_refused_and_a_retired_one_takes_none_and_ends(
 
 #[tokio::test]
 async fn code_outside_what_it_may_read_is_rejected_and_the_executor_lives() {
-    let machine = Machine::new();
-    let mut executor = Wasm.launch(machine.spec(4)).await.unwrap();
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(4)).await.unwrap();
     let mut launch = machine.launch(NOOP, 0..1);
     let outside = machine.0.path().join("outside");
     std::fs::copy(&launch.plan.compiled, &outside).unwrap();
@@ -284,19 +285,25 @@ async fn code_outside_what_it_may_read_is_rejected_and_the_executor_lives() {
 
 #[tokio::test]
 async fn an_executor_that_cannot_start_says_why() {
-    let machine = Machine::new();
+    let machine = Machine::new().await;
     let spec = ExecutorSpec { readable: vec![Path::new("/no/such/place").into()], ..machine.spec(4) };
-    let error = Wasm.launch(spec).await.unwrap_err();
+    let error = machine.1.launch(spec).await.unwrap_err();
     let said = error.to_string();
     assert!(matches!(error, LaunchError::Died { .. }) && said.contains("landlock") && said.contains("/no/such/place"), "{said}");
     assert!(matches!(machine.recover().await, Recovered::Dead(remains) if remains == Remains::default()));
+    // Whoever asks for one gets no user but a role's, least of all root.
+    for uid in [None, Some(0), Some(fixture::owner()), Some(1_000)].into_iter().filter(|_| fixture::uid().is_some()) {
+        let error = machine.1.launch(ExecutorSpec { uid, number: 8, ..machine.spec(4) }).await.unwrap_err();
+        assert!(matches!(&error, LaunchError::Refused { said, .. } if said.contains("is no role's")), "{error}");
+        assert!(!machine.1.places().dir(process::Which::Wasm(8)).exists());
+    }
 }
 
 #[tokio::test]
 async fn a_client_that_talks_nonsense_or_nothing_hurts_only_itself() {
     use tokio::io::AsyncWriteExt;
-    let machine = Machine::new();
-    let mut executor = Wasm.launch(machine.spec(4)).await.unwrap();
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(4)).await.unwrap();
     executor.commands.launch(machine.launch(SLEEPER, 0..1)).unwrap();
     tell(&mut executor).await;
     starts(&mut executor, 1).await;

@@ -1,6 +1,6 @@
 //! How an image is started: what its maker and a job say together, and who its user is.
 
-use super::super::start::{Overrides, Pieces, StartError, start};
+use super::super::start::{Accounts, Overrides, Pieces, StartError, start};
 use super::super::{Image, Transport, config};
 use super::*;
 use serde_json::{Value, json};
@@ -24,7 +24,9 @@ fn account(user: &str, passwd: Option<&str>, group: Option<&str>) -> Result<Piec
     items.extend(passwd.map(|text| Item::file("etc/passwd", 0o644, text.as_bytes())));
     items.extend(group.map(|text| Item::file("etc/group", 0o644, text.as_bytes())));
     let layer = place.layer(&build::layer(&items).unwrap(), &Limits::default()).unwrap();
-    let image = Image { layers: vec![layer], config: ImageConfig { user: user.into(), command: texts(&["x"]), ..ImageConfig::default() } };
+    let config = ImageConfig { user: user.into(), command: texts(&["x"]), ..ImageConfig::default() };
+    let layers = vec![layer];
+    let image = Image { accounts: Box::new(Accounts::read(&layers)), layers, config };
     start(&image, &Overrides::default())
 }
 
@@ -78,7 +80,7 @@ fn a_job_says_what_it_wants_otherwise() {
         stop_signal: Some(3),
         ..ImageConfig::default()
     };
-    let image = Image { layers: vec![], config };
+    let image = Image { layers: vec![], config, accounts: Box::new(Accounts::read(&[])) };
     let plain = start(&image, &Overrides::default()).unwrap();
     assert_eq!(plain.command, ["/entry", "-e", "serve", "80"]);
     assert_eq!(plain.env, pairs(&[("A", "2"), ("PATH", "/image"), ("HOME", "/")]));
@@ -94,10 +96,10 @@ fn a_job_says_what_it_wants_otherwise() {
     let other = start(&image, &Overrides { env, user: Some("7:8".into()), dir: Some("work".into()), ..Overrides::default() }).unwrap();
     assert_eq!(other.env, pairs(&[("A", "3"), ("PATH", "/image"), ("B", "b=c"), ("HOME", "/h")]));
     assert_eq!((other.uid, other.gid, other.dir.as_str()), (7, 8, "/work"));
-    let empty = Image { layers: vec![], config: ImageConfig::default() };
+    let empty = Image { layers: vec![], config: ImageConfig::default(), accounts: Box::new(Accounts::read(&[])) };
     assert_eq!(start(&empty, &Overrides::default()), Err(StartError::Command));
     let env =
-        start(&Image { config: ImageConfig { command: texts(&["x"]), ..ImageConfig::default() }, layers: vec![] }, &Overrides::default());
+        start(&Image { config: ImageConfig { command: texts(&["x"]), ..ImageConfig::default() }, ..empty.clone() }, &Overrides::default());
     assert!(env.unwrap().env[0].1.contains("/usr/bin"), "a path to look for programs");
     for env in [pairs(&[("A=B", "")]), pairs(&[("", "x")]), pairs(&[("A", "a\0b")])] {
         assert!(matches!(start(&image, &Overrides { env, ..Overrides::default() }), Err(StartError::Text { .. })));

@@ -1,61 +1,39 @@
-//! The executor of one task that is a process: forked from the [`Template`], it starts the task in its cell, watches it, keeps its output,
-//! and writes down how it ended. Single-threaded, and without root once its task runs.
+//! The template, which alone keeps root, and what it does for an agent that has none: forks executors, clears away what they leave, unpacks what
+//! tasks are started from. And the executor of one task that is a process: forked from the template, it starts the task in its cell, watches it,
+//! keeps its output, and writes down how it ended. Single-threaded, and without root once its task runs.
 //!
-//! Its directory has what that of every executor has (see [`super`]) but the output, and besides `task`, which process is the task's first; it is
-//! small, and best kept in memory. The home of the template has what tasks share or what is large: `logs/`, the output of all; `disks/`, the files
-//! of tasks that have a disk; `root-…`, what native tasks see of the host.
+//! An executor's directory has what that of every executor has (see [`super`]) but the output, and besides `task`, which process is the task's
+//! first. Where all of it is: [`Places`].
 
+mod ask;
+mod clear;
 mod client;
+mod hold;
 mod output;
 mod own_mounts;
 mod peer;
+mod places;
 mod run;
 pub mod session;
 mod template;
 mod watch;
 
-pub use client::{Template, clear, group, ids};
-pub use template::{main, main_of};
+pub use clear::sweep;
+pub use client::{Started, Template, group, ids, is_left};
+pub use hold::{main, main_of};
+pub use places::{Places, Which, agent_user, is_passable};
 
-use super::place::{self, Identity};
-use crate::process::ProcessSpec;
+use super::place::Identity;
 use rustix::fd::OwnedFd;
-use serde::{Deserialize, Serialize};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Of what the agent and the template say to each other: both are of one build.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " 1");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " 2");
 /// The template as a program of its own, beside the binary.
 const PROGRAM: &str = "skep-template";
 const TASK: &str = "task";
-const DISKS: &str = "disks";
 
-/// What the template is asked for, with one descriptor each.
-#[derive(Debug, Serialize, Deserialize)]
-enum Ask {
-    /// An executor, and the socket that it listens on.
-    Executor(Box<Request>),
-    /// A program beside a task, and the socket of who is at its other end.
-    Session(session::Session),
-}
-
-/// An executor that is asked for. Also what it writes down of itself.
-#[derive(Debug, Serialize, Deserialize)]
-struct Request {
-    home: PathBuf,
-    dir: PathBuf,
-    spec: ProcessSpec,
-}
-
-impl Request {
-    /// Where the task's files are kept, if it has a disk.
-    fn disk(&self) -> PathBuf {
-        self.home.join(DISKS).join(format!("{:032x}", self.spec.key.0))
-    }
-}
-
-/// Which process was a task's first: what is ended by it where there is no control group.
+/// Which process was a task's first.
 struct Witness(Option<Identity>);
 
 impl Witness {
@@ -70,11 +48,6 @@ impl Witness {
         let held = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
         // Only now is the number held: what has it must still be the same process.
         identity.lives().then_some((identity.pid, held))
-    }
-
-    /// Ends it, and with it all in its namespace.
-    fn end(self) -> io::Result<()> {
-        self.0.map_or(Ok(()), |identity| place::end_process(&identity))
     }
 }
 

@@ -1,8 +1,10 @@
 //! One executor from its fork to its end: makes ready as root, starts the task, gives root up, and watches.
 
+use super::TASK;
+use super::clear;
 use super::output::Output;
+use super::places::{Owner, Places, Which};
 use super::watch::{Task, Watch};
-use super::{Request, TASK};
 use crate::executor::ExecutorEvent;
 use crate::executor::place::{self, Identity};
 use crate::executor::record::{Record, RecordLog};
@@ -11,15 +13,15 @@ use crate::jail::JailError;
 use crate::jail::cell::{self, Cell, Host, Place, Streams, network, sys};
 use crate::jail::cgroup::{Group, Hierarchies, Slot};
 use crate::process::{EXECUTORS_GROUP, KEEPER, ProcessLimits, ProcessSpec};
-use crate::{Exit, Usage};
+use crate::{Exit, Key, Usage};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid, geteuid, getppid};
 use std::fs;
 use std::io;
-use std::os::unix::fs::chown;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Instant;
 
@@ -30,8 +32,8 @@ const REASON_BYTES_MAX: usize = 512;
 pub(super) struct Machine {
     pub(super) hierarchies: Hierarchies,
     pub(super) host: Host,
-    /// Who started the template.
-    pub(super) owner: u32,
+    pub(super) places: Places,
+    pub(super) owner: Owner,
 }
 
 /// What the template lends to an executor, and takes back where it ends as [`CLEAN`].
@@ -42,9 +44,12 @@ pub(super) struct Lent {
     pub(super) slot: Option<Slot>,
     /// What that is bounded by.
     pub(super) bounds: ProcessLimits,
+    /// Which task it is for, and its control group.
+    pub(super) key: Key,
+    pub(super) group: String,
 }
 
-/// The exit code of an executor that leaves what it was lent as it was given to it, and nothing else of itself either.
+/// The exit code of an executor that leaves what it was lent as it was given to it, and nothing of itself but an empty directory.
 pub(super) const CLEAN: i32 = 10;
 
 /// What a task's group is bounded by: the init is not the task's.
@@ -53,54 +58,61 @@ pub(super) fn bounds(spec: &ProcessSpec) -> ProcessLimits {
     ProcessLimits { processes_max, ..spec.limits.clone() }
 }
 
+/// The step that all others follow.
+const DIRECTORY: &str = "making its directory";
+
 /// What an executor cannot be without.
 type Vital<T> = Result<T, (&'static str, io::Error)>;
 
-/// Runs the executor that was asked for. Its client's connection ends when this process does: nothing of it is left then that will be yet.
-pub(super) fn run(request: &Request, listener: UnixListener, lent: Lent, machine: &Machine) -> ! {
-    let dir = &request.dir;
-    say_panics(dir);
-    let (template, pooled) = (getppid(), lent.slot.is_some());
-    let code = match serve(request, listener, lent, machine) {
+/// Runs the executor that was asked for, where that is `allowed`. Its client's connection ends when this process does: nothing of it is left then
+/// that will be yet.
+pub(super) fn run(spec: &ProcessSpec, allowed: Result<(), String>, client: UnixStream, lent: Lent, machine: &Machine) -> ! {
+    let dir = machine.places.dir(Which::Process(spec.key));
+    say_panics(&dir);
+    let template = getppid();
+    let code = match serve(spec, &dir, allowed, client, lent, machine) {
         Ok(watch) => {
-            let is_clean = watch.is_clean() && network::is_clean();
+            let is_clean = watch.is_clean() && spec.limits.disk_bytes_max == 0 && network::is_clean();
             // The client looks at the directory as soon as this is closed, by the end of this process.
             let client = watch.leave();
-            // Once the template is gone nobody takes anything back: the agent clears away what the directory names.
-            let is_clean = is_clean && getppid() == template && (!pooled || disown_group(dir).is_ok());
+            // Once the template is gone nobody takes anything back: the next one clears away what the directory names.
+            let is_clean = is_clean && getppid() == template && clear::empty(&dir).is_ok();
             std::mem::forget(client);
             if is_clean { CLEAN } else { 0 }
         }
         Err((step, error)) => {
-            let _ = fs::write(dir.join(place::ERRORS), format!("executor: {step}: {error}\n"));
+            let words = format!("executor: {step}: {error}\n");
+            // Where there is no directory of its own, there is another's or none.
+            if step == DIRECTORY {
+                eprint!("{words}");
+            } else {
+                let _ = fs::write(dir.join(place::ERRORS), words);
+            }
             1
         }
     };
     sys::end_at_once(code)
 }
 
-/// From here on the directory names no control group: that is another task's, or nobody's.
-fn disown_group(dir: &Path) -> io::Result<()> {
-    fs::remove_file(dir.join(place::SPEC))
-}
-
-fn serve(request: &Request, listener: UnixListener, lent: Lent, machine: &Machine) -> Vital<Watch> {
-    let Request { dir, spec, .. } = request;
+fn serve(spec: &ProcessSpec, dir: &Path, allowed: Result<(), String>, client: UnixStream, lent: Lent, machine: &Machine) -> Vital<Watch> {
     // The template has reset all that it was given. Who is told something may be gone.
     sys::ignore_broken_pipes();
     let _ = rustix::thread::set_name(c"skep-executor");
-    let keeper = spec.ids.outside.filter(|_| geteuid().is_root()).map(|first| first + KEEPER);
-    let record = make(request, keeper)?;
+    let keeper = spec.ids.outside.filter(|_| geteuid().is_root() && allowed.is_ok()).map(|first| first + KEEPER);
+    let (record, listener) = make(spec, dir, keeper, machine.owner)?;
     let identity = Identity::own().map_err(|error| ("reading /proc/self/stat", error))?;
     identity.write(dir).map_err(|error| ("writing `identity`", error))?;
-    listener.set_nonblocking(true).map_err(|error| ("the socket", error))?;
     let hello = HelloReply { version: wire::VERSION, pid: identity.pid, metering: None, tasks_max: 1, places: 1, weaknesses: vec![] };
 
     let started = Instant::now();
-    let begun = begin(request, lent, machine, keeper);
+    let begun = allowed.map_err(|reason| JailError { step: "what is asked for", reason });
+    let begun = begun.and_then(|()| begin(spec, lent, machine, keeper));
     if let Ok((cell, ..)) = &begun {
         // One that has ended already need not be found again.
         let _ = Identity::of(cell.pid).and_then(|task| task.write_to(&dir.join(TASK)));
+    }
+    if let Some(keeper) = keeper {
+        chown(dir, Some(keeper), None).map_err(|error| ("giving its directory away", error))?;
     }
     give_up_root(keeper).map_err(|error| ("giving up root", error))?;
     let (task, first) = match begun {
@@ -114,33 +126,33 @@ fn serve(request: &Request, listener: UnixListener, lent: Lent, machine: &Machin
             (None, ExecutorEvent::Ended { key: spec.key, exit: Exit::Rejected { reason }, usage: Usage::default() })
         }
     };
-    let mut watch = Watch::new(spec.key, task, record, listener, hello, machine.owner);
-    watch.serve(first);
+    let mut watch = Watch::new(spec.key, task, record, listener, hello, machine.owner.0);
+    watch.serve(first, client);
     Ok(watch)
 }
 
-/// What the executor needs in its directory, given to who it will be; the task is on record before it runs.
-fn make(request: &Request, keeper: Option<u32>) -> Vital<RecordLog> {
-    let Request { dir, spec, .. } = request;
-    let bytes = postcard::to_stdvec(request).map_err(|error| ("writing `spec`", io::Error::other(error)))?;
+/// Its directory, and what it needs in it; the task is on record before it runs. Until it is given away at last, nobody else writes there.
+fn make(spec: &ProcessSpec, dir: &Path, keeper: Option<u32>, owner: Owner) -> Vital<(RecordLog, UnixListener)> {
+    fs::DirBuilder::new().mode(0o700).create(dir).map_err(|error| (DIRECTORY, error))?;
+    if keeper.is_some() && owner.is_other() {
+        chown(dir, None, Some(owner.0)).map_err(|error| ("opening its directory to the agent", error))?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o2750)).map_err(|error| ("opening its directory to the agent", error))?;
+    }
+    let listener = place::listen(dir).map_err(|error| ("binding its socket", error))?;
+    listener.set_nonblocking(true).map_err(|error| ("its socket", error))?;
+    let bytes = postcard::to_stdvec(spec).map_err(|error| ("writing `spec`", io::Error::other(error)))?;
     fs::write(dir.join(place::SPEC), bytes).map_err(|error| ("writing `spec`", error))?;
     let mut record = RecordLog::create(dir).map_err(|error| ("making `tasks.log`", error))?;
     record.append(&Record::Taken(vec![spec.key])).map_err(|error| ("writing `tasks.log`", error))?;
-    if let Some(keeper) = keeper {
-        chown(dir, Some(keeper), Some(keeper)).map_err(|error| ("giving its directory away", error))?;
-    }
-    Ok(record)
+    Ok((record, listener))
 }
 
 /// Starts the task; where that fails, nothing of it is left.
-fn begin(request: &Request, lent: Lent, machine: &Machine, keeper: Option<u32>) -> Result<(Cell, Group, Output), JailError> {
-    let spec = &request.spec;
+fn begin(spec: &ProcessSpec, lent: Lent, machine: &Machine, keeper: Option<u32>) -> Result<(Cell, Group, Output), JailError> {
     let step = |step: &'static str| move |reason: String| JailError { step, reason };
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| step("pipes")(format!("pipe2: {error}")));
     lent.network.transpose().and_then(|network| network.map_or(Ok(()), network::enter)).map_err(step("network"))?;
-    let null = Path::new("/dev/null");
-    let stdin: OwnedFd = open(spec.stdin.as_deref().unwrap_or(null), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| step("standard input")(error.to_string()))?;
+    let stdin = stdin(spec, machine.owner).map_err(step("standard input"))?;
     let ((out, stdout), (errors, stderr)) = (pipe()?, pipe()?);
     for pipe in [&out, &errors] {
         rustix::io::ioctl_fionbio(pipe, true).map_err(|error| step("pipes")(error.to_string()))?;
@@ -154,14 +166,25 @@ fn begin(request: &Request, lent: Lent, machine: &Machine, keeper: Option<u32>) 
     };
     let group = group.map_err(step("control group"))?;
     let streams = Streams { stdin, stdout, stderr };
-    let output = Output::new(&request.home, spec, [out, errors]).map_err(|error| step("output")(error.to_string()))?;
-    match cell::start(spec, &Place { host: &machine.host, disk: &request.disk() }, &group, keeper, streams) {
+    let output = Output::new(&machine.places.processes(), spec, [out, errors]).map_err(|error| step("output")(error.to_string()))?;
+    match cell::start(spec, &Place { host: &machine.host, disk: &machine.places.disk(spec.key) }, &group, keeper, streams) {
         Ok(cell) => Ok((cell, group, output)),
         Err(error) => {
             let _ = machine.hierarchies.remove(&spec.cgroup); // What is left of it is removed when the directory is cleared.
             Err(error)
         }
     }
+}
+
+/// What the task reads: a file of the agent's, or one that all may read.
+fn stdin(spec: &ProcessSpec, owner: Owner) -> Result<OwnedFd, String> {
+    let path = spec.stdin.as_deref().unwrap_or(Path::new("/dev/null"));
+    let file: OwnedFd = open(path, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| error.to_string())?;
+    let found = rustix::fs::fstat(&file).map_err(|error| error.to_string())?;
+    if owner.is_other() && spec.stdin.is_some() && found.st_uid != owner.0 {
+        return Err(format!("{} is not the agent's", path.display()));
+    }
+    Ok(file)
 }
 
 /// From here on it may do what its task's owner may, and nothing on the host.

@@ -5,11 +5,14 @@
 //! (empty: its end), [`RESIZE`] (rows and columns, two big-endian `u16`). From it: [`STDOUT`], [`STDERR`], and at last [`EXIT`] (a big-endian
 //! `i32`) or [`FAILED`] (why it was not started, for people).
 
-use super::{Request, Witness};
+use super::places::{Places, Which};
+use super::{Witness, clear};
+use crate::Key;
 use crate::executor::place;
 use crate::jail::cell::join::{Streams, join, terminal};
 use crate::jail::cell::sys;
 use crate::jail::cgroup::Hierarchies;
+use crate::process::{KEEPER, ProcessSpec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, read, write};
@@ -19,8 +22,8 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 
 /// For standard input; empty: that was all.
 pub const STDIN: u8 = 0;
@@ -39,11 +42,11 @@ pub const FRAME_BYTES_MAX: usize = 64 << 10;
 /// Bytes before those of a frame.
 pub const HEADER_BYTES: usize = 5;
 
-/// What is to run in the cell of the executor in `dir`.
+/// What is to run in the cell of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// The executor's directory.
-    pub dir: PathBuf,
+    /// Which task.
+    pub key: Key,
     /// The program and its arguments; not empty.
     pub command: Vec<String>,
     /// Rows and columns of a terminal of its own; `None`: three pipes.
@@ -58,9 +61,9 @@ pub fn frame(kind: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Serves one session on `stream`; returns the exit code of this process.
-pub(super) fn serve(session: &Session, mut stream: UnixStream, hierarchies: &Hierarchies) -> i32 {
+pub(super) fn serve(session: &Session, places: &Places, mut stream: UnixStream, hierarchies: &Hierarchies) -> i32 {
     sys::ignore_broken_pipes();
-    let ended = match start(session, hierarchies) {
+    let ended = match start(session, places, hierarchies) {
         Ok(mut running) => frame(EXIT, &running.relay(&mut stream).to_be_bytes()),
         Err(reason) => frame(FAILED, reason.as_bytes()),
     };
@@ -81,10 +84,18 @@ struct Running {
     came: Vec<u8>,
 }
 
-fn start(session: &Session, hierarchies: &Hierarchies) -> Result<Running, String> {
-    let bytes = fs::read(session.dir.join(place::SPEC)).map_err(|_| "the task has ended".to_owned())?;
-    let Request { spec, .. } = postcard::from_bytes(&bytes).map_err(|error| format!("what is on record of the task: {error}"))?;
-    let (pid, held) = Witness::of_task(&session.dir).hold().ok_or("the task has ended")?;
+fn start(session: &Session, places: &Places, hierarchies: &Hierarchies) -> Result<Running, String> {
+    let dir = places.dir(Which::Process(session.key));
+    let bytes = fs::read(dir.join(place::SPEC)).map_err(|_| "the task has ended".to_owned())?;
+    let spec: ProcessSpec = postcard::from_bytes(&bytes).map_err(|error| format!("what is on record of the task: {error}"))?;
+    let witness = Witness::of_task(&dir);
+    let (pid, held) = witness.hold().ok_or("the task has ended")?;
+    // Both were written by its executor, which is not believed more than what it may do itself.
+    let of_keeper = fs::symlink_metadata(&dir).is_ok_and(|found| spec.ids.outside.is_none_or(|first| found.uid() == first + KEEPER));
+    let of_task = witness.0.is_some_and(|task| matches!(clear::is_own(&dir, Which::Process(session.key), &task), Ok(Some(true))));
+    if !(of_keeper && of_task && places.has_group(&spec.cgroup)) {
+        return Err("what is on record of the task names what is not the task's".into());
+    }
     // Whoever is not root may enter where he may look (setns(2), ptrace(2)): at the task, and not at its init.
     let (pid, held) = if spec.init && !geteuid().is_root() { first_child(pid).ok_or("the task has ended")? } else { (pid, held) };
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("pipe2: {error}"));

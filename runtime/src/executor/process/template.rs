@@ -1,116 +1,213 @@
-//! The template: one small process with one thread, from which executors are forked. It begins before there is a runtime, holds nothing but one
-//! socket, and looks at nothing of what it passes on.
+//! The second of a template's two processes: one small process with one thread, which alone keeps root, and from which executors are forked. What
+//! an agent asks for names no path that is not the template's own, and no user but those that tasks and roles have.
 
+use super::ask::{self, About, Answer, Ask, Hello, Refusal};
+use super::clear::{self, absent_is_fine};
+use super::places::{Owner, Places, Which};
 use super::run::{self, Lent, Machine};
-use super::{Ask, DISKS, Request, VERSION, own_mounts, session};
-use crate::executor::place;
+use super::{own_mounts, session};
+use crate::container;
+use crate::executor::{ExecutorSpec, place};
 use crate::jail::cell::network::Networks;
 use crate::jail::cell::{self, Host, sys};
 use crate::jail::cgroup::{Hierarchies, Pool, attach_at_once};
-use crate::process::{EXECUTORS_GROUP, Network};
+use crate::process::{IDS, IDS_PER_TASK, KEEPER, Network, ProcessSpec, ROLE_IDS, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::WaitOptions;
+use rustix::process::{WaitOptions, geteuid};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, IoSliceMut, Read};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Most bytes of one request: arguments and environment are bounded where a job is admitted.
-const REQUEST_BYTES_MAX: usize = 16 << 20;
 
 /// How often is looked whether the host has changed, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The verb `template HOME`: forks an executor for each request that comes on standard input, a socket; ends when that is closed. To be called
-/// before any thread is started.
-#[must_use]
-pub fn main(home: &Path) -> ExitCode {
-    match serve(home) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("template: {error}");
-            ExitCode::FAILURE
+/// Serves until nobody asks any more. One that takes another's place is not introduced `again`.
+pub(super) fn serve(data: &Path, owner: Owner, binary: &Path, stream: UnixStream, again: bool) -> io::Result<()> {
+    let mut template = match Template::begin(data, owner, binary) {
+        Ok(template) => template,
+        Err(reason) => {
+            if !again {
+                say(&stream, &Hello::Err(reason.clone()));
+            }
+            return Err(io::Error::other(reason));
         }
+    };
+    if !again {
+        say(&stream, &Hello::Ok(template.about()));
     }
-}
-
-/// The same as a program of its own, `skep-template template HOME VERSION BINARY`; where that is of another build, `binary` takes its place.
-#[must_use]
-pub fn main_of(home: &Path, version: &OsStr, binary: &Path) -> ExitCode {
-    if version == VERSION {
-        return main(home);
-    }
-    let error = Command::new(binary).arg("template").arg(home).exec();
-    eprintln!("template: {}: {error}", binary.display());
-    ExitCode::FAILURE
-}
-
-fn serve(home: &Path) -> io::Result<()> {
-    sys::expect_one_thread()?;
-    // What whoever started the agent left open is not to live on in executors.
-    sys::close_all_but_standard();
-    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let null = fs::File::open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    drop(null);
-    // It is the last that the kernel shall end for want of memory; root without CAP_SYS_RESOURCE may not say so.
-    let _ = fs::write("/proc/self/oom_score_adj", "-999");
-    let _ = rustix::process::setsid();
-    sys::reset_signals();
-    cell::prepare();
-    place::prepare_forks();
-    let _attaching = attach_at_once();
-    furnish(home)?;
-    let host = Host::prepare(home).map_err(io::Error::other)?;
-    let mut machine = Machine { hierarchies: Hierarchies::find(), host, owner: rustix::process::getuid().as_raw() };
     // The hierarchies of control groups are found by now, and held.
     own_mounts::leave_out_what_no_task_needs();
-    let mut lendings = Lendings { networks: Networks::new(), groups: Pool::new(&machine.hierarchies), lent: BTreeMap::new() };
-    let mut looked = Instant::now();
-    loop {
-        lendings.bury();
-        if !comes(&stream, !lendings.lent.is_empty())? {
-            lendings.groups.sweep(Instant::now());
+    template.stream = Some(stream);
+    while let Some(stream) = &template.stream {
+        template.lendings.bury(&template.machine);
+        if !comes(stream, !template.lendings.lent.is_empty())? {
+            template.lendings.groups.sweep(Instant::now());
             continue;
         }
-        let Some((bytes, socket)) = next(&stream)? else {
-            lendings.bury();
-            lendings.groups.clear();
-            return Ok(());
-        };
-        if looked.elapsed() >= LOOK_EVERY {
-            machine.host.renew();
-            looked = Instant::now();
+        let Some((conversation, file)) = ask::next(stream)? else { break };
+        let Some(conversation) = conversation else { continue };
+        // Whoever asks and then says nothing, or no request, finds it closed.
+        if let Ok(asked) = ask::read::<Ask>(&conversation) {
+            template.obey(asked, conversation, file);
         }
-        let Ok(ask) = postcard::from_bytes::<Ask>(&bytes) else { continue };
-        let mut request = match ask {
-            Ask::Executor(request) => *request,
-            Ask::Session(session) => {
-                if let Ok(sys::Forked::Child) = sys::fork() {
-                    drop((stream, lendings));
-                    sys::end_at_once(session::serve(&session, socket.into(), &machine.hierarchies));
-                }
-                continue;
+    }
+    template.end();
+    Ok(())
+}
+
+struct Template {
+    /// Where requests come.
+    stream: Option<UnixStream>,
+    machine: Machine,
+    binary: PathBuf,
+    weaknesses: Vec<String>,
+    lendings: Lendings,
+    looked: Instant,
+}
+
+impl Template {
+    fn begin(data: &Path, owner: Owner, binary: &Path) -> Result<Self, String> {
+        cell::prepare();
+        place::prepare_forks();
+        let _attaching = attach_at_once();
+        let places = Places::furnish(data, owner)?;
+        let host = Host::prepare(&places.processes())?;
+        let hierarchies = Hierarchies::find();
+        let weaknesses = crate::jail::probe().into_iter().chain(cell::lacks()).chain(hierarchies.lacks()).collect();
+        let lendings = Lendings { networks: Networks::new(), groups: Pool::new(&hierarchies), lent: BTreeMap::new() };
+        let machine = Machine { hierarchies, host, places, owner };
+        Ok(Self { stream: None, machine, binary: binary.into(), weaknesses, lendings, looked: Instant::now() })
+    }
+
+    fn about(&self) -> About {
+        About { places: self.machine.places.clone(), weaknesses: self.weaknesses.clone(), own_ids: geteuid().is_root() }
+    }
+
+    fn obey(&mut self, asked: Ask, conversation: UnixStream, file: Option<File>) {
+        let mut spec = match asked {
+            Ask::Executor(spec) => *spec,
+            asked => {
+                return match sys::fork() {
+                    Ok(sys::Forked::Child) => {
+                        self.leave_to_others();
+                        self.answer(asked, conversation, file)
+                    }
+                    Ok(sys::Forked::Parent(_)) => {}
+                    // Whoever asked finds the conversation closed.
+                    Err(error) => eprintln!("template: forking: {error}"),
+                };
             }
         };
-        let lent = lendings.lend(&mut request);
+        if self.looked.elapsed() > LOOK_EVERY {
+            self.machine.host.renew();
+            self.looked = Instant::now();
+        }
+        let allowed = allowed(&spec, &self.machine);
+        let lent = self.lendings.lend(&mut spec, &self.machine.places);
         match sys::fork() {
             Ok(sys::Forked::Child) => {
-                drop((stream, lendings));
-                run::run(&request, socket.into(), lent, &machine)
+                self.leave_to_others();
+                run::run(&spec, allowed, conversation, lent, &self.machine)
             }
-            Ok(sys::Forked::Parent(pid)) => drop(lendings.lent.insert(pid, lent)),
-            // Whoever asked finds the socket closed.
+            Ok(sys::Forked::Parent(pid)) => drop(self.lendings.lent.insert(pid, lent)),
             Err(error) => eprintln!("template: forking an executor: {error}"),
         }
+    }
+
+    /// What was forked holds nothing of what the template has for others.
+    fn leave_to_others(&mut self) {
+        self.stream = None;
+        self.lendings.networks = None;
+        self.lendings.lent.clear();
+    }
+
+    /// In a process of its own, which ends with it.
+    fn answer(&self, asked: Ask, conversation: UnixStream, file: Option<File>) -> ! {
+        let (places, hierarchies) = (&self.machine.places, &self.machine.hierarchies);
+        let said = |done: io::Result<()>| {
+            say(&conversation, &Answer::from(done.map_err(|error| error.to_string())));
+            0
+        };
+        let code = match asked {
+            Ask::Executor(_) => unreachable!("it was taken out before"),
+            Ask::Session(session) => session::serve(&session, places, conversation, hierarchies),
+            Ask::Wasm(spec) => {
+                // It comes back only where it did not become the executor.
+                say(&conversation, &self.become_executor(&spec, &conversation));
+                1
+            }
+            Ask::End(which) => said(clear::end(places, which)),
+            Ask::Clear(which) => said(clear::clear(places, which, hierarchies)),
+            Ask::Unpack(work) => container::serve(&places.unpacked(), &self.binary, &work, file, conversation),
+            Ask::Vanish => said(places.vanish()),
+        };
+        sys::end_at_once(code)
+    }
+
+    /// This process becomes the executor of wasm tasks that is asked for; why not where it comes back.
+    fn become_executor(&self, spec: &ExecutorSpec, conversation: &UnixStream) -> Refusal {
+        let dir = self.machine.places.dir(Which::Wasm(spec.number));
+        let refused = |step: &str, path: &Path, error: io::Error| (step.to_owned(), path.to_owned(), error.to_string());
+        let is_role = spec.uid.map_or(self.machine.owner.0 == 0 || !geteuid().is_root(), |uid| ROLE_IDS.contains(&uid));
+        if !is_role {
+            return refused("giving a user to", &dir, io::Error::other(format!("{:?} is no role's", spec.uid)));
+        }
+        let (listener, errors) = match place::prepare(&dir, spec, self.machine.owner.0) {
+            Ok(made) => made,
+            Err((step, path, error)) => return refused(step, &path, error),
+        };
+        // Closed by the program's beginning, which tells that it began.
+        if let Err(error) = rustix::io::fcntl_setfd(conversation, rustix::io::FdFlags::CLOEXEC) {
+            return refused("starting", &self.binary, error.into());
+        }
+        let mut command = Command::new(&self.binary);
+        command.arg("executor").arg(&dir).stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null()).stderr(Stdio::from(errors));
+        refused("starting", &self.binary, command.env_clear().current_dir("/").exec())
+    }
+
+    /// Nobody asks any more: what no task needs is removed, and all where no task is left.
+    fn end(mut self) {
+        let Machine { places, hierarchies, .. } = &self.machine;
+        self.lendings.groups.clear();
+        // With tasks in it neither can be removed.
+        if absent_is_fine(fs::remove_dir(places.live())).is_ok() {
+            let _ = hierarchies.remove(places.group());
+        }
+    }
+}
+
+/// Says a whole message; who is gone misses nothing.
+pub(super) fn say(mut to: &UnixStream, message: &impl serde::Serialize) {
+    let _ = ask::framed(message).and_then(|bytes| to.write_all(&bytes));
+}
+
+/// Whether a task may be what it is asked to be: whatever an agent says, it is none of root's.
+fn allowed(spec: &ProcessSpec, machine: &Machine) -> Result<(), String> {
+    let places = &machine.places;
+    if geteuid().is_root() {
+        let own = spec.ids.outside.is_some_and(|first| IDS.contains(&first) && (first - IDS.start).is_multiple_of(IDS_PER_TASK));
+        if !own || spec.ids.count > KEEPER {
+            return Err(format!("{:?} are no ids of a task", spec.ids));
+        }
+    } else if spec.ids.outside.is_some() {
+        return Err("users of their own take root".into());
+    }
+    if !places.has_group(&spec.cgroup) {
+        return Err(format!("control group {:?}: expected one in {}", spec.cgroup, places.group()));
+    }
+    let unpacked = match &spec.root {
+        Root::Host { bundle, .. } => std::slice::from_ref(bundle),
+        Root::Layers { layers } => layers,
+    };
+    match unpacked.iter().find(|path| !places.has_unpacked(path)) {
+        Some(path) => Err(format!("{} is not in {}", path.display(), places.unpacked().display())),
+        None => Ok(()),
     }
 }
 
@@ -132,76 +229,33 @@ struct Lendings {
 }
 
 impl Lendings {
-    /// Lends what the request asks for.
-    fn lend(&mut self, request: &mut Request) -> Lent {
-        let network = match (&mut self.networks, request.spec.network) {
+    /// Lends what the task may have.
+    fn lend(&mut self, spec: &mut ProcessSpec, places: &Places) -> Lent {
+        let network = match (&mut self.networks, spec.network) {
             (Some(networks), Network::None) => Some(networks.take()),
             _ => None,
         };
-        let bounds = run::bounds(&request.spec);
-        let slot = self.groups.take(&request.spec.cgroup, &bounds);
+        let bounds = run::bounds(spec);
+        let slot = Some(&spec.cgroup).filter(|group| places.has_group(group)).and_then(|group| self.groups.take(group, &bounds));
         if let Some(slot) = &slot {
-            request.spec.cgroup.clone_from(&slot.name);
+            spec.cgroup.clone_from(&slot.name);
         }
-        Lent { network, slot, bounds }
+        Lent { network, slot, bounds, key: spec.key, group: spec.cgroup.clone() }
     }
 
-    /// Buries executors that ended; what they had is free again where nothing is left in it.
-    fn bury(&mut self) {
+    /// Buries executors that ended; of those that left nothing but an empty directory, what they had is free again.
+    fn bury(&mut self, machine: &Machine) {
         while let Ok(Some((pid, how))) = rustix::process::wait(WaitOptions::NOHANG) {
             let lent = self.lent.remove(&pid.as_raw_nonzero().get().unsigned_abs());
-            let Some(Lent { network, slot, bounds }) = lent.filter(|_| how.exit_status() == Some(run::CLEAN)) else { continue };
-            if let (Some(Ok(network)), Some(networks)) = (network, self.networks.as_mut()) {
+            let Some(lent) = lent.filter(|_| how.exit_status() == Some(run::CLEAN)) else { continue };
+            let _ = absent_is_fine(fs::remove_dir(machine.places.dir(Which::Process(lent.key)))); // It stays, empty.
+            if let (Some(Ok(network)), Some(networks)) = (lent.network, self.networks.as_mut()) {
                 networks.put_back(network);
             }
-            if let Some(slot) = slot {
-                self.groups.put_back(slot.name, bounds);
+            match lent.slot {
+                Some(slot) => self.groups.put_back(slot.name, lent.bounds),
+                None => _ = machine.hierarchies.remove(&lent.group), // It is empty; what stays is removed with its parent.
             }
         }
     }
-}
-
-/// The folders that tasks' files are in. An executor adds to the output, and neither lists nor removes what others have there.
-fn furnish(home: &Path) -> io::Result<()> {
-    let root = rustix::process::geteuid().is_root();
-    for (name, mode) in [(place::LOGS, if root { 0o1730 } else { 0o700 }), (DISKS, 0o700)] {
-        let path = home.join(name);
-        fs::create_dir_all(&path)?;
-        if root {
-            std::os::unix::fs::chown(&path, Some(0), Some(EXECUTORS_GROUP))?;
-        }
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-    }
-    Ok(())
-}
-
-/// The next request, and the socket that came with it; `None`: whoever asked is gone.
-fn next(stream: &UnixStream) -> io::Result<Option<(Vec<u8>, OwnedFd)>> {
-    let mut header = [0; 4];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = loop {
-        match recvmsg(stream, &mut [IoSliceMut::new(&mut header)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => break other?.bytes,
-        }
-    };
-    if got == 0 {
-        return Ok(None);
-    }
-    let mut socket: Option<OwnedFd> = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(sockets) = message {
-            socket = sockets.last();
-        }
-    }
-    let mut stream = stream;
-    stream.read_exact(&mut header[got..])?;
-    let length = u32::from_be_bytes(header) as usize;
-    let Some(socket) = socket.filter(|_| length <= REQUEST_BYTES_MAX) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a request without a socket, or too long"));
-    };
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes)?;
-    Ok(Some((bytes, socket)))
 }

@@ -1,20 +1,47 @@
 //! Tasks that are processes, through the template, as an agent starts them.
 
-use super::{Template, clear};
-use crate::executor::fixture::{self, Folder};
-use crate::executor::{Executor, ExecutorEvent, Recovered, Wasm, read_log};
+use super::{Template, Which};
+use crate::executor::fixture::{Folder, template};
+use crate::executor::{Executor, ExecutorEvent, Recovered, read_log, recover};
 use crate::process::{IDS, IDS_PER_TASK, Ids, Network, ProcessLimits, ProcessSpec, Root};
-use crate::{Exit, Key, Runtime, Usage};
+use crate::{Exit, Key, Usage};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+mod beside;
+
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
+/// A template, and the folder that all is in.
+struct Scene(Template, Folder);
+
+impl Scene {
+    async fn new() -> Self {
+        let folder = Folder::new();
+        Self(template(&folder).await, folder)
+    }
+
+    fn dir(&self, key: u128) -> PathBuf {
+        self.0.places().dir(Which::Process(Key(key)))
+    }
+
+    async fn clear(&self, key: u128) {
+        self.0.clear(Which::Process(Key(key))).await.unwrap();
+    }
+
+    fn item(&self, name: &str) -> PathBuf {
+        self.0.places().unpacked().join("items").join(name)
+    }
+}
+
 /// A spec for a script, seen as `/bundle/run`.
-fn script(folder: &Folder, key: u128, text: &str) -> ProcessSpec {
-    let bundle = folder.path().join(format!("script-{key}"));
+fn script(scene: &Scene, key: u128, text: &str) -> ProcessSpec {
+    let item = scene.item(&key.to_string());
+    fs::create_dir_all(&item).unwrap();
+    let bundle = item.join("file");
+    let _ = fs::remove_file(&bundle);
     fs::write(&bundle, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&bundle, fs::Permissions::from_mode(0o555)).unwrap();
     let root = rustix::process::geteuid().is_root();
@@ -36,7 +63,7 @@ fn script(folder: &Folder, key: u128, text: &str) -> ProcessSpec {
         stop_signal: 15,
         init: true,
         limits: limits(),
-        cgroup: format!("skep-test/{}-{number}", std::process::id()),
+        cgroup: format!("{}/{key:x}-{number}", scene.0.places().group()),
     }
 }
 
@@ -51,17 +78,6 @@ fn limits() -> ProcessLimits {
         log_bytes_max: 1 << 20,
         log_bytes_per_s_max: 1 << 20,
     }
-}
-
-fn dir(folder: &Folder, key: u128) -> PathBuf {
-    // In memory, as an agent has it.
-    let live = PathBuf::from("/dev/shm").join(folder.path().file_name().unwrap());
-    fs::create_dir_all(&live).unwrap();
-    live.join(format!("{key:032x}"))
-}
-
-fn template(folder: &Folder) -> Template {
-    Template::start(&fixture::binary(), folder.path()).unwrap()
 }
 
 /// Waits for the end.
@@ -82,8 +98,8 @@ async fn end(executor: &mut Executor) -> (Exit, Usage) {
     }
 }
 
-fn printed(dir: &Path, key: u128) -> String {
-    let mut bytes = &read_log(dir, Key(key), 0, 1 << 20).unwrap().bytes[..];
+fn printed(scene: &Scene, key: u128) -> String {
+    let mut bytes = &read_log(&scene.0.places().processes(), Key(key), 0, 1 << 20).unwrap().bytes[..];
     let mut text = vec![];
     while let Some(length) = bytes.get(1..5) {
         let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
@@ -93,22 +109,21 @@ fn printed(dir: &Path, key: u128) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-async fn ran(spec: ProcessSpec, folder: &Folder) -> (Exit, Usage, String) {
+async fn ran(spec: ProcessSpec, scene: &Scene) -> (Exit, Usage, String) {
     let key = spec.key.0;
-    let dir = dir(folder, key);
-    let mut executor = template(folder).launch(&dir, &spec).await.unwrap();
+    let mut executor = scene.0.start(&spec).await.unwrap();
     let (exit, usage) = end(&mut executor).await;
     executor.commands.forget(vec![Key(key)]);
     executor.commands.flush().await.unwrap();
     assert!(executor.events.next().await.is_none(), "it ends when its end is forgotten");
-    let said = printed(folder.path(), key);
-    clear(&dir).unwrap();
+    let said = printed(scene, key);
+    scene.clear(key).await;
     (exit, usage, said)
 }
 
 async fn check(text: &str, expected: Exit) -> String {
-    let folder = Folder::new();
-    let (exit, _, said) = ran(script(&folder, 1, text), &folder).await;
+    let scene = Scene::new().await;
+    let (exit, _, said) = ran(script(&scene, 1, text), &scene).await;
     assert_eq!(exit, expected, "{text}: it said {said}");
     said
 }
@@ -181,10 +196,10 @@ async fn it_has_no_rights_but_its_own() {
 }
 
 async fn limited(text: &str, change: impl Fn(&mut ProcessLimits)) -> (Exit, Usage, String) {
-    let folder = Folder::new();
-    let mut spec = script(&folder, 1, text);
+    let scene = Scene::new().await;
+    let mut spec = script(&scene, 1, text);
     change(&mut spec.limits);
-    ran(spec, &folder).await
+    ran(spec, &scene).await
 }
 
 /// What takes control groups is said to be skipped without them.
@@ -243,10 +258,10 @@ async fn a_task_that_is_asked_to_stop_was_killed_whatever_it_answers() {
         ("trap '' TERM; echo ready; while :; do sleep 0.01; done", 100),
         ("echo ready; exec sleep 60", 0),
     ] {
-        let folder = Folder::new();
-        let mut executor = template(&folder).launch(&dir(&folder, 1), &script(&folder, 1, text)).await.unwrap();
+        let scene = Scene::new().await;
+        let mut executor = scene.0.start(&script(&scene, 1, text)).await.unwrap();
         assert_eq!(executor.held.live.len(), 1);
-        while printed(folder.path(), 1).is_empty() {
+        while printed(&scene, 1).is_empty() {
             tokio::task::yield_now().await;
         }
         executor.commands.stop(vec![Key(1)], grace_ms);
@@ -266,70 +281,87 @@ async fn nothing_of_a_task_outlives_it() {
 
 #[tokio::test]
 async fn what_cannot_be_started_is_rejected_with_the_step_and_the_reason() {
-    let folder = Folder::new();
-    let base = || script(&folder, 1, "exit 0");
-    fs::write(folder.path().join("no-program"), "no program\n").unwrap();
-    fs::set_permissions(folder.path().join("no-program"), fs::Permissions::from_mode(0o555)).unwrap();
-    let bundle = |name: &str| Root::Host { bundle: folder.path().join(name), name: Some("run".into()) };
+    let scene = Scene::new().await;
+    let base = || script(&scene, 1, "exit 0");
+    fs::create_dir_all(scene.item("")).unwrap();
+    fs::write(scene.item("no-program"), "no program\n").unwrap();
+    fs::set_permissions(scene.item("no-program"), fs::Permissions::from_mode(0o555)).unwrap();
+    let bundle = |path: PathBuf| Root::Host { bundle: path, name: Some("run".into()) };
+    let layers = |path: PathBuf| Root::Layers { layers: vec![path] };
+    let group = |name: String| ProcessSpec { cgroup: name, ..base() };
+    let root = rustix::process::geteuid().is_root();
+    let ids = |first: u32| ProcessSpec { ids: Ids { outside: Some(first), ..base().ids }, ..base() };
+    let other = if root { "no ids of a task" } else { "take root" };
     for (spec, reason) in [
         (ProcessSpec { command: vec!["/bundle/none".into()], ..base() }, "it is not there"),
         (ProcessSpec { command: vec!["none".into()], ..base() }, "in no folder of PATH"),
         (ProcessSpec { command: vec!["/usr".into()], ..base() }, "may not be executed"),
-        (ProcessSpec { root: bundle("no-program"), ..base() }, "no program for this machine"),
-        (ProcessSpec { root: bundle("missing"), ..base() }, "missing"),
+        (ProcessSpec { root: bundle(scene.item("no-program")), ..base() }, "no program for this machine"),
+        (ProcessSpec { root: bundle(scene.item("missing")), ..base() }, "missing"),
+        // What no agent asks for that is in its right mind.
+        (ProcessSpec { root: bundle("/etc".into()), ..base() }, "is not in"),
+        (ProcessSpec { root: bundle(scene.item("../../..")), ..base() }, "is not in"),
+        (ProcessSpec { root: layers("/".into()), ..base() }, "is not in"),
+        (ProcessSpec { root: layers(scene.0.places().unpacked()), ..base() }, "is not in"),
+        (group("system.slice/x".into()), "control group"),
+        (group(format!("{}x/y", scene.0.places().group())), "control group"),
+        (group(format!("{}/../x", scene.0.places().group())), "control group"),
+        (ids(0), other),
+        (ids(IDS.start + 1), other),
         (ProcessSpec { dir: "/nowhere".into(), ..base() }, "working directory"),
         (ProcessSpec { stdin: Some("/nowhere".into()), ..base() }, "standard input"),
-        (ProcessSpec { cgroup: "../x".into(), ..base() }, "relative path"),
+        (ProcessSpec { stdin: Some(if root { "/etc/shadow" } else { "/nowhere" }.into()), ..base() }, "standard input"),
     ] {
-        let place = dir(&folder, 1);
-        let mut executor = template(&folder).launch(&place, &spec).await.unwrap();
+        let mut executor = scene.0.start(&spec).await.unwrap();
         let (exit, _) = end(&mut executor).await;
         assert!(matches!(&exit, Exit::Rejected { reason: found } if found.contains(reason)), "{reason}: {exit:?}");
         executor.commands.forget(vec![Key(1)]);
         executor.commands.flush().await.unwrap();
         while executor.events.next().await.is_some() {}
-        clear(&place).or_else(|_| fs::remove_dir_all(&place)).unwrap();
+        scene.clear(1).await;
+        assert!(!scene.dir(1).exists());
     }
 }
 
 #[tokio::test]
 async fn it_outlives_whoever_started_it_and_is_found_again() {
-    let folder = Folder::new();
-    let place = dir(&folder, 1);
-    let template = template(&folder);
+    let scene = Scene::new().await;
+    let place = scene.dir(1);
     let text = "echo one; while [ ! -e /tmp/go ]; do sleep 0.01; [ $((i=i+1)) -gt 30 ] && : > /tmp/go; done; echo two; exit 5";
-    let mut first = template.launch(&place, &script(&folder, 1, text)).await.unwrap();
+    let mut first = scene.0.start(&script(&scene, 1, text)).await.unwrap();
     let pid = first.hello.pid;
     first.commands.flush().await.unwrap();
-    drop((first, template));
-    let Recovered::Living(mut again) = Wasm.recover(&place).await.unwrap() else { panic!("it lives") };
+    let Scene(started, folder) = scene;
+    drop((first, started));
+    let scene = Scene(template(&folder).await, folder);
+    let Recovered::Living(mut again) = recover(&place).await.unwrap() else { panic!("it lives") };
     assert_eq!((again.hello.pid, again.held.live.len()), (pid, 1));
     assert_eq!(end(&mut again).await.0, Exit::Code(5));
     drop(again);
     // Nobody is there to be told: it is on record, and the executor goes.
     let left = loop {
-        match Wasm.recover(&place).await {
+        match recover(&place).await {
             Ok(Recovered::Dead(remains)) => break remains,
             _ => tokio::task::yield_now().await,
         }
     };
     assert!(matches!(&left.ended[..], [(Key(1), Exit::Code(5), _)]) && left.lost.is_empty(), "{left:?}");
-    assert_eq!(printed(folder.path(), 1), "one\ntwo\n");
-    clear(&place).unwrap();
+    assert_eq!(printed(&scene, 1), "one\ntwo\n");
+    scene.clear(1).await;
     assert!(!place.exists());
 }
 
 #[tokio::test]
 async fn the_task_of_an_executor_that_was_killed_is_lost_and_cleared_away() {
-    let folder = Folder::new();
-    let place = dir(&folder, 1);
+    let scene = Scene::new().await;
+    let place = scene.dir(1);
     let mark = format!("{}", 200_000 + std::process::id());
-    let first = template(&folder).launch(&place, &script(&folder, 1, &format!("sleep {mark}"))).await.unwrap();
+    let first = scene.0.start(&script(&scene, 1, &format!("sleep {mark}"))).await.unwrap();
     let pid = rustix::process::Pid::from_raw(first.hello.pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    let Recovered::Dead(remains) = Wasm.recover(&place).await.unwrap() else { panic!("it is dead") };
+    let Recovered::Dead(remains) = recover(&place).await.unwrap() else { panic!("it is dead") };
     assert_eq!((remains.lost, remains.ended.len()), (vec![Key(1)], 0));
-    clear(&place).unwrap();
+    scene.clear(1).await;
     let running = || {
         let pids = fs::read_dir("/proc").unwrap().flatten();
         pids.map(|entry| fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default()).any(|line| line.contains(&mark))
@@ -349,8 +381,8 @@ async fn output_that_floods_waits_and_is_rotated() {
 }
 
 /// A spec for a task of an image that is a busybox and nothing else.
-fn busybox(folder: &Folder, key: u128, command: &[&str]) -> ProcessSpec {
-    let layer = folder.path().join("layer");
+fn busybox(scene: &Scene, key: u128, command: &[&str]) -> ProcessSpec {
+    let layer = scene.0.places().unpacked().join("layers/layer");
     if !layer.exists() {
         for name in ["bin", "etc", "tmp"] {
             fs::create_dir_all(layer.join(name)).unwrap();
@@ -361,7 +393,7 @@ fn busybox(folder: &Folder, key: u128, command: &[&str]) -> ProcessSpec {
         }
         fs::write(layer.join("etc/of-the-image"), "from below\n").unwrap();
     }
-    let mut spec = script(folder, key, "");
+    let mut spec = script(scene, key, "");
     spec.root = Root::Layers { layers: vec![layer] };
     spec.command = command.iter().map(|text| (*text).to_owned()).collect();
     spec.env = vec![("PATH".into(), "/bin".into())];
@@ -379,49 +411,51 @@ fn busybox(folder: &Folder, key: u128, command: &[&str]) -> ProcessSpec {
 
 #[tokio::test]
 async fn a_container_has_the_root_of_its_image_and_may_change_it() {
-    let folder = Folder::new();
+    let scene = Scene::new().await;
     let text = "id -u; pwd; cat /etc/of-the-image; echo changed > /etc/of-the-image; cat /etc/of-the-image; stat -c %u:%a /etc /bin /work; hostname; cat /etc/hosts; rm /bin/wc; ls /bin/wc";
-    let (exit, _, said) = ran(busybox(&folder, 2, &["sh", "-c", text]), &folder).await;
+    let (exit, _, said) = ran(busybox(&scene, 2, &["sh", "-c", text]), &scene).await;
     println!("{exit:?} {said}");
     assert!(said.starts_with("0\n/work\nfrom below\nchanged\n0:755\n0:755\n0:755\ntest-2\n"), "{said}");
     assert_eq!(exit, Exit::Code(1));
-    assert_eq!(fs::read_to_string(folder.path().join("layer/etc/of-the-image")).unwrap(), "from below\n");
+    assert_eq!(fs::read_to_string(scene.0.places().unpacked().join("layers/layer/etc/of-the-image")).unwrap(), "from below\n");
 }
 
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn speed() {
-    let folder = Folder::new();
-    let template = std::sync::Arc::new(template(&folder));
+    let scene = Scene::new().await;
+    let scene = std::sync::Arc::new(scene);
     // The first one waits until the template is ready.
-    let mut first = template.launch(&dir(&folder, 1), &script(&folder, 1, "")).await.unwrap();
+    let mut first = scene.0.start(&script(&scene, 1, "")).await.unwrap();
     end(&mut first).await;
     for kind in 0..2 {
         let n = 600u128;
         let start = std::time::Instant::now();
         let mut tasks = tokio::task::JoinSet::new();
         let mut done = 0;
-        let base = script(&folder, 1, "");
-        let image = busybox(&folder, 1, &["/bin/busybox", "true"]);
+        let base = script(&scene, 1, "");
+        let image = busybox(&scene, 1, &["/bin/busybox", "true"]);
         for at in 0..n {
             let key = 10 + kind * n + at;
             let mut spec = if kind == 0 { ProcessSpec { command: vec!["/bin/true".into()], ..base.clone() } } else { image.clone() };
             spec.key = Key(key);
-            let own = script(&folder, key, "");
+            let own = script(&scene, key, "");
             (spec.cgroup, spec.ids.outside) = (own.cgroup, own.ids.outside);
-            let (dir, template) = (dir(&folder, key), std::sync::Arc::clone(&template));
+            let scene = std::sync::Arc::clone(&scene);
             if tasks.len() >= 8 {
                 tasks.join_next().await.unwrap().unwrap();
                 done += 1;
             }
             tasks.spawn(async move {
-                let mut executor = template.launch(&dir, &spec).await.unwrap();
+                let mut executor = scene.0.start(&spec).await.unwrap();
                 let (exit, _) = end(&mut executor).await;
                 assert_eq!(exit, Exit::Code(0));
                 executor.commands.forget(vec![spec.key]);
                 executor.commands.flush().await.unwrap();
                 while executor.events.next().await.is_some() {}
-                clear(&dir).unwrap();
+                if super::is_left(&scene.dir(key)) {
+                    scene.clear(key).await;
+                }
             });
         }
         while tasks.join_next().await.is_some() {
@@ -429,67 +463,4 @@ async fn speed() {
         }
         println!("kind {kind}: {done} in {:?}: {:.0}/s", start.elapsed(), done as f64 / start.elapsed().as_secs_f64());
     }
-}
-
-/// Runs a program beside a task; what it printed, and its exit code or why it has none.
-async fn beside(
-    template: &Template,
-    dir: &Path,
-    command: &[&str],
-    terminal: Option<(u16, u16)>,
-    input: &[u8],
-) -> (String, Result<i32, String>) {
-    use super::session::{EXIT, FAILED, STDIN, Session, frame};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let command = command.iter().map(|text| (*text).to_owned()).collect();
-    let mut stream = template.session(Session { dir: dir.into(), command, terminal }).await.unwrap();
-    let mut frames = if input.is_empty() { vec![] } else { frame(STDIN, input) };
-    frames.extend(frame(STDIN, &[]));
-    // A program that has ended by now reads nothing, and what it said is still to be read.
-    let _ = stream.write_all(&frames).await;
-    let mut printed = vec![];
-    loop {
-        let kind = stream.read_u8().await.unwrap();
-        let mut body = vec![0; stream.read_u32().await.unwrap() as usize];
-        stream.read_exact(&mut body).await.unwrap();
-        match kind {
-            EXIT => return (String::from_utf8_lossy(&printed).into_owned(), Ok(i32::from_be_bytes(body.try_into().unwrap()))),
-            FAILED => return (String::from_utf8_lossy(&printed).into_owned(), Err(String::from_utf8(body).unwrap())),
-            _ => printed.extend(body),
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_program_beside_a_task_has_its_rights_and_no_others() {
-    let folder = Folder::new();
-    let place = dir(&folder, 1);
-    let template = template(&folder);
-    let mut executor = template.launch(&place, &script(&folder, 1, "echo mine > /tmp/x; echo ready; exec sleep 60")).await.unwrap();
-    while printed(folder.path(), 1).is_empty() {
-        tokio::task::yield_now().await;
-    }
-    let run = async |command: &[&str], terminal, input: &[u8]| beside(&template, &place, command, terminal, input).await;
-    assert_eq!(run(&["cat", "/tmp/x", "-"], None, b"from outside").await, ("mine\nfrom outside".into(), Ok(0)));
-    let (said, code) =
-        run(&["sh", "-c", "id -u; hostname; grep -E '^(CapEff|Seccomp:|NoNew)' /proc/self/status; ls /proc/1/fd"], None, b"").await;
-    assert!(said.starts_with("1000\ntest-1\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"), "{said}");
-    assert_eq!(code, Ok(2));
-    let (said, code) = run(&["sh", "-c", "tty; stty size; cat"], Some((33, 44)), b"typed\n").await;
-    assert!(said.contains("/dev/pts/0") && said.contains("33 44") && said.contains("typed"), "{said}");
-    assert_eq!(code, Ok(0));
-    assert_eq!(run(&["sh", "-c", "kill -9 $$"], None, b"").await.1, Ok(137));
-    let (_, failed) = run(&["nothing"], None, b"").await;
-    assert!(failed.clone().unwrap_err().contains("in no folder of PATH"), "{failed:?}");
-    // It is in the task's group, and ends with the task.
-    let waits = run(&["sh", "-c", "echo > /tmp/here; exec sleep 60"], None, b"");
-    let (waiting, ()) = tokio::join!(waits, async {
-        while run(&["test", "-e", "/tmp/here"], None, b"").await.1 != Ok(0) {}
-        executor.commands.stop(vec![Key(1)], 0);
-        executor.commands.flush().await.unwrap();
-    });
-    assert_eq!(waiting.1, Ok(137));
-    assert_eq!(end(&mut executor).await.0, Exit::Killed);
-    let (_, failed) = run(&["true"], None, b"").await;
-    assert!(failed.clone().unwrap_err().contains("ended"), "{failed:?}");
 }

@@ -13,7 +13,7 @@ use crate::{Exit, Key, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 /// The shortest and the longest wait between two looks at how much processor time was used.
@@ -217,12 +217,14 @@ impl Watch {
         }
     }
 
-    /// Serves until the task has ended and its end was forgotten, or nobody is there to be told of it: it is on record then.
-    pub(super) fn serve(&mut self, first: ExecutorEvent) {
+    /// Serves until the task has ended and its end was forgotten, or nobody is there to be told of it: it is on record then. Whoever asked for the
+    /// task is at the other end of `client`.
+    pub(super) fn serve(&mut self, first: ExecutorEvent, client: UnixStream) {
+        self.guest = Peer::new(client).ok();
         if let ExecutorEvent::Ended { exit, usage, .. } = first {
             self.end(exit, usage);
         }
-        // Whoever asked for the task comes at once.
+        // Whoever asked for the task says hello at once.
         let mut expected = Some(Instant::now() + Duration::from_secs(10));
         loop {
             let now = Instant::now();
@@ -311,7 +313,7 @@ impl Watch {
         }
     }
 
-    /// Root, the user that started the template, and the executor's own.
+    /// Root, the agent's user, and the executor's own.
     fn accept(&mut self) {
         let Ok((stream, _)) = self.listener.accept() else { return };
         let own = rustix::process::geteuid().as_raw();

@@ -24,7 +24,7 @@ pub(super) struct Arrival {
     pub(super) stream: OwnedWriteHalf,
 }
 
-/// Lets clients in: root, the user that started the executor, and the executor's own.
+/// Lets clients in: root, the agent's user, and the executor's own.
 pub(super) fn accept(listener: UnixListener, hello: HelloReply, owner: u32) -> (JoinHandle<()>, mpsc::Receiver<Arrival>) {
     let (arrived, arrivals) = mpsc::channel(1);
     let own = rustix::process::geteuid().as_raw();

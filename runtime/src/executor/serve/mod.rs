@@ -5,7 +5,7 @@ mod tasks;
 mod teller;
 
 use super::logs::Logs;
-use super::place::{self, Identity, StoredSpec};
+use super::place::{self, StoredSpec};
 use super::record::RecordLog;
 use super::wire::{self, HelloReply};
 use crate::jail::{self, Confinement, JailError};
@@ -51,14 +51,11 @@ fn start(dir: &Path) -> Result<(), ServeError> {
     let system = |tried| move |error| ServeError::System(tried, error);
     // A leader of a session already is where it shall be.
     let _ = rustix::process::setsid();
-    let owner = rustix::process::getuid().as_raw();
     let cores = available_parallelism().map_or(1, NonZero::get);
     let spec: StoredSpec =
         postcard::from_bytes(&std::fs::read(dir.join(place::SPEC)).map_err(system("reading `spec`"))?).map_err(ServeError::Spec)?;
-    let identity = Identity::own().map_err(system("reading /proc/self/stat"))?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned().map_err(system("taking the socket from standard input"))?);
     listener.local_addr().and_then(|_| listener.set_nonblocking(true)).map_err(system("standard input is no listening socket"))?;
-    identity.write(dir).map_err(system("writing `identity`"))?;
     // Before the jail: the pool looks at /proc, and no task has had a word yet. It starts no thread, which the jail checks.
     let engine = Engine::new(spec.metering, &Sizing { tasks_max: spec.tasks_max })?;
     let obtained = engine.obtained().clone();
@@ -69,7 +66,7 @@ fn start(dir: &Path) -> Result<(), ServeError> {
     let record = RecordLog::create(dir).map_err(system("making `tasks.log`"))?;
     let hello = HelloReply {
         version: wire::VERSION,
-        pid: identity.pid,
+        pid: std::process::id(),
         metering: Some(spec.metering),
         tasks_max: spec.tasks_max,
         places: obtained.slots.min(spec.tasks_max),
@@ -81,7 +78,7 @@ fn start(dir: &Path) -> Result<(), ServeError> {
     // On a worker, not on this thread, so that what ends is told without a change of thread.
     let served = runtime.block_on(async move {
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        let (connections, arrivals) = connection::accept(listener, hello, owner);
+        let (connections, arrivals) = connection::accept(listener, hello, spec.owner);
         let told = tokio::spawn(teller::tell(tasks, arrivals)).await;
         connections.abort();
         told.map_err(io::Error::other)
