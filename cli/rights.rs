@@ -2,10 +2,10 @@
 //! its own.
 
 use anyhow::Context;
-use runtime::executor::process::{Started, Template, agent_user, is_passable};
+use runtime::executor::process::{Started, Template, agent_user, give, is_passable};
 use runtime::process::EXECUTORS_GROUP;
 use rustix::process::{Gid, Uid, geteuid};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +15,6 @@ pub enum Around {
     None,
     /// All but the data directory: a cluster in one process.
     Shared,
-    /// The folder itself, which is to go with it.
-    Own,
 }
 
 /// An agent's data directory, and the template that was started for it.
@@ -39,8 +37,8 @@ pub fn begin(data: &Path, around: Around) -> anyhow::Result<Begun> {
     let binary = std::env::current_exe().context("finding this program")?;
     let started = Started::start(&binary, &data, user.as_raw()).context("starting the agent's template")?;
     if user != own {
-        if let Some(parent) = data.parent() {
-            give(parent, &data, user, &around).with_context(|| format!("giving what is in {} to the agent", parent.display()))?;
+        if let (Around::Shared, Some(parent)) = (around, data.parent()) {
+            share(parent, &data, user).with_context(|| format!("giving what is in {} to the agent", parent.display()))?;
         }
         become_user(user).with_context(|| format!("becoming user {}", user.as_raw()))?;
     }
@@ -66,38 +64,17 @@ pub async fn leave(template: Arc<Template>) {
     }
 }
 
-fn give(parent: &Path, data: &Path, user: Uid, around: &Around) -> std::io::Result<()> {
-    let id = Some(user.as_raw());
-    match around {
-        Around::None => return Ok(()),
-        Around::Own => return chown(parent, id, id),
-        Around::Shared => {}
-    }
+fn share(parent: &Path, data: &Path, user: Uid) -> std::io::Result<()> {
     // The agent makes files here, and does not remove or rename its data directory.
-    chown(parent, Some(0), id)?;
+    chown(parent, Some(0), Some(user.as_raw()))?;
     std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o1771))?;
     for entry in std::fs::read_dir(parent)? {
         let path = entry?.path();
         if path != data {
-            give_all(&path, user)?;
+            give(&path, user.as_raw())?;
         }
     }
     Ok(())
-}
-
-/// What root made here before; a file with another name may be anybody's.
-fn give_all(path: &Path, user: Uid) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let found = std::fs::symlink_metadata(path)?;
-    if found.uid() != 0 || (!found.is_dir() && found.nlink() > 1) {
-        return Ok(());
-    }
-    if found.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            give_all(&entry?.path(), user)?;
-        }
-    }
-    lchown(path, Some(user.as_raw()), Some(user.as_raw()))
 }
 
 /// This process has one thread still: what it becomes, all of them will be.

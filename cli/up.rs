@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 /// The agent's part of the folder.
-pub const AGENT: &str = "agent";
+const AGENT: &str = "agent";
 
 /// A master and an agent in this process; executors are processes of their own, as everywhere.
 pub struct Cluster {
@@ -65,6 +65,11 @@ impl Cluster {
         Ok(Self { access, master, agent: started?, template })
     }
 
+    /// True where control groups bound its native and container tasks.
+    pub fn bounds_processes(&self) -> bool {
+        self.template.bounds_processes()
+    }
+
     /// Ends it; its tasks go on, or end too.
     pub async fn stop(self, ending: Ending) -> anyhow::Result<()> {
         let ended = self.agent.shutdown(ending).await;
@@ -73,7 +78,7 @@ impl Cluster {
         Ok(ended?)
     }
 
-    /// Ends it with its tasks, and removes what of it was its template's.
+    /// Ends it with its tasks, and removes the agent's data directory.
     pub async fn vanish(self) -> anyhow::Result<()> {
         let ended = self.agent.shutdown(Ending::TasksEnd).await;
         self.master.shutdown().await;

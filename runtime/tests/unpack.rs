@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use runtime::container::build::{self, Item};
-use runtime::container::{Digest, Hands, Image, ImageConfig, Limits, OVERLAY_OPTION, Prepared, Store, UnpackError, Wanted, serve};
+use runtime::container::{Digest, Hands, Image, ImageConfig, Limits, OVERLAY_OPTION, Prepared, Store, UnpackError, Wanted, Work, serve};
 use runtime::executor::process::Started;
 use runtime::jail::unpacking;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -172,6 +172,17 @@ fn what_is_refused_leaves_nothing(runtime: &Runtime, dir: &Path) {
     let limited = open_with(runtime, &dir.join("limited"), small, &std::env::current_exe().unwrap());
     let error = prepare(runtime, &limited, &image(dir, "large", &[&base()]), Wanted::Image).unwrap_err();
     assert!(matches!(error, UnpackError::Limit(_)), "{error}");
+    let unread = File::options().write(true).open(&path).unwrap();
+    let named = rustix::fs::open(&path, OFlags::PATH, Mode::empty()).unwrap().into();
+    for file in [unread, named] {
+        let binary = std::env::current_exe().unwrap();
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let asked = Work::Prepare(Digest([2; 32]), Wanted::Image, Limits::default());
+        assert_eq!(serve(&dir.join("store"), &binary, &asked, Some(file), theirs), 0);
+        let mut said = String::new();
+        io::Read::read_to_string(&mut ours, &mut said).unwrap();
+        assert!(said.contains("was not opened to be read"), "{said}");
+    }
     assert_eq!((store.bytes(), count(dir, "items"), count(dir, "layers")), (0, 0, 0));
     becomes_empty(dir, "new");
     assert!(!dir.join("A").exists() && !dir.join("store/A").exists());

@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::processes::Said;
 use crate::logs::key;
@@ -55,7 +55,7 @@ impl Leftovers {
     }
 }
 
-fn serve(template: &Template, runtime: &Handle, work: &std_mpsc::Receiver<(MemberId, Life)>, said: &mpsc::Sender<Said>) {
+fn serve(template: &Arc<Template>, runtime: &Handle, work: &std_mpsc::Receiver<(MemberId, Life)>, said: &mpsc::Sender<Said>) {
     let places = template.places();
     let mut kept = Kept::find(&places.processes(), places.live());
     while let Ok(first) = work.recv() {
@@ -63,7 +63,12 @@ fn serve(template: &Template, runtime: &Handle, work: &std_mpsc::Receiver<(Membe
         for (member, ended) in &members {
             let which = Which::Process(key(*member));
             if *ended == Life::Any || is_left(&places.dir(which)) {
-                runtime.block_on(clear(template, which));
+                let (done, is_done) = oneshot::channel();
+                let template = Arc::clone(template);
+                runtime.spawn(async move { done.send(clear(&template, which).await) });
+                if is_done.blocking_recv().is_err() {
+                    return; // The agent has ended.
+                }
             }
             kept.add(key(*member));
         }

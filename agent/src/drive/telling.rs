@@ -13,11 +13,11 @@ pub(super) const LOST: Exit = Exit::Lost { reason: Loss::Executor };
 /// Finds an executor. One that lives and cannot be spoken with is ended: nobody could own its tasks.
 pub(super) async fn find(template: &Template, which: Which) -> Result<Recovered, LaunchError> {
     let dir = template.places().dir(which);
-    let found = recover(&dir).await;
-    let Err(LaunchError::Silent { .. } | LaunchError::Version { .. } | LaunchError::Garbled { .. }) = &found else { return found };
-    if let Err(error) = &found {
-        tracing::error!(%error, "an executor that cannot be spoken with is ended");
-    }
+    let error = match recover(&dir).await {
+        Ok(found) => return Ok(found),
+        Err(error) => error,
+    };
+    tracing::error!(%error, "an executor that cannot be spoken with is ended");
     let ended = template.end(which).await;
     ended.map_err(|source| LaunchError::File { step: "ending the executor of", path: dir.clone(), source })?;
     recover(&dir).await

@@ -10,7 +10,7 @@
 use super::unpack::{FOLDER, LAYERS, LayerAbout, LayerUsed, RESULT, Request, Unpacked};
 use super::{Accounts, Digest, ImageConfig, Limits, Look, UnpackError, Wanted, confined, implied, look};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{FlockOperation, flock, syncfs};
+use rustix::fs::{FlockOperation, OFlags, flock, syncfs};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
@@ -118,6 +118,11 @@ impl Shelf {
                 self.remove((*digest, *wanted)).map(|()| Done::Removed).map_err(failed)
             }
             (Work::Prepare(digest, wanted, limits), Some(archive)) => {
+                // It is opened once more, by who may read more than whoever brought it.
+                let opened = rustix::fs::fcntl_getfl(&archive).map_err(|error| failed(error.into()))?;
+                if opened.intersects(OFlags::PATH | OFlags::WRONLY) {
+                    return Err(UnpackError::Failed("the archive that came was not opened to be read".into()));
+                }
                 let _at_work = self.lock("lock", FlockOperation::LockShared).map_err(failed)?;
                 self.prepare(&archive, (*digest, *wanted), *limits, waits).map(Done::Prepared)
             }

@@ -30,7 +30,7 @@ pub(super) enum Ask {
     Clear(Which),
     /// Something with what tasks are started from: what [`crate::container::serve`] says.
     Unpack(Work),
-    /// That all is removed which is the template's: an [`Answer`].
+    /// That the data directory is removed, with all in it: an [`Answer`].
     Vanish,
 }
 
@@ -51,6 +51,8 @@ pub(super) struct About {
     pub(super) weaknesses: Vec<String>,
     /// True where each task and each role has users of its own.
     pub(super) own_ids: bool,
+    /// True where control groups bound what a task has together.
+    pub(super) bounded: bool,
 }
 
 /// `message` as it is sent: its length in four bytes, big end first, and itself.

@@ -112,6 +112,12 @@ impl Template {
         self.about.own_ids
     }
 
+    /// True where control groups bound what a native or container task has together, its memory and processes among it.
+    #[must_use]
+    pub fn bounds_processes(&self) -> bool {
+        self.about.bounded
+    }
+
     /// Comes back when the template is gone for good: nothing can be asked for any more, and what runs goes on.
     pub async fn gone(&self) {
         let mut byte = [0];
@@ -208,7 +214,7 @@ impl Template {
         self.ask(&Ask::Unpack(work), archive.as_ref()).await
     }
 
-    /// Removes all that is the template's: for an agent of which nothing is to be left.
+    /// Removes the data directory, with all in it: for an agent of which nothing is to be left.
     ///
     /// # Errors
     /// What the system says.

@@ -21,7 +21,7 @@ mod watch;
 pub use clear::sweep;
 pub use client::{Started, Template, group, ids, is_left};
 pub use hold::{main, main_of};
-pub use places::{Places, Which, agent_user, is_passable};
+pub use places::{Places, Which, agent_user, give, is_passable};
 
 use super::place::Identity;
 use rustix::fd::OwnedFd;

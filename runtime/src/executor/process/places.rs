@@ -7,6 +7,7 @@
 //! native tasks see of the host.
 
 use super::super::place;
+use super::clear::absent_is_fine;
 use crate::Key;
 use crate::process::{AGENT_IDS, EXECUTORS_GROUP};
 use rustix::process::geteuid;
@@ -158,10 +159,12 @@ impl Places {
         Some(Self { data: data.into(), live, name })
     }
 
-    /// Removes all of it but what is the agent's: after its last task, where nothing is to be left.
+    /// Removes all of it, the agent's part and the data directory too: after its last task, where nothing is to be left.
     pub(super) fn vanish(&self) -> io::Result<()> {
-        let gone = [self.live.clone(), self.executors(), self.processes(), self.unpacked()].map(fs::remove_dir_all);
-        gone.into_iter().find(|gone| gone.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound)).unwrap_or(Ok(()))
+        for path in [&self.live, &self.data] {
+            absent_is_fine(fs::remove_dir_all(path))?;
+        }
+        Ok(())
     }
 }
 
@@ -229,35 +232,32 @@ fn is_in_memory(path: &Path) -> bool {
 /// Gives the agent what is root's in `data` and not a template's. What it owns already was given to it before.
 fn hand_over(data: &Path, owner: Owner) -> io::Result<()> {
     // Before there was a folder of the template's for it.
-    match fs::remove_dir_all(data.join("cache").join(UNPACKED)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    match fs::rename(data.join(EXECUTORS).join("table"), data.join("executors.table")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    absent_is_fine(fs::remove_dir_all(data.join("cache").join(UNPACKED)))?;
+    absent_is_fine(fs::rename(data.join(EXECUTORS).join("table"), data.join("executors.table")))?;
     for entry in fs::read_dir(data)? {
         let entry = entry?;
         if ![EXECUTORS, PROCESSES, UNPACKED].iter().any(|ours| entry.file_name() == *ours) {
-            give(&entry.path(), owner)?;
+            give(&entry.path(), owner.0)?;
         }
     }
     Ok(())
 }
 
-fn give(path: &Path, owner: Owner) -> io::Result<()> {
+/// Gives `user`, and its group, what root made at `path` and below. A file with another name elsewhere stays as it is: it may be anybody's.
+///
+/// # Errors
+/// What the system says.
+pub fn give(path: &Path, user: u32) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
-    // A file with another name may be anybody's.
-    if found.uid() == owner.0 || (!found.is_dir() && found.nlink() > 1) {
+    if found.uid() != 0 || (!found.is_dir() && found.nlink() > 1) {
         return Ok(());
     }
     if found.is_dir() {
         for entry in fs::read_dir(path)? {
-            give(&entry?.path(), owner)?;
+            give(&entry?.path(), user)?;
         }
     }
-    lchown(path, Some(owner.0), Some(owner.0))
+    lchown(path, Some(user), Some(user))
 }
 
 /// The user that an agent's process becomes where it was started as root: the one that its data directory was given to, or for a new one a number

@@ -10,19 +10,21 @@ use crate::executor::place::{self, Identity};
 use crate::executor::record::{Record, RecordLog};
 use crate::executor::wire::{self, HelloReply};
 use crate::jail::JailError;
-use crate::jail::cell::{self, Cell, Host, Place, Streams, network, sys};
+use crate::jail::cell::network::{self, Network};
+use crate::jail::cell::{self, Cell, Host, Place, Streams, sys};
 use crate::jail::cgroup::{Group, Hierarchies, Slot};
 use crate::process::{EXECUTORS_GROUP, KEEPER, ProcessLimits, ProcessSpec};
 use crate::{Exit, Key, Usage};
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid, geteuid, getppid};
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Most bytes of a reason.
@@ -39,7 +41,7 @@ pub(super) struct Machine {
 /// What the template lends to an executor, and takes back where it ends as [`CLEAN`].
 pub(super) struct Lent {
     /// A closed network, where the task has one and the template may make it.
-    pub(super) network: Option<Result<OwnedFd, String>>,
+    pub(super) network: Option<Result<Network, String>>,
     /// A control group that served others before or will.
     pub(super) slot: Option<Slot>,
     /// What that is bounded by.
@@ -176,15 +178,18 @@ fn begin(spec: &ProcessSpec, lent: Lent, machine: &Machine, keeper: Option<u32>)
     }
 }
 
-/// What the task reads: a file of the agent's, or one that all may read.
+/// What the task reads: a file that is the agent's own, since root would open any.
 fn stdin(spec: &ProcessSpec, owner: Owner) -> Result<OwnedFd, String> {
-    let path = spec.stdin.as_deref().unwrap_or(Path::new("/dev/null"));
-    let file: OwnedFd = open(path, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| error.to_string())?;
-    let found = rustix::fs::fstat(&file).map_err(|error| error.to_string())?;
-    if owner.is_other() && spec.stdin.is_some() && found.st_uid != owner.0 {
-        return Err(format!("{} is not the agent's", path.display()));
+    let said = |error: rustix::io::Errno| error.to_string();
+    let open = |path: &Path, flags| open(path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(said);
+    let Some(path) = &spec.stdin else { return open(Path::new("/dev/null"), OFlags::RDONLY) };
+    // Not opened for real yet, which with a device does something.
+    let named = open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+    let found = fstat(&named).map_err(said)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || (owner.is_other() && found.st_uid != owner.0) {
+        return Err(format!("{} is no file of the agent's", path.display()));
     }
-    Ok(file)
+    open(&PathBuf::from(format!("/proc/self/fd/{}", named.as_raw_fd())), OFlags::RDONLY)
 }
 
 /// From here on it may do what its task's owner may, and nothing on the host.

@@ -86,7 +86,8 @@ impl Template {
     }
 
     fn about(&self) -> About {
-        About { places: self.machine.places.clone(), weaknesses: self.weaknesses.clone(), own_ids: geteuid().is_root() }
+        let (places, bounded) = (self.machine.places.clone(), self.machine.hierarchies.lacks().is_empty());
+        About { places, weaknesses: self.weaknesses.clone(), own_ids: geteuid().is_root(), bounded }
     }
 
     fn obey(&mut self, asked: Ask, conversation: UnixStream, file: Option<File>) {

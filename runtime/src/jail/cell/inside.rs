@@ -31,6 +31,8 @@ pub(super) struct Inside<'a> {
     /// Where the init writes how the task ended.
     pub(super) status: OwnedFd,
     pub(super) streams: Streams,
+    /// False: no control group bounds it.
+    pub(super) is_in_group: bool,
 }
 
 type Step = (&'static str, fn(&mut Inside<'_>) -> Result<(), String>);
@@ -46,7 +48,7 @@ const STEPS: [Step; 18] = [
     ("loopback", loopback),
     ("streams", streams),
     ("no new privileges", |inside| rights::no_new_privileges(inside.spec)),
-    ("resource limits", |inside| rights::limit_resources(inside.spec)),
+    ("resource limits", |inside| rights::limit_resources(inside.spec, inside.is_in_group)),
     ("capability bounds", |inside| rights::drop_bounds(inside.spec)),
     ("user and groups", |inside| rights::become_user(inside.spec)),
     ("working directory", working_directory),

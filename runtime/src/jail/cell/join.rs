@@ -66,7 +66,7 @@ pub(crate) fn join(
     let (forked, process) = sys::fork_into(0).map_err(|error| format!("clone3: {error}"))?;
     let sys::Forked::Parent(pid) = forked else {
         drop((begin, said));
-        let reason = inside(spec, held, command, streams, go).err().unwrap_or_default();
+        let reason = inside(spec, held, command, streams, go, hierarchies.bound()).err().unwrap_or_default();
         let _ = rustix::io::write(&say, reason.as_bytes()); // Whoever listens may be gone.
         sys::end_at_once(1)
     };
@@ -87,14 +87,21 @@ pub(crate) fn join(
 }
 
 /// Comes back only with what went wrong.
-fn inside(spec: &ProcessSpec, held: impl AsFd, command: &[String], streams: &Streams, go: OwnedFd) -> Result<(), String> {
+fn inside(
+    spec: &ProcessSpec,
+    held: impl AsFd,
+    command: &[String],
+    streams: &Streams,
+    go: OwnedFd,
+    is_in_group: bool,
+) -> Result<(), String> {
     File::from(go).read_exact(&mut [0]).map_err(|_| "whoever started it is gone".to_owned())?;
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     let program = Program::of(command, &spec.env)?;
     // One that ended has no namespaces any more (ESRCH).
     sys::join_namespaces(held).map_err(|error| format!("the task has ended, or cannot be entered: setns: {error}"))?;
     match sys::fork().map_err(|error| format!("fork: {error}"))? {
-        sys::Forked::Child => become_program(spec, &program, streams),
+        sys::Forked::Child => become_program(spec, &program, streams, is_in_group),
         sys::Forked::Parent(child) => {
             sys::close_for_waiting();
             sys::end_at_once(sys::exit_code_of(child))
@@ -102,7 +109,7 @@ fn inside(spec: &ProcessSpec, held: impl AsFd, command: &[String], streams: &Str
     }
 }
 
-fn become_program(spec: &ProcessSpec, program: &Program, streams: &Streams) -> Result<(), String> {
+fn become_program(spec: &ProcessSpec, program: &Program, streams: &Streams, is_in_group: bool) -> Result<(), String> {
     sys::reset_signals();
     rustix::process::setsid().map_err(|error| format!("setsid: {error}"))?;
     rustix::stdio::dup2_stdin(&streams.stdin).map_err(|error| format!("dup2: {error}"))?;
@@ -112,7 +119,7 @@ fn become_program(spec: &ProcessSpec, program: &Program, streams: &Streams) -> R
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(|error| format!("TIOCSCTTY: {error}"))?;
     }
     sys::close_all_on_exec().map_err(|error| format!("close_range: {error}"))?;
-    rights::take_away(spec)?;
+    rights::take_away(spec, is_in_group)?;
     // After the last change of who it is, which forgets it.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|error| format!("prctl pdeathsig: {error}"))?;

@@ -93,7 +93,9 @@ pub(crate) fn start(
     let forked = sys::fork_into(namespaces(spec));
     if let Ok((sys::Forked::Child, _)) = forked {
         drop((begin, said, status));
-        inside::run(inside::Inside { spec, host: place.host, disk: place.disk, trees, go, say, status: tell_status, streams });
+        let is_in_group = group.bounds();
+        let (host, disk, status) = (place.host, place.disk, tell_status);
+        inside::run(inside::Inside { spec, host, disk, trees, go, say, status, streams, is_in_group });
     }
     ids::become_root_again(keeper).map_err(step("keeper"))?;
     let (pid, process) = match forked {

@@ -5,8 +5,8 @@
 //! given to another task.
 
 use super::super::failed;
-use super::sys;
-use rustix::fd::{AsFd, OwnedFd};
+use super::{sys, trees};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::fs::{self, File};
 use std::io;
 
@@ -19,7 +19,21 @@ const OWN: &str = "/proc/self/ns/net";
 pub(crate) struct Networks {
     /// That of the process itself.
     own: OwnedFd,
-    free: Vec<OwnedFd>,
+    free: Vec<Network>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Network {
+    space: OwnedFd,
+    /// A `/sys` of it that is mounted nowhere: as long as there is one, the kernel makes no other for each task.
+    _system: Option<OwnedFd>,
+}
+
+impl AsFd for Network {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.space.as_fd()
+    }
 }
 
 impl Networks {
@@ -33,7 +47,7 @@ impl Networks {
     ///
     /// # Errors
     /// What was tried, and the system's words.
-    pub(crate) fn take(&mut self) -> Result<OwnedFd, String> {
+    pub(crate) fn take(&mut self) -> Result<Network, String> {
         if let Some(free) = self.free.pop() {
             return Ok(free);
         }
@@ -44,17 +58,18 @@ impl Networks {
     }
 
     /// Takes one back that [`is_clean`].
-    pub(crate) fn put_back(&mut self, network: OwnedFd) {
+    pub(crate) fn put_back(&mut self, network: Network) {
         if self.free.len() < FREE_MAX {
             self.free.push(network);
         }
     }
 }
 
-fn furnish() -> Result<OwnedFd, String> {
+fn furnish() -> Result<Network, String> {
     sys::loopback_up().map_err(|error| failed("bringing lo up", error))?;
     open_all_ports();
-    File::open(OWN).map(OwnedFd::from).map_err(|error| failed(&format!("opening {OWN}"), error))
+    let space = File::open(OWN).map_err(|error| failed(&format!("opening {OWN}"), error))?.into();
+    Ok(Network { space, _system: trees::system().ok() })
 }
 
 /// Whoever is alone on a network may listen on each of its ports. Kernels before 4.11 do not know it.

@@ -34,9 +34,9 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP);
 
 /// All of them in order, but what stands between them for a task that begins: each needs what a later one takes away.
-pub(super) fn take_away(spec: &ProcessSpec) -> Result<(), String> {
+pub(super) fn take_away(spec: &ProcessSpec, is_in_group: bool) -> Result<(), String> {
     no_new_privileges(spec)?;
-    limit_resources(spec)?;
+    limit_resources(spec, is_in_group)?;
     drop_bounds(spec)?;
     become_user(spec)?;
     drop_capabilities(spec)?;
@@ -55,14 +55,23 @@ pub(super) fn no_new_privileges(_: &ProcessSpec) -> Result<(), String> {
     rustix::thread::set_no_new_privs(true).map_err(|error| failed("prctl no_new_privs", error))
 }
 
-pub(super) fn limit_resources(_: &ProcessSpec) -> Result<(), String> {
+/// Where no control group bounds the task, each of its processes is bounded, and their number where the kernel counts it for each user namespace
+/// (5.14; before, it counts all of its user's).
+pub(super) fn limit_resources(spec: &ProcessSpec, is_in_group: bool) -> Result<(), String> {
     let set = |resource, what, bound| {
         let limit = Rlimit { current: Some(bound), maximum: Some(bound) };
         setrlimit(resource, limit).map_err(|error| failed(&format!("setrlimit {what} {bound}"), error))
     };
     set(Resource::Core, "core", 0)?;
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(FILES_MAX);
-    set(Resource::Nofile, "nofile", hard.min(FILES_MAX))
+    set(Resource::Nofile, "nofile", hard.min(FILES_MAX))?;
+    if is_in_group {
+        return Ok(());
+    }
+    let within = |resource, bound: u64| getrlimit(resource).maximum.map_or(bound, |hard| hard.min(bound));
+    set(Resource::Data, "data", within(Resource::Data, spec.limits.memory_bytes_max))?;
+    let processes = u64::from(spec.limits.processes_max) + u64::from(spec.init);
+    set(Resource::Nproc, "nproc", within(Resource::Nproc, processes))
 }
 
 fn kept(spec: &ProcessSpec) -> CapabilitySet {

@@ -51,9 +51,8 @@ pub(super) struct Trees {
 
 impl Trees {
     pub(super) fn open(spec: &ProcessSpec, host: &Host, file: &Path) -> Result<Self, String> {
-        let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
         let system = match spec.network {
-            Network::None => Some(filesystem("sysfs", &[], safe | MountAttrFlags::MOUNT_ATTR_RDONLY)?),
+            Network::None => Some(system()?),
             Network::Host => None,
         };
         let store = store(spec, file)?;
@@ -138,6 +137,12 @@ fn tree(path: &Path, attributes: u64) -> Result<OwnedFd, String> {
     let tree = open_tree(CWD, path, flags).map_err(|error| failed(&format!("open_tree {}", path.display()), error))?;
     sys::set_mount(&tree, attributes, false).map_err(|error| failed(&format!("mount_setattr {}", path.display()), error))?;
     Ok(tree)
+}
+
+/// `/sys` as the network of this process has it.
+pub(super) fn system() -> Result<OwnedFd, String> {
+    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
+    filesystem("sysfs", &[], safe | MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 /// A new file system of the type `kind`, mounted nowhere yet.

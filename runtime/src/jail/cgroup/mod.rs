@@ -87,6 +87,12 @@ impl Hierarchies {
         Self(Arc::new(find(Path::new(MOUNTED))))
     }
 
+    /// True where there is any in which groups can be made.
+    #[must_use]
+    pub fn bound(&self) -> bool {
+        !self.roots().is_empty()
+    }
+
     /// What is lacking and what that means, as sentences for people; empty where all limits hold.
     #[must_use]
     pub fn lacks(&self) -> Vec<String> {
@@ -94,7 +100,7 @@ impl Hierarchies {
             Found::V1(hierarchies) => v1::lacks(hierarchies),
             Found::V2(hierarchy) => hierarchy.lacks(),
             Found::None(reason) => vec![format!(
-                "no control groups: nothing bounds the memory, the share of processors and the processes of native and container tasks ({reason})"
+                "no control groups: of native and container tasks each process is bounded in its memory by itself, and their number by the user; nothing bounds what a task has together, and its share of processors ({reason})"
             )],
         }
     }
@@ -180,6 +186,12 @@ impl Hierarchies {
 }
 
 impl Group {
+    /// True where there is one in some hierarchy.
+    #[must_use]
+    pub fn bounds(&self) -> bool {
+        !self.joined_by.is_empty()
+    }
+
     /// Moves the process `pid` into the group, in each hierarchy.
     ///
     /// # Errors
