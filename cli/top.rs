@@ -82,19 +82,24 @@ fn screen(before: &Value, now: &Value, seconds: f64, limit: usize) -> String {
     let memory = |row: &Value| print::bytes(row["memory_bytes"].as_u64().unwrap_or(0));
     let mut table = print::table(&["WHAT", "AGENT", "CORES", "MEMORY", "PROCESSES"]);
     for (cores, row) in &executors {
-        let what = format!("wasm tasks of role {}", text(&row["role"]));
+        let what = format!("executor of role {}", text(&row["role"]));
         table.add_row([what, text(&row["agent"]), format!("{cores:.2}"), memory(row), String::new()]);
     }
     for (cores, row) in tasks.iter().take(limit) {
         let index = text(&row["task"]).rsplit('.').next().unwrap_or_default().to_owned();
         let what = format!("{}.{index}", text(&row["job"]));
-        table.add_row([what, text(&row["agent"]), format!("{cores:.2}"), memory(row), text(&row["processes"])]);
+        let processes = row["processes"].as_u64().map_or_else(|| "wasm".into(), |processes| processes.to_string());
+        table.add_row([what, text(&row["agent"]), format!("{cores:.2}"), memory(row), processes]);
     }
-    let all = tasks.iter().chain(&executors).fold(0.0, |all, (cores, _)| all + cores);
-    let held: u64 = tasks.iter().chain(&executors).filter_map(|(_, row)| row["memory_bytes"].as_u64()).sum();
+    // What wasm tasks use is in their executors' already.
+    let (processes, wasm): (Vec<_>, Vec<_>) = tasks.iter().partition(|(_, row)| row["processes"].is_u64());
+    let counted = || processes.iter().copied().chain(&executors);
+    let all = counted().fold(0.0, |all, (cores, _)| all + cores);
+    let held: u64 = counted().filter_map(|(_, row)| row["memory_bytes"].as_u64()).sum();
     let mut head = format!(
-        "{} native and container tasks, {} executors of wasm tasks: {all:.2} cores, {}",
-        tasks.len(),
+        "{} native and container tasks, {} wasm tasks in {} executors: {all:.2} cores, {}",
+        processes.len(),
+        wasm.len(),
         executors.len(),
         print::bytes(held)
     );

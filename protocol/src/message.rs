@@ -206,10 +206,10 @@ pub enum BulkRequest {
     },
 }
 
-/// What running tasks use at this moment: native and container tasks one by one, wasm tasks together as their executors.
+/// What running tasks use at this moment: one by one, and wasm tasks also together as their executors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageReport {
-    /// Native and container tasks.
+    /// Tasks; of very many wasm tasks those that use most.
     #[serde(deserialize_with = "bounded::list::<_, _, USAGE_ROWS_MAX>")]
     pub tasks: Vec<TaskUsage>,
     /// Executors of wasm tasks.
@@ -220,17 +220,17 @@ pub struct UsageReport {
 /// Most rows of one [`UsageReport`], of each sort.
 pub const USAGE_ROWS_MAX: usize = 512;
 
-/// What one native or container task uses.
+/// What one task uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskUsage {
     /// Which.
     pub member: MemberId,
-    /// Processor time since its start, in microseconds.
+    /// Processor time since its start, in microseconds; of wasm that is metered by fuel without its first turn.
     pub cpu_us: u64,
-    /// Bytes of memory now, without the file cache.
+    /// Bytes of memory now, without the file cache; of wasm its linear memories.
     pub memory_bytes: u64,
-    /// Processes and threads now.
-    pub processes: u64,
+    /// Processes and threads now; `None`: it is wasm, and in its executor's.
+    pub processes: Option<u64>,
 }
 
 /// What one executor of wasm tasks uses, with all its tasks.

@@ -78,6 +78,25 @@ fn a_component_learns_who_it_is_and_reads_its_config() {
 }
 
 #[test]
+fn top_shows_what_wasm_tasks_use_one_by_one() {
+    let cluster = Cluster::of_one(RESOURCES);
+    cluster.text(&["run", "--detach", "--name", "busy", sample("spin.wasm").to_str().unwrap()]);
+    cluster.text(&["run", "--detach", "--name", "lazy", sample("sleep.wasm").to_str().unwrap(), "--", "600000"]);
+    for job in ["busy", "lazy"] {
+        cluster.until("it runs", |cluster| cluster.tasks(job, "running") == 1);
+    }
+    cluster.until("both are shown", |cluster| {
+        let top = cluster.json(&["top", "--once"]);
+        let row = |job: &str| top["tasks"].as_array().unwrap().iter().find(|row| row["job"] == job).cloned().unwrap_or_default();
+        let (busy, lazy) = (row("busy"), row("lazy"));
+        assert!(busy["processes"].is_null() && lazy["processes"].is_null());
+        busy["cores"].as_f64() > Some(0.2) && lazy["cores"].as_f64() < Some(0.1) && lazy["memory_bytes"].as_u64() >= Some(64 << 10)
+    });
+    let text = cluster.text(&["top", "--once"]);
+    assert!(text.contains("0 native and container tasks, 2 wasm tasks in 1 executors") && text.contains("busy.0"), "{text}");
+}
+
+#[test]
 fn a_task_that_runs_shows_how_far_it_says_that_it_is() {
     let cluster = Cluster::of_one(RESOURCES);
     cluster.text(&["run", "--detach", "--name", "greeter", path(&sample("greet.wasm")), "--", "600000"]);

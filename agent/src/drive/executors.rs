@@ -4,6 +4,7 @@
 use protocol::message::Launch;
 use protocol::{Exit, JobId, Member, MemberId, Program, Usage};
 use runtime::executor::process::{Template, Which};
+use runtime::executor::wire::Used;
 use runtime::executor::{Commands, Events, Executor, ExecutorEvent, ExecutorSpec, LaunchError, Recovered, Remains, TellError};
 use runtime::{Key, Runtime as _};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,6 +41,8 @@ pub(super) enum Said {
     Events(Vec<ExecutorEvent>),
     /// Its connection ended.
     Gone { number: u32 },
+    /// What its tasks use, as was asked.
+    Used { number: u32, used: Vec<Used> },
 }
 
 /// What all executors are started with.
@@ -63,6 +66,8 @@ pub(super) struct Executors {
     dead: VecDeque<u32>,
     /// Kinds that had no task when it was last looked.
     idle: BTreeSet<u32>,
+    /// Who wants to know what tasks use, and which executors have not said it yet.
+    asked: Vec<(BTreeSet<u32>, mpsc::UnboundedSender<Vec<Used>>)>,
     said: mpsc::Sender<Said>,
 }
 
@@ -108,6 +113,7 @@ impl Executors {
             routes: BTreeMap::new(),
             dead: VecDeque::new(),
             idle: BTreeSet::new(),
+            asked: Vec::new(),
             said,
         })
     }
@@ -173,7 +179,12 @@ impl Executors {
             Said::Events(events) => Ok(told(events)),
             Said::Started { number, result: Ok(executor), .. } => Ok(self.here(number, executor)),
             Said::Started { number, tries, result: Err(error) } => self.not_started(number, tries, &error),
+            Said::Used { number, used } => {
+                self.heard_used(number, &used);
+                Ok(Vec::new())
+            }
             Said::Gone { number } => {
+                self.heard_used(number, &[]);
                 if let Some(slot) = self.slots.get_mut(&number) {
                     slot.state = State::Away(Vec::new());
                     self.look_for(number);
@@ -187,6 +198,31 @@ impl Executors {
                 self.died(number, Remains::default(), handed_over)
             }
         }
+    }
+
+    /// Asks all what their tasks use; what they say comes by itself, and ends when all have.
+    pub fn ask_usage(&mut self) -> mpsc::UnboundedReceiver<Vec<Used>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut asked = BTreeSet::new();
+        for (number, slot) in &mut self.slots {
+            if let State::Here { commands, .. } = &mut slot.state {
+                commands.ask_usage();
+                asked.insert(*number);
+            }
+        }
+        if !asked.is_empty() {
+            self.asked.push((asked, sender));
+        }
+        receiver
+    }
+
+    fn heard_used(&mut self, number: u32, used: &[Used]) {
+        self.asked.retain_mut(|(asked, wants)| {
+            if asked.remove(&number) {
+                let _ = wants.send(used.to_vec()); // Whoever asked may be gone.
+            }
+            !asked.is_empty() && !wants.is_closed()
+        });
     }
 
     /// Where the output of a member of an attempt may be.
@@ -425,6 +461,9 @@ fn launched(tell: &Tell) -> Vec<Key> {
 }
 
 fn listen(number: u32, mut events: Events, said: mpsc::Sender<Said>) {
+    let says = said.clone();
+    // Where there is no room, whoever asked waits no longer than it would.
+    events.hear_used(move |used| _ = says.try_send(Said::Used { number, used }));
     tokio::spawn(async move {
         while let Some(events) = events.next().await {
             if said.send(Said::Events(events)).await.is_err() {

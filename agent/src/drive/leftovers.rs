@@ -65,7 +65,10 @@ fn serve(template: &Arc<Template>, runtime: &Handle, work: &std_mpsc::Receiver<(
             if *ended == Life::Any || is_left(&places.dir(which)) {
                 let (done, is_done) = oneshot::channel();
                 let template = Arc::clone(template);
-                runtime.spawn(async move { done.send(clear(&template, which).await) });
+                runtime.spawn(async move {
+                    clear(&template, which).await;
+                    done.send(())
+                });
                 if is_done.blocking_recv().is_err() {
                     return; // The agent has ended.
                 }

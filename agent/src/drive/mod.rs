@@ -115,14 +115,6 @@ pub async fn start(config: AgentConfig) -> Result<Agent, AgentError> {
     Ok(Agent { id, stop: Some(stop), ended })
 }
 
-/// Runs an agent in this runtime until a master sends it away or an error ends it. Its tasks go on.
-///
-/// # Errors
-/// [`AgentError`].
-pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
-    Door::open(config).await?.serve(std::future::pending()).await
-}
-
 /// Milliseconds of the Unix epoch.
 fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -283,7 +275,8 @@ impl Door {
             }
             Heard::Revoked => self.quit = Some(AgentError::Revoked { agent: self.agent, dir: self.data_dir.clone() }),
             Heard::Usage { answer } => {
-                let watched = Watched { tasks: self.processes.running(), executors: self.executors.processes() };
+                let (tasks, executors) = (self.processes.running(), self.executors.processes());
+                let watched = Watched { tasks, executors, used: Some(self.executors.ask_usage()) };
                 let _ = answer.send(watched); // Whoever asked may be gone.
             }
             Heard::Exec { member, command, terminal, answer } => self.processes.exec(member, command, terminal, answer),

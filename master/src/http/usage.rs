@@ -24,7 +24,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Most rows of an answer, of each sort.
 const ROWS_MAX: usize = 10_000;
 
-/// What one native or container task uses.
+/// What one task uses.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct TaskUsageRow {
     /// `JOB.INDEX`, the job by its id.
@@ -35,12 +35,12 @@ pub struct TaskUsageRow {
     pub member: u8,
     /// Its agent's name.
     pub agent: String,
-    /// Processor time since its start, in microseconds.
+    /// Processor time since its start, in microseconds; of wasm that is metered by fuel without its first turn of about 0.1 ms.
     pub cpu_us: u64,
-    /// Bytes of memory now, without the file cache.
+    /// Bytes of memory now, without the file cache; of wasm its linear memories.
     pub memory_bytes: u64,
-    /// Processes and threads now.
-    pub processes: u64,
+    /// Processes and threads now; null: it is wasm, and runs in its executor's.
+    pub processes: Option<u64>,
 }
 
 /// What all wasm tasks of a role on an agent use together: their executor.
@@ -59,7 +59,7 @@ pub struct ExecutorUsageRow {
 /// What runs, and what it uses.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct UsagePage {
-    /// Native and container tasks.
+    /// Tasks; of very many wasm tasks of one executor those that use most.
     pub tasks: Vec<TaskUsageRow>,
     /// Executors of wasm tasks.
     pub executors: Vec<ExecutorUsageRow>,

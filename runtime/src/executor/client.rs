@@ -1,10 +1,11 @@
 //! The client's side: finds an executor again, tells it batches and hears batches.
 
-use super::wire::{self, BATCH_BYTES_MAX, Command, Hello, HelloReply, KEY_BYTES_MAX, PLAN_BYTES_MAX, Told};
+use super::wire::{self, BATCH_BYTES_MAX, Command, Hello, HelloReply, KEY_BYTES_MAX, PLAN_BYTES_MAX, Told, Used};
 use super::{ExecutorEvent, Held, LaunchError, Recovered, TellError, place, record};
 use crate::{Key, Launch};
 use bytes::BytesMut;
 use futures::StreamExt;
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -42,9 +43,15 @@ pub struct Commands {
 }
 
 /// The half that hears.
-#[derive(Debug)]
 pub struct Events {
     frames: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
+    used: Option<Box<dyn Fn(Vec<Used>) + Send>>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Events").field("frames", &self.frames).finish_non_exhaustive()
+    }
 }
 
 /// Finds the executor of a directory again: the living one with all that it holds, or what a dead one left.
@@ -88,7 +95,7 @@ pub(super) async fn meet(stream: UnixStream, dir: &Path) -> Result<Executor, Lau
     let mut commands = Commands { stream, queued: BytesMut::new() };
     wire::encode(&Hello { version: wire::VERSION }, &mut commands.queued).map_err(gone)?;
     commands.flush().await.map_err(|error| gone(io::Error::other(error)))?;
-    let mut events = Events { frames: FramedRead::new(read, wire::codec()) };
+    let mut events = Events { frames: FramedRead::new(read, wire::codec()), used: None };
     let closed = || gone(io::ErrorKind::UnexpectedEof.into());
     let first = events.frames.next().await.ok_or_else(closed)?.map_err(gone)?;
     // The version alone can be read whatever follows it.
@@ -108,7 +115,7 @@ pub(super) async fn meet(stream: UnixStream, dir: &Path) -> Result<Executor, Lau
                     return Ok(Executor { hello, held, commands, events });
                 }
             }
-            Told::Events(_) => return Err(garbled(io::Error::other("events before all that is held"))),
+            Told::Events(_) | Told::Used(_) => return Err(garbled(io::Error::other("events before all that is held"))),
         }
     }
 }
@@ -147,6 +154,11 @@ impl Commands {
         self.queue(&Command::Retire);
     }
 
+    /// Queues: tell what wasm tasks use now, to whom [`Events::hear_used`] named.
+    pub fn ask_usage(&mut self) {
+        self.queue(&Command::Usage);
+    }
+
     /// Queues: end now, and all tasks with it.
     pub fn quit(&mut self) {
         self.queue(&Command::Quit);
@@ -172,9 +184,17 @@ impl Events {
     /// The next batch; `None`: the connection ended, because the executor died or another client came. Recover the directory then. May be
     /// cancelled.
     pub async fn next(&mut self) -> Option<Vec<ExecutorEvent>> {
-        match wire::decode(&self.frames.next().await?.ok()?) {
-            Ok(Told::Events(events)) => Some(events),
-            _ => None,
+        loop {
+            match wire::decode(&self.frames.next().await?.ok()?) {
+                Ok(Told::Events(events)) => return Some(events),
+                Ok(Told::Used(used)) => self.used.iter().for_each(|hear| hear(used.clone())),
+                _ => return None,
+            }
         }
+    }
+
+    /// Has `hear` called with what tasks use, whenever it comes while the next batch is waited for.
+    pub fn hear_used(&mut self, hear: impl Fn(Vec<Used>) + Send + 'static) {
+        self.used = Some(Box::new(hear));
     }
 }

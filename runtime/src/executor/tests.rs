@@ -32,19 +32,20 @@ const FLOOD: &str = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func
         (loop $again (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 20))) (br $again))))"#;
 
 /// A machine's folders: compiled code, and one executor's directory.
-struct Machine(Folder, process::Template);
+struct Machine(Folder, process::Template, PathBuf);
 
 impl Machine {
     async fn new() -> Self {
         let folder = Folder::new();
         let template = fixture::template(&folder).await;
-        let machine = Self(folder, template);
+        let dir = template.places().dir(process::Which::Wasm(7));
+        let machine = Self(folder, template, dir);
         std::fs::create_dir(machine.cache()).unwrap();
         machine
     }
 
     fn dir(&self) -> PathBuf {
-        self.1.places().dir(process::Which::Wasm(7))
+        self.2.clone()
     }
 
     fn cache(&self) -> PathBuf {
@@ -170,9 +171,10 @@ async fn a_client_that_is_killed_leaves_its_tasks_running() {
     let file = machine.cache().join("launch");
     std::fs::write(&file, postcard::to_stdvec(&machine.launch(SLEEPER, 0..50)).unwrap()).unwrap();
     let uid = fixture::uid().map_or("none".into(), |uid| uid.to_string());
+    let data = Folder::new();
     let mut client = Command::new(fixture::binary())
         .arg("client")
-        .args([&file, machine.0.path(), &machine.cache()])
+        .args([&file, data.path(), &machine.cache()])
         .arg(uid)
         .stdout(Stdio::piped())
         .process_group(0)
@@ -186,6 +188,8 @@ async fn a_client_that_is_killed_leaves_its_tasks_running() {
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     client.wait().unwrap();
 
+    let Machine(folder, template, _) = machine;
+    let machine = Machine(folder, template, data.path().join("executors/7"));
     let mut executor = machine.living().await;
     let waiting = executor.held.live.iter().filter(|(_, since)| since.is_none()).count();
     assert_eq!((executor.held.live.len(), executor.held.ended.len()), (50, 0));
@@ -199,6 +203,36 @@ async fn a_client_that_is_killed_leaves_its_tasks_running() {
     second.commands.stop(keys, 0);
     tell(&mut second).await;
     assert!(ends(&mut second, 50).await.1.values().all(|exit| *exit == Exit::Killed));
+}
+
+#[tokio::test]
+async fn what_tasks_use_is_told_while_they_run() {
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(100)).await.unwrap();
+    let (hear, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    executor.events.hear_used(move |used| hear.send(used).unwrap());
+    executor.commands.launch(machine.launch(ENDLESS, 0..1)).unwrap();
+    executor.commands.launch(machine.launch(SLEEPER, 1..3)).unwrap();
+    tell(&mut executor).await;
+    starts(&mut executor, 3).await;
+    let mut last = 0;
+    for _ in 0..3 {
+        let used = loop {
+            executor.commands.ask_usage();
+            tell(&mut executor).await;
+            let used = tokio::select! {
+                used = heard.recv() => used.unwrap(),
+                events = executor.events.next() => panic!("{events:?}"),
+            };
+            if used.iter().any(|used| used.key == Key(0) && used.cpu_us > last) {
+                break used;
+            }
+        };
+        assert_eq!(used.len(), 3);
+        assert!(used.iter().all(|used| used.memory_bytes == 64 << 10), "{used:?}");
+        assert!(used.iter().all(|used| used.key == Key(0) || used.cpu_us < 1_000_000), "{used:?}");
+        last = used.iter().find(|used| used.key == Key(0)).unwrap().cpu_us;
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::io;
 use tokio_util::codec::{Encoder, LengthDelimitedCodec};
 
 /// The version of these messages. An executor speaks the one it was built with to its end.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Most bytes of a frame; checked before anything is allocated.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of a plan, so that it and some starts fit a frame.
@@ -64,7 +64,23 @@ pub enum Command {
     Retire,
     /// End now, and all tasks with it.
     Quit,
+    /// Tell what tasks use now: [`Told::Used`]. Of no use where the task is a process, which the kernel tells of.
+    Usage,
 }
+
+/// What a wasm task uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Which.
+    pub key: Key,
+    /// Time on a thread until now, in microseconds; where metering is by fuel without its first turn.
+    pub cpu_us: u64,
+    /// Bytes of its linear memories now.
+    pub memory_bytes: u64,
+}
+
+/// Most tasks that one executor tells the use of.
+pub const USED_MAX: usize = 4_096;
 
 /// What an executor tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +94,8 @@ pub enum Told {
     },
     /// What happened.
     Events(Vec<ExecutorEvent>),
+    /// What tasks use that run: of many, those that used most since it was told last, then those that have most, at most [`USED_MAX`].
+    Used(Vec<Used>),
 }
 
 /// Frames of at most [`FRAME_BYTES_MAX`].

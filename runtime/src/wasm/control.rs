@@ -42,8 +42,10 @@ struct Inner {
     killed: AtomicBool,
     kill: Notify,
     progress: Mutex<Option<Progress>>,
-    /// Nanoseconds that it was on a thread, in slices that ended; only counted where metering is by time.
+    /// Nanoseconds that it was on a thread, in slices that ended; where metering is by fuel, without the first.
     ran_ns: AtomicU64,
+    /// Bytes of linear memory now.
+    memory_bytes: AtomicU64,
     /// When the current slice began, in nanoseconds since [`origin`].
     slice_began_ns: AtomicU64,
     /// Bytes that host calls moved since the task last yielded.
@@ -123,6 +125,17 @@ impl Control {
         let began = Duration::from_nanos(self.0.slice_began_ns.load(Ordering::Relaxed));
         let slice = now.saturating_duration_since(origin()).saturating_sub(began);
         Duration::from_nanos(self.0.ran_ns.load(Ordering::Relaxed)).saturating_add(slice)
+    }
+
+    /// Microseconds that it was on a thread until now, in slices that ended, and bytes of its linear memories. Where metering is by fuel the first
+    /// slice is not counted: for most tasks it is the only one, and too short for a clock.
+    #[must_use]
+    pub fn used(&self) -> (u64, u64) {
+        (self.0.ran_ns.load(Ordering::Relaxed) / 1_000, self.0.memory_bytes.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn has_memory(&self, bytes: u64) {
+        self.0.memory_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Counts `bytes` that a host call moved.

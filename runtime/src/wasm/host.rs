@@ -55,7 +55,7 @@ pub struct Task {
 impl Task {
     /// A task that has called nothing yet.
     pub fn new(prepared: Arc<Prepared>, start: Start, output: Arc<dyn Output>, control: Control, deadline: Option<Instant>) -> Self {
-        let meter = Meter::new(&prepared.plan.limits);
+        let meter = Meter::new(&prepared.plan.limits, control.clone());
         Self { prepared, start, output, control, meter, deadline, core: None, component: None, config: None, random: None }
     }
 

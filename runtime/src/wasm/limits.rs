@@ -30,6 +30,8 @@ const IDLE_TICKS_MAX: u32 = 50;
 
 /// What a task has, and may have, of memory and tables.
 pub struct Meter {
+    /// Told what it has.
+    control: Control,
     memory_bytes: u64,
     memory_bytes_max: u64,
     /// The most that `memory_bytes` was.
@@ -48,8 +50,9 @@ pub struct Passed;
 
 impl Meter {
     /// Nothing used yet of what `limits` allow for.
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(limits: &Limits, control: Control) -> Self {
         Self {
+            control,
             memory_bytes: 0,
             memory_bytes_max: limits.memory_bytes_max,
             memory_peak_bytes: 0,
@@ -80,11 +83,13 @@ impl ResourceLimiter for Meter {
         self.granted_bytes = wanted;
         self.memory_bytes = total;
         self.memory_peak_bytes = self.memory_peak_bytes.max(total);
+        self.control.has_memory(total);
         Ok(true)
     }
 
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         self.memory_bytes -= std::mem::take(&mut self.granted_bytes);
+        self.control.has_memory(self.memory_bytes);
         Ok(())
     }
 
@@ -192,6 +197,30 @@ impl<F: Future> Future for Sliced<'_, F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let _slice = Slice::begin(self.control, self.ticker);
         self.guest.as_mut().poll(context)
+    }
+}
+
+/// A guest that is metered by fuel: what it runs after its first turn is measured, for who looks at it while it runs.
+pub struct Timed<'a, F> {
+    /// The guest.
+    pub guest: Pin<&'a mut F>,
+    /// Where its running time is kept.
+    pub control: &'a Control,
+    /// It had its first turn.
+    pub turned: bool,
+}
+
+impl<F: Future> Future for Timed<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if !std::mem::replace(&mut self.turned, true) {
+            return self.guest.as_mut().poll(context);
+        }
+        self.control.slice_begins(Instant::now());
+        let polled = self.guest.as_mut().poll(context);
+        self.control.slice_ends(Instant::now());
+        polled
     }
 }
 

@@ -4,7 +4,7 @@ use super::cache::{Entry, REASON_BYTES_MAX};
 use super::control::{Control, Output, printable};
 use super::engine::{Engine, Prepared};
 use super::host::Task;
-use super::limits::Sliced;
+use super::limits::{Sliced, Timed};
 use crate::{Exit, Limits, Metering, Start, Usage};
 use std::pin::pin;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl Engine {
         let ended = {
             let mut guest = pin!(enter(&mut store));
             match ticker {
-                None => bounded(guest, control, deadline).await,
+                None => bounded(pin!(Timed { guest: guest.as_mut(), control, turned: false }), control, deadline).await,
                 Some(ticker) => bounded(pin!(Sliced { guest: guest.as_mut(), control, ticker }), control, deadline).await,
             }
         };

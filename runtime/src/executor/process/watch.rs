@@ -371,7 +371,7 @@ impl Watch {
     fn command(&mut self, command: Command) {
         match command {
             // It has one task, and takes no other.
-            Command::Launch(_) | Command::Retire => {}
+            Command::Launch(_) | Command::Retire | Command::Usage => {}
             Command::Stop { keys, grace_ms } => {
                 if let Some(task) = self.task.as_mut().filter(|_| keys.contains(&self.key)) {
                     task.stop(grace_ms, Instant::now());

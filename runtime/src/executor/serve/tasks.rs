@@ -4,9 +4,10 @@
 use crate::executor::ExecutorEvent;
 use crate::executor::logs::{Logs, TaskLog};
 use crate::executor::record::{Record, RecordLog};
-use crate::executor::wire::Command;
+use crate::executor::wire::{Command, USED_MAX, Used};
 use crate::wasm::{Control, Engine, Output, Prepared};
 use crate::{Exit, Key, Launch, Plan, Start, Stream, Usage};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -41,6 +42,8 @@ pub(super) struct Tasks {
     pub(super) wake: Notify,
     pub(super) retired: AtomicBool,
     pub(super) quit: AtomicBool,
+    /// The client wants to know what tasks use.
+    pub(super) usage_wanted: AtomicBool,
 }
 
 /// All that is held.
@@ -64,6 +67,8 @@ pub(super) struct Task {
     log: Arc<TaskLog>,
     /// 0 until it starts.
     since_ms: AtomicU64,
+    /// What was told last of the time that it used, in microseconds.
+    told_us: AtomicU64,
     /// It is among [`Waiting::progress`].
     progressed: AtomicBool,
 }
@@ -104,6 +109,7 @@ impl Tasks {
             wake: Notify::new(),
             retired: AtomicBool::new(false),
             quit: AtomicBool::new(false),
+            usage_wanted: AtomicBool::new(false),
         }
     }
 
@@ -128,6 +134,10 @@ impl Tasks {
             }
             Command::Quit => {
                 self.quit.store(true, Ordering::SeqCst);
+                self.wake.notify_one();
+            }
+            Command::Usage => {
+                self.usage_wanted.store(true, Ordering::SeqCst);
                 self.wake.notify_one();
             }
         }
@@ -195,7 +205,14 @@ impl Tasks {
                 refused.push((key, format!("its executor holds {ENDED_MAX} ends that are not forgotten, the most it may")));
             } else {
                 let (log, control) = (self.logs.task(key, plan.limits.log_bytes_max), Control::new());
-                let task = Arc::new(Task { key, control, log, since_ms: AtomicU64::new(0), progressed: AtomicBool::new(false) });
+                let task = Arc::new(Task {
+                    key,
+                    control,
+                    log,
+                    since_ms: AtomicU64::new(0),
+                    told_us: AtomicU64::new(0),
+                    progressed: AtomicBool::new(false),
+                });
                 book.live.insert(key, Live { since_ms: None, task: Arc::clone(&task), kill_at: None });
                 taken.push((start, task));
             }
@@ -227,6 +244,23 @@ impl Tasks {
                 later.iter().for_each(|task| task.control.kill());
             });
         }
+    }
+
+    /// What those use that run, of many those that matter most.
+    pub(super) fn used(&self) -> Vec<Used> {
+        let book = self.book();
+        let mut all: Vec<(u64, Used)> = Vec::with_capacity(book.live.len());
+        for (key, live) in book.live.iter().filter(|(_, live)| live.since_ms.is_some()) {
+            let (cpu_us, memory_bytes) = live.task.control.used();
+            let since_us = cpu_us.saturating_sub(live.task.told_us.swap(cpu_us, Ordering::Relaxed));
+            all.push((since_us, Used { key: *key, cpu_us, memory_bytes }));
+        }
+        drop(book);
+        if all.len() > USED_MAX {
+            all.select_nth_unstable_by_key(USED_MAX, |(since_us, used)| Reverse((*since_us, used.memory_bytes)));
+            all.truncate(USED_MAX);
+        }
+        all.into_iter().map(|(_, used)| used).collect()
     }
 
     /// Leaves an event for the teller, and wakes it unless more of the same batch is about to come.

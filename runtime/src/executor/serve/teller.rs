@@ -170,6 +170,10 @@ impl Teller {
     /// Sends what the client takes without waiting.
     fn send(&mut self) {
         let Some(client) = self.client.as_mut().filter(|client| !client.deaf) else { return };
+        // One that does not read what it asked for is told it once it does.
+        if client.sending.len() < SEND_BYTES_MAX && self.tasks.usage_wanted.swap(false, Ordering::SeqCst) {
+            wire::encode(&Told::Used(self.tasks.used()), &mut client.sending).expect("cut to fit a frame");
+        }
         loop {
             while client.sending.len() < SEND_BYTES_MAX && !client.queued.is_empty() {
                 let part = client.queued.drain(..client.queued.len().min(FRAME_EVENTS_MAX)).collect();
