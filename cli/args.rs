@@ -482,6 +482,12 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 500)]
         count: u32,
     },
+    /// Many agents that speak the real protocol from one process, each with a connection of its own: what they cost a master.
+    Agents {
+        /// How many.
+        #[arg(long, default_value_t = 1_000)]
+        count: u32,
+    },
     /// An agent killed: until its tasks are placed anew.
     Detect,
 }

@@ -89,6 +89,11 @@ impl Cluster {
         Ok(took)
     }
 
+    /// Where agents connect.
+    pub fn quic(&self) -> anyhow::Result<std::net::SocketAddr> {
+        self.quic.parse().with_context(|| self.quic.clone())
+    }
+
     /// The folder of executors of the agent `name`.
     pub fn data(&self, name: &str) -> PathBuf {
         self.place.join(name)

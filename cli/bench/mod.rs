@@ -1,6 +1,8 @@
 //! `skep bench`: load on a real cluster of its own, everything on as users have it. Each bench says what it measures; none judges.
 
+mod agents;
 mod cluster;
+mod crowd;
 mod figure;
 mod latency;
 mod processes;
@@ -64,6 +66,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Rest { seconds } => rest::rest(&mut figures, run, *seconds).await?,
             BenchWhat::Cold { module } => latency::cold(&mut figures, &flags.samples, run, module.as_deref()).await?,
             BenchWhat::Recover { count } => processes::recover(&mut figures, run, *count).await?,
+            BenchWhat::Agents { count } => agents::agents(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

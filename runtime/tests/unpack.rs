@@ -24,8 +24,7 @@ fn main() {
         ["escape", target, parent] => return escape(Path::new(target), parent.parse().unwrap()),
         ["prepare", data, archive] => return say(Path::new(data), Path::new(archive)),
         ["template", data, owner] => {
-            let binary = std::env::current_exe().unwrap();
-            let code = runtime::executor::process::main(Path::new(data), owner.parse().unwrap(), &binary);
+            let code = runtime::executor::process::main(Path::new(data), owner.parse().unwrap(), &unpacker(Path::new(data)));
             assert_eq!(code, std::process::ExitCode::SUCCESS, "it said why");
             return;
         }
@@ -193,6 +192,12 @@ fn what_is_refused_leaves_nothing(runtime: &Runtime, dir: &Path) {
     }
 }
 
+/// What unpacks for a template: this program, or one of the name `endless` beside its data directory.
+fn unpacker(data: &Path) -> PathBuf {
+    let endless = data.with_file_name("endless");
+    if endless.exists() { endless } else { std::env::current_exe().unwrap() }
+}
+
 /// A program that unpacks nothing, and does not end by itself.
 fn endless(dir: &Path) -> PathBuf {
     let path = dir.join("endless");
@@ -215,11 +220,9 @@ fn what_is_given_up_leaves_nothing(runtime: &Runtime, dir: &Path) {
 fn say(data: &Path, archive: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let owner = rustix::process::geteuid().as_raw();
-    // Where there is a program of this name beside the template's, that unpacks.
-    let endless = data.with_file_name("endless");
-    let binary = if endless.exists() { endless } else { std::env::current_exe().unwrap() };
+    let itself = std::env::current_exe().unwrap();
     let said = runtime.block_on(async {
-        let template = Arc::new(Started::start(&binary, data, owner).unwrap().meet().await.unwrap());
+        let template = Arc::new(Started::start(&itself, data, owner).unwrap().meet().await.unwrap());
         let store = template.places().unpacked();
         let hands: Hands = Arc::new(move |work, archive| {
             let template = Arc::clone(&template);
@@ -238,12 +241,9 @@ fn itself() -> Command {
 }
 
 fn an_agent_that_is_killed_takes_the_process_with_it(runtime: &Runtime, dir: &Path) {
-    let (data, program) = (dir.join("data"), dir.join("endless"));
+    let data = dir.join("data");
     fs::create_dir(&data).unwrap();
-    // As the binary it is also asked to be the template.
-    let text = format!("#!/bin/sh\n[ $1 != unpack ] || exec sleep 600\nexec {} \"$@\"\n", std::env::current_exe().unwrap().display());
-    fs::write(&program, text).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    endless(dir);
     let mut agent = itself().arg("prepare").arg(&data).arg(image(dir, "one", &[&base()])).spawn().unwrap();
     let new = || fs::read_dir(data.join("unpacked/new")).map_or(0, Iterator::count);
     becomes("it is being unpacked", || new() == 1);

@@ -99,10 +99,21 @@ impl Places {
         rest.is_some_and(|rest| rest.split('/').all(|part| !["", ".", ".."].contains(&part)))
     }
 
-    /// True where `path` leads to what was unpacked, or what lies in it. All on the way is the template's.
-    pub(super) fn has_unpacked(&self, path: &Path) -> bool {
-        let rest = path.strip_prefix(self.unpacked());
-        rest.is_ok_and(|rest| rest.components().count() >= 2 && rest.components().all(|part| matches!(part, Component::Normal(_))))
+    /// True where `path` is a layer of the store. All on the way is the template's; what lies in a layer, links among it, is its maker's.
+    pub(super) fn has_layer(&self, path: &Path) -> bool {
+        matches!(&self.unpacked_parts(path)[..], ["layers", _])
+    }
+
+    /// True where `path` is a bundle of the store, in the same way.
+    pub(super) fn has_bundle(&self, path: &Path) -> bool {
+        matches!(&self.unpacked_parts(path)[..], ["items", _, "file" | "folder"])
+    }
+
+    /// The names below the store; none where it lies elsewhere, or the way is no plain one.
+    fn unpacked_parts<'a>(&self, path: &'a Path) -> Vec<&'a str> {
+        let Ok(rest) = path.strip_prefix(self.unpacked()) else { return vec![] };
+        let name = |part| if let Component::Normal(name) = part { name.to_str() } else { None };
+        rest.components().map(name).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// Makes what is missing of them in `data`, and gives `owner` what is the agent's: as root everything else that is there, which an agent
@@ -118,7 +129,11 @@ impl Places {
         let root = geteuid().is_root();
         let found = fs::symlink_metadata(data).map_err(said("looking at", data))?;
         if !found.is_dir() || found.uid() != geteuid().as_raw() {
-            return Err(format!("{} is no directory of user {}, who keeps it", data.display(), geteuid().as_raw()));
+            let user = geteuid().as_raw();
+            return Err(format!(
+                "{} is no directory of user {user}, who starts the agent: give it to that user (chown {user})",
+                data.display()
+            ));
         }
         if root && owner.is_other() {
             // The agent makes files here, and does not remove or rename what is ours.
@@ -231,8 +246,11 @@ fn is_in_memory(path: &Path) -> bool {
 
 /// Gives the agent what is root's in `data` and not a template's. What it owns already was given to it before.
 fn hand_over(data: &Path, owner: Owner) -> io::Result<()> {
-    // Before there was a folder of the template's for it.
-    absent_is_fine(fs::remove_dir_all(data.join("cache").join(UNPACKED)))?;
+    // Before there was a folder of the template's for it; what is the agent's may lead anywhere.
+    let cache = data.join("cache");
+    if fs::symlink_metadata(&cache).is_ok_and(|found| is_ours(&found)) {
+        absent_is_fine(fs::remove_dir_all(cache.join(UNPACKED)))?;
+    }
     absent_is_fine(fs::rename(data.join(EXECUTORS).join("table"), data.join("executors.table")))?;
     for entry in fs::read_dir(data)? {
         let entry = entry?;

@@ -46,9 +46,9 @@ pub(super) struct Lent {
     pub(super) slot: Option<Slot>,
     /// What that is bounded by.
     pub(super) bounds: ProcessLimits,
-    /// Which task it is for, and its control group.
+    /// Which task it is for, and the control group of its own that it wanted.
     pub(super) key: Key,
-    pub(super) group: String,
+    pub(super) group: Option<String>,
 }
 
 /// The exit code of an executor that leaves what it was lent as it was given to it, and nothing of itself but an empty directory.

@@ -202,12 +202,12 @@ fn allowed(spec: &ProcessSpec, machine: &Machine) -> Result<(), String> {
     if !places.has_group(&spec.cgroup) {
         return Err(format!("control group {:?}: expected one in {}", spec.cgroup, places.group()));
     }
-    let unpacked = match &spec.root {
-        Root::Host { bundle, .. } => std::slice::from_ref(bundle),
-        Root::Layers { layers } => layers,
+    let stranger = match &spec.root {
+        Root::Host { bundle, .. } => Some(bundle).filter(|bundle| !places.has_bundle(bundle)),
+        Root::Layers { layers } => layers.iter().find(|layer| !places.has_layer(layer)),
     };
-    match unpacked.iter().find(|path| !places.has_unpacked(path)) {
-        Some(path) => Err(format!("{} is not in {}", path.display(), places.unpacked().display())),
+    match stranger {
+        Some(path) => Err(format!("{} is nothing that was unpacked in {}", path.display(), places.unpacked().display())),
         None => Ok(()),
     }
 }
@@ -237,11 +237,13 @@ impl Lendings {
             _ => None,
         };
         let bounds = run::bounds(spec);
-        let slot = Some(&spec.cgroup).filter(|group| places.has_group(group)).and_then(|group| self.groups.take(group, &bounds));
+        // Of any other the executor says that it is none of ours.
+        let group = Some(spec.cgroup.clone()).filter(|group| places.has_group(group));
+        let slot = group.as_ref().and_then(|group| self.groups.take(group, &bounds));
         if let Some(slot) = &slot {
             spec.cgroup.clone_from(&slot.name);
         }
-        Lent { network, slot, bounds, key: spec.key, group: spec.cgroup.clone() }
+        Lent { network, slot, bounds, key: spec.key, group }
     }
 
     /// Buries executors that ended; of those that left nothing but an empty directory, what they had is free again.
@@ -253,9 +255,10 @@ impl Lendings {
             if let (Some(Ok(network)), Some(networks)) = (lent.network, self.networks.as_mut()) {
                 networks.put_back(network);
             }
-            match lent.slot {
-                Some(slot) => self.groups.put_back(slot.name, lent.bounds),
-                None => _ = machine.hierarchies.remove(&lent.group), // It is empty; what stays is removed with its parent.
+            match (lent.slot, lent.group) {
+                (Some(slot), _) => self.groups.put_back(slot.name, lent.bounds),
+                (None, Some(group)) => _ = machine.hierarchies.remove(&group), // It is empty; what stays is removed with its parent.
+                (None, None) => {}
             }
         }
     }

@@ -283,9 +283,10 @@ async fn nothing_of_a_task_outlives_it() {
 async fn what_cannot_be_started_is_rejected_with_the_step_and_the_reason() {
     let scene = Scene::new().await;
     let base = || script(&scene, 1, "exit 0");
-    fs::create_dir_all(scene.item("")).unwrap();
-    fs::write(scene.item("no-program"), "no program\n").unwrap();
-    fs::set_permissions(scene.item("no-program"), fs::Permissions::from_mode(0o555)).unwrap();
+    fs::create_dir_all(scene.item("text")).unwrap();
+    fs::write(scene.item("text/file"), "no program\n").unwrap();
+    fs::set_permissions(scene.item("text/file"), fs::Permissions::from_mode(0o555)).unwrap();
+    std::os::unix::fs::symlink("/", scene.item("text/link")).unwrap();
     let bundle = |path: PathBuf| Root::Host { bundle: path, name: Some("run".into()) };
     let layers = |path: PathBuf| Root::Layers { layers: vec![path] };
     let group = |name: String| ProcessSpec { cgroup: name, ..base() };
@@ -296,13 +297,16 @@ async fn what_cannot_be_started_is_rejected_with_the_step_and_the_reason() {
         (ProcessSpec { command: vec!["/bundle/none".into()], ..base() }, "it is not there"),
         (ProcessSpec { command: vec!["none".into()], ..base() }, "in no folder of PATH"),
         (ProcessSpec { command: vec!["/usr".into()], ..base() }, "may not be executed"),
-        (ProcessSpec { root: bundle(scene.item("no-program")), ..base() }, "no program for this machine"),
-        (ProcessSpec { root: bundle(scene.item("missing")), ..base() }, "missing"),
+        (ProcessSpec { root: bundle(scene.item("text/file")), ..base() }, "no program for this machine"),
+        (ProcessSpec { root: bundle(scene.item("missing/file")), ..base() }, "missing"),
         // What no agent asks for that is in its right mind.
-        (ProcessSpec { root: bundle("/etc".into()), ..base() }, "is not in"),
-        (ProcessSpec { root: bundle(scene.item("../../..")), ..base() }, "is not in"),
-        (ProcessSpec { root: layers("/".into()), ..base() }, "is not in"),
-        (ProcessSpec { root: layers(scene.0.places().unpacked()), ..base() }, "is not in"),
+        (ProcessSpec { root: bundle("/etc".into()), ..base() }, "is nothing that was unpacked"),
+        (ProcessSpec { root: bundle(scene.item("../../..")), ..base() }, "is nothing that was unpacked"),
+        (ProcessSpec { root: bundle(scene.item("text/link")), ..base() }, "is nothing that was unpacked"),
+        (ProcessSpec { root: bundle(scene.item("text/file/x")), ..base() }, "is nothing that was unpacked"),
+        (ProcessSpec { root: layers(scene.item("text/link")), ..base() }, "is nothing that was unpacked"),
+        (ProcessSpec { root: layers("/".into()), ..base() }, "is nothing that was unpacked"),
+        (ProcessSpec { root: layers(scene.0.places().unpacked()), ..base() }, "is nothing that was unpacked"),
         (group("system.slice/x".into()), "control group"),
         (group(format!("{}x/y", scene.0.places().group())), "control group"),
         (group(format!("{}/../x", scene.0.places().group())), "control group"),
