@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
-.PHONY: demo test test-v2 samples images tools fuzz bench
+.PHONY: demo test test-rootless test-v2 samples images tools fuzz bench
 
 # The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
 demo: tools samples
@@ -24,6 +24,14 @@ tools:
 # The fuzzers with libFuzzer, each for FUZZ_SECONDS (60): any bytes as frames, as wasm, as job files, as a journal, and over HTTP at a master.
 fuzz:
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} tests/fuzz/run frame_decode wasm_intake job_file journal_replay http_router
+
+# The binary end to end as a user who is not root, where root runs this: without root `make test` is that already.
+test-rootless:
+	@[ "$$(id -u)" = 0 ] || { echo "test-rootless: skipped: this is not root, and make test has run without it"; exit 0; }; \
+	  it=$$(cargo test --locked --workspace --no-run --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\/it-[0-9a-f]*\)".*/\1/p' | tail -n 1); \
+	  as="setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/nonexistent"; \
+	  $$as test -x "$$it" || { echo "test-rootless: skipped: other users cannot reach $$it"; exit 0; }; \
+	  echo "test-rootless: running $$it as user 65534"; $$as "$$it" processes:: run:: survive:: hostile_tasks::
 
 # The tests of limits under control groups of version 2, in a small emulated machine with Debian's kernel.
 test-v2:

@@ -383,18 +383,20 @@ pub(super) fn join_network(network: impl AsFd) -> io::Result<()> {
     answered(unsafe { libc::setns(network.as_fd().as_raw_fd(), libc::CLONE_NEWNET) }.into())
 }
 
-/// Goes to all namespaces of the process that `held` is; children of this process are among its processes.
+/// Goes to all namespaces of the process that `held` is, its network where that is another one than ours; children of this process are among its
+/// processes.
 ///
 /// # Errors
 /// What the system says.
-pub(super) fn join_namespaces(held: impl AsFd) -> io::Result<()> {
+pub(super) fn join_namespaces(held: impl AsFd, other_network: bool) -> io::Result<()> {
+    let network = if other_network { libc::CLONE_NEWNET } else { 0 };
     let all = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWCGROUP;
+        | libc::CLONE_NEWCGROUP
+        | network;
     // SAFETY: a descriptor that lives; this process has one thread and shares its memory and its file system context with nobody.
     answered(unsafe { libc::setns(held.as_fd().as_raw_fd(), all) }.into())
 }
