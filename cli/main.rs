@@ -72,7 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // What takes root, or what only its user may read, before there is a thread.
     let ready = match &cli.verb {
         Verb::Agent(flags) => Ready::Agent(rights::begin(&flags.data, rights::Around::None)?),
-        Verb::Up(flags) => Ready::Agent(up::begin(flags)?),
+        Verb::Up(flags) => Ready::Up(Box::new(up::Prepared::new(flags)?)),
         Verb::Demo(flags) => Ready::Demo(Box::new(demo::Prepared::new(flags)?)),
         _ => Ready::Nothing,
     };
@@ -84,13 +84,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 enum Ready {
     Nothing,
     Agent(rights::Begun),
+    Up(Box<up::Prepared>),
     Demo(Box<demo::Prepared>),
 }
 
 async fn verb(cli: Cli, ready: Ready) -> anyhow::Result<ExitCode> {
     let (reach, shape) = (&cli.reach, cli.output);
     match (cli.verb, ready) {
-        (Verb::Up(flags), Ready::Agent(begun)) => up::up(flags, begun, shape).await,
+        (Verb::Up(flags), Ready::Up(prepared)) => up::up(flags, *prepared, shape).await,
         (Verb::Agent(flags), Ready::Agent(begun)) => daemon::agent(flags, begun).await,
         (Verb::Demo(_), Ready::Demo(prepared)) => demo::demo(*prepared).await,
         (verb, _) => other(verb, reach, shape).await,

@@ -12,7 +12,7 @@ use runtime::executor::process::Template;
 use serde_json::json;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -28,13 +28,25 @@ pub struct Cluster {
     template: Arc<Template>,
 }
 
-/// Begins it, before there is a thread.
-///
-/// # Errors
-/// What was tried, and the system's words.
-pub fn begin(flags: &Up) -> anyhow::Result<Begun> {
-    let data = flags.data.clone().unwrap_or_else(home);
-    rights::begin(&data.join(AGENT), Around::Shared)
+/// What is found out and begun as the user who starts it, before there is a thread.
+pub struct Prepared {
+    data: PathBuf,
+    /// Other commands of this user look there.
+    is_usual: bool,
+    begun: Begun,
+}
+
+impl Prepared {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// What was tried, and the system's words.
+    pub fn new(flags: &Up) -> anyhow::Result<Self> {
+        let usual = home();
+        let data = flags.data.clone().unwrap_or_else(|| usual.clone());
+        let begun = rights::begin(&data.join(AGENT), Around::Shared)?;
+        Ok(Self { is_usual: data == usual, data, begun })
+    }
 }
 
 impl Cluster {
@@ -89,9 +101,9 @@ impl Cluster {
 }
 
 /// Starts a cluster and says how to use it.
-pub async fn up(flags: Up, begun: Begun, shape: Shape) -> anyhow::Result<ExitCode> {
+pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<ExitCode> {
     daemon::trace();
-    let data = flags.data.unwrap_or_else(home);
+    let Prepared { data, is_usual, begun } = prepared;
     let cluster = Cluster::start(&data, begun, flags.http, flags.quic, flags.shards, flags.resources).await?;
     let quic = cluster.master.quic_addr();
     if shape == Shape::Json {
@@ -99,7 +111,7 @@ pub async fn up(flags: Up, begun: Begun, shape: Shape) -> anyhow::Result<ExitCod
         println!("{}", json!({ "url": url, "token": token, "ca_pem": ca_pem, "quic": quic.to_string(), "data": data }));
     } else {
         println!("a cluster of one is up: {} (agents: {quic})", cluster.access.url);
-        if data != home() {
+        if !is_usual {
             println!(
                 "other commands find it with\n  export SKEP_MASTER={} SKEP_TOKEN=$(cat {}) SKEP_CA={}",
                 cluster.access.url,

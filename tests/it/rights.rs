@@ -150,3 +150,29 @@ fn a_data_directory_that_is_closed_to_others_leaves_the_agent_root_and_it_says_s
     assert!(said.contains("the agent stays root"), "{said}");
     assert!(!cluster.text(&["status", "a1"]).contains("stays root"));
 }
+
+#[test]
+fn a_cluster_of_one_that_root_starts_is_where_its_users_reach_it_and_other_commands_find_it() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: not root: there is nothing to give up");
+    }
+    // The real /var/lib is left alone.
+    let script = r#"mount -t tmpfs -o mode=755 tmpfs /var/lib || exit 99
+        "$1" up --http 127.0.0.1:0 --quic 127.0.0.1:0 > /var/lib/said & cluster=$!
+        for i in $(seq 400); do grep -q "is up" /var/lib/said && break; sleep 0.05; done
+        "$1" run "$2" -- world; code=$?
+        grep -q SKEP_TOKEN /var/lib/said && echo "it tells how to be found"
+        kill $cluster; wait $cluster
+        stat -c %u /var/lib/skep/dev/agent /var/lib/skep/dev/master
+        exit $code"#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_skep")]).arg(sample("hello.wasm"));
+    let output = command.env_remove("SKEP_HOME").stdin(Stdio::null()).output().unwrap();
+    if output.status.code() == Some(99) {
+        return println!("skipped: no file system can be mounted here: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(lines.len() == 3 && lines[..2] == ["hello, world", "0"] && lines[2] != "0", "{said}");
+}
