@@ -31,7 +31,16 @@ pub fn compile(input: &Path, output: &Path, metering: &str, limits: CompileLimit
 
 /// Says what happens on standard error, as `SKEP_LOG` filters it; warnings where it says nothing.
 pub fn trace() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SKEP_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    trace_as("warn");
+}
+
+/// The same for a cluster in one process, where nothing is said of what only many agents need.
+pub fn trace_one() {
+    trace_as("warn,protocol::link::listener=error");
+}
+
+fn trace_as(otherwise: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SKEP_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(otherwise));
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 

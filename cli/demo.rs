@@ -156,7 +156,7 @@ impl Prepared {
 
 /// Runs the tour.
 pub async fn demo(prepared: Prepared) -> anyhow::Result<ExitCode> {
-    crate::daemon::trace();
+    crate::daemon::trace_one();
     let Prepared { place, begun, wasm } = prepared;
     let start = Instant::now();
     let any = "127.0.0.1:0".parse()?;

@@ -102,7 +102,7 @@ impl Cluster {
 
 /// Starts a cluster and says how to use it.
 pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<ExitCode> {
-    daemon::trace();
+    daemon::trace_one();
     let Prepared { data, is_usual, begun } = prepared;
     let cluster = Cluster::start(&data, begun, flags.http, flags.quic, flags.shards, flags.resources).await?;
     let quic = cluster.master.quic_addr();
