@@ -54,7 +54,9 @@ pub(super) fn prepare(dir: &Path, spec: &ExecutorSpec, owner: u32) -> Result<(Un
         let path = dir.join(name);
         move |error| (step, path.clone(), error)
     };
-    let folder = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+    let user = spec.uid.filter(|_| rustix::process::geteuid().is_root());
+    // The agent looks for output here as soon as it is there.
+    let folder = |path: &Path| fs::DirBuilder::new().mode(if user.is_some() { 0o750 } else { 0o700 }).create(path);
     folder(dir).map_err(step("making the directory", ""))?;
     folder(&dir.join(LOGS)).map_err(step("making the directory", LOGS))?;
     let stored = StoredSpec {
@@ -73,7 +75,7 @@ pub(super) fn prepare(dir: &Path, spec: &ExecutorSpec, owner: u32) -> Result<(Un
     let listener = listen(dir).map_err(step("binding", SOCKET))?;
     // This process becomes the executor.
     Identity::own().and_then(|identity| identity.write(dir)).map_err(step("writing", IDENTITY))?;
-    if let Some(uid) = spec.uid.filter(|_| rustix::process::geteuid().is_root()) {
+    if let Some(uid) = user {
         for name in [SPEC, ERRORS, SOCKET, IDENTITY, LOGS, ""] {
             std::os::unix::fs::chown(dir.join(name), Some(uid), Some(owner)).map_err(step("giving to its user", name))?;
         }

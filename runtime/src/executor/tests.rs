@@ -206,6 +206,24 @@ async fn a_client_that_is_killed_leaves_its_tasks_running() {
 }
 
 #[tokio::test]
+async fn whoever_asks_for_output_reads_it_from_the_directorys_first_moment() {
+    use std::os::unix::fs::MetadataExt;
+    if fixture::uid().is_none() {
+        return println!("skipped: not root: directories are the agent's own");
+    }
+    let machine = Machine::new().await;
+    let seen = |path: &Path| std::fs::metadata(path).map(|found| (found.uid(), found.gid(), found.mode() & 0o7777)).unwrap();
+    // What is made in there has the agent's group before anything else is done with it.
+    for parent in [machine.1.places().executors(), machine.1.places().live().to_owned()] {
+        assert_eq!(seen(&parent), (0, fixture::owner(), 0o2751), "{}", parent.display());
+    }
+    let _executor = machine.1.launch(machine.spec(4)).await.unwrap();
+    for path in [machine.dir(), machine.dir().join("logs")] {
+        assert_eq!(seen(&path), (fixture::uid().unwrap(), fixture::owner(), 0o2750), "{}", path.display());
+    }
+}
+
+#[tokio::test]
 async fn what_tasks_use_is_told_while_they_run() {
     let machine = Machine::new().await;
     let mut executor = machine.1.launch(machine.spec(100)).await.unwrap();

@@ -144,8 +144,10 @@ impl Places {
         let draft = places(PathBuf::new(), String::new());
         let (processes, disks) = (draft.processes(), draft.processes().join(DISKS));
         let group = if root { EXECUTORS_GROUP } else { owner.0 };
+        // As root what is made there is the agent's group's from its first moment.
+        let shared = if root { 0o2751 } else { 0o751 };
         for (path, mode, group) in [
-            (draft.executors(), 0o751, owner.0),
+            (draft.executors(), shared, owner.0),
             (processes.clone(), if root { 0o710 } else { 0o711 }, group),
             (disks, 0o700, owner.0),
             (draft.unpacked(), 0o700, owner.0),
@@ -160,7 +162,7 @@ impl Places {
             fs::set_permissions(&logs, Permissions::from_mode(0o3733)).map_err(said("opening", &logs))?;
         }
         let (live, name) = live(&processes, &found).map_err(said("finding a place for", &processes.join(LIVE)))?;
-        own(&live, 0o751, root.then_some(owner.0)).map_err(said("making", &live))?;
+        own(&live, shared, root.then_some(owner.0)).map_err(said("making", &live))?;
         if root {
             hand_over(data, owner).map_err(said("giving to its agent what is in", data))?;
         }

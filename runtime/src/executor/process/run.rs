@@ -22,7 +22,7 @@ use rustix::process::{Gid, Uid, geteuid, getppid};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -135,11 +135,9 @@ fn serve(spec: &ProcessSpec, dir: &Path, allowed: Result<(), String>, client: Un
 
 /// Its directory, and what it needs in it; the task is on record before it runs. Until it is given away at last, nobody else writes there.
 fn make(spec: &ProcessSpec, dir: &Path, keeper: Option<u32>, owner: Owner) -> Vital<(RecordLog, UnixListener)> {
-    fs::DirBuilder::new().mode(0o700).create(dir).map_err(|error| (DIRECTORY, error))?;
-    if keeper.is_some() && owner.is_other() {
-        chown(dir, None, Some(owner.0)).map_err(|error| ("opening its directory to the agent", error))?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o2750)).map_err(|error| ("opening its directory to the agent", error))?;
-    }
+    // Its group is that of the folder that it is in: the agent's.
+    let mode = if keeper.is_some() && owner.is_other() { 0o750 } else { 0o700 };
+    fs::DirBuilder::new().mode(mode).create(dir).map_err(|error| (DIRECTORY, error))?;
     let listener = place::listen(dir).map_err(|error| ("binding its socket", error))?;
     listener.set_nonblocking(true).map_err(|error| ("its socket", error))?;
     let bytes = postcard::to_stdvec(spec).map_err(|error| ("writing `spec`", io::Error::other(error)))?;

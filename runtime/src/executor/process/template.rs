@@ -69,20 +69,23 @@ struct Template {
     weaknesses: Vec<String>,
     lendings: Lendings,
     looked: Instant,
+    /// As long as it is held, tasks join their control groups at once.
+    _attaching: Option<OwnedFd>,
 }
 
 impl Template {
     fn begin(data: &Path, owner: Owner, binary: &Path) -> Result<Self, String> {
         cell::prepare();
         place::prepare_forks();
-        let _attaching = attach_at_once();
+        let attaching = attach_at_once();
         let places = Places::furnish(data, owner)?;
         let host = Host::prepare(&places.processes())?;
         let hierarchies = Hierarchies::find();
         let weaknesses = crate::jail::probe().into_iter().chain(cell::lacks()).chain(hierarchies.lacks()).collect();
         let lendings = Lendings { networks: Networks::new(), groups: Pool::new(&hierarchies), lent: BTreeMap::new() };
         let machine = Machine { hierarchies, host, places, owner };
-        Ok(Self { stream: None, machine, binary: binary.into(), weaknesses, lendings, looked: Instant::now() })
+        let (binary, looked) = (binary.into(), Instant::now());
+        Ok(Self { stream: None, machine, binary, weaknesses, lendings, looked, _attaching: attaching })
     }
 
     fn about(&self) -> About {
