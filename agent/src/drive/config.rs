@@ -30,8 +30,6 @@ pub struct AgentConfig {
     pub domain: FaultDomain,
     /// Most bytes of bundles and compiled code that are kept.
     pub bundle_cache_bytes_max: u64,
-    /// The program with the verb `compile`; this one where nothing is said.
-    pub binary: Option<PathBuf>,
     /// Does all that takes root, in this data directory.
     pub template: Arc<Template>,
 }
@@ -49,7 +47,6 @@ impl AgentConfig {
             attributes: Attributes::new(),
             domain: FaultDomain::default(),
             bundle_cache_bytes_max: 10 << 30,
-            binary: None,
             template,
         }
     }

@@ -38,7 +38,7 @@ impl Door {
         let identity = uplink::identity(&identity_dir, &config.masters, config.join.as_ref()).await?;
         let agent = identity.agent().ok_or_else(|| AgentError::NoIdentity { dir: identity_dir.clone() })?;
         // Whatever folders it lies in, this process may start itself.
-        let binary = config.binary.unwrap_or_else(|| "/proc/self/exe".into());
+        let binary = PathBuf::from("/proc/self/exe");
         let (heard_sender, heard) = mpsc::channel(INBOX_MAX);
         let (said_sender, said) = mpsc::channel(INBOX_MAX);
         let (said_of_processes_sender, said_of_processes) = mpsc::channel(INBOX_MAX);

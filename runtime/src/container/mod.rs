@@ -42,6 +42,7 @@ mod tests;
 
 pub use config::{ImageConfig, Transport};
 pub use look::{Look, look};
+pub(crate) use shelf::absent_is_fine;
 pub use shelf::{Work, serve};
 pub use start::{Accounts, Overrides, Pieces, StartError, start};
 pub use store::{Hands, Image, Prepared, Store};

@@ -383,7 +383,8 @@ pub(super) fn is_given_up(waits: &UnixStream) -> bool {
     poll(&mut ready, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+/// Done too where there was nothing to do it with.
+pub(crate) fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,

@@ -3,6 +3,7 @@
 
 use super::places::{Places, Which};
 use super::{TASK, Witness};
+use crate::container::absent_is_fine;
 use crate::executor::place::{self, Identity};
 use crate::executor::record;
 use crate::jail::cgroup::Hierarchies;
@@ -94,11 +95,4 @@ pub(super) fn is_own(dir: &Path, which: Which, identity: &Identity) -> io::Resul
             (first..first + IDS_PER_TASK).contains(&user) || (user == 0 && its() == arguments("self"))
         }
     }))
-}
-
-pub(super) fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
 }

@@ -7,8 +7,8 @@
 //! native tasks see of the host.
 
 use super::super::place;
-use super::clear::absent_is_fine;
 use crate::Key;
+use crate::container::absent_is_fine;
 use crate::process::{AGENT_IDS, EXECUTORS_GROUP};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};

@@ -1,12 +1,12 @@
 //! The second of a template's two processes: one small process with one thread, which alone keeps root, and from which executors are forked. What
-//! an agent asks for names no path that is not the template's own, and no user but those that tasks and roles have.
+//! an agent asks for is made only in the template's own folders and groups, with no user but those that tasks and roles have.
 
 use super::ask::{self, About, Answer, Ask, Hello, Refusal};
-use super::clear::{self, absent_is_fine};
+use super::clear;
 use super::places::{Owner, Places, Which};
 use super::run::{self, Lent, Machine};
 use super::{own_mounts, session};
-use crate::container;
+use crate::container::{self, absent_is_fine};
 use crate::executor::{ExecutorSpec, place};
 use crate::jail::cell::network::Networks;
 use crate::jail::cell::{self, Host, sys};
