@@ -104,7 +104,7 @@ impl Cluster {
 pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<ExitCode> {
     daemon::trace_one();
     let Prepared { data, is_usual, begun } = prepared;
-    let cluster = Cluster::start(&data, begun, flags.http, flags.quic, flags.shards, flags.resources).await?;
+    let mut cluster = Cluster::start(&data, begun, flags.http, flags.quic, flags.shards, flags.resources).await?;
     let quic = cluster.master.quic_addr();
     if shape == Shape::Json {
         let Access { url, token, ca_pem } = &cluster.access;
@@ -131,7 +131,16 @@ pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<E
         println!("\nCtrl-C ends it; running tasks go on, and `skep up` finds them again");
     }
     std::io::stdout().flush()?;
-    daemon::told_to_end().await?;
+    let ended = tokio::select! {
+        ended = cluster.agent.ended() => Some(ended),
+        told = daemon::told_to_end() => told.map(|()| None)?,
+    };
+    if let Some(ended) = ended {
+        cluster.master.shutdown().await;
+        rights::leave(cluster.template).await;
+        ended?;
+        return Ok(ExitCode::SUCCESS);
+    }
     cluster.stop(Ending::TasksGoOn).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -203,6 +203,30 @@ fn a_template_that_is_killed_has_a_successor_and_no_task_notices() {
 }
 
 #[test]
+fn an_agent_whose_whole_template_is_killed_ends_and_says_so_and_its_tasks_go_on() {
+    let mut cluster = Cluster::of_one(RESOURCES);
+    let script = write(&cluster, "script", "#!/bin/sh\nexec \"$@\"\n");
+    let script = script.to_str().unwrap();
+    cluster.text(&["run", "--detach", "--name", "rest", "--count", "3", script, "--", "sleep", "600"]);
+    cluster.until("they run", |cluster| cluster.tasks("rest", "running") == 3);
+    let (before, templates) = (processes(&cluster), cluster.templates());
+    assert_eq!(templates.len(), 2);
+    // The one that waits first: nobody is there then to fork the other again.
+    let ids: Vec<String> = templates.iter().map(ToString::to_string).collect();
+    assert!(Command::new("kill").arg("-9").args(&ids).status().unwrap().success());
+    assert!(!cluster.agent_ended("a1").success());
+    let log = fs::read_to_string(cluster.folder.join("a1.log")).unwrap();
+    assert!(log.contains("start the agent again"), "{log}");
+    assert_eq!(processes(&cluster), before);
+    cluster.start_agent("a1");
+    let (text, code) = said(&cluster, &["run", script, "--", "echo", "on"]);
+    assert_eq!((text.as_str(), code), ("on\n", Some(0)));
+    assert_eq!((processes(&cluster), cluster.tasks("rest", "running")), (before, 3));
+    cluster.text(&["stop", "rest"]);
+    cluster.until("they have ended", |cluster| processes(cluster).is_empty());
+}
+
+#[test]
 fn a_template_of_another_build_leaves_its_place_to_the_binary() {
     let ran = |args: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_skep-template")).args(args).stdin(Stdio::null()).output().unwrap();
