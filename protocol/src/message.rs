@@ -17,6 +17,9 @@ pub const CHAIN_LENGTH_MAX: usize = 4;
 /// Bytes of a bundle or a log in one message.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
+/// Most masters of a cluster.
+pub const MASTERS_MAX: usize = 16;
+
 /// What an agent says, and to which shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToShard {
@@ -144,6 +147,18 @@ pub enum FromMaster {
     Prepare {
         /// The bundle.
         bundle: Digest,
+    },
+    /// The master at the other end of this connection leads the shard that says so from now on: what is for that shard goes over this
+    /// connection. Said when a connection begins and when a master begins to lead.
+    Leading {
+        /// Of two masters that say so, the one of the higher term is right.
+        term: u64,
+    },
+    /// All masters that an agent is to be connected to, in place of what was said before.
+    Masters {
+        /// Where each listens: `HOST:PORT`, at most [`MASTERS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, MASTERS_MAX>")]
+        addresses: Vec<String>,
     },
 }
 

@@ -245,7 +245,7 @@ impl Ledger {
             FromMaster::Kill { attempts, grace_ms } => self.kill(now, &attempts, grace_ms),
             FromMaster::Ack { attempts } => self.acknowledged(attempts),
             FromMaster::Prepare { bundle } => self.prepare_ahead(bundle),
-            FromMaster::BeatAck { .. } => {}
+            FromMaster::BeatAck { .. } | FromMaster::Leading { .. } | FromMaster::Masters { .. } => {}
             // Only the agent's own shard may say the others.
             FromMaster::Registered { .. } | FromMaster::Rejected { .. } | FromMaster::Launch(_) | FromMaster::ReportWanted { .. } => {}
         }

@@ -159,7 +159,7 @@ impl World {
             }
             FromMaster::ReportWanted { .. } => script.reports_wanted += 1,
             FromMaster::Rejected { .. } => script.rejected = true,
-            FromMaster::BeatAck { .. } | FromMaster::Prepare { .. } => {}
+            FromMaster::BeatAck { .. } | FromMaster::Prepare { .. } | FromMaster::Leading { .. } | FromMaster::Masters { .. } => {}
         }
     }
 
