@@ -33,6 +33,7 @@ pub async fn join(master: SocketAddr, token: &JoinToken) -> anyhow::Result<Ident
     match link::join(master, token, csr_der).await? {
         JoinReply::Welcome { chain_der, .. } => Ok(Identity::new(chain_der, key_der)?),
         JoinReply::Refused { reason } => bail!("the master refuses: {reason}"),
+        JoinReply::Master { .. } => bail!("the master takes this agent for a master"),
     }
 }
 

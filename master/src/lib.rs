@@ -6,4 +6,5 @@ pub mod drive;
 pub mod http;
 pub mod jobs;
 pub mod journal;
+mod peers;
 pub mod shard;

@@ -301,6 +301,17 @@ pub enum Join {
         /// A certificate signing request, DER (RFC 2986).
         csr_der: Vec<u8>,
     },
+    /// Take me in as a master.
+    Master {
+        /// The token's id.
+        id: String,
+        /// The token's secret.
+        secret: String,
+        /// Where it listens for masters and agents: `HOST:PORT`.
+        quic: String,
+        /// Where it serves HTTP: a URL.
+        http: String,
+    },
 }
 
 /// The answer to a [`Join`].
@@ -321,6 +332,33 @@ pub enum JoinReply {
         /// Why, for people.
         reason: String,
     },
+    /// Welcome, master.
+    Master {
+        /// Who you are from now on.
+        number: u16,
+        /// How many shards the cluster has.
+        shards: u16,
+        /// The root's certificate, DER.
+        root_der: Vec<u8>,
+        /// The intermediate's certificate, DER, with which masters certify agents and themselves.
+        intermediate_der: Vec<u8>,
+        /// Its key, PKCS #8 in DER.
+        key_der: Vec<u8>,
+        /// The masters, you among them.
+        #[serde(deserialize_with = "bounded::list::<_, _, MASTERS_MAX>")]
+        masters: Vec<MasterPlace>,
+    },
+}
+
+/// Where a master is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterPlace {
+    /// Its number.
+    pub number: u16,
+    /// Where it listens for masters and agents: `HOST:PORT`.
+    pub quic: String,
+    /// Where it serves HTTP: a URL.
+    pub http: String,
 }
 
 /// The first frame of a control stream, from the agent.

@@ -249,7 +249,9 @@ impl Clients {
                 return Ok(Some((*job, &submission.job)));
             }
             Response::Ended(_) => submission.ended = true,
-            Response::Refused(Refusal::Busy { .. } | Refusal::NotFound { .. } | Refusal::Invalid { .. })
+            Response::Refused(
+                Refusal::Busy { .. } | Refusal::NotFound { .. } | Refusal::Invalid { .. } | Refusal::Unled | Refusal::Unknown,
+            )
             | Response::Done
             | Response::Viewed(_) => {}
             Response::Refused(Refusal::Conflict { reason }) => {

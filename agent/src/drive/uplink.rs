@@ -100,6 +100,7 @@ async fn join(masters: &[String], token: &JoinToken) -> Result<Identity, AgentEr
                 return Ok(identity);
             }
             Ok(JoinReply::Refused { reason }) => return Err(AgentError::Refused { reason }),
+            Ok(JoinReply::Master { .. }) => return Err(AgentError::Refused { reason: "it takes this agent for a master".into() }),
             Err(error) => last = AgentError::Link(error),
         }
     }
@@ -194,6 +195,7 @@ impl Uplink {
                 Ok(())
             }
             JoinReply::Refused { reason } => Err(LinkError::NotAllowed { remote: address, reason }),
+            JoinReply::Master { .. } => Err(LinkError::NotAllowed { remote: address, reason: "it takes this agent for a master".into() }),
         }
     }
 }

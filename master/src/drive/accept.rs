@@ -2,26 +2,33 @@
 //! fetch. An agent speaks for the id in its certificate and for no other.
 
 use super::agents::Agent;
-use super::door::{Busy, Door};
+use super::door::Door;
 use super::inbox::Letter;
+use super::steward;
 use crate::http::bundles::Bundles;
-use crate::shard::event::{Change, TokenRequest};
+use crate::peers;
+use crate::shard::event::{self, Change, MasterRequest, TokenRequest};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Request, Response};
 use bytes::Bytes;
 use protocol::identity::{Authority, draw_agent};
 use protocol::link::{CloseCode, Connection, Incoming, LinkError, Listener, Receiver, Sender, Who};
-use protocol::message::{BulkReply, BulkRequest, CHUNK_BYTES_MAX, Hello, HelloReply, Join, JoinReply, ToShard, shard_of_agent};
+use protocol::message::{
+    BulkReply, BulkRequest, CHUNK_BYTES_MAX, FromMaster, Hello, HelloReply, Join, JoinReply, MasterPlace, ToShard, shard_of_agent,
+};
 use protocol::{AgentId, Digest, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 
 /// How long an agent's certificate holds; it asks for another when half of that is over.
 const AGENT_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// How long whoever asked for a certificate has to take the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The wait before it is asked again which agents are gone for good.
+const GONE_RETRY: Duration = Duration::from_millis(500);
 /// Frames that are taken from one agent at once.
 const BATCH_FRAMES_MAX: usize = 1_024;
 /// Bundles that are sent to one agent at once.
@@ -42,9 +49,16 @@ pub struct Reception {
     pub authority: Authority,
     /// What agents fetch.
     pub bundles: Bundles,
+    /// True once it is known which agents are gone for good: none is taken in before.
+    knows_gone: watch::Sender<bool>,
 }
 
 impl Reception {
+    /// Takes in agents and masters that knock at `listener`.
+    pub fn new(listener: Listener, door: Door, authority: Authority, bundles: Bundles) -> Self {
+        Self { listener, door, authority, bundles, knows_gone: watch::Sender::new(false) }
+    }
+
     /// Takes agents in until the listener is closed.
     pub async fn run(self: Arc<Self>) {
         while let Some(incoming) = self.listener.accept().await {
@@ -60,11 +74,18 @@ impl Reception {
     async fn receive(&self, incoming: Incoming) -> Result<(), LinkError> {
         let (who, connection) = incoming.admit().await?;
         match who {
-            Who::Agent(agent) => self.attend(agent, connection).await,
+            Who::Agent(agent) => {
+                let known = tokio::time::timeout(ANSWER_WITHIN, self.knows_gone.subscribe().wait_for(|knows| *knows)).await.is_ok();
+                if !known {
+                    connection.close(CloseCode::Full, "this master does not know yet which agents are gone for good");
+                    return Ok(());
+                }
+                self.attend(agent, connection).await
+            }
             Who::Renewing(_) | Who::Stranger => self.certify(who, &connection).await,
-            Who::Master(_) => {
-                connection.close(CloseCode::NotAllowed, "masters do not connect to masters");
-                Ok(())
+            Who::Master(number) => {
+                let bundles = self.bundles.clone();
+                peers::attend(self.door.peers(), &self.door, number, connection, |connection| serve(bundles, connection)).await
             }
         }
     }
@@ -98,13 +119,38 @@ impl Reception {
                     Ok(Response::Done) => (agent, csr_der),
                     Ok(Response::Refused(refusal)) => return Err(refusal.to_string()),
                     Ok(_) => return Err("the tokens' shard answered something else".into()),
-                    Err(busy @ (Busy::Full { .. } | Busy::Stopped { .. })) => return Err(busy.to_string()),
+                    Err(busy) => return Err(busy.to_string()),
                 }
             }
+            (Who::Stranger, Join::Master { id, secret, quic, http }) => return self.admit_master(id, &secret, quic, http).await,
             _ => return Err("this certificate allows only to ask for a new one, and no certificate only to show a token".into()),
         };
         let chain_der = self.issue(agent, &csr_der)?;
         Ok(JoinReply::Welcome { agent, chain_der, shards: self.door.shards() })
+    }
+
+    /// Lets a master in that shows a token: puts it on record and gives it what masters certify with.
+    async fn admit_master(&self, id: String, secret: &str, quic: String, http: String) -> Result<JoinReply, String> {
+        let join = MasterRequest::Join { id, hash: Digest::of(secret.as_bytes()), quic, http };
+        let masters = match self.door.ask(TOKENS_SHARD, Request::Master(join)).await.map_err(|busy| busy.to_string())? {
+            Response::Viewed(viewed) => match *viewed {
+                Viewed::Masters(masters) => masters,
+                _ => return Err("the tokens' shard answered something else".into()),
+            },
+            Response::Refused(refusal) => return Err(refusal.to_string()),
+            _ => return Err("the tokens' shard answered something else".into()),
+        };
+        let number = masters.last().map(|master| master.number).ok_or("the tokens' shard named no master")?;
+        let place = |master: event::Master| MasterPlace { number: master.number, quic: master.quic, http: master.http };
+        let (intermediate_der, key_der) = self.authority.intermediate();
+        Ok(JoinReply::Master {
+            number,
+            shards: self.door.shards(),
+            root_der: self.authority.root_der().to_vec(),
+            intermediate_der: intermediate_der.to_vec(),
+            key_der,
+            masters: masters.into_iter().map(place).collect(),
+        })
     }
 
     /// Refuses all agents that are on record as gone for good. To be done before the first is taken in.
@@ -128,18 +174,30 @@ impl Reception {
 
     /// Ends the connections of each agent that is said to be gone from now on, and refuses it.
     pub async fn revoke(self: Arc<Self>, mut changes: broadcast::Receiver<Arc<Change>>) {
+        let mut due = true;
         loop {
-            match changes.recv().await {
-                Ok(change) => {
-                    if let Change::Agent { agent, what: GONE, .. } = *change {
-                        self.listener.revoke(agent);
+            if due {
+                due = match self.revoke_gone().await {
+                    Ok(()) => {
+                        self.knows_gone.send_replace(true);
+                        false
                     }
-                }
-                Err(RecvError::Lagged(_)) => {
-                    if let Err(reason) = self.revoke_gone().await {
-                        tracing::error!(reason, "which agents are gone for good could not be read: one that is may still be connected");
+                    Err(reason) => {
+                        tracing::warn!(reason, "which agents are gone for good is not known yet: one that is may still be connected");
+                        true
                     }
-                }
+                };
+            }
+            let changed = tokio::select! {
+                changed = changes.recv() => changed,
+                () = tokio::time::sleep(GONE_RETRY), if due => continue,
+            };
+            match changed {
+                Ok(change) => match &*change {
+                    Change::Agent { agent, what, .. } if what == GONE => self.listener.revoke(*agent),
+                    _ => {}
+                },
+                Err(RecvError::Lagged(_)) => due = true,
                 Err(RecvError::Closed) => return,
             }
         }
@@ -157,6 +215,12 @@ impl Reception {
         }
         sender.send(&HelloReply { shards: self.door.shards(), version: env!("CARGO_PKG_VERSION").into() }).await?;
         let agent = self.door.agents().insert(id, connection.clone());
+        // Whoever begins to lead after this look tells all that are connected.
+        for (shard, term) in self.door.routes().led_by(self.door.routes().member()) {
+            agent.queue(shard, FromMaster::Leading { term });
+        }
+        agent.queue(ShardId(0), FromMaster::Masters { addresses: steward::addresses(self.door.peers()) });
+        agent.wake();
         let writing = tokio::spawn(write(Arc::clone(&agent), sender));
         let serving = tokio::spawn(serve(self.bundles.clone(), connection.clone()));
         let ended = self.listen(id, &connection, &mut receiver).await;

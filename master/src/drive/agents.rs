@@ -64,6 +64,15 @@ impl Agents {
         self.here.get(&id).map(|agent| Arc::clone(&agent))
     }
 
+    /// Says something of `shard` to all that are connected.
+    pub fn tell_all(&self, shard: ShardId, message: &FromMaster) {
+        for agent in &self.here {
+            if agent.queue(shard, message.clone()) {
+                agent.wake();
+            }
+        }
+    }
+
     /// The connection of an agent.
     pub fn connection(&self, id: AgentId) -> Option<Connection> {
         self.here.get(&id).map(|agent| agent.connection.clone())

@@ -2,9 +2,11 @@
 
 use super::StartError;
 use crate::journal;
+use crate::shard::event::Master;
 use protocol::ids::SHARDS_MAX;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -37,21 +39,63 @@ impl DataDir {
     /// # Errors
     /// [`StartError::Data`], also where the file holds no number of shards.
     pub fn shards(&self, wanted: u16) -> Result<u16, StartError> {
-        let path = self.path.join("shards");
-        let wrong =
-            |text: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{:?} is no number from 1 to {SHARDS_MAX}", text.trim()));
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let known = text.trim().parse().ok().filter(|shards| (1..=SHARDS_MAX).contains(shards));
-                known.ok_or_else(|| StartError::data("read", &path, wrong(&text)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let wanted = wanted.clamp(1, SHARDS_MAX);
-                self.write("shards", format!("{wanted}\n").as_bytes())?;
-                Ok(wanted)
-            }
+        let wanted = wanted.clamp(1, SHARDS_MAX);
+        match self.number("shards", 1..=SHARDS_MAX)? {
+            Some(known) => Ok(known),
+            None => self.write("shards", format!("{wanted}\n").as_bytes()).map(|()| wanted),
+        }
+    }
+
+    /// Which master this is; `None` where the directory is of none yet. One that has been a master before its masters had numbers is the
+    /// first.
+    ///
+    /// # Errors
+    /// [`StartError::Data`], and [`StartError::Lost`] where the journal of a master that had one is gone: without it this master would
+    /// forget what it has promised to others.
+    pub fn member(&self) -> Result<Option<u16>, StartError> {
+        let has_journal = self.journal().try_exists().map_err(|error| StartError::data("look for", &self.journal(), error))?;
+        match self.number(MEMBER, 1..=u16::MAX)? {
+            Some(number) if has_journal => Ok(Some(number)),
+            Some(number) => Err(StartError::Lost { number, path: self.journal() }),
+            None if has_journal => Ok(Some(self.number(JOINING, 1..=u16::MAX)?.unwrap_or(1))),
+            None => self.number(JOINING, 1..=u16::MAX),
+        }
+    }
+
+    /// Keeps which master this is, from before its journal is made (`begun`) and from then on.
+    ///
+    /// # Errors
+    /// [`StartError::Data`].
+    pub fn set_member(&self, number: u16, begun: bool) -> Result<(), StartError> {
+        self.write(if begun { MEMBER } else { JOINING }, format!("{number}\n").as_bytes())
+    }
+
+    /// The other masters, as they were when this one ran last.
+    ///
+    /// # Errors
+    /// [`StartError::Data`].
+    pub fn masters(&self) -> Result<Vec<Master>, StartError> {
+        let path = self.masters_file();
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| StartError::data("read", &path, error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(StartError::data("read", &path, error)),
         }
+    }
+
+    /// A number in a small file; `None` where there is no such file.
+    fn number(&self, name: &str, range: RangeInclusive<u16>) -> Result<Option<u16>, StartError> {
+        let path = self.path.join(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StartError::data("read", &path, error)),
+        };
+        let wrong = || {
+            let reason = format!("{:?} is no number from {} to {}", text.trim(), range.start(), range.end());
+            StartError::data("read", &path, io::Error::new(io::ErrorKind::InvalidData, reason))
+        };
+        text.trim().parse().ok().filter(|number| range.contains(number)).map(Some).ok_or_else(wrong)
     }
 
     /// Writes a small file that only its owner may read, whole and durable.
@@ -59,21 +103,17 @@ impl DataDir {
     /// # Errors
     /// [`StartError::Data`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StartError> {
-        let path = self.path.join(name);
-        let scratch = path.with_extension("new");
-        let write = || {
-            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&scratch, &path)?;
-            journal::sync_dir(&self.path)
-        };
-        write().map_err(|error| StartError::data("write", &path, error))
+        write(&self.path.join(name), bytes)
     }
 
     /// The first administrator's token.
     pub fn admin_token(&self) -> PathBuf {
         self.path.join(ADMIN_TOKEN)
+    }
+
+    /// Where the other masters are.
+    pub fn masters_file(&self) -> PathBuf {
+        self.path.join("masters.json")
     }
 
     /// The journal's segments.
@@ -97,6 +137,25 @@ impl DataDir {
     }
 }
 
+/// As [`DataDir::write`].
+///
+/// # Errors
+/// [`StartError::Data`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
+    let scratch = path.with_extension("new");
+    let write = || {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&scratch, path)?;
+        path.parent().map_or(Ok(()), journal::sync_dir)
+    };
+    write().map_err(|error| StartError::data("write", path, error))
+}
+
+/// Name of the file that says which master this is, and of the one that says which it is to be.
+const MEMBER: &str = "member";
+const JOINING: &str = "joining";
 /// Name of the file with the first administrator's token.
 pub const ADMIN_TOKEN: &str = "admin.token";
 /// Name of the file with the cluster's root certificate, for those who call over HTTPS.

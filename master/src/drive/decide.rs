@@ -5,16 +5,19 @@
 
 use super::agents::Agent;
 use super::clock::Clock;
-use super::desk::Desk;
+use super::desk::{Desk, Lead};
 use super::door::Door;
 use super::inbox::{Inbox, Letter};
+use super::routes::Route;
 use super::waiters::Waiters;
-use crate::journal::JournalError;
+use crate::journal::{Fate, JournalError, Recovered, Turn, Turns};
+use crate::peers::message::Said;
 use crate::shard::{Action, Event};
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::stream::{BoxStream, FuturesUnordered, SelectAll, unfold};
 use futures::{FutureExt, StreamExt};
 use protocol::link::CloseCode;
+use protocol::message::FromMaster;
 use protocol::{ShardId, Time};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,7 +42,9 @@ pub struct Given {
     pub stop: watch::Receiver<bool>,
 }
 
-type InFlight = FuturesUnordered<BoxFuture<'static, (usize, Result<(), JournalError>)>>;
+/// Of which desk, in which of its reigns, with what outcome.
+type Proposed = (usize, u64, Result<Fate, JournalError>);
+type InFlight = FuturesUnordered<BoxFuture<'static, Proposed>>;
 
 /// One deciding thread.
 pub struct Decider {
@@ -55,6 +60,8 @@ pub struct Decider {
     away: Vec<Vec<Letter>>,
     waiters: Waiters,
     in_flight: InFlight,
+    /// When this master begins and ends to lead a shard.
+    turns: SelectAll<BoxStream<'static, (usize, Turn)>>,
     /// Agents in whose outboxes something is since the round began.
     woken: Vec<Arc<Agent>>,
     /// An empty buffer that is exchanged with the inbox's.
@@ -63,24 +70,27 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// A thread that decides for the shards of `desks`, which lead from now on.
-    pub fn new(given: Given, mut desks: Vec<Desk>) -> Self {
-        let now = given.clock.now();
+    /// A thread that decides for the shards of `desks` whenever this master leads them.
+    pub fn new(given: Given, desks: Vec<(Desk, Turns)>) -> Self {
         let mut places = vec![None; usize::from(given.door.shards())];
-        for (place, desk) in desks.iter_mut().enumerate() {
-            desk.shard.lead(now);
-            places[usize::from(desk.shard.config().id.0)] = Some(place);
+        let mut turns: SelectAll<BoxStream<'static, (usize, Turn)>> = SelectAll::new();
+        let mut seated = Vec::new();
+        for (place, (desk, told)) in desks.into_iter().enumerate() {
+            places[usize::from(desk.id.0)] = Some(place);
+            turns.push(unfold(told, move |mut told| async move { told.recv().await.map(|turn| ((place, turn), told)) }).boxed());
+            seated.push(desk);
         }
-        let places_away = places.iter().map(|_| Vec::new()).collect();
+        let away = places.iter().map(|_| Vec::new()).collect();
         Self {
             given,
-            desks,
+            desks: seated,
             places,
             told: VecDeque::new(),
             due: VecDeque::new(),
-            away: places_away,
+            away,
             waiters: Waiters::default(),
             in_flight: InFlight::new(),
+            turns,
             woken: Vec::new(),
             empty: Vec::new(),
             ticked: Time::ZERO,
@@ -99,10 +109,6 @@ impl Decider {
 
     async fn decide(&mut self) -> Result<(), JournalError> {
         let mut sweep = Instant::now() + SWEEP_EVERY;
-        // What followed from leading.
-        for place in 0..self.desks.len() {
-            self.sort(place);
-        }
         loop {
             self.round().await?;
             tokio::task::consume_budget().await;
@@ -110,11 +116,12 @@ impl Decider {
             let due = if self.waiters.is_empty() { tick } else { Some(tick.map_or(sweep, |tick| tick.min(sweep))) };
             tokio::select! {
                 biased;
-                Some((place, committed)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
-                    self.committed(place, committed)?;
+                Some((place, turn)) = self.turns.next() => self.turn(place, turn),
+                Some(proposed) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    self.proposed(proposed)?;
                     // One flush may have served several shards.
-                    while let Some(Some((place, committed))) = self.in_flight.next().now_or_never() {
-                        self.committed(place, committed)?;
+                    while let Some(Some(proposed)) = self.in_flight.next().now_or_never() {
+                        self.proposed(proposed)?;
                     }
                 }
                 () = self.given.inbox.filled(), if !self.is_behind() => {}
@@ -140,38 +147,110 @@ impl Decider {
             self.told.extend(letters.drain(..));
             self.empty = letters;
         }
+        // Asked after all that is answered in this round had come: so what is answered was so at a moment after it was asked.
+        for place in 0..self.desks.len() {
+            if !self.desks[place].leads() {
+                self.let_go(place);
+                self.desks[place].group.lapse();
+            }
+        }
         let now = self.given.clock.now();
         self.tick(now);
         while let Some(letter) = self.told.pop_front() {
             self.deliver(now, letter);
         }
         for place in 0..self.desks.len() {
-            if let Some(batch) = self.desks[place].next_batch() {
+            if let Some(batch) = self.desks[place].lead.as_mut().and_then(Lead::next_batch) {
                 let committed = self.desks[place].propose(batch).await?;
-                self.in_flight.push(Box::pin(async move { (place, committed.await) }));
+                self.in_flight.push(Box::pin(async move {
+                    let (reign, fate) = committed.await;
+                    (place, reign, fate)
+                }));
             }
         }
+        self.hand_over();
         self.forward();
         self.woken.drain(..).for_each(|agent| agent.wake());
         Ok(())
     }
 
-    fn committed(&mut self, place: usize, committed: Result<(), JournalError>) -> Result<(), JournalError> {
-        committed?;
-        self.desks[place].committed(&mut self.due);
-        self.act(place);
+    /// Hands over the shards that are to be led by others and of which all is on record.
+    fn hand_over(&mut self) {
+        for place in 0..self.desks.len() {
+            let desk = &self.desks[place];
+            let Some(next) = desk.next.filter(|_| desk.lead.as_ref().is_some_and(|lead| !lead.waits())) else { continue };
+            let (id, member) = (desk.id, desk.group.member());
+            self.let_go(place);
+            self.desks[place].group.lapse();
+            tokio::spawn(async move {
+                match member.hand_over(id.0, next).await {
+                    Ok(()) => tracing::info!(shard = %id, to = next, "a shard was handed over"),
+                    Err(reason) => tracing::warn!(shard = %id, to = next, reason, "a shard could not be handed over"),
+                }
+            });
+        }
+    }
+
+    fn proposed(&mut self, (place, reign, fate): Proposed) -> Result<(), JournalError> {
+        if self.desks[place].reign != reign {
+            return Ok(()); // Whoever it was decided for is gone, and so is all that waited for it.
+        }
+        match fate? {
+            Fate::Committed => {
+                if let Some(lead) = &mut self.desks[place].lead {
+                    lead.committed(&mut self.due);
+                    self.act(place);
+                }
+            }
+            Fate::Unknown => {
+                self.let_go(place);
+                self.desks[place].group.lapse();
+            }
+        }
         Ok(())
     }
 
+    fn turn(&mut self, place: usize, turn: Turn) {
+        match turn {
+            Turn::Begins(recovered) => self.begin(place, *recovered),
+            Turn::Over { done } => {
+                self.let_go(place);
+                drop(done);
+            }
+        }
+    }
+
+    /// This master leads a shard from now on: agents and masters are told before anything else is said.
+    fn begin(&mut self, place: usize, recovered: Recovered) {
+        self.given.clock.advance(recovered.latest);
+        let (id, term, now) = (self.desks[place].id, recovered.term, self.given.clock.now());
+        let lead = self.desks[place].begin(recovered);
+        lead.shard.lead(now);
+        self.given.door.routes().leads(id, self.given.door.routes().member(), term);
+        self.given.door.peers().tell_all(|| Said::Leads { shard: id, term });
+        self.given.door.agents().tell_all(id, &FromMaster::Leading { term });
+        self.sort(place);
+    }
+
+    /// This master leads a shard no more: what it decided and is not on record is not so, and nobody is told.
+    fn let_go(&mut self, place: usize) {
+        let desk = &mut self.desks[place];
+        if desk.let_go() {
+            let id = desk.id;
+            self.given.door.routes().over(id);
+            self.waiters.part(id);
+        }
+    }
+
     fn is_behind(&self) -> bool {
-        self.desks.iter().any(Desk::is_behind)
+        self.desks.iter().filter_map(|desk| desk.lead.as_ref()).any(Lead::is_behind)
     }
 
     /// Tells each shard the time that asked for it.
     fn tick(&mut self, now: Time) {
         for place in 0..self.desks.len() {
-            if self.desks[place].shard.poll_timeout().is_some_and(|at| at <= now) {
-                self.desks[place].shard.handle(now, Event::Tick);
+            if let Some(lead) = self.desks[place].lead.as_mut().filter(|lead| lead.shard.poll_timeout().is_some_and(|at| at <= now)) {
+                lead.shard.handle(now, Event::Tick);
                 self.sort(place);
                 self.ticked = now;
             }
@@ -180,31 +259,47 @@ impl Decider {
 
     /// When a shard wants to be told the time; never at once again, whatever it says.
     fn next_tick(&self) -> Option<Instant> {
-        let at = self.desks.iter().filter_map(|desk| desk.shard.poll_timeout()).min()?;
+        let at = self.desks.iter().filter_map(|desk| desk.lead.as_ref()?.shard.poll_timeout()).min()?;
         Some(self.given.clock.instant(at.max(self.ticked + TICK_MS_MIN)).into())
     }
 
     fn deliver(&mut self, now: Time, letter: Letter) {
-        let (to, event) = match letter {
-            Letter::Request { to, request, waiter } => (to, Event::Request { id: self.waiters.add(to, &request, waiter), request }),
-            Letter::Agent { to, agent, message } => (to, Event::Agent { agent, message }),
-            Letter::Disconnected { to, agent } => (to, Event::Disconnected { agent }),
-            Letter::Peer { to, from, message } => (to, Event::Peer { from, message }),
+        let place = self.places[usize::from(letter.to().0)].expect("letters come to the thread of their shard");
+        if self.desks[place].lead.is_none() || self.desks[place].next.is_some() {
+            // Whoever leads it now is asked; what agents and shards said, they say anew to whoever that is.
+            if let Letter::Request { .. } = letter {
+                self.given.door.put(letter);
+            }
+            return;
+        }
+        let event = match letter {
+            Letter::Request { to, request, waiter } => Event::Request { id: self.waiters.add(to, &request, waiter), request },
+            Letter::Agent { agent, message, .. } => Event::Agent { agent, message },
+            Letter::Disconnected { agent, .. } => Event::Disconnected { agent },
+            Letter::Peer { from, message, .. } => Event::Peer { from, message },
+            Letter::HandOver { to, next } => {
+                self.desks[place].next = Some(next);
+                // Requests wait until another leads.
+                return self.given.door.routes().over(to);
+            }
         };
-        let place = self.places[usize::from(to.0)].expect("letters come to the thread of their shard");
-        self.desks[place].shard.handle(now, event);
-        self.sort(place);
+        if let Some(lead) = &mut self.desks[place].lead {
+            lead.shard.handle(now, event);
+            self.sort(place);
+        }
     }
 
     /// Takes what a shard wants, and does what can be done.
     fn sort(&mut self, place: usize) {
-        self.desks[place].sort(&mut self.due);
-        self.act(place);
+        if let Some(lead) = &mut self.desks[place].lead {
+            lead.sort(&mut self.due);
+            self.act(place);
+        }
     }
 
     /// Does what is due of a shard.
     fn act(&mut self, place: usize) {
-        let from = self.desks[place].shard.config().id;
+        let from = self.desks[place].id;
         while let Some(action) = self.due.pop_front() {
             match action {
                 Action::Send { agent, message } => {
@@ -217,8 +312,8 @@ impl Decider {
                 Action::Peer { to, message } => {
                     let letter = Letter::Peer { to, from, message };
                     match self.places.get(usize::from(to.0)) {
-                        Some(Some(_)) => self.told.push_back(letter),
-                        Some(None) => self.away[usize::from(to.0)].push(letter),
+                        Some(Some(place)) if self.desks[*place].lead.is_some() => self.told.push_back(letter),
+                        Some(_) => self.away[usize::from(to.0)].push(letter),
                         None => tracing::error!(%to, "a shard speaks to one that is not there"),
                     }
                 }
@@ -233,18 +328,33 @@ impl Decider {
         }
     }
 
-    /// Hands over what the shards here said to those of other threads.
+    /// Hands over what the shards here said to those of other threads and of other masters. What is for a shard that nobody leads is lost, as
+    /// is what a broken connection loses: whoever leads it next asks for all anew.
     fn forward(&mut self) {
+        let door = &self.given.door;
         for (to, letters) in (0..).map(ShardId).zip(&mut self.away).filter(|(_, letters)| !letters.is_empty()) {
-            self.given.door.inbox(to).expect("each shard has an inbox").force(letters);
+            match door.routes().find(to) {
+                Some(Route::Here) => door.inbox(to).expect("each shard has an inbox").force(letters),
+                Some(Route::At(leader)) => {
+                    let (peer, sent) = (door.peers().find(leader), self.given.clock.now());
+                    for letter in letters.drain(..) {
+                        if let (Some(peer), Letter::Peer { to, from, message }) = (&peer, letter) {
+                            peer.say(Said::Letter { to, from, sent, message });
+                        }
+                    }
+                }
+                Some(Route::Nowhere) | None => letters.clear(),
+            }
         }
     }
 
     fn sweep(&mut self) {
         for (to, id) in self.waiters.sweep() {
             let place = self.places[usize::from(to.0)].expect("its request was for a shard of this thread");
-            self.desks[place].shard.handle(self.given.clock.now(), Event::Abandoned { id });
-            self.sort(place);
+            if let Some(lead) = &mut self.desks[place].lead {
+                lead.shard.handle(self.given.clock.now(), Event::Abandoned { id });
+                self.sort(place);
+            }
         }
     }
 }

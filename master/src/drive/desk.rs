@@ -1,7 +1,9 @@
-//! One shard on its thread: what it wants on record, gathered into batches of which one is on its way at a time, and what waits for that.
+//! One shard on its thread: while this master leads it, what it wants on record, gathered into batches of which one is on its way at a time,
+//! and what waits for that.
 
-use crate::journal::{Batch, Group, JournalError};
+use crate::journal::{Batch, Fate, Group, JournalError, Member, Recovered};
 use crate::shard::{Action, Output, Record, Shard};
+use protocol::ShardId;
 use std::collections::VecDeque;
 
 /// Records in one batch at most; what is over waits for the next.
@@ -11,29 +13,66 @@ pub const RECORDS_WAITING_MAX: usize = 65_536;
 
 /// One shard on its thread.
 pub struct Desk {
-    /// Itself.
-    pub shard: Shard,
+    /// Which.
+    pub id: ShardId,
     /// Its journal.
     pub group: Group,
+    /// Asked whether it leads.
+    member: Member,
+    /// There while this master leads it.
+    pub lead: Option<Lead>,
+    /// Counts how often it began to lead: what was proposed before concerns nobody any more.
+    pub reign: u64,
+    /// The master that the shard is to be handed over to once nothing waits for the journal; until then nothing is taken in.
+    pub next: Option<u64>,
+}
+
+/// A shard that is led here.
+pub struct Lead {
+    /// Itself.
+    pub shard: Shard,
+    term: u64,
     held: Held,
 }
 
-/// What waits for the journal. Records are counted from 1; an action waits for the last that was made before it.
-#[derive(Debug, Default)]
-struct Held {
-    records: VecDeque<Record>,
-    actions: VecDeque<(u64, Action)>,
-    made: u64,
-    proposed: u64,
-    committed: u64,
-}
-
 impl Desk {
-    /// A shard with its journal.
-    pub fn new(shard: Shard, group: Group) -> Self {
-        Self { shard, group, held: Held::default() }
+    /// A shard's place, with its journal.
+    pub fn new(id: ShardId, group: Group) -> Self {
+        Self { id, member: group.member(), group, lead: None, reign: 0, next: None }
     }
 
+    /// Takes the shard in: this master leads it from now on.
+    pub fn begin(&mut self, recovered: Recovered) -> &mut Lead {
+        self.reign += 1;
+        let Recovered { shard, term, .. } = recovered;
+        self.lead.insert(Lead { shard, term, held: Held::default() })
+    }
+
+    /// Drops the shard and all that waits for its journal: this master leads it no more. False where it did not.
+    pub fn let_go(&mut self) -> bool {
+        self.next = None;
+        self.lead.take().is_some()
+    }
+
+    /// False where another master may lead the shard by now, though it is still here.
+    pub fn leads(&self) -> bool {
+        self.lead.is_none() || self.member.leads()
+    }
+
+    /// Proposes a batch; what is returned also says in which reign it was.
+    ///
+    /// # Errors
+    /// [`JournalError`], also from what is returned.
+    pub async fn propose(
+        &self,
+        batch: Batch,
+    ) -> Result<impl Future<Output = (u64, Result<Fate, JournalError>)> + Send + use<>, JournalError> {
+        let (reign, proposed) = (self.reign, self.group.propose(batch).await?);
+        Ok(async move { (reign, proposed.await) })
+    }
+}
+
+impl Lead {
     /// Takes what the shard wants; what can be done at once is put behind `due`.
     pub fn sort(&mut self, due: &mut VecDeque<Action>) {
         while let Some(output) = self.shard.poll_output() {
@@ -43,7 +82,7 @@ impl Desk {
 
     /// The next batch to propose; `None` where there is none, or one is on its way.
     pub fn next_batch(&mut self) -> Option<Batch> {
-        self.held.next_batch()
+        self.held.next_batch(self.term)
     }
 
     /// The batch that was on its way is committed; what waited for it is put behind `due`.
@@ -56,13 +95,20 @@ impl Desk {
         self.held.records.len() >= RECORDS_WAITING_MAX
     }
 
-    /// Proposes a batch.
-    ///
-    /// # Errors
-    /// [`JournalError`], also from what is returned.
-    pub async fn propose(&self, batch: Batch) -> Result<impl Future<Output = Result<(), JournalError>> + Send + use<>, JournalError> {
-        self.group.propose(batch).await
+    /// True where something waits for the journal.
+    pub fn waits(&self) -> bool {
+        !self.held.records.is_empty() || self.held.proposed > self.held.committed
     }
+}
+
+/// What waits for the journal. Records are counted from 1; an action waits for the last that was made before it.
+#[derive(Debug, Default)]
+struct Held {
+    records: VecDeque<Record>,
+    actions: VecDeque<(u64, Action)>,
+    made: u64,
+    proposed: u64,
+    committed: u64,
 }
 
 impl Held {
@@ -79,14 +125,14 @@ impl Held {
         }
     }
 
-    fn next_batch(&mut self) -> Option<Batch> {
+    fn next_batch(&mut self, term: u64) -> Option<Batch> {
         if self.proposed > self.committed || self.records.is_empty() {
             return None;
         }
         let count = self.records.len().min(BATCH_RECORDS_MAX);
         let records: Vec<Record> = self.records.drain(..count).collect();
         self.proposed += count as u64;
-        Some(Batch::encode(&records))
+        Some(Batch::encode(term, &records))
     }
 
     fn committed(&mut self, due: &mut VecDeque<Action>) {
@@ -126,15 +172,15 @@ mod tests {
             held.sort(output, &mut due);
         }
         assert_eq!(ids(&mut due), [1, 3]);
-        assert!(held.next_batch().is_some());
+        assert!(held.next_batch(1).is_some());
         // Made while the first batch is on its way: for the next.
         for output in [Output::Held(reply(4)), record(), Output::Held(reply(5))] {
             held.sort(output, &mut due);
         }
-        assert!(due.is_empty() && held.next_batch().is_none());
+        assert!(due.is_empty() && held.next_batch(1).is_none());
         held.committed(&mut due);
         assert_eq!(ids(&mut due), [2, 4]);
-        assert!(held.next_batch().is_some());
+        assert!(held.next_batch(1).is_some());
         held.committed(&mut due);
         assert_eq!(ids(&mut due), [5]);
         held.sort(Output::Held(reply(6)), &mut due);

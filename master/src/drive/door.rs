@@ -1,13 +1,23 @@
-//! The way into the shards, for HTTP and for tests: questions in, answers out.
+//! The way into the shards, for HTTP and for tests: questions in, answers out, whichever master leads the shard that is asked.
 
 use super::agents::Agents;
-use super::inbox::{Inbox, Letter, Waiter};
+use super::clock::Clock;
+use super::inbox::{Inbox, Letter, RETRY_AFTER_MS, Waiter};
+use super::routes::{Route, Routes};
+use crate::peers::Peers;
+use crate::peers::message::Said;
 use crate::shard::event::Change;
-use crate::shard::{Request, Response};
+use crate::shard::{PeerMessage, Refusal, Request, Response};
 use protocol::link::Connection;
 use protocol::{AgentId, RequestId, ShardId};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// How often a question is asked that changes nothing, where the leading master went away while it was asked.
+const ASKED_MAX: usize = 4;
+/// How often is looked whether requests wait for a leader in vain.
+const PARKED_LOOK: Duration = Duration::from_millis(250);
 
 /// Changes that a slow watcher may be behind before it misses some.
 pub const CHANGES_MAX: usize = 8_192;
@@ -27,6 +37,9 @@ pub enum Busy {
         /// What failed, for people.
         reason: String,
     },
+    /// The master that leads the shard went away while it was asked: whether it was done is not known.
+    #[error("{}", Refusal::Unknown)]
+    Unknown,
 }
 
 /// The way into the shards of this process. Cheap to clone.
@@ -42,13 +55,19 @@ struct Inner {
     agents: Arc<Agents>,
     changes: broadcast::Sender<Arc<Change>>,
     stopped: OnceLock<String>,
+    routes: Routes,
+    peers: Arc<Peers>,
+    clock: Clock,
 }
 
 impl Door {
     /// A door with an inbox for each shard, those of one thread the same.
-    pub(crate) fn new(inboxes: Vec<Arc<Inbox>>, agents: Arc<Agents>) -> Self {
+    pub(crate) fn new(inboxes: Vec<Arc<Inbox>>, peers: Arc<Peers>, clock: Clock) -> Self {
         let changes = broadcast::Sender::new(CHANGES_MAX);
-        Self { inner: Arc::new(Inner { inboxes, agents, changes, stopped: OnceLock::new() }) }
+        let shards = u16::try_from(inboxes.len()).expect("a cluster has at most SHARDS_MAX shards");
+        let routes = Routes::new(u64::from(peers.own().number), shards);
+        let (agents, stopped) = (Arc::default(), OnceLock::new());
+        Self { inner: Arc::new(Inner { inboxes, agents, changes, stopped, routes, peers, clock }) }
     }
 
     /// How many shards the cluster has.
@@ -64,7 +83,7 @@ impl Door {
     /// # Errors
     /// [`Busy`]; then nothing comes.
     pub fn post(&self, shard: ShardId, request: Request, id: RequestId, replies: mpsc::Sender<(RequestId, Response)>) -> Result<(), Busy> {
-        self.put(shard, request, Waiter::Many(id, replies))
+        self.try_put(Letter::Request { to: shard, request, waiter: Waiter::Many(id, replies) }).map_err(|(busy, _)| busy)
     }
 
     /// Asks `shard` and waits for the one answer. A submission is asked this way without `follow`.
@@ -72,9 +91,21 @@ impl Door {
     /// # Errors
     /// [`Busy`], also where the shard stopped deciding while it was asked: whether it was done is then not known.
     pub async fn ask(&self, shard: ShardId, request: Request) -> Result<Response, Busy> {
-        let (answer, answered) = oneshot::channel();
-        self.put(shard, request, Waiter::Once(answer))?;
-        answered.await.map_err(|_| self.stopped_or("it stopped while it was asked"))
+        let mut again = match &request {
+            Request::View(_) => ASKED_MAX,
+            _ => 1,
+        };
+        loop {
+            again -= 1;
+            let (answer, answered) = oneshot::channel();
+            let asked = Letter::Request { to: shard, request: request.clone(), waiter: Waiter::Once(answer) };
+            self.try_put(asked).map_err(|(busy, _)| busy)?;
+            match answered.await {
+                Ok(response) => return Ok(response),
+                Err(_) if again > 0 && self.stopped().is_none() => {}
+                Err(_) => return Err(self.stopped().map_or(Busy::Unknown, |reason| Busy::Stopped { reason: reason.to_owned() })),
+            }
+        }
     }
 
     /// Asks every shard the same, and waits for all.
@@ -112,8 +143,17 @@ impl Door {
         let _ = self.inner.stopped.set(reason);
     }
 
-    /// Tells those who watch.
+    /// Tells those who watch, at every master.
     pub(crate) fn publish(&self, change: Change) {
+        let json = || bytes::Bytes::from(serde_json::to_vec(&change).expect("changes have text for keys"));
+        if let Some(json) = self.inner.peers.any_up().then(json) {
+            self.inner.peers.tell_all(|| Said::Changed(json.clone()));
+        }
+        self.publish_here(change);
+    }
+
+    /// Tells those who watch at this master.
+    pub(crate) fn publish_here(&self, change: Change) {
         if self.inner.changes.receiver_count() > 0 {
             let _ = self.inner.changes.send(Arc::new(change));
         }
@@ -124,20 +164,106 @@ impl Door {
         &self.inner.agents
     }
 
-    /// The inbox of the thread that decides for `shard`; `None` where there is no such shard.
+    /// The other masters.
+    pub(crate) fn peers(&self) -> &Arc<Peers> {
+        &self.inner.peers
+    }
+
+    /// Which master leads which shard.
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.inner.routes
+    }
+
+    /// The time that the shards of this master are told.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// The inbox of the thread that decides for `shard` while this master leads it; `None` where there is no such shard.
     pub(crate) fn inbox(&self, shard: ShardId) -> Option<&Arc<Inbox>> {
         self.inner.inboxes.get(usize::from(shard.0))
     }
 
-    fn put(&self, to: ShardId, request: Request, waiter: Waiter) -> Result<(), Busy> {
-        if let Some(reason) = self.stopped() {
-            return Err(Busy::Stopped { reason: reason.to_owned() });
+    /// A shard of another master says something to one that is led here.
+    pub(crate) fn deliver(&self, to: ShardId, from: ShardId, message: PeerMessage) {
+        if let Some(inbox) = self.inbox(to) {
+            inbox.force(&mut vec![Letter::Peer { to, from, message }]);
         }
-        let inbox = self.inbox(to).expect("a request is for a shard of this cluster");
-        inbox.post(Letter::Request { to, request, waiter })
     }
 
-    fn stopped_or(&self, reason: &str) -> Busy {
-        Busy::Stopped { reason: self.stopped().unwrap_or(reason).to_owned() }
+    /// As [`Self::deliver`], to each shard that is led here.
+    pub(crate) fn deliver_to_all(&self, from: ShardId, message: &PeerMessage) {
+        for (to, _) in self.routes().led_by(self.routes().member()) {
+            self.deliver(to, from, message.clone());
+        }
+    }
+
+    /// Another master says that it leads a shard.
+    pub(crate) fn led(&self, shard: ShardId, leader: u64, term: u64) {
+        if self.routes().leads(shard, leader, term) {
+            for (to, request, waiter) in self.peers().led_elsewhere(shard, leader) {
+                self.put(Letter::Request { to, request, waiter });
+            }
+        }
+    }
+
+    /// Asks whoever leads the shard; who waits is told where that cannot be.
+    pub(crate) fn put(&self, letter: Letter) {
+        if let Err((busy, waiter)) = self.try_put(letter) {
+            waiter.refuse(match busy {
+                Busy::Full { retry_after_ms } => Refusal::Busy { reason: busy.to_string(), retry_after_ms },
+                Busy::Stopped { .. } | Busy::Unknown => Refusal::Unled,
+            });
+        }
+    }
+
+    /// Keeps a request until it is known who leads its shard.
+    pub(crate) fn park(&self, letter: Letter) {
+        self.routes().park(letter);
+    }
+
+    /// Asks again whatever waited for a leader, whenever one is known; for ever.
+    pub(crate) async fn tend_parked(self) {
+        let mut changes = self.routes().changes();
+        loop {
+            for letter in self.routes().unpark() {
+                self.put(letter);
+            }
+            let look = tokio::time::sleep(PARKED_LOOK);
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = look, if self.routes().has_parked() => {}
+            }
+        }
+    }
+
+    fn try_put(&self, letter: Letter) -> Result<(), (Busy, Waiter)> {
+        let Letter::Request { to, request, waiter } = letter else { return Ok(()) };
+        if let Some(reason) = self.stopped() {
+            return Err((Busy::Stopped { reason: reason.to_owned() }, waiter));
+        }
+        match self.routes().find(to).expect("a request is for a shard of this cluster") {
+            Route::Here => {
+                let inbox = self.inbox(to).expect("each shard has an inbox");
+                inbox.post(Letter::Request { to, request, waiter }).map_err(|letter| match *letter {
+                    Letter::Request { waiter, .. } => (Busy::Full { retry_after_ms: RETRY_AFTER_MS }, waiter),
+                    _ => unreachable!("it is what was posted"),
+                })
+            }
+            Route::At(leader) => {
+                let sent = match self.peers().find(leader) {
+                    Some(peer) => peer.request(to, request, waiter),
+                    None => Err((request, waiter)),
+                };
+                if let Err((request, waiter)) = sent {
+                    self.park(Letter::Request { to, request, waiter });
+                }
+                Ok(())
+            }
+            Route::Nowhere => {
+                self.park(Letter::Request { to, request, waiter });
+                Ok(())
+            }
+        }
     }
 }

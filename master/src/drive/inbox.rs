@@ -2,8 +2,7 @@
 //!
 //! Knows letters and how many may wait. Knows nothing of what becomes of them.
 
-use super::door::Busy;
-use crate::shard::{PeerMessage, Request, Response};
+use crate::shard::{PeerMessage, Refusal, Request, Response};
 use protocol::{AgentId, FromAgent, RequestId, ShardId};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -50,13 +49,24 @@ pub enum Letter {
         /// What.
         message: PeerMessage,
     },
+    /// A shard is to be led by another master.
+    HandOver {
+        /// Which shard.
+        to: ShardId,
+        /// By which.
+        next: u64,
+    },
 }
 
 impl Letter {
     /// The shard that it is for.
     pub const fn to(&self) -> ShardId {
         match self {
-            Self::Request { to, .. } | Self::Agent { to, .. } | Self::Disconnected { to, .. } | Self::Peer { to, .. } => *to,
+            Self::Request { to, .. }
+            | Self::Agent { to, .. }
+            | Self::Disconnected { to, .. }
+            | Self::Peer { to, .. }
+            | Self::HandOver { to, .. } => *to,
         }
     }
 }
@@ -71,6 +81,23 @@ pub enum Waiter {
 }
 
 impl Waiter {
+    /// Tells that no answer comes though something may have been done. Whoever waits for one answer sees that its sender is gone.
+    pub fn lose(self) {
+        if let Self::Many(id, sender) = self {
+            // Who no longer waits is not told.
+            let _ = sender.try_send((id, Response::Refused(Refusal::Unknown)));
+        }
+    }
+
+    /// Tells that nothing was done.
+    pub fn refuse(self, refusal: Refusal) {
+        // Who no longer waits is not told.
+        match self {
+            Self::Once(sender) => drop(sender.send(Response::Refused(refusal))),
+            Self::Many(id, sender) => drop(sender.try_send((id, Response::Refused(refusal)))),
+        }
+    }
+
     /// True where nobody waits any longer.
     pub fn is_gone(&self) -> bool {
         match self {
@@ -107,14 +134,11 @@ impl Inbox {
         self.thread
     }
 
-    /// Takes a request in.
-    ///
-    /// # Errors
-    /// [`Busy::Full`] where [`LETTERS_MAX`] wait.
-    pub fn post(&self, letter: Letter) -> Result<(), Busy> {
+    /// Takes a request in; gives it back where [`LETTERS_MAX`] wait.
+    pub fn post(&self, letter: Letter) -> Result<(), Box<Letter>> {
         let mut queue = self.lock();
         if queue.letters.len() >= LETTERS_MAX {
-            return Err(Busy::Full { retry_after_ms: RETRY_AFTER_MS });
+            return Err(Box::new(letter));
         }
         queue.letters.push(letter);
         drop(queue);

@@ -2,12 +2,15 @@
 
 mod accept;
 mod agents;
-mod clock;
+pub(crate) mod clock;
 mod data_dir;
 mod decide;
 mod desk;
 pub mod door;
 pub(crate) mod inbox;
+mod join;
+pub(crate) mod routes;
+mod steward;
 mod threads;
 mod waiters;
 
@@ -20,23 +23,28 @@ pub use door::{Busy, Door};
 use crate::http::bundles::Bundles;
 use crate::http::server::Server;
 use crate::http::{HttpConfig, HttpError};
-use crate::journal::{JournalError, Log, LogConfig};
+use crate::journal::network::Carrier;
+pub use crate::journal::network::Timing;
+use crate::journal::{JournalError, Log, LogConfig, Seat};
+use crate::peers::{self, Peers};
 use crate::shard::ShardConfig;
-use crate::shard::event::Level;
+use crate::shard::event::{self, Level};
 use accept::Reception;
 use data_dir::DataDir;
 use protocol::Digest;
-use protocol::identity::{Authority, IdentityError};
+use protocol::identity::{Authority, IdentityError, JoinToken};
 use protocol::link::{Limits, LinkError, Listener};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use threads::Threads;
+use threads::{Opening, Threads};
 
 /// Shards of a cluster whose maker did not say.
 pub const SHARDS_DEFAULT: u16 = 8;
+/// The number of the first master of a cluster.
+const FIRST: u16 = 1;
 /// How long the master's certificate holds; each start makes a new one.
 const MASTER_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -61,6 +69,14 @@ pub struct MasterConfig {
     pub log: LogConfig,
     /// Most bytes of one bundle.
     pub bundle_bytes_max: u64,
+    /// Where other masters and agents reach this one over QUIC, `HOST:PORT`; `None`: where it listens.
+    pub quic_advertised: Option<String>,
+    /// Where clients reach this one, as a URL; `None`: where it listens.
+    pub http_advertised: Option<String>,
+    /// The masters of the cluster that a new one joins, and what it joins with. One that has joined needs it no more.
+    pub join: Option<(Vec<String>, JoinToken)>,
+    /// How long masters wait for each other.
+    pub timing: Timing,
 }
 
 impl MasterConfig {
@@ -78,6 +94,10 @@ impl MasterConfig {
             shard_config: ShardConfig::default(),
             log: LogConfig::default(),
             bundle_bytes_max: crate::http::bundles::BUNDLE_BYTES_MAX,
+            quic_advertised: None,
+            http_advertised: None,
+            join: None,
+            timing: Timing::default(),
         }
     }
 }
@@ -113,15 +133,27 @@ pub enum StartError {
     /// The API.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// Which agents are gone for good could not be read.
-    #[error("cannot read which agents are gone for good: {reason}")]
-    Gone {
-        /// Why not.
-        reason: String,
-    },
     /// The first administrator's token could not be put on record.
     #[error("cannot make the administrator's token: {reason}")]
     Token {
+        /// Why not.
+        reason: String,
+    },
+    /// The journal of a master that had one is not there.
+    #[error(
+        "{} is gone, and with it what master {number} has promised to others: remove it from the cluster (skep masters remove {number}), \
+         empty its data directory and join it anew, or restore the directory from a copy",
+        path.display()
+    )]
+    Lost {
+        /// Its number.
+        number: u16,
+        /// What is gone.
+        path: PathBuf,
+    },
+    /// The cluster did not let it in.
+    #[error("cannot join the cluster: {reason}")]
+    Join {
         /// Why not.
         reason: String,
     },
@@ -156,9 +188,14 @@ pub struct Master {
 /// [`StartError`].
 pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let data = DataDir::open(&config.data_dir)?;
+    let member = match (data.member()?, &config.join) {
+        (Some(member), _) => member,
+        (None, Some((masters, token))) => join::join(&data, masters, token, &config).await?,
+        (None, None) => FIRST,
+    };
     let shards = data.shards(config.shards)?;
     let authority = Authority::open_or_create(&data.authority())?;
-    let identity = authority.issue_master(&config.hosts, MASTER_LIFETIME)?;
+    let identity = authority.issue_master(member, &config.hosts, MASTER_LIFETIME)?;
     data.write(ROOT_PEM, authority.root_pem().as_bytes())?;
     for dir in [data.snapshots(), data.bundles()] {
         std::fs::create_dir_all(&dir).map_err(|error| StartError::data("make", &dir, error))?;
@@ -168,20 +205,37 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let (journal, log) = (data.journal(), config.log);
     let opened = tokio::task::spawn_blocking(move || Log::open(&journal, shards, log)).await;
     let log = Arc::new(opened.map_err(|error| StartError::Thread(error.into()))??);
-    let threads = Threads::start(&config, shards, Arc::clone(&log), &data.snapshots()).await?;
+    data.set_member(member, true)?;
+    let listens = event::Master { number: member, quic: config.quic_addr.to_string(), http: format!("https://{}", config.http_addr) };
+    let peers = Arc::new(Peers::new(listens, data.masters()?, shards, data.masters_file()));
+    let seat = Seat { member: u64::from(member), carrier: Arc::clone(&peers) as Arc<dyn Carrier>, timing: config.timing };
+    let opening =
+        Opening { shards, log: Arc::clone(&log), snapshots: data.snapshots(), seat, peers: Arc::clone(&peers), founds: member == FIRST };
+    let threads = Threads::start(&config, opening).await?;
     let (root, door) = (authority.root_digest(), threads.door.clone());
-    admit_the_first(&data, &door).await?;
-    let http =
-        HttpConfig { address: config.http_addr, hosts: config.hosts, cluster: authority.cluster().into(), root, bundles: bundles.clone() };
-    let quic_addr = config.quic_addr;
+    let http = HttpConfig {
+        address: config.http_addr,
+        hosts: config.hosts.clone(),
+        cluster: authority.cluster().into(),
+        root,
+        bundles: bundles.clone(),
+    };
+    let (serving, admin_token) = (config.clone(), data.admin_token());
     let opening = threads.first.spawn(async move {
-        let listener = Listener::bind(quic_addr, &identity, Limits::default())?;
-        let reception = Arc::new(Reception { listener, door: door.clone(), authority, bundles });
+        let listener = Listener::bind(serving.quic_addr, &identity, Limits::default())?;
+        tokio::spawn(door.clone().tend_parked());
+        let reception = Arc::new(Reception::new(listener, door.clone(), authority, bundles));
         // Listened to before it is read who is gone, so that nobody falls between.
-        tokio::spawn(Arc::clone(&reception).revoke(reception.door.changes()));
-        reception.revoke_gone().await.map_err(|reason| StartError::Gone { reason })?;
+        tokio::spawn(Arc::clone(&reception).revoke(door.changes()));
+        let http = crate::http::start(door.clone(), &identity, http).await?;
+        peers.set_own(steward::advertised(&serving, member, reception.listener.address(), http.address()));
         tokio::spawn(Arc::clone(&reception).run());
-        Ok::<_, StartError>((reception, crate::http::start(door, &identity, http).await?))
+        tokio::spawn(peers::keep_all(Arc::clone(&peers), door.clone(), identity));
+        tokio::spawn(steward::run(door.clone()));
+        if member == FIRST {
+            admit_the_first(&admin_token, &door).await?;
+        }
+        Ok::<_, StartError>((reception, http))
     });
     let (reception, http) = opening.await.map_err(|error| StartError::Thread(error.into()))??;
     Ok(Master {
@@ -199,14 +253,13 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
 }
 
 /// Makes the administrator's token where there is none: on record first, so that what the file says is good.
-async fn admit_the_first(data: &DataDir, door: &Door) -> Result<(), StartError> {
-    let path = data.admin_token();
-    if path.try_exists().map_err(|error| StartError::data("read", &path, error))? {
+async fn admit_the_first(path: &Path, door: &Door) -> Result<(), StartError> {
+    if path.try_exists().map_err(|error| StartError::data("read", path, error))? {
         return Ok(());
     }
     let minted = crate::http::tokens::mint_api(door, Level::Admin).await;
     let token = minted.map_err(|error| StartError::Token { reason: error.body().message.clone() })?;
-    data.write(ADMIN_TOKEN, format!("{token}\n").as_bytes())
+    data_dir::write(path, format!("{token}\n").as_bytes())
 }
 
 impl Master {
@@ -251,6 +304,7 @@ impl Master {
         if let Some(http) = self.http.take() {
             http.stop().await;
         }
+        steward::hand_over_all(&self.reception.door).await;
         self.reception.listener.close("the master ends");
         if let Some(threads) = self.threads.take() {
             threads.stop();

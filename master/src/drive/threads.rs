@@ -6,10 +6,11 @@ use super::desk::Desk;
 use super::door::Door;
 use super::inbox::Inbox;
 use super::{MasterConfig, StartError};
-use crate::journal::{Group, JournalError, Log, Recovered};
+use crate::journal::{Group, JournalError, Log, Seat, Turns};
+use crate::peers::Peers;
 use crate::shard::ShardConfig;
-use protocol::{ShardId, Time};
-use std::path::{Path, PathBuf};
+use protocol::ShardId;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
@@ -30,9 +31,8 @@ pub struct Threads {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A thread that has recovered its shards.
+/// A thread that has opened its shards' groups.
 struct Ready {
-    latest: Time,
     runtime: Handle,
     go: oneshot::Sender<Given>,
 }
@@ -43,26 +43,45 @@ fn count(config: &MasterConfig, shards: u16) -> usize {
     config.threads.unwrap_or(cores / CORES_PER_THREAD).clamp(1, THREADS_MAX.min(usize::from(shards)))
 }
 
+/// What the deciding threads open.
+pub struct Opening {
+    /// How many shards there are.
+    pub shards: u16,
+    /// The journal.
+    pub log: Arc<Log>,
+    /// Where snapshots are.
+    pub snapshots: PathBuf,
+    /// What the groups have in common.
+    pub seat: Seat,
+    /// The other masters.
+    pub peers: Arc<Peers>,
+    /// True where this is the first master of a new cluster, or the only one it ever had: it makes the groups where they are not made.
+    pub founds: bool,
+}
+
 impl Threads {
-    /// Recovers `shards` shards from `log` and the snapshots in `snapshots`, and lets them lead.
+    /// Opens the groups, and lets this master lead those that it is to lead.
     ///
     /// # Errors
     /// [`StartError::Journal`] and [`StartError::Thread`].
-    pub async fn start(config: &MasterConfig, shards: u16, log: Arc<Log>, snapshots: &Path) -> Result<Self, StartError> {
+    pub async fn start(config: &MasterConfig, opening: Opening) -> Result<Self, StartError> {
+        let opening = Arc::new(opening);
+        let shards = opening.shards;
         let count = count(config, shards);
         let inboxes: Vec<_> = (0..count).map(|thread| Arc::new(Inbox::new(thread))).collect();
         let of_shards = (0..usize::from(shards)).map(|shard| Arc::clone(&inboxes[shard % count])).collect();
-        let door = Door::new(of_shards, Arc::default());
+        let clock = Clock::start();
+        let door = Door::new(of_shards, Arc::clone(&opening.peers), clock.clone());
         let (mut threads, mut starting) = (Vec::new(), Vec::new());
         for index in 0..count {
             let mine = (0..shards).filter(|shard| usize::from(*shard) % count == index);
             let configs = mine.map(|shard| ShardConfig { id: ShardId(shard), shards, ..config.shard_config.clone() }).collect();
-            let (log, snapshots) = (Arc::clone(&log), snapshots.to_owned());
+            let opening = Arc::clone(&opening);
             let (ready, is_ready) = oneshot::channel();
             let guard = Fallen { door: door.clone() };
             let body = move || {
                 let guard = guard;
-                run(&log, &snapshots, configs, ready);
+                run(&opening, configs, ready);
                 std::mem::forget(guard);
             };
             threads.push(thread::Builder::new().name(format!("shards-{index}")).spawn(body).map_err(StartError::Thread)?);
@@ -73,11 +92,10 @@ impl Threads {
             let fallen = |_| StartError::Thread(std::io::Error::other("a deciding thread panicked"));
             ready.push(thread.await.map_err(fallen)??);
         }
-        let clock = Clock::start(ready.iter().map(|ready| ready.latest).max().unwrap_or(Time::ZERO));
         let stop = watch::Sender::new(false);
         let first = ready[0].runtime.clone();
         for (ready, inbox) in ready.into_iter().zip(inboxes) {
-            let given = Given { door: door.clone(), inbox, clock, stop: stop.subscribe() };
+            let given = Given { door: door.clone(), inbox, clock: clock.clone(), stop: stop.subscribe() };
             // A thread that ended meanwhile has said so.
             let _ = ready.go.send(given);
         }
@@ -110,22 +128,22 @@ impl Drop for Fallen {
 }
 
 /// One thread from its first breath to its last.
-fn run(log: &Arc<Log>, snapshots: &Path, configs: Vec<ShardConfig>, ready: oneshot::Sender<Result<Ready, StartError>>) {
+fn run(opening: &Opening, configs: Vec<ShardConfig>, ready: oneshot::Sender<Result<Ready, StartError>>) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
     };
     runtime.block_on(async {
-        let (desks, latest) = match recover(log, snapshots.to_owned(), configs).await {
-            Ok(recovered) => recovered,
+        let desks = match open(opening, configs).await {
+            Ok(desks) => desks,
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
         let (go, given) = oneshot::channel();
-        let _ = ready.send(Ok(Ready { latest, runtime: Handle::current(), go }));
+        let _ = ready.send(Ok(Ready { runtime: Handle::current(), go }));
         // No answer: another thread could not start.
         let desks = match given.await {
             Ok(given) => Decider::new(given, desks).run().await,
-            Err(_) => desks,
+            Err(_) => desks.into_iter().map(|(desk, _)| desk).collect(),
         };
         for desk in desks {
             desk.group.close().await;
@@ -133,10 +151,15 @@ fn run(log: &Arc<Log>, snapshots: &Path, configs: Vec<ShardConfig>, ready: onesh
     });
 }
 
-async fn recover(log: &Arc<Log>, snapshots: PathBuf, configs: Vec<ShardConfig>) -> Result<(Vec<Desk>, Time), JournalError> {
-    let opening = configs.into_iter().map(|config| Group::open(log, &snapshots, config));
-    let opened = futures::future::try_join_all(opening).await?;
-    let latest = opened.iter().map(|(_, recovered)| recovered.latest).max().unwrap_or(Time::ZERO);
-    let desk = |(group, Recovered { shard, .. })| Desk::new(shard, group);
-    Ok((opened.into_iter().map(desk).collect(), latest))
+async fn open(opening: &Opening, configs: Vec<ShardConfig>) -> Result<Vec<(Desk, Turns)>, JournalError> {
+    let open = async |config: ShardConfig| {
+        let id = config.id;
+        let (group, turns) = Group::open(&opening.log, &opening.snapshots, config, &opening.seat).await?;
+        opening.peers.seat(id.0, group.member());
+        if opening.founds {
+            group.found(&opening.peers.own().quic).await?;
+        }
+        Ok((Desk::new(id, group), turns))
+    };
+    futures::future::try_join_all(configs.into_iter().map(open)).await
 }

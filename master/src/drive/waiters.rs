@@ -58,6 +58,13 @@ impl Waiters {
         gone.map(|(id, waiting)| (waiting.asked, id)).collect()
     }
 
+    /// Tells all who wait for `asked` that nothing will come: this master leads it no more, and what became of their requests is not known.
+    pub fn part(&mut self, asked: ShardId) {
+        for (_, waiting) in self.waiting.extract_if(|_, waiting| waiting.asked == asked) {
+            waiting.waiter.lose();
+        }
+    }
+
     /// Tells all who wait that nothing will come.
     pub fn refuse(&mut self, reason: &str) {
         for waiting in std::mem::take(&mut self.waiting).into_values() {

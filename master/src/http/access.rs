@@ -1,10 +1,12 @@
 //! Who calls and what they may: bearer tokens, known by their hashes. Knows tokens and roles; no route.
 
 use super::error::ApiError;
+use crate::shard::Refusal;
 use crate::shard::event::{Grant, Level, Token};
 use dashmap::DashMap;
 use protocol::{Digest, Role, Time};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// First part of each API token, so that scanners for leaked secrets know it.
@@ -18,6 +20,8 @@ const TOKEN_BYTES_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub struct Tokens {
     by_id: DashMap<String, Token>,
+    /// True until shard 0 has told them for the first time.
+    unread: AtomicBool,
 }
 
 /// Whoever made a request.
@@ -36,8 +40,14 @@ pub fn now() -> Time {
 }
 
 impl Tokens {
+    /// Shard 0 has not told them yet: nobody can be told from a stranger.
+    pub fn are_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
     /// Takes `tokens` in place of what was known.
     pub fn replace(&self, tokens: Vec<Token>) {
+        self.unread.store(false, Ordering::Relaxed);
         self.by_id.retain(|id, _| tokens.iter().any(|token| token.id == *id));
         for token in tokens {
             self.by_id.insert(token.id.clone(), token);
@@ -62,8 +72,11 @@ impl Tokens {
     /// Who shows `text`, the value of an `Authorization` header.
     ///
     /// # Errors
-    /// An [`ApiError`] of status 401.
+    /// An [`ApiError`] of status 401; of 503 while the tokens on record are not known.
     pub fn caller(&self, text: &str, now: Time) -> Result<Caller, ApiError> {
+        if self.unread.load(Ordering::Relaxed) {
+            return Err(Refusal::Unled.into());
+        }
         let wrong = || ApiError::unauthorized("this token is not known, or is over");
         let (scheme, token) = text.split_once(' ').unwrap_or_default();
         if !scheme.eq_ignore_ascii_case("bearer") || token.len() > TOKEN_BYTES_MAX {

@@ -26,7 +26,7 @@ pub struct AgentBody {
     /// What people call it.
     pub name: String,
     /// `reachable`, `unreachable`, `expected` (on record and not heard of since the master's start) or `gone`.
-    pub state: &'static str,
+    pub state: String,
     /// All that it has to promise.
     pub capacity: AmountBody,
     /// What is promised on it, offers included.
@@ -105,7 +105,7 @@ impl From<&AgentView> for AgentBody {
         Self {
             id: view.id.to_string(),
             name: view.info.name.clone(),
-            state: view.state,
+            state: view.state.to_string(),
             capacity: (&view.info.capacity).into(),
             allocated: (&view.allocated).into(),
             attempts: view.attempts,

@@ -169,6 +169,12 @@ impl ApiError {
         self
     }
 
+    /// This error, which may be over in so many milliseconds.
+    fn with_retry(mut self, retry_after_ms: u64) -> Self {
+        self.body.retry_after_ms = Some(retry_after_ms);
+        self
+    }
+
     /// This error, with what would mend it.
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.body.help = Some(help.into());
@@ -194,13 +200,18 @@ impl std::fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
+/// When it makes sense to ask again where no master leads, or the one that did went away, in milliseconds.
+const UNLED_RETRY_MS: u64 = 500;
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NotFound { what } => Self::not_found(what),
+            Refusal::NotFound { what } => Self::not_found(&what),
             Refusal::Conflict { reason } => Self::conflict(reason),
             Refusal::Invalid { reason } => Self::unprocessable("", reason),
             Refusal::Busy { reason, retry_after_ms } => Self::busy(reason, retry_after_ms),
+            Refusal::Unled => Self::unavailable(refusal.to_string()).with_retry(UNLED_RETRY_MS),
+            Refusal::Unknown => Self::unavailable(refusal.to_string()).with_retry(UNLED_RETRY_MS),
         }
     }
 }
@@ -210,6 +221,7 @@ impl From<Busy> for ApiError {
         match busy {
             Busy::Full { retry_after_ms } => Self::busy(busy.to_string(), retry_after_ms),
             Busy::Stopped { .. } => Self::unavailable(busy.to_string()),
+            Busy::Unknown => Self::unavailable(busy.to_string()).with_retry(UNLED_RETRY_MS),
         }
     }
 }

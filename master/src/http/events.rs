@@ -71,6 +71,8 @@ pub enum EventBody<'a> {
     Tokens,
     /// The policies of roles are others now.
     Policies,
+    /// Masters were let in, moved or removed.
+    Masters,
     /// Some events are kept no longer: what they said has to be asked for.
     Missed,
     /// The reader was too slow: nothing follows in this stream.
@@ -204,6 +206,7 @@ fn text(change: &Change) -> String {
         Change::Agent { agent, name, what } => ("agent", EventBody::Agent { agent: agent.to_string(), name, what }),
         Change::Tokens => ("tokens", EventBody::Tokens),
         Change::Policies => ("policies", EventBody::Policies),
+        Change::Masters => ("masters", EventBody::Masters),
     };
     lines(name, &body)
 }
@@ -228,7 +231,9 @@ impl Filter {
                 wanted && self.caller.sees(role)
             }
             Change::Agent { .. } => self.role.is_none() && self.job.is_none(),
-            Change::Tokens | Change::Policies => self.role.is_none() && self.job.is_none() && self.caller.must_own_cluster().is_ok(),
+            Change::Tokens | Change::Policies | Change::Masters => {
+                self.role.is_none() && self.job.is_none() && self.caller.must_own_cluster().is_ok()
+            }
         }
     }
 }
@@ -343,7 +348,7 @@ mod tests {
 
     fn change(number: u64) -> Arc<Change> {
         let role = Role::new("default").unwrap();
-        Arc::new(Change::Job { job: JobId(number), role, title: "a\nb".into(), what: "ended" })
+        Arc::new(Change::Job { job: JobId(number), role, title: "a\nb".into(), what: "ended".into() })
     }
 
     #[test]

@@ -51,12 +51,18 @@ use server::{Patience, Server, ServerError};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
-use tokio::sync::Semaphore;
+use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::{Semaphore, oneshot};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+/// How long a start waits until the tokens and policies on record are read.
+const READ_WITHIN: Duration = Duration::from_secs(3);
+/// The wait before they are asked for again.
+const READ_RETRY: Duration = Duration::from_millis(250);
 
 /// How the API is served.
 #[derive(Clone, Debug)]
@@ -98,12 +104,6 @@ pub enum HttpError {
     /// The server does not.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The tokens could not be read from shard 0.
-    #[error("cannot read the tokens on record: {reason}")]
-    Tokens {
-        /// Why not.
-        reason: String,
-    },
 }
 
 /// Serves the API on the runtime that it is called in.
@@ -112,21 +112,21 @@ pub enum HttpError {
 /// [`HttpError`].
 pub async fn start(door: Door, identity: &Identity, config: HttpConfig) -> Result<Server, HttpError> {
     let address = config.address;
-    let router = router(door, config).await?;
+    let router = router(door, config).await;
     Ok(Server::start(address, identity, router, Patience::default()).await?)
 }
 
 /// The routes alone, for whoever serves them over something else than sockets. They follow what changes on the runtime that this is called
 /// in, for as long as they are there.
-///
-/// # Errors
-/// [`HttpError::Tokens`].
-pub async fn router(door: Door, config: HttpConfig) -> Result<Router, HttpError> {
+pub async fn router(door: Door, config: HttpConfig) -> Router {
     let (api, router) = api(door, config);
     let changes = api.door.changes();
-    refresh(&api).await.map_err(|error| HttpError::Tokens { reason: error.body().message.clone() })?;
-    tokio::spawn(listen(Arc::downgrade(&api), changes));
-    Ok(router)
+    api.tokens.are_unread();
+    let (read, is_read) = oneshot::channel();
+    tokio::spawn(listen(Arc::downgrade(&api), changes, read));
+    // Where no master leads shard 0 now, who calls is told so until one does.
+    let _ = tokio::time::timeout(READ_WITHIN, is_read).await;
+    router
 }
 
 #[derive(OpenApi)]
@@ -210,24 +210,35 @@ async fn refresh(api: &Api) -> Result<(), ApiError> {
 }
 
 /// Keeps what changes, for as long as the routes are there.
-async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Change>>) {
+async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Change>>, read: oneshot::Sender<()>) {
+    let (mut due, mut read) = (true, Some(read));
     loop {
-        let changed = changes.recv().await;
+        if due {
+            let Some(api) = api.upgrade() else { return };
+            match refresh(&api).await {
+                Ok(()) => {
+                    due = false;
+                    // Nobody may wait for it any more.
+                    let _ = read.take().map(|read| read.send(()));
+                }
+                Err(error) => tracing::warn!(reason = error.body().message, "the tokens and policies on record could not be read yet"),
+            }
+        }
+        let changed = tokio::select! {
+            changed = changes.recv() => changed,
+            () = tokio::time::sleep(READ_RETRY), if due => continue,
+        };
         let Some(api) = api.upgrade() else { return };
-        let access_too = match changed {
+        match changed {
             Ok(change) => {
-                let access_too = matches!(*change, Change::Tokens | Change::Policies);
+                due |= matches!(*change, Change::Tokens | Change::Policies);
                 api.events.push(change);
-                access_too
             }
             Err(RecvError::Lagged(missed)) => {
                 api.events.skip(missed);
-                true
+                due = true;
             }
             Err(RecvError::Closed) => return,
-        };
-        if access_too && let Err(error) = refresh(&api).await {
-            tracing::error!(reason = error.body().message, "the tokens and policies on record could not be read");
         }
     }
 }

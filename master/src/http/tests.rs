@@ -9,11 +9,13 @@ use super::bundles::{BUNDLE_BYTES_MAX, Bundles};
 use super::server::{Patience, Server};
 use super::{Api, HttpConfig, api};
 use crate::drive::Door;
+use crate::drive::clock::Clock;
 use crate::drive::inbox::Inbox;
-use crate::shard::event::{Grant, Level, Token};
+use crate::peers::Peers;
+use crate::shard::event::{Grant, Level, Master, Token};
 use axum::Router;
 use protocol::identity::Authority;
-use protocol::{Digest, Role};
+use protocol::{Digest, Role, ShardId};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,6 +53,15 @@ struct Closed {
     folder: Folder,
 }
 
+/// A door whose one shard is led here and answers nothing.
+fn door(folder: &Folder) -> Door {
+    let own = Master { number: 1, quic: "127.0.0.1:1".into(), http: "https://127.0.0.1:1".into() };
+    let peers = Arc::new(Peers::new(own, vec![], 1, folder.path().join("masters.json")));
+    let door = Door::new(vec![Arc::new(Inbox::new(0))], peers, Clock::start());
+    door.routes().leads(ShardId(0), 1, 1);
+    door
+}
+
 impl Closed {
     fn new() -> Self {
         let folder = Folder::new();
@@ -62,7 +73,7 @@ impl Closed {
             root: Digest::of(b"root"),
             bundles,
         };
-        let (api, router) = api(Door::new(vec![Arc::new(Inbox::new(0))], Arc::default()), config);
+        let (api, router) = api(door(&folder), config);
         Self { api, router, folder }
     }
 
@@ -79,7 +90,7 @@ impl Closed {
     /// The same behind TLS, and the root certificate that vouches for it.
     async fn serve(&self, patience: Patience) -> (Server, Vec<u8>) {
         let authority = Authority::open_or_create(&self.folder.path().join("ca")).unwrap();
-        let identity = authority.issue_master(&["localhost".to_owned()], Duration::from_secs(3_600)).unwrap();
+        let identity = authority.issue_master(1, &["localhost".to_owned()], Duration::from_secs(3_600)).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let server = Server::start(address, &identity, self.router.clone(), patience).await.unwrap();
         (server, authority.root_der().to_vec())

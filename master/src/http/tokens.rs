@@ -33,7 +33,7 @@ const ID_BYTES: usize = 8;
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenWanted {
-    /// `viewer`, `operator`, `admin`, or `join` for a machine that is to become an agent.
+    /// `viewer`, `operator`, `admin`, `join` for a machine that is to become an agent, or `join-master` for one that is to become a master.
     #[serde(default)]
     pub level: String,
     /// For which roles; all where none is named.
@@ -59,7 +59,7 @@ pub struct TokenMade {
 pub struct TokenRow {
     /// What it is known by.
     pub id: String,
-    /// `viewer`, `operator`, `admin` or `join`.
+    /// `viewer`, `operator`, `admin`, `join` or `join-master`.
     pub level: &'static str,
     /// For which roles; all where none is named.
     pub roles: Vec<String>,
@@ -93,7 +93,7 @@ pub async fn create(
     let wanted: TokenWanted = body::json(&headers, body).await?;
     let grant = grant(&wanted)?;
     match &grant {
-        Grant::Join => caller.must_own_cluster()?,
+        Grant::Join | Grant::JoinMaster => caller.must_own_cluster()?,
         Grant::Api { roles, .. } if caller.covers(roles) => {}
         Grant::Api { .. } => return Err(ApiError::forbidden("a token may be for its maker's roles only").with_field("roles")),
     }
@@ -175,7 +175,7 @@ async fn record(door: &Door, token: &Token) -> Result<(), ApiError> {
 fn draw(grant: Grant, ttl_ms: Option<u64>, root: Digest) -> Result<Drawn, ApiError> {
     let (id, secret) = (random::<ID_BYTES>()?, random::<SECRET_BYTES>()?);
     let (ttl_ms, text) = match &grant {
-        Grant::Join => (Some(ttl_ms.unwrap_or(JOIN_TTL_MS)), format!("{id}.{secret}.{root}")),
+        Grant::Join | Grant::JoinMaster => (Some(ttl_ms.unwrap_or(JOIN_TTL_MS)), format!("{id}.{secret}.{root}")),
         Grant::Api { .. } => (ttl_ms, format!("{TOKEN_PREFIX}{id}_{secret}")),
     };
     let expires = ttl_ms.map(|ttl_ms| now() + ttl_ms);
@@ -200,6 +200,7 @@ fn grant(wanted: &TokenWanted) -> Result<Grant, ApiError> {
         "operator" => Level::Operator,
         "admin" => Level::Admin,
         "join" if roles.is_empty() => return Ok(Grant::Join),
+        "join-master" if roles.is_empty() => return Ok(Grant::JoinMaster),
         "join" => return Err(ApiError::invalid("roles", "a machine joins for all roles")),
         _ => return Err(ApiError::invalid("level", "a token is of a viewer, operator, admin, or to join")),
     };
@@ -210,7 +211,7 @@ fn grant(wanted: &TokenWanted) -> Result<Grant, ApiError> {
 fn concerns(caller: &Caller, grant: &Grant) -> bool {
     match grant {
         Grant::Api { roles, .. } => caller.covers(roles),
-        Grant::Join => caller.is_of_all_roles(),
+        Grant::Join | Grant::JoinMaster => caller.is_of_all_roles(),
     }
 }
 
@@ -219,6 +220,7 @@ impl From<&Token> for TokenRow {
         let (level, roles) = match &token.grant {
             Grant::Api { level, roles } => (level_text(*level), roles.iter().map(ToString::to_string).collect()),
             Grant::Join => ("join", vec![]),
+            Grant::JoinMaster => ("join-master", vec![]),
         };
         Self { id: token.id.clone(), level, roles, expires_ms: token.expires.map(|time| time.0) }
     }

@@ -139,7 +139,8 @@ impl GroupIndex {
     }
 }
 
-fn entry_bytes(entry: &Entry) -> usize {
+/// Bytes of an entry's records.
+pub fn entry_bytes(entry: &Entry) -> usize {
     match &entry.payload {
         EntryPayload::Normal(batch) => batch.0.len(),
         EntryPayload::Blank | EntryPayload::Membership(_) => 0,

@@ -1,8 +1,9 @@
 //! A shard behind its log: the committed entries folded into it while it is recovered or follows, and counted while it leads (then it was
-//! folded when it was decided). Makes snapshots on a thread of their own, from the last one and the log, so that no decision waits for one.
+//! folded when it was decided). When it leads no more, what it had decided may not be so: then it is made anew from snapshot and log. That,
+//! and making snapshots, is done on threads of their own, so that no decision waits for it.
 
 use super::log::{Log, lock};
-use super::raft::{Entry, EntryId, Members, Types};
+use super::raft::{Entry, EntryId, Members, Outcome, Types};
 use super::snapshot::{self, Head, Meta, Stored};
 use super::{Batch, JournalError};
 use crate::shard::{Record, Shard, ShardConfig};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use tokio::fs::File;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Entries that are read from the log at once when a snapshot is made.
 const FOLD_ENTRIES_MAX: u64 = 64;
@@ -25,6 +26,10 @@ pub struct Machine {
     path: PathBuf,
     config: ShardConfig,
     state: Arc<Mutex<State>>,
+    /// Told when the shard is here again.
+    whole: Arc<Notify>,
+    /// Told when a snapshot is made.
+    made: Arc<Notify>,
 }
 
 /// How far a shard is.
@@ -32,7 +37,7 @@ pub struct State {
     /// The last entry that is folded in, or was when it was decided.
     applied: Option<EntryId>,
     members: Members,
-    /// The shard, but while it leads: then it is with who decides.
+    /// The shard, but while it leads and until it is made anew: then it is with who decides, or nowhere.
     shard: Option<Box<Shard>>,
     /// The latest moment in its records, until it leads.
     latest: Time,
@@ -55,7 +60,7 @@ impl Machine {
             return Err(JournalError::Gap { shard: config.id.0, from, until });
         }
         let state = State { applied, members, shard: Some(Box::new(shard)), latest: head.latest, snapshot_bytes };
-        Ok(Self { log, path, config, state: Arc::new(Mutex::new(state)) })
+        Ok(Self { log, path, config, state: Arc::new(Mutex::new(state)), whole: Arc::default(), made: Arc::default() })
     }
 
     /// The shard and the latest moment in its records, for who decides from now on; `None` where it was taken before.
@@ -65,6 +70,67 @@ impl Machine {
         state.shard.take().map(|shard| (*shard, latest))
     }
 
+    /// As [`Self::take`], once the shard is whole.
+    pub async fn take_whole(&self) -> (Shard, Time) {
+        loop {
+            // Made before it is looked: it hears of what happens from here on.
+            let whole = self.whole.notified();
+            if let Some(taken) = self.take() {
+                return taken;
+            }
+            whole.await;
+        }
+    }
+
+    /// Makes the shard anew from snapshot and log, on a thread of its own: it was taken, and who took it decides no more.
+    pub fn rebuild(&self) {
+        let machine = self.clone();
+        let body = move || {
+            if let Err(error) = machine.refold() {
+                let shard = machine.config.id;
+                tracing::error!(%error, %shard, "a shard cannot be made anew from its snapshot and log: this master can lead it no more");
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("rebuild".into()).spawn(body) {
+            tracing::error!(%error, "no thread to make a shard anew: this master can lead it no more");
+        }
+    }
+
+    fn refold(&self) -> Result<(), JournalError> {
+        let mut folded = None;
+        loop {
+            let goal = {
+                let mut state = lock(&self.state);
+                if state.shard.is_some() {
+                    return Ok(()); // A whole snapshot came meanwhile.
+                }
+                match folded.take() {
+                    Some((shard, latest, upto)) if upto == state.applied => {
+                        (state.shard, state.latest) = (Some(Box::new(shard)), latest);
+                        self.whole.notify_waiters();
+                        return Ok(());
+                    }
+                    other => {
+                        folded = other;
+                        state.applied
+                    }
+                }
+            };
+            let begun = folded.take().map(|(shard, latest, upto): (Shard, Time, Option<EntryId>)| (shard, latest, next_of(upto)));
+            folded = match self.fold_from(begun, goal) {
+                Ok((shard, latest)) => Some((shard, latest, goal)),
+                // A snapshot made the log shorter meanwhile: from that one, then.
+                Err(JournalError::Gap { .. }) => None,
+                Err(error) => return Err(error),
+            };
+        }
+    }
+
+    /// Waits until another snapshot is made.
+    pub async fn snapshot_made(&self) {
+        self.made.notified().await;
+    }
+
     /// Bytes of its last snapshot.
     pub fn snapshot_bytes(&self) -> u64 {
         lock(&self.state).snapshot_bytes
@@ -72,15 +138,28 @@ impl Machine {
 
     /// Folds what is committed up to `upto` into the last snapshot and exchanges it for that.
     fn fold(&self, upto: Option<EntryId>, members: Members) -> Result<Meta, JournalError> {
-        let stored = snapshot::load(&self.path)?;
-        let (mut shard, mut next, mut latest) = match stored {
-            Some(stored) => {
-                let next = stored.head.meta.last_log_id.map_or(0, |id| id.index + 1);
-                (Shard::restore(self.config.clone(), stored.state), next, stored.head.latest)
-            }
-            None => (Shard::new(self.config.clone()), 0, Time::ZERO),
+        let (shard, latest) = self.fold_from(None, upto)?;
+        let meta = snapshot::meta(upto, members);
+        let bytes = snapshot::save(&self.path, &Head { meta: meta.clone(), latest }, &shard.snapshot())?;
+        lock(&self.state).snapshot_bytes = bytes;
+        self.made.notify_one();
+        Ok(meta)
+    }
+
+    /// A shard that lacks the entries from `next` on, or the last snapshot, with what is committed up to `upto` folded in; and the latest
+    /// moment in it.
+    fn fold_from(&self, begun: Option<(Shard, Time, u64)>, upto: Option<EntryId>) -> Result<(Shard, Time), JournalError> {
+        let (mut shard, mut latest, mut next) = match begun {
+            Some(begun) => begun,
+            None => match snapshot::load(&self.path)? {
+                Some(stored) => {
+                    let next = next_of(stored.head.meta.last_log_id);
+                    (Shard::restore(self.config.clone(), stored.state), stored.head.latest, next)
+                }
+                None => (Shard::new(self.config.clone()), Time::ZERO, 0),
+            },
         };
-        let end = upto.map_or(0, |id| id.index + 1);
+        let end = next_of(upto);
         while next < end {
             let until = end.min(next + FOLD_ENTRIES_MAX);
             let read = self.log.read(self.config.id.0, next..until);
@@ -93,10 +172,7 @@ impl Machine {
             }
             next = until;
         }
-        let meta = snapshot::meta(upto, members);
-        let bytes = snapshot::save(&self.path, &Head { meta: meta.clone(), latest }, &shard.snapshot())?;
-        lock(&self.state).snapshot_bytes = bytes;
-        Ok(meta)
+        Ok((shard, latest))
     }
 
     async fn open_snapshot(&self) -> Result<Option<(Meta, File)>, JournalError> {
@@ -106,9 +182,25 @@ impl Machine {
     }
 }
 
+/// The index behind an entry's.
+fn next_of(id: Option<EntryId>) -> u64 {
+    id.map_or(0, |id| id.index + 1)
+}
+
+/// What becomes of an entry.
+fn outcome(entry: &Entry) -> Result<Outcome, JournalError> {
+    match &entry.payload {
+        EntryPayload::Normal(batch) => batch.outcome(entry.log_id.leader_id.term),
+        EntryPayload::Blank | EntryPayload::Membership(_) => Ok(Outcome::Done),
+    }
+}
+
 /// Folds an entry; returns the latest moment in it.
 fn fold_entry(shard: &mut Shard, entry: &Entry) -> Result<Time, JournalError> {
     let EntryPayload::Normal(batch) = &entry.payload else { return Ok(Time::ZERO) };
+    if outcome(entry)? == Outcome::Void {
+        return Ok(Time::ZERO);
+    }
     let records = Batch::decode(batch)?;
     records.iter().for_each(|record| shard.apply(record));
     Ok(records.iter().map(at).max().unwrap_or(Time::ZERO))
@@ -127,7 +219,9 @@ const fn at(record: &Record) -> Time {
         | Record::AgentGone { at, .. }
         | Record::TokenCreated { at, .. }
         | Record::TokenEnded { at, .. }
-        | Record::PolicySet { at, .. } => *at,
+        | Record::PolicySet { at, .. }
+        | Record::MasterSeen { at, .. }
+        | Record::MasterRemoved { at, .. } => *at,
     }
 }
 
@@ -147,7 +241,7 @@ impl RaftStateMachine<Types> for Machine {
         Ok((state.applied, state.members.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<()>, StorageError<u64>>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError<u64>>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -160,10 +254,10 @@ impl RaftStateMachine<Types> for Machine {
                 state.latest = state.latest.max(latest);
             }
             state.applied = Some(entry.log_id);
+            answers.push(outcome(&entry).map_err(|error| unfolded(&error))?);
             if let EntryPayload::Membership(members) = entry.payload {
                 state.members = Members::new(Some(entry.log_id), members);
             }
-            answers.push(());
         }
         Ok(answers)
     }
@@ -193,6 +287,7 @@ impl RaftStateMachine<Types> for Machine {
         let Head { meta, latest } = stored.head;
         let shard = Some(Box::new(Shard::restore(self.config.clone(), stored.state)));
         *state = State { applied: meta.last_log_id, members: meta.last_membership, shard, latest, snapshot_bytes: bytes };
+        self.whole.notify_waiters();
         Ok(())
     }
 

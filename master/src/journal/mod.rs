@@ -8,16 +8,19 @@ pub mod group;
 mod index;
 mod log;
 mod machine;
+pub mod network;
 pub mod raft;
 mod recover;
+mod reign;
 mod segment;
 mod snapshot;
 mod store;
 mod writer;
 
-pub use group::{Group, Recovered};
+pub use group::{Fate, Group, Member, Seat, Standing};
 pub use log::{Log, LogConfig};
 pub use raft::Batch;
+pub use reign::{Recovered, Turn, Turns};
 pub use segment::sync_dir;
 
 use std::io;

@@ -91,7 +91,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Stored, JournalError> {
     let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(unreadable)?;
     let (head, state) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(unreadable)?;
     let head = postcard::from_bytes(head).map_err(|_| unreadable())?;
-    let state = postcard::from_bytes(state).map_err(|_| unreadable())?;
+    let state = ShardSnapshot::decode(state).ok_or_else(unreadable)?;
     Ok(Stored { head, state, bytes: bytes.len() as u64 })
 }
 

@@ -1,5 +1,6 @@
 //! One group's log as the consensus engine sees it.
 
+use super::index::entry_bytes;
 use super::log::Log;
 use super::raft::{Ballot, Entry, EntryId, Types};
 use super::recover::Item;
@@ -9,6 +10,9 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+
+/// Bytes of entries that are sent to another member at once.
+const SENT_BYTES_MAX: usize = 512 << 10;
 
 /// One group's part of the log.
 #[derive(Clone, Debug)]
@@ -49,6 +53,20 @@ impl RaftLogReader<Types> for Store {
             Bound::Unbounded => u64::MAX,
         };
         self.log.read(self.group, start.max(have.start)..end.min(have.end)).map_err(|error| unreadable(&error))
+    }
+
+    /// What is sent to another member at once: at least one entry, then as many as there are within [`SENT_BYTES_MAX`].
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError<u64>> {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for at in start..end {
+            let Some(entry) = self.log.read(self.group, at..at + 1).map_err(|error| unreadable(&error))?.pop() else { break };
+            bytes += entry_bytes(&entry);
+            if bytes > SENT_BYTES_MAX && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
     }
 }
 

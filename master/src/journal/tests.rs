@@ -2,6 +2,7 @@
 
 mod damage;
 mod failure;
+mod members;
 pub(crate) mod shards;
 
 use super::log::{Log, LogConfig};
@@ -55,7 +56,7 @@ fn record(n: u64) -> Record {
 }
 
 fn entry(index: u64) -> Entry {
-    Entry { log_id: id(index), payload: EntryPayload::Normal(Batch::encode(&[record(index)])) }
+    Entry { log_id: id(index), payload: EntryPayload::Normal(Batch::encode(1, &[record(index)])) }
 }
 
 async fn append(log: &Arc<Log>, group: u16, indices: std::ops::Range<u64>) {

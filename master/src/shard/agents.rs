@@ -281,7 +281,7 @@ impl Shard {
     /// An operator says that the agent never comes back.
     pub(super) fn gone(&mut self, agent: AgentId) -> Result<(), Refusal> {
         if self.rest.agents.get(&agent).is_none_or(|known| known.gone) {
-            return Err(Refusal::NotFound { what: "agent" });
+            return Err(Refusal::NotFound { what: "agent".into() });
         }
         self.commit(Record::AgentGone { agent, at: self.now });
         self.publish_agent(agent, "gone");
@@ -303,7 +303,7 @@ impl Shard {
 
     fn publish_agent(&mut self, agent: AgentId, what: &'static str) {
         let name = self.rest.agents.get(&agent).map(|known| known.info.name.clone()).unwrap_or_default();
-        self.publish(Change::Agent { agent, name, what });
+        self.publish(Change::Agent { agent, name, what: what.into() });
     }
 }
 

@@ -9,6 +9,10 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::view::{JobView, View, Viewed};
+use std::borrow::Cow;
+
+/// One word of a short list.
+pub type Word = Cow<'static, str>;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -204,7 +208,7 @@ pub struct Want {
 }
 
 /// What somebody asks of a shard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Make this job. With a `key` that was used before, the answer is that of before, or a conflict where the job differs.
     Submit {
@@ -255,6 +259,42 @@ pub enum Request {
         /// What they may.
         policy: Policy,
     },
+    /// Something about masters; to shard 0, which owns them.
+    Master(MasterRequest),
+}
+
+/// Something about the masters of the cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum MasterRequest {
+    /// Let one in that shows this token; answered with all masters, of which it is the last.
+    Join {
+        /// The token's id.
+        id: String,
+        /// The hash of the secret that was shown.
+        hash: Digest,
+        /// Where it listens for masters and agents, `HOST:PORT`.
+        quic: String,
+        /// Where it serves HTTP, as a URL.
+        http: String,
+    },
+    /// One that is on record says where it is. The first of a new cluster comes on record by it.
+    Seen(Master),
+    /// One is never to come back: it has a vote in nothing any more.
+    Remove {
+        /// Which.
+        number: u16,
+    },
+}
+
+/// A master on record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Master {
+    /// From 1, never given twice.
+    pub number: u16,
+    /// Where it listens for masters and agents, `HOST:PORT`.
+    pub quic: String,
+    /// Where it serves HTTP, as a URL.
+    pub http: String,
 }
 
 /// What native and container tasks of a role may have of their hosts. Nothing, where nothing is said.
@@ -276,7 +316,7 @@ pub struct HostPath {
 }
 
 /// How people name a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobRef {
     /// By its id.
     Id(JobId),
@@ -285,7 +325,7 @@ pub enum JobRef {
 }
 
 /// Something about tokens. Secrets are drawn and hashed by whoever asks: a shard sees SHA-256 hashes only.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum TokenRequest {
     /// Put a token on record.
     Create(Token),
@@ -330,6 +370,8 @@ pub enum Grant {
     },
     /// To become an agent, once.
     Join,
+    /// To become a master, once.
+    JoinMaster,
 }
 
 /// How much of the API a token allows; each level contains those before it.
@@ -344,7 +386,7 @@ pub enum Level {
 }
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Response {
     /// The job is on record.
     Submitted {
@@ -364,13 +406,13 @@ pub enum Response {
 }
 
 /// Why a request was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
     /// There is no such thing.
     #[error("no such {what}")]
     NotFound {
         /// `job`, `task`, `agent` or `token`.
-        what: &'static str,
+        what: Word,
     },
     /// Something else has that key or name.
     #[error("{reason}")]
@@ -392,10 +434,16 @@ pub enum Refusal {
         /// When it makes sense to try again, in milliseconds from now.
         retry_after_ms: u64,
     },
+    /// No master leads the shard now, so nothing was done.
+    #[error("no master leads this part of the cluster now: most masters must be reachable from each other; try again")]
+    Unled,
+    /// The master that leads the shard went away while it was asked.
+    #[error("the leading master went away while it was asked: whether it was done is not known; ask again with the same key, or look")]
+    Unknown,
 }
 
 /// Something that those who watch may want to know. Committed before it is said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Change {
     /// A job is new or has a new version, count or end.
@@ -407,7 +455,7 @@ pub enum Change {
         /// What people call it.
         title: String,
         /// `submitted`, `applied`, `scaled`, `stopping`, `ended`.
-        what: &'static str,
+        what: Word,
     },
     /// Tasks of one job are in another state.
     Tasks {
@@ -427,10 +475,12 @@ pub enum Change {
         /// What people call it.
         name: String,
         /// `registered`, `unreachable`, `reachable`, `lost`, `gone`.
-        what: &'static str,
+        what: Word,
     },
     /// The tokens on record are others now.
     Tokens,
     /// The policies on record are others now.
     Policies,
+    /// The masters on record are others now.
+    Masters,
 }

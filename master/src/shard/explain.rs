@@ -16,11 +16,11 @@ impl Shard {
     /// Why tasks of a job wait, or where one is.
     pub(super) fn explain(&self, id: JobId, index: Option<u32>) -> Result<Explanation, Refusal> {
         let task = match index {
-            Some(index) => Some(self.task_view(id, index).ok_or(Refusal::NotFound { what: "task" })?),
+            Some(index) => Some(self.task_view(id, index).ok_or(Refusal::NotFound { what: "task".into() })?),
             None => None,
         };
         let Some(Entry::Live(job)) = self.jobs.entry(id) else {
-            let job = self.job_view(id).ok_or(Refusal::NotFound { what: "job" })?.job;
+            let job = self.job_view(id).ok_or(Refusal::NotFound { what: "job".into() })?.job;
             let shape = job.template.resources.clone();
             return Ok(Explanation { job: id, role: job.role, shape, waiting: 0, backing_off: 0, retry_at: None, ahead: 0, task });
         };

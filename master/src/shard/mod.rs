@@ -18,6 +18,7 @@ mod bookings;
 mod demands;
 mod explain;
 mod index;
+mod masters;
 pub mod policies;
 mod pool;
 mod reconcile;
@@ -121,6 +122,8 @@ impl Shard {
             Record::TokenCreated { token, .. } => drop(self.rest.tokens.insert(token.id.clone(), token.clone())),
             Record::TokenEnded { id, .. } => drop(self.rest.tokens.remove(id)),
             Record::PolicySet { role, policy, .. } => self.rest.policy_set(role, policy),
+            Record::MasterSeen { master, .. } => self.rest.masters.seen(master),
+            Record::MasterRemoved { number, .. } => self.rest.masters.removed(*number),
         }
     }
 

@@ -179,7 +179,7 @@ impl Shard {
     pub(super) fn publish_job(&mut self, id: JobId, what: &'static str) {
         let Some(job) = self.jobs.live(id) else { return };
         let (role, title) = (job.job.role.clone(), title(id, job.job.name.as_ref()));
-        self.publish(Change::Job { job: id, role, title, what });
+        self.publish(Change::Job { job: id, role, title, what: what.into() });
     }
 }
 

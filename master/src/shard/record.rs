@@ -1,12 +1,12 @@
 //! What a shard puts on record: the only way its lasting state changes, and all that a follower or a recovery needs. Postcard, so variants
 //! are appended and fields never change.
 
-use super::event::{Policy, Token};
+use super::event::{Master, Policy, Token};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, Time, Usage};
 use serde::{Deserialize, Serialize};
 
-/// Version of the records; stands at the head of each journal entry and snapshot.
-pub const RECORD_VERSION: u16 = 1;
+/// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters.
+pub const RECORD_VERSION: u16 = 2;
 
 /// One fact. New variants at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +111,20 @@ pub enum Record {
         role: Role,
         /// What it may from now on.
         policy: Policy,
+        /// When.
+        at: Time,
+    },
+    /// A master is let in, or is elsewhere than before.
+    MasterSeen {
+        /// Which.
+        master: Master,
+        /// When.
+        at: Time,
+    },
+    /// A master was removed for good.
+    MasterRemoved {
+        /// Which.
+        number: u16,
         /// When.
         at: Time,
     },

@@ -24,6 +24,7 @@ impl Shard {
             Request::View(view) => self.view(id, view),
             Request::Token(request) => return self.token_request(id, request),
             Request::SetPolicy { role, policy } => return self.policy_request(id, role, policy),
+            Request::Master(request) => return self.master_request(id, request),
         };
         if let Err(refusal) = result {
             self.reply(id, Response::Refused(refusal));
@@ -31,7 +32,7 @@ impl Shard {
     }
 
     pub(super) fn found(&self, job: &JobRef) -> Result<JobId, Refusal> {
-        self.jobs.find(job).ok_or(Refusal::NotFound { what: "job" })
+        self.jobs.find(job).ok_or(Refusal::NotFound { what: "job".into() })
     }
 
     fn submit(&mut self, id: RequestId, job: Job, key: Option<String>, follow: bool) -> Result<(), Refusal> {

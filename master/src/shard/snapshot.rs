@@ -1,6 +1,7 @@
 //! A shard's lasting state as it stands in a snapshot, and the number that says whether two are equal.
 
 use super::event::{Policy, Token};
+use super::masters::LastingMasters;
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
 use crate::jobs::Jobs;
 use crate::jobs::state::LastingJobs;
@@ -23,6 +24,33 @@ pub(super) struct LastingRest {
     pub agents: BTreeMap<AgentId, KnownAgent>,
     pub tokens: BTreeMap<String, Token>,
     pub policies: BTreeMap<Role, Policy>,
+    pub masters: LastingMasters,
+}
+
+/// [`LastingRest`] as version 1 had it.
+#[derive(Deserialize)]
+struct RestWithoutMasters {
+    agents: BTreeMap<AgentId, KnownAgent>,
+    tokens: BTreeMap<String, Token>,
+    policies: BTreeMap<Role, Policy>,
+}
+
+impl ShardSnapshot {
+    /// The snapshot that these bytes are, of this version or an older one; `None` where they are none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = postcard::take_from_bytes::<u16>(bytes).ok()?;
+        match version {
+            1 => {
+                let (jobs, rest): (LastingJobs, RestWithoutMasters) = postcard::from_bytes(rest).ok()?;
+                let RestWithoutMasters { agents, tokens, policies } = rest;
+                let rest = LastingRest { agents, tokens, policies, masters: LastingMasters::default() };
+                Some(Self { version: RECORD_VERSION, jobs, rest })
+            }
+            RECORD_VERSION => postcard::from_bytes(bytes).ok(),
+            _ => None,
+        }
+    }
 }
 
 /// An agent on record.

@@ -141,7 +141,7 @@ impl Shard {
     pub(super) fn job_ended(&mut self, id: JobId) {
         let Some(Entry::Ended(job)) = self.jobs.entry(id) else { return };
         let (role, title) = (job.role.clone(), super::reconcile::title(id, job.name.as_ref()));
-        self.publish(Change::Job { job: id, role, title, what: "ended" });
+        self.publish(Change::Job { job: id, role, title, what: "ended".into() });
         for request in self.followers.remove(&id).unwrap_or_default() {
             self.following.remove(&request);
             if let Some(view) = self.job_view(id) {

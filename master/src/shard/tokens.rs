@@ -55,7 +55,7 @@ impl Shard {
 
     fn token_end(&mut self, id: String, used_by: Option<AgentId>) -> Result<(), Refusal> {
         if !self.rest.tokens.contains_key(&id) {
-            return Err(Refusal::NotFound { what: "token" });
+            return Err(Refusal::NotFound { what: "token".into() });
         }
         self.commit(Record::TokenEnded { id, used_by, at: self.now });
         self.publish(Change::Tokens);
@@ -70,7 +70,7 @@ impl Shard {
             .get(&id)
             .is_some_and(|token| token.hash == *hash && token.grant == Grant::Join && token.expires.is_none_or(|at| at > self.now));
         if !good {
-            return Err(Refusal::NotFound { what: "token" });
+            return Err(Refusal::NotFound { what: "token".into() });
         }
         self.token_end(id, Some(agent))
     }

@@ -1,16 +1,16 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
-use super::event::{JobRef, Policy, Token};
+use super::event::{JobRef, Master, Policy, Token, Word};
 use protocol::task::Usage;
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Resources, Role, Time};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Most rows of one answer.
 pub const PAGE_MAX: usize = 1_000;
 
 /// A question.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum View {
     /// Jobs, by id.
     Jobs {
@@ -58,10 +58,12 @@ pub enum View {
     Policies,
     /// Counts, for figures.
     Figures,
+    /// The masters; shard 0 only.
+    Masters,
 }
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Viewed {
     /// To [`View::Jobs`].
     Jobs(Vec<JobView>),
@@ -81,10 +83,12 @@ pub enum Viewed {
     Policies(Vec<(Role, Policy)>),
     /// To [`View::Figures`].
     Figures(Figures),
+    /// To [`View::Masters`]: by number.
+    Masters(Vec<Master>),
 }
 
 /// A job as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobView {
     /// Its id.
     pub id: JobId,
@@ -105,7 +109,7 @@ pub struct JobView {
 }
 
 /// A task as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskView {
     /// Its index.
     pub index: u32,
@@ -132,7 +136,7 @@ pub struct TaskView {
 }
 
 /// Why tasks wait.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The job.
     pub job: JobId,
@@ -153,7 +157,7 @@ pub struct Explanation {
 }
 
 /// How a shape fits the agents of one shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShapeView {
     /// Agents of the shard.
     pub agents: u32,
@@ -174,14 +178,14 @@ pub struct ShapeView {
 }
 
 /// An agent as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentView {
     /// Its id.
     pub id: AgentId,
     /// What it said of itself.
     pub info: AgentInfo,
     /// `reachable`, `unreachable`, `expected` (known from the records and not heard of since the master's start) or `gone`.
-    pub state: &'static str,
+    pub state: Word,
     /// What is promised on it, offers included.
     pub allocated: Resources,
     /// How many attempts are promised on it.
@@ -191,7 +195,7 @@ pub struct AgentView {
 }
 
 /// Counts of one shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     /// Jobs that have not ended.
     pub jobs_live: u64,

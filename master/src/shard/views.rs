@@ -17,7 +17,7 @@ impl Shard {
             }
             View::Job(job) => {
                 let view = self.found(&job).ok().and_then(|id| self.job_view(id));
-                Viewed::Job(Box::new(view.ok_or(Refusal::NotFound { what: "job" })?))
+                Viewed::Job(Box::new(view.ok_or(Refusal::NotFound { what: "job".into() })?))
             }
             View::Tasks { job, from, limit, phases } => Viewed::Tasks(self.task_views(self.found(&job)?, from, limit, &phases)),
             View::Explain { job, index } => Viewed::Explain(self.explain(self.found(&job)?, index)?),
@@ -26,6 +26,7 @@ impl Shard {
             View::Tokens => Viewed::Tokens(self.rest.tokens.values().cloned().collect()),
             View::Policies => Viewed::Policies(self.rest.policies.iter().map(|(role, policy)| (role.clone(), policy.clone())).collect()),
             View::Figures => Viewed::Figures(self.figures()),
+            View::Masters => Viewed::Masters(self.rest.masters.all()),
         };
         self.reply(id, Response::Viewed(Box::new(viewed)));
         Ok(())
@@ -159,7 +160,7 @@ impl Shard {
             }
             let attempts = seat.map_or(0, |seat| u32::try_from(seat.attempts.len()).unwrap_or(u32::MAX));
             let heard = seat.map_or(known.since, |seat| seat.heard);
-            AgentView { id: *id, info: AgentInfo::clone(&known.info), state, allocated, attempts, heard }
+            AgentView { id: *id, info: AgentInfo::clone(&known.info), state: state.into(), allocated, attempts, heard }
         };
         self.rest.agents.iter().map(view).collect()
     }

@@ -115,6 +115,28 @@ impl Authority {
         Ok(Self { cluster: root.cluster, root_der, intermediate_der, intermediate_until_s: facts.not_after_s, issuer })
     }
 
+    /// Takes over, in `dir`, what another master of the cluster signs with: see [`Self::intermediate`]. The root's key stays where it is.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`IdentityError::Malformed`] where the parts do not belong together, and those of the files; one that is there already stays.
+    pub fn adopt(dir: &Path, root_der: &[u8], intermediate_der: &[u8], key_der: &[u8]) -> Result<Self, IdentityError> {
+        let adopted = Self::from_parts(root_der.to_vec(), intermediate_der.to_vec(), key_der)?;
+        if dir.join(ROOT_FILE).exists() {
+            return Err(files::file_error(dir)(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        files::create_dir(dir)?;
+        files::write(&dir.join(INTERMEDIATE_FILE), &[Block::new(CERTIFICATE, intermediate_der), Block::new(KEY, key_der)])?;
+        files::write(&dir.join(ROOT_FILE), &[Block::new(CERTIFICATE, root_der)])?;
+        Ok(adopted)
+    }
+
+    /// The intermediate's certificate in DER and its key (PKCS #8 in DER): for another master of the cluster, and for nobody else.
+    #[must_use]
+    pub fn intermediate(&self) -> (&[u8], Vec<u8>) {
+        (&self.intermediate_der, self.issuer.key().serialize_der())
+    }
+
     /// The root's certificate in DER.
     #[must_use]
     pub fn root_der(&self) -> &[u8] {
@@ -139,12 +161,12 @@ impl Authority {
         &self.cluster
     }
 
-    /// A new identity for the master process 0, reached under `hosts` (names and addresses).
+    /// A new identity for the master `number`, reached under `hosts` (names and addresses).
     ///
     /// # Errors
     /// [`IdentityError::Malformed`] where a host is neither a name nor an address, and [`IdentityError::Crypto`].
-    pub fn issue_master(&self, hosts: &[String], lifetime: Duration) -> Result<Identity, IdentityError> {
-        let mut params = self.leaf(Subject::Master(0), Span::from_now(lifetime))?;
+    pub fn issue_master(&self, number: u16, hosts: &[String], lifetime: Duration) -> Result<Identity, IdentityError> {
+        let mut params = self.leaf(Subject::Master(number), Span::from_now(lifetime))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         if hosts.len() > HOSTS_MAX {
             return Err(malformed("the master's names", format!("{} of them: at most {HOSTS_MAX} may be", hosts.len())));

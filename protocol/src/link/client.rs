@@ -2,7 +2,7 @@
 
 use super::connection::connection_error;
 use super::tls::{self, SERVER_NAME, Trust};
-use super::{ALPN, ALPN_JOIN, CloseCode, Connection, HANDSHAKE_DEADLINE, LinkError, Who, transport};
+use super::{ALPN, ALPN_JOIN, ALPN_PEER, CloseCode, Connection, HANDSHAKE_DEADLINE, LinkError, Who, transport};
 use crate::Digest;
 use crate::identity::{Identity, JoinToken, Subject};
 use crate::message::{Join, JoinReply};
@@ -25,6 +25,24 @@ pub async fn connect(address: SocketAddr, identity: &Identity) -> Result<Connect
     connect_as(address, &Trust::Known(identity), ALPN).await
 }
 
+/// Connects to another master as a master.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_master(address: SocketAddr, identity: &Identity) -> Result<Connection, LinkError> {
+    connect_as(address, &Trust::Known(identity), ALPN_PEER).await
+}
+
+/// Shows a token for masters to a master whose root certificate is the one that the token names, and says where the new one is: `quic` as
+/// `HOST:PORT`, `http` as a URL.
+///
+/// # Errors
+/// As [`connect`], and [`LinkError::NotAllowed`] where the answer has another root's certificate in it.
+pub async fn join_master(address: SocketAddr, token: &JoinToken, quic: String, http: String) -> Result<JoinReply, LinkError> {
+    let request = Join::Master { id: token.id.clone(), secret: token.secret.clone(), quic, http };
+    ask(address, &Trust::Pinned(token.root), token.root, &request).await
+}
+
 /// Shows a join token and a certificate signing request to a master whose root certificate is the one that the token names.
 ///
 /// # Errors
@@ -43,7 +61,8 @@ pub async fn renew(address: SocketAddr, identity: &Identity, csr_der: Vec<u8>) -
 }
 
 pub(super) async fn connect_as(address: SocketAddr, trust: &Trust<'_>, alpn: &[u8]) -> Result<Connection, LinkError> {
-    let config = transport::client(Arc::new(tls::client(trust, alpn)?));
+    let crypto = Arc::new(tls::client(trust, alpn)?);
+    let config = if alpn == ALPN_PEER { transport::peer(crypto) } else { transport::client(crypto) };
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let (endpoint, _) = transport::endpoint(SocketAddr::new(any, 0), None)?;
     let failed = |reason: String| LinkError::Handshake { remote: address, reason };
@@ -72,6 +91,9 @@ async fn ask(address: SocketAddr, trust: &Trust<'_>, root: Digest, request: &Joi
     let reply = answered.map_err(|_| LinkError::Late { what: "the answer to a request for a certificate", deadline: JOIN_DEADLINE })??;
     match &reply {
         JoinReply::Welcome { chain_der, .. } if chain_der.last().is_none_or(|der| Digest::of(der) != root) => {
+            Err(LinkError::NotAllowed { remote: address, reason: "it gave certificates of another cluster".into() })
+        }
+        JoinReply::Master { root_der, .. } if Digest::of(root_der) != root => {
             Err(LinkError::NotAllowed { remote: address, reason: "it gave certificates of another cluster".into() })
         }
         _ => Ok(reply),

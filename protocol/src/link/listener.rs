@@ -2,7 +2,7 @@
 
 use super::admission::{Admission, Place, Refusal, UNPROVEN_MAX};
 use super::connection::{CloseCode, connection_error};
-use super::{ALPN, ALPN_JOIN, Connection, HANDSHAKE_DEADLINE, Limits, LinkError, Who, tls, transport};
+use super::{ALPN, ALPN_JOIN, ALPN_PEER, Connection, HANDSHAKE_DEADLINE, Limits, LinkError, Who, tls, transport};
 use crate::AgentId;
 use crate::identity::{Identity, Subject};
 use std::net::SocketAddr;
@@ -140,6 +140,10 @@ impl Incoming {
                 admission.enlist(agent, connection.downgrade()).map_err(refused)?;
                 connection
             }
+            Who::Master(_) => {
+                transport::raise_master(&quinn);
+                Connection::new(quinn, who, endpoint, None)
+            }
             _ => Connection::new(quinn, who, endpoint, Some(place)),
         };
         Ok((who, connection))
@@ -153,8 +157,9 @@ fn who(quinn: &quinn::Connection) -> Result<Who, &'static str> {
         (Some(ALPN), Some((Subject::Agent(agent), false))) => Ok(Who::Agent(agent)),
         (Some(ALPN), Some((Subject::Agent(_), true))) => Err("the certificate has expired: it may only be renewed"),
         (Some(ALPN), None) => Err("no certificate was shown"),
+        (Some(ALPN_PEER), Some((Subject::Master(number), false))) => Ok(Who::Master(number)),
         (Some(ALPN_JOIN), Some((Subject::Agent(agent), _))) => Ok(Who::Renewing(agent)),
         (Some(ALPN_JOIN), None) => Ok(Who::Stranger),
-        _ => Err("neither an agent nor one that may become one"),
+        _ => Err("neither an agent or a master nor one that may become one"),
     }
 }

@@ -21,7 +21,7 @@ use crate::identity::IdentityError;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use client::{connect, join, renew};
+pub use client::{connect, connect_master, join, join_master, renew};
 pub use connection::{CloseCode, Connection};
 pub use listener::{Incoming, Listener};
 pub use stream::{QUEUED_BYTES_MAX, Receiver, STRANGER_FRAME_BYTES_MAX, Sender};
@@ -32,6 +32,8 @@ pub use transport::Limits;
 pub const ALPN: &[u8] = b"skep/1";
 /// Protocol of a connection that may only ask for a certificate.
 pub const ALPN_JOIN: &[u8] = b"skep-join/1";
+/// Protocol of a connection between two masters: its number is the version of what they say.
+pub const ALPN_PEER: &[u8] = b"skep-peer/1";
 /// From the first packet of a peer until both sides know each other.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 /// From a stream's first byte (a control stream's: from the connection's beginning) until its first frame is whole.
@@ -47,7 +49,7 @@ pub enum Who {
     Renewing(AgentId),
     /// Anybody: it may only say `Join::Token`.
     Stranger,
-    /// A master of this cluster: what an agent that connected sees.
+    /// A master of this cluster: what an agent that connected sees, and another master on `skep-peer/1`.
     Master(u16),
 }
 

@@ -2,10 +2,10 @@
 //! whatever address or name it is reached by.
 
 use super::admission::Admission;
-use super::{ALPN, ALPN_JOIN, LinkError};
+use super::{ALPN, ALPN_JOIN, ALPN_PEER, LinkError};
+use crate::Digest;
 use crate::identity::certificate::{Facts, now_s};
 use crate::identity::{Identity, Subject};
-use crate::{AgentId, Digest};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
@@ -74,7 +74,7 @@ pub(super) fn server(identity: &Identity, admission: Arc<Admission>) -> Result<Q
     let provider = provider();
     let roots = Arc::new(roots(identity.root_der()).map_err(tls_error)?);
     let webpki = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(tls_error)?;
-    let verifier = AgentVerifier { webpki, cluster: identity.cluster().into(), admission };
+    let verifier = PeerVerifier { webpki, cluster: identity.cluster().into(), admission };
     let (chain, key) = chain_and_key(identity);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -82,7 +82,7 @@ pub(super) fn server(identity: &Identity, admission: Arc<Admission>) -> Result<Q
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain, key)
         .map_err(tls_error)?;
-    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec(), ALPN_PEER.to_vec()];
     config.max_early_data_size = 0;
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -155,25 +155,26 @@ fn facts(certificate: &CertificateDer<'_>) -> Result<Facts, Error> {
     Facts::of(certificate).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
-/// Takes agents of this cluster that are not revoked, expired ones too: those may only renew, which is seen to after the handshake.
+/// Takes masters of this cluster, and agents that are not revoked, expired ones too: those may only renew. Who may say what is seen to after
+/// the handshake.
 #[derive(Debug)]
-struct AgentVerifier {
+struct PeerVerifier {
     webpki: Arc<dyn ClientCertVerifier>,
     cluster: String,
     admission: Arc<Admission>,
 }
 
-impl AgentVerifier {
-    fn agent(&self, certificate: &CertificateDer<'_>) -> Result<(AgentId, Facts), Error> {
+impl PeerVerifier {
+    fn subject(&self, certificate: &CertificateDer<'_>) -> Result<(Subject, Facts), Error> {
         let facts = facts(certificate)?;
         match facts.subject {
-            Some(Subject::Agent(agent)) if facts.cluster == self.cluster => Ok((agent, facts)),
+            Some(subject) if facts.cluster == self.cluster => Ok((subject, facts)),
             _ => Err(denied()),
         }
     }
 }
 
-impl ClientCertVerifier for AgentVerifier {
+impl ClientCertVerifier for PeerVerifier {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -193,7 +194,8 @@ impl ClientCertVerifier for AgentVerifier {
         }
         let check = |now| self.webpki.verify_client_cert(own, above, now);
         let verified = with_skew(now, check);
-        let (agent, facts) = self.agent(own)?;
+        let (subject, facts) = self.subject(own)?;
+        let Subject::Agent(agent) = subject else { return verified };
         if self.admission.is_revoked(agent) {
             return Err(Error::InvalidCertificate(CertificateError::Revoked));
         }

@@ -25,6 +25,13 @@ const UNACKNOWLEDGED_BYTES_MAX: u64 = 4 << 20;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// An agent says something at least this often, so that a connection lives through lengthened heartbeats.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Bytes of one stream, and of a connection, that a master holds unread of another master's.
+const PEER_STREAM_BYTES: u32 = 4 << 20;
+const PEER_BYTES: u32 = 16 << 20;
+/// Silence after which a connection between masters is over: what waits for an answer over it is asked again over the next.
+const PEER_IDLE_MAX: Duration = Duration::from_secs(2);
+/// A master says something to another at least this often.
+const PEER_KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// Assumed before it is measured: a lost first packet is sent again after three times this. quinn's 333 ms are for the open internet.
 const ROUND_TRIP_FIRST: Duration = Duration::from_millis(100);
 /// Bytes of a handshake that may come out of order.
@@ -102,6 +109,27 @@ pub(super) fn client(crypto: Arc<dyn quinn::crypto::ClientConfig>) -> quinn::Cli
     let mut config = quinn::ClientConfig::new(crypto);
     config.transport_config(Arc::new(transport));
     config
+}
+
+/// A master's side of a connection to another master.
+pub(super) fn peer(crypto: Arc<dyn quinn::crypto::ClientConfig>) -> quinn::ClientConfig {
+    let mut transport = base(true);
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(PEER_STREAM_BYTES))
+        .receive_window(VarInt::from_u32(PEER_BYTES))
+        .send_window(u64::from(PEER_BYTES))
+        .max_idle_timeout(Some(IdleTimeout::try_from(PEER_IDLE_MAX).expect("two seconds fit")))
+        .keep_alive_interval(Some(PEER_KEEP_ALIVE));
+    let mut config = quinn::ClientConfig::new(crypto);
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+/// Gives another master what it may use.
+pub(super) fn raise_master(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(PEER_BYTES));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_MAX));
 }
 
 /// A UDP port at `address`, and how many bytes the system holds for it.

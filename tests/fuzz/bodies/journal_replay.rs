@@ -2,7 +2,8 @@
 //! frames of one that are sealed as they should be, or as edits of what a master left when it was killed, they are recovered from, to what it
 //! had decided at some moment, or refused with a reason.
 
-use master::journal::{Batch, Group, Log, LogConfig, Recovered};
+use master::journal::network::{Alone, Timing};
+use master::journal::{Batch, Group, JournalError, Log, LogConfig, Recovered, Seat, Turn};
 use master::shard::{Record, Shard, ShardConfig};
 use protocol::job::{Restart, RestartPolicy};
 use protocol::{AgentId, AgentInfo, Digest, Job, Kind, Limits, Member, Metering, Name, Program, Resources, ShardId, Template, Time};
@@ -64,12 +65,12 @@ fn life() -> &'static Life {
         let folder = Folder::new();
         runtime().block_on(async {
             let log = Arc::new(Log::open(&folder.0, 1, config()).expect("a new log can be made"));
-            let (group, Recovered { mut shard, .. }) = Group::open(&log, &folder.0, shard_config()).await.expect("a new group can be made");
+            let (group, Recovered { mut shard, term, .. }) = opened(&log, &folder.0).await.expect("a new group can be made");
             let mut hashes = vec![shard.hash()];
             for record in records() {
                 shard.apply(&record);
                 hashes.push(shard.hash());
-                group.propose(Batch::encode(&[record])).await.expect("the engine runs").await.expect("it is committed");
+                group.propose(Batch::encode(term, &[record])).await.expect("the engine runs").await.expect("it is committed");
             }
             let mut segment = fs::read(folder.0.join(SEGMENT)).expect("it was just written");
             let used = segment.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -106,8 +107,19 @@ fn recover(segment: &[u8], hashes: Option<&[u64]>) {
     }
 }
 
+/// The group, and its shard once it leads.
+async fn opened(log: &Arc<Log>, folder: &Path) -> Result<(Group, Recovered), JournalError> {
+    let seat = Seat { member: 1, carrier: Arc::new(Alone), timing: Timing::default() };
+    let (group, mut turns) = Group::open(log, folder, shard_config(), &seat).await?;
+    group.found("").await?;
+    match turns.recv().await {
+        Some(Turn::Begins(recovered)) => Ok((group, *recovered)),
+        _ => panic!("one that is alone leads"),
+    }
+}
+
 async fn lead(log: Arc<Log>, folder: &Path, hashes: &[u64]) {
-    match Group::open(&log, folder, shard_config()).await {
+    match opened(&log, folder).await {
         Ok((group, recovered)) => {
             assert!(hashes.contains(&recovered.shard.hash()), "a shard as it never was");
             group.close().await;

@@ -35,7 +35,7 @@ impl Script {
             JoinReply::Welcome { agent, chain_der, shards } => {
                 Self { id: agent, identity: Identity::new(chain_der, key).unwrap(), master: master.quic_addr(), shards }
             }
-            JoinReply::Refused { reason } => panic!("{reason}"),
+            refused => panic!("{refused:?}"),
         }
     }
 

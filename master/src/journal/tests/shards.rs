@@ -1,7 +1,8 @@
 //! Shards behind the journal: what is recovered is what was decided, with and without snapshots.
 
 use super::{Scratch, config};
-use crate::journal::{Batch, Group, JournalError, Log, Recovered};
+use crate::journal::network::{Alone, Timing};
+use crate::journal::{Batch, Fate, Group, JournalError, Log, Recovered, Seat, Turn};
 use crate::shard::{Record, Shard, ShardConfig};
 use protocol::job::{Kind, Restart, RestartPolicy};
 use protocol::{Digest, Job, JobId, Limits, Member, Metering, Program, Resources, Role, ShardId, Template, Time};
@@ -9,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-fn shard_config(shard: u16) -> ShardConfig {
+pub(super) fn shard_config(shard: u16) -> ShardConfig {
     ShardConfig { id: ShardId(shard), shards: 2, ..ShardConfig::default() }
 }
 
@@ -56,18 +57,32 @@ pub(crate) fn job(count: u32) -> Job {
     }
 }
 
-fn submitted(shard: u16, sequence: u64) -> Record {
+pub(super) fn submitted(shard: u16, sequence: u64) -> Record {
     let id = JobId::new(ShardId(shard), sequence);
     Record::Submitted { id, job: job(3), key: Some(format!("key-{sequence}-{}", "x".repeat(40))), at: Time(sequence) }
 }
 
+fn seat() -> Seat {
+    Seat { member: 1, carrier: Arc::new(Alone), timing: Timing::default() }
+}
+
 async fn opened(log: &Arc<Log>, dir: &Path, shard: u16) -> (Group, Recovered) {
-    Group::open(log, dir, shard_config(shard)).await.unwrap()
+    let (group, mut turns) = Group::open(log, dir, shard_config(shard), &seat()).await.unwrap();
+    group.found("").await.unwrap();
+    match turns.recv().await {
+        Some(Turn::Begins(recovered)) => (group, *recovered),
+        _ => panic!("one that is alone leads"),
+    }
+}
+
+async fn propose(group: &Group, records: &[Record]) -> Fate {
+    let term = group.member().standing(0).term;
+    group.propose(Batch::encode(term, records)).await.unwrap().await.unwrap()
 }
 
 async fn commit(group: &Group, shard: &mut Shard, records: &[Record]) {
     records.iter().for_each(|record| shard.apply(record));
-    group.propose(Batch::encode(records)).await.unwrap().await.unwrap();
+    assert_eq!(propose(group, records).await, Fate::Committed);
 }
 
 #[tokio::test]
@@ -77,7 +92,7 @@ async fn what_is_recovered_is_what_was_decided_after_any_number_of_starts() {
     for start in 0..4 {
         let log = Arc::new(open_when_free(&dir.0).await);
         for shard in 0..2 {
-            let (group, Recovered { shard: mut state, latest }) = opened(&log, &dir.0, shard).await;
+            let (group, Recovered { shard: mut state, latest, .. }) = opened(&log, &dir.0, shard).await;
             if start > 0 {
                 assert_eq!((state.hash(), latest), (hashes[usize::from(shard)], Time(start * 100)));
             }
@@ -117,14 +132,14 @@ async fn a_snapshot_and_the_log_behind_it_are_the_same_as_the_log() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     let log = Arc::new(open_when_free(&dir.0).await);
-    let error = Group::open(&log, &dir.0, shard_config(0)).await.err().unwrap();
+    let error = Group::open(&log, &dir.0, shard_config(0), &seat()).await.err().unwrap();
     assert!(matches!(&error, JournalError::Damaged { path: at, .. } if *at == path), "{error}");
 
     // So is a log whose snapshot is missing.
     fs::remove_file(&path).unwrap();
     drop(log);
     let log = Arc::new(open_when_free(&dir.0).await);
-    let error = Group::open(&log, &dir.0, shard_config(0)).await.err().unwrap();
+    let error = Group::open(&log, &dir.0, shard_config(0), &seat()).await.err().unwrap();
     assert!(matches!(error, JournalError::Gap { shard: 0, .. }), "{error}");
 }
 
@@ -153,7 +168,7 @@ async fn the_log_is_folded_when_it_has_grown_and_stays_bounded() {
     let mut segments = log.segment();
     for n in 0.. {
         let records: Vec<_> = (n * 200 + 1..=n * 200 + 200).map(|n| submitted(0, n % 50 + 1)).collect();
-        group.propose(Batch::encode(&records)).await.unwrap().await.unwrap();
+        assert_eq!(propose(&group, &records).await, Fate::Committed);
         records.iter().for_each(|record| state.apply(record));
         if *segments.borrow_and_update() >= 20 {
             break;

@@ -73,17 +73,22 @@ async fn a_chain_is_as_long_as_it_must_be() {
 #[tokio::test]
 async fn a_masters_certificate_does_not_make_an_agent() {
     let cluster = Cluster::new();
-    let master = cluster.authority.issue_master(&[], MASTER_LIFETIME).unwrap();
+    let master = cluster.authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
     for alpn in [ALPN, ALPN_JOIN] {
         let (admitted, connected) = attempt(&cluster, &Trust::Known(&master), alpn).await;
-        assert!(matches!(admitted, Err(LinkError::Handshake { .. })), "{admitted:?}");
+        assert!(matches!(admitted, Err(LinkError::NotAllowed { .. })), "{admitted:?}");
         assert!(matches!(end_of(connected).await, LinkError::Closed { code: CloseCode::NotAllowed, .. }));
     }
+    let (admitted, connected) = attempt(&cluster, &Trust::Known(&master), ALPN_PEER).await;
+    assert!(matches!(admitted, Ok(Who::Master(1))) && connected.is_ok(), "masters are for each other");
 }
 
 #[tokio::test]
 async fn an_agents_certificate_does_not_make_a_master() {
     let cluster = Cluster::new();
+    let (admitted, connected) = attempt(&cluster, &Trust::Known(&cluster.agent(9)), ALPN_PEER).await;
+    assert!(matches!(admitted, Err(LinkError::NotAllowed { .. })), "{admitted:?}");
+    assert!(matches!(end_of(connected).await, LinkError::Closed { code: CloseCode::NotAllowed, .. }));
     let (impostor, agent) = (cluster.agent(8), cluster.agent(7));
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &impostor, Limits::default()).unwrap();
     let admit = async { listener.accept().await.unwrap().admit().await };
@@ -259,7 +264,7 @@ async fn certificates_of_another_root_are_not_taken_from_a_master() {
     let (_, request) = csr().unwrap();
     let foreign = |_, join| match join {
         Join::Token { csr_der, .. } => other.authority.issue_agent(AgentId(7), &csr_der, AGENT_LIFETIME).ok(),
-        Join::Renew { .. } => None,
+        Join::Renew { .. } | Join::Master { .. } => None,
     };
     let (reply, ()) = tokio::join!(join(cluster.address(), &token, request), answer_join(&cluster, foreign));
     assert!(matches!(reply, Err(LinkError::NotAllowed { .. })));
@@ -269,7 +274,7 @@ async fn certificates_of_another_root_are_not_taken_from_a_master() {
 async fn a_master_shows_its_new_certificate_to_those_who_come_after() {
     let cluster = Cluster::new();
     let (agent, _master) = cluster.pair().await;
-    cluster.listener.set_identity(&cluster.authority.issue_master(&[], MASTER_LIFETIME).unwrap()).unwrap();
+    cluster.listener.set_identity(&cluster.authority.issue_master(1, &[], MASTER_LIFETIME).unwrap()).unwrap();
     let _second = cluster.pair().await;
     assert!(agent.close_reason().is_none());
 }

@@ -1,0 +1,210 @@
+//! Who the masters are, and which of them leads what: keeps every group's members what shard 0 has on record, has new masters fill up before
+//! they get a vote, spreads the leaders, and hands them over when this master ends.
+
+use super::MasterConfig;
+use super::door::Door;
+use super::inbox::Letter;
+use super::routes::Route;
+use crate::journal::Standing;
+use crate::peers::Peers;
+use crate::shard::event::{Change, Master, MasterRequest};
+use crate::shard::view::{View, Viewed};
+use crate::shard::{Request, Response};
+use protocol::ShardId;
+use protocol::message::FromMaster;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The shard that owns the masters.
+const MASTERS_SHARD: ShardId = ShardId(0);
+/// Most masters with a vote: more would make each commit slower, and no cluster safer.
+pub const VOTERS_MAX: usize = 5;
+/// How often is looked whether all is as it should be.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a master must have been connected before it is given shards to lead: one that comes and goes gets none.
+const SETTLED: Duration = Duration::from_secs(3);
+/// How long handing over all that is led may take when a master ends.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Where a master is, as others are to reach it.
+pub fn advertised(config: &MasterConfig, number: u16, quic: SocketAddr, http: SocketAddr) -> Master {
+    let quic = config.quic_advertised.clone().unwrap_or_else(|| quic.to_string());
+    let http = config.http_advertised.clone().unwrap_or_else(|| format!("https://{http}"));
+    Master { number, quic, http }
+}
+
+/// Where agents find the masters.
+pub fn addresses(peers: &Peers) -> Vec<String> {
+    let mut masters: Vec<Master> = peers.all().iter().map(|peer| peer.master()).collect();
+    masters.push(peers.own());
+    masters.sort_by_key(|master| master.number);
+    masters.into_iter().map(|master| master.quic).collect()
+}
+
+/// Sees to it for as long as this master runs.
+pub async fn run(door: Door) {
+    let mut changes = door.changes();
+    let mut steward = Steward { door, said: Vec::new(), connected: BTreeMap::new() };
+    loop {
+        let introduced = steward.look().await;
+        let next = if introduced { LOOK } else { LOOK / 4 };
+        let deadline = Instant::now() + next;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => break,
+                changed = changes.recv() => match changed {
+                    Ok(change) if matches!(*change, Change::Masters) => break,
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                    _ => {}
+                },
+            }
+        }
+    }
+}
+
+struct Steward {
+    door: Door,
+    /// Where agents were last told that masters are.
+    said: Vec<String>,
+    /// Since when each other master is connected.
+    connected: BTreeMap<u64, Instant>,
+}
+
+impl Steward {
+    /// Looks once; false where shard 0 could not be asked.
+    async fn look(&mut self) -> bool {
+        let own = self.door.peers().own();
+        let seen = self.door.ask(MASTERS_SHARD, Request::Master(MasterRequest::Seen(own.clone()))).await;
+        if let Ok(Response::Refused(refusal @ crate::shard::Refusal::NotFound { .. })) = &seen {
+            tracing::error!(number = own.number, %refusal, "this master was removed from the cluster: it decides nothing any more");
+        }
+        let Some(masters) = self.masters().await else { return false };
+        let peers = Arc::clone(self.door.peers());
+        peers.replace(&masters);
+        let addresses = addresses(&peers);
+        if addresses != self.said {
+            self.door.agents().tell_all(ShardId(0), &FromMaster::Masters { addresses: addresses.clone() });
+            self.said = addresses;
+        }
+        self.note_connected();
+        let voters = voters(&masters);
+        let wanted: BTreeMap<u64, String> = masters.into_iter().map(|master| (u64::from(master.number), master.quic)).collect();
+        for (shard, _) in self.door.routes().led_by(self.door.routes().member()) {
+            let Some(member) = peers.group(shard.0) else { continue };
+            match member.become_members(&wanted, &voters).await {
+                Ok(true) => self.balance(shard, &member.standing(shard.0)),
+                Ok(false) => {}
+                Err(reason) => tracing::debug!(%shard, reason, "the members of a group are not yet as they should be"),
+            }
+        }
+        true
+    }
+
+    async fn masters(&self) -> Option<Vec<Master>> {
+        match self.door.ask(MASTERS_SHARD, Request::View(View::Masters)).await.ok()? {
+            Response::Viewed(viewed) => match *viewed {
+                Viewed::Masters(masters) if !masters.is_empty() => Some(masters),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn note_connected(&mut self) {
+        let up: BTreeSet<u64> = self.door.peers().all().iter().filter(|peer| peer.is_up()).map(|peer| peer.number()).collect();
+        self.connected.retain(|number, _| up.contains(number));
+        for number in up {
+            self.connected.entry(number).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Hands a shard over to the master that it is to be led by, if that is ready: each shard has a first choice, so leaders spread.
+    fn balance(&self, shard: ShardId, standing: &Standing) {
+        let own = self.door.routes().member();
+        let is_ready = |voter: &&u64| **voter == own || self.connected.get(voter).is_some_and(|since| since.elapsed() >= SETTLED);
+        let ready: Vec<u64> = standing.voters.iter().filter(is_ready).copied().collect();
+        let choice = chosen(shard, &ready);
+        let near = |voter: u64| standing.matching.get(&voter).is_some_and(|have| have + 64 >= standing.last);
+        if let Some(to) = choice.filter(|to| *to != own && near(*to)) {
+            hand_over(&self.door, shard, to);
+        }
+    }
+}
+
+/// Which of the masters is to lead a shard: shards are dealt out in turn.
+fn chosen(shard: ShardId, voters: &[u64]) -> Option<u64> {
+    voters.get(usize::from(shard.0).checked_rem(voters.len())?).copied()
+}
+
+/// Who has a vote: an odd number, the oldest masters first, so that one that comes while another is away changes nothing.
+fn voters(masters: &[Master]) -> BTreeSet<u64> {
+    let most = masters.len().min(VOTERS_MAX);
+    let odd = if most % 2 == 0 { most.saturating_sub(1) } else { most };
+    masters.iter().take(odd).map(|master| u64::from(master.number)).collect()
+}
+
+/// Asks the thread of a shard to hand it over.
+fn hand_over(door: &Door, shard: ShardId, next: u64) {
+    if let Some(inbox) = door.inbox(shard) {
+        inbox.force(&mut vec![Letter::HandOver { to: shard, next }]);
+    }
+}
+
+/// Hands all shards over that this master leads, as far as others can lead them: it ends.
+pub async fn hand_over_all(door: &Door) {
+    let own = door.routes().member();
+    let mut going: Vec<ShardId> = Vec::new();
+    for (shard, _) in door.routes().led_by(own) {
+        let Some(member) = door.peers().group(shard.0) else { continue };
+        let standing = member.standing(shard.0);
+        let is_up = |voter: &u64| *voter != own && door.peers().find(*voter).is_some_and(|peer| peer.is_up());
+        let able: Vec<u64> = standing.voters.iter().copied().filter(is_up).collect();
+        // Without a majority of the others nobody could be elected.
+        let enough = able.len() > standing.voters.len() / 2;
+        if let Some(next) = chosen(shard, &able).filter(|_| enough) {
+            hand_over(door, shard, next);
+            going.push(shard);
+        }
+    }
+    let mut changes = door.routes().changes();
+    let all_gone = async {
+        let led_elsewhere = |shard: &ShardId| matches!(door.routes().find(*shard), Some(Route::At(_)));
+        while !going.iter().all(led_elsewhere) && changes.changed().await.is_ok() {}
+    };
+    // What is not handed over by then is led by others once this master's lease is over.
+    let _ = tokio::time::timeout(LEAVE_WITHIN, all_gone).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masters(numbers: &[u16]) -> Vec<Master> {
+        numbers.iter().map(|number| Master { number: *number, quic: "a:1".into(), http: "https://a:2".into() }).collect()
+    }
+
+    #[test]
+    fn an_odd_number_has_a_vote() {
+        let sets: [(&[u16], &[u64]); 6] = [
+            (&[1], &[1]),
+            (&[1, 2], &[1]),
+            (&[1, 2, 3], &[1, 2, 3]),
+            (&[2, 3, 4, 7], &[2, 3, 4]),
+            (&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]),
+            (&[1, 2, 3, 4, 5, 6, 7], &[1, 2, 3, 4, 5]),
+        ];
+        for (all, expected) in sets {
+            assert_eq!(voters(&masters(all)).into_iter().collect::<Vec<_>>(), expected, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn leaders_are_dealt_out_in_turn() {
+        let led: Vec<_> = (0..6).map(|shard| chosen(ShardId(shard), &[1, 4, 9])).collect();
+        assert_eq!(led, [Some(1), Some(4), Some(9), Some(1), Some(4), Some(9)]);
+        assert_eq!(chosen(ShardId(0), &[]), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! A connection that another master opened: what it says is done, what it asks is answered.
+
+use super::message::{Answered, Messages, Said, queue, shift};
+use super::{Peer, Peers, lock};
+use crate::drive::Door;
+use crate::drive::inbox::{Letter, Waiter};
+use crate::drive::routes::Route;
+use crate::journal::network::Answer;
+use crate::shard::{PeerMessage, Refusal, Response};
+use protocol::link::{CloseCode, Connection, LinkError, Sender};
+use protocol::{RequestId, ShardId};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Answers that wait to be sent to one master. One that reads so slowly misses some, which its askers notice.
+const ANSWERS_MAX: usize = 65_536;
+
+/// Listens to a master until its connection ends. `streams` takes what it opens besides: transfers of bundles.
+///
+/// # Errors
+/// What ended it.
+pub async fn attend<F: Future<Output = ()>>(
+    peers: &Arc<Peers>,
+    door: &Door,
+    number: u16,
+    connection: Connection,
+    streams: impl FnOnce(Connection) -> F,
+) -> Result<(), LinkError> {
+    let Some(peer) = peers.find(u64::from(number)) else {
+        connection.close(CloseCode::NotAllowed, "this master is not on record: it was removed, or another one of its number is");
+        return Ok(());
+    };
+    let (mut sender, receiver) = connection.accept_control().await?;
+    let mut quick = Messages::new(receiver);
+    let Some(Said::Hello { version, master }) = quick.next().await? else { return Err(LinkError::Reset) };
+    peers.introduced(&peer, version, &master);
+    queue(&mut sender, &Answered::Hello { version: env!("CARGO_PKG_VERSION").into(), master: peers.own() }).await?;
+    sender.flush().await?;
+    let (long_sender, receiver) = connection.accept_bulk().await?;
+    let mut long = Messages::new(receiver);
+    let Some(Said::Long) = long.next().await? else { return Err(LinkError::Reset) };
+    // What it said over an older connection is done before anything that it says over this one.
+    if let Some(older) = lock(&peer.heard_over).replace(connection.clone()) {
+        older.close(CloseCode::Replaced, "this master has a newer connection");
+    }
+    let _alone = peer.listening.lock().await;
+    let (quick_answer, quick_answers) = mpsc::channel(ANSWERS_MAX);
+    let (respond, responses) = mpsc::channel(ANSWERS_MAX);
+    let (long_answer, long_answers) = mpsc::channel(ANSWERS_MAX);
+    let hears = Hears { peers, door, peer: &peer, respond };
+    let ended = tokio::select! {
+        ended = hears.listen(&mut quick, &quick_answer) => ended,
+        ended = hears.listen(&mut long, &long_answer) => ended,
+        ended = answer(sender, quick_answers, responses) => ended,
+        ended = answer(long_sender, long_answers, mpsc::channel(1).1) => ended,
+        () = streams(connection.clone()) => Ok(()),
+    };
+    connection.close(CloseCode::Leaving, "");
+    ended
+}
+
+/// Whoever listens to one master.
+struct Hears<'a> {
+    peers: &'a Arc<Peers>,
+    door: &'a Door,
+    peer: &'a Arc<Peer>,
+    respond: mpsc::Sender<(RequestId, Response)>,
+}
+
+impl Hears<'_> {
+    async fn listen(&self, messages: &mut Messages, answer: &mpsc::Sender<(u64, Answer)>) -> Result<(), LinkError> {
+        while let Some(said) = messages.next::<Said>().await? {
+            match said {
+                Said::Leads { shard, term } => self.door.led(shard, self.peer.number, term),
+                Said::Ask { call, group, ask } => {
+                    let (peers, answer) = (Arc::clone(self.peers), answer.clone());
+                    tokio::spawn(async move {
+                        let answered = match peers.group(group) {
+                            Some(member) => member.answer(ask).await,
+                            None => Answer::Failed("this master is only starting".into()),
+                        };
+                        // The connection may be over.
+                        let _ = answer.send((call, answered)).await;
+                    });
+                }
+                Said::Letter { to, from, sent, mut message } => {
+                    if self.speaks_for(from) {
+                        shift(&mut message, sent, self.door.clock().now());
+                        self.door.deliver(to, from, message);
+                    }
+                }
+                Said::Anew { from } => {
+                    if self.speaks_for(from) {
+                        self.door.deliver_to_all(from, &PeerMessage::Led);
+                    }
+                }
+                Said::Request { call, to, request } => {
+                    let waiter = Waiter::Many(RequestId(call), self.respond.clone());
+                    match self.door.routes().find(to) {
+                        Some(Route::Here) => self.door.put(Letter::Request { to, request, waiter }),
+                        _ => waiter.refuse(Refusal::Unled),
+                    }
+                }
+                Said::Changed(json) => {
+                    if let Ok(change) = serde_json::from_slice(&json) {
+                        self.door.publish_here(change);
+                    }
+                }
+                Said::Hello { .. } | Said::Long => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// True where this master leads that shard, as far as is known here: one that was overtaken may not have noticed.
+    fn speaks_for(&self, shard: ShardId) -> bool {
+        self.door.routes().find(shard) == Some(Route::At(self.peer.number))
+    }
+}
+
+/// Sends answers as they come.
+async fn answer(
+    mut sender: Sender,
+    mut answers: mpsc::Receiver<(u64, Answer)>,
+    mut responses: mpsc::Receiver<(RequestId, Response)>,
+) -> Result<(), LinkError> {
+    loop {
+        let first = tokio::select! {
+            Some((call, answer)) = answers.recv() => Answered::Ask { call, answer },
+            Some((RequestId(call), response)) = responses.recv() => Answered::Response { call, response },
+            else => return Ok(()),
+        };
+        queue(&mut sender, &first).await?;
+        while let Ok((call, answer)) = answers.try_recv() {
+            queue(&mut sender, &Answered::Ask { call, answer }).await?;
+        }
+        while let Ok((RequestId(call), response)) = responses.try_recv() {
+            queue(&mut sender, &Answered::Response { call, response }).await?;
+        }
+        sender.flush().await?;
+    }
+}
