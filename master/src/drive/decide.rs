@@ -116,7 +116,7 @@ impl Decider {
             let due = if self.waiters.is_empty() { tick } else { Some(tick.map_or(sweep, |tick| tick.min(sweep))) };
             tokio::select! {
                 biased;
-                Some((place, turn)) = self.turns.next() => self.turn(place, turn),
+                Some((place, turn)) = self.turns.next() => self.turn(place, turn)?,
                 Some(proposed) = self.in_flight.next(), if !self.in_flight.is_empty() => {
                     self.proposed(proposed)?;
                     // One flush may have served several shards.
@@ -192,10 +192,11 @@ impl Decider {
     }
 
     fn proposed(&mut self, (place, reign, fate): Proposed) -> Result<(), JournalError> {
+        let fate = fate?;
         if self.desks[place].reign != reign {
             return Ok(()); // Whoever it was decided for is gone, and so is all that waited for it.
         }
-        match fate? {
+        match fate {
             Fate::Committed => {
                 if let Some(lead) = &mut self.desks[place].lead {
                     lead.committed(&mut self.due);
@@ -210,14 +211,16 @@ impl Decider {
         Ok(())
     }
 
-    fn turn(&mut self, place: usize, turn: Turn) {
+    fn turn(&mut self, place: usize, turn: Turn) -> Result<(), JournalError> {
         match turn {
             Turn::Begins(recovered) => self.begin(place, *recovered),
             Turn::Over { done } => {
                 self.let_go(place);
                 drop(done);
             }
+            Turn::Ended => return Err(self.desks[place].group.failure()),
         }
+        Ok(())
     }
 
     /// This master leads a shard from now on: agents and masters are told before anything else is said.

@@ -6,14 +6,14 @@
 use super::log::Log;
 use super::machine::Machine;
 use super::network::{Answer, Ask, Carrier, Lease, Network, Timing};
-use super::raft::{Ballot, Metrics, Outcome, Raft};
+use super::raft::{Ballot, EntryId, Metrics, Outcome, Raft};
 use super::reign::{Reign, Turns};
 use super::store::Store;
 use super::{Batch, JournalError};
 use crate::shard::ShardConfig;
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, ClientWriteResponse};
-use openraft::{BasicNode, ChangeMembers, Config, SnapshotPolicy, Vote};
+use openraft::{BasicNode, ChangeMembers, CommittedLeaderId, Config, SnapshotPolicy, Vote};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::future::Future;
@@ -200,6 +200,11 @@ impl Group {
         }
     }
 
+    /// Why the engine has ended.
+    pub fn failure(&self) -> JournalError {
+        self.error(&"it has ended")
+    }
+
     fn error(&self, reason: &dyn Display) -> JournalError {
         raft_error(&self.log, self.shard, reason)
     }
@@ -228,7 +233,9 @@ impl Member {
     /// Takes a ballot that is not yet a majority's for the latest: whoever it names may be elected at once, lease or not.
     async fn give_way(&self, ballot: Ballot) -> Result<(), RaftError<u64>> {
         let ballot = Vote { committed: false, ..ballot };
-        let rpc = AppendEntriesRequest { vote: ballot, prev_log_id: None, entries: vec![], leader_commit: None };
+        // No log has this entry, so the engine looks no further than at the ballot.
+        let nothing = EntryId::new(CommittedLeaderId::new(ballot.leader_id.term, ballot.leader_id.node_id), u64::MAX >> 2);
+        let rpc = AppendEntriesRequest { vote: ballot, prev_log_id: Some(nothing), entries: vec![], leader_commit: None };
         self.raft.append_entries(rpc).await.map(|_| ())
     }
 

@@ -23,6 +23,8 @@ pub enum Turn {
         /// To be dropped when that is done: only then may another turn begin.
         done: oneshot::Sender<()>,
     },
+    /// The engine has ended, and this member with it.
+    Ended,
 }
 
 /// A shard with all that was committed folded in, for who decides.
@@ -62,12 +64,13 @@ impl Reign {
         let (tell, turns) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             // It ends with the engine, or when nobody decides any more.
-            let _ = self.reign(tell).await;
+            let _ = self.reign(&tell).await;
+            let _ = tell.send(Turn::Ended).await;
         });
         (turns, task)
     }
 
-    async fn reign(self, tell: mpsc::Sender<Turn>) -> Option<()> {
+    async fn reign(self, tell: &mpsc::Sender<Turn>) -> Option<()> {
         let mut server = self.raft.server_metrics();
         let mut alone = None;
         loop {
@@ -83,14 +86,13 @@ impl Reign {
             let _ = self.lapsed.notified().now_or_never();
             tracing::info!(shard = self.shard, term, "this master leads");
             tell.send(Turn::Begins(Box::new(Recovered { shard, latest, term }))).await.ok()?;
-            let ended = self.wait_for_end(&mut server, &mut alone, term).await;
+            self.wait_for_end(&mut server, &mut alone, term).await?;
             tracing::info!(shard = self.shard, term, "this master leads no more");
             let (done, is_done) = oneshot::channel();
             tell.send(Turn::Over { done }).await.ok()?;
             // Dropped is done.
             let _ = is_done.await;
             self.machine.rebuild();
-            ended?;
         }
     }
 

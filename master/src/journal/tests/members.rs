@@ -68,7 +68,7 @@ impl Seated {
         while let Ok(turn) = self.turns.try_recv() {
             self.lead = match turn {
                 Turn::Begins(recovered) => Some(*recovered),
-                Turn::Over { .. } => None,
+                Turn::Over { .. } | Turn::Ended => None,
             };
         }
     }
@@ -90,6 +90,8 @@ impl Trio {
         trio.seated[&1].group.found("").await.unwrap();
         trio.leader().await;
         trio.become_members(&[1, 2, 3]).await;
+        // Until then none of them votes.
+        tokio::time::sleep(Duration::from_millis(TIMING.lease_ms)).await;
         trio
     }
 
