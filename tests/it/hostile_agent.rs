@@ -464,7 +464,7 @@ async fn certificates(scene: &Scene) {
         panic!("what has expired may be renewed");
     };
     assert_eq!((agent, Identity::new(chain_der, key).unwrap().agent()), (villain.id, Some(villain.id)));
-    let as_master = ours.issue_master(&[], 60 * SECOND).unwrap();
+    let as_master = ours.issue_master(1, &[], 60 * SECOND).unwrap();
     refused("a master's", &as_master, villain.master).await;
 }
 

@@ -14,7 +14,7 @@ const BUNDLE: &[u8] = b"the bytes of a bundle";
 /// A link, and what the master was asked for; to each request it answers with the next of `answers`.
 async fn link(dir: &Scratch, answers: Vec<Vec<BulkReply>>) -> (Connection, mpsc::Receiver<BulkRequest>) {
     let authority = Authority::open_or_create(&dir.path().join("ca")).unwrap();
-    let master = authority.issue_master(&["localhost".into(), "127.0.0.1".into()], MASTER_LIFETIME).unwrap();
+    let master = authority.issue_master(1, &["localhost".into(), "127.0.0.1".into()], MASTER_LIFETIME).unwrap();
     let (key, request) = csr().unwrap();
     let agent = Identity::new(authority.issue_agent(AgentId(7), &request, AGENT_LIFETIME).unwrap(), key).unwrap();
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &master, Limits::default()).unwrap();

@@ -158,7 +158,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let data = DataDir::open(&config.data_dir)?;
     let shards = data.shards(config.shards)?;
     let authority = Authority::open_or_create(&data.authority())?;
-    let identity = authority.issue_master(&config.hosts, MASTER_LIFETIME)?;
+    let identity = authority.issue_master(1, &config.hosts, MASTER_LIFETIME)?;
     data.write(ROOT_PEM, authority.root_pem().as_bytes())?;
     for dir in [data.snapshots(), data.bundles()] {
         std::fs::create_dir_all(&dir).map_err(|error| StartError::data("make", &dir, error))?;

@@ -79,7 +79,7 @@ impl Closed {
     /// The same behind TLS, and the root certificate that vouches for it.
     async fn serve(&self, patience: Patience) -> (Server, Vec<u8>) {
         let authority = Authority::open_or_create(&self.folder.path().join("ca")).unwrap();
-        let identity = authority.issue_master(&["localhost".to_owned()], Duration::from_secs(3_600)).unwrap();
+        let identity = authority.issue_master(1, &["localhost".to_owned()], Duration::from_secs(3_600)).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let server = Server::start(address, &identity, self.router.clone(), patience).await.unwrap();
         (server, authority.root_der().to_vec())

@@ -139,12 +139,12 @@ impl Authority {
         &self.cluster
     }
 
-    /// A new identity for the master process 0, reached under `hosts` (names and addresses).
+    /// A new identity for the master process `number`, from 1, reached under `hosts` (names and addresses).
     ///
     /// # Errors
     /// [`IdentityError::Malformed`] where a host is neither a name nor an address, and [`IdentityError::Crypto`].
-    pub fn issue_master(&self, hosts: &[String], lifetime: Duration) -> Result<Identity, IdentityError> {
-        let mut params = self.leaf(Subject::Master(0), Span::from_now(lifetime))?;
+    pub fn issue_master(&self, number: u16, hosts: &[String], lifetime: Duration) -> Result<Identity, IdentityError> {
+        let mut params = self.leaf(Subject::Master(number), Span::from_now(lifetime))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         if hosts.len() > HOSTS_MAX {
             return Err(malformed("the master's names", format!("{} of them: at most {HOSTS_MAX} may be", hosts.len())));

@@ -121,8 +121,8 @@ fn an_identity_is_loaded_as_it_was_saved() {
     assert_eq!((loaded.agent(), loaded.cluster(), loaded.root_der()), (Some(AgentId(7)), authority.cluster(), authority.root_der()));
     assert!(!loaded.is_due() && loaded.lifetime_left() > AGENT_LIFETIME / 2);
     assert!(agent_identity(&authority, Duration::from_secs(0)).is_due());
-    let master = authority.issue_master(&["localhost".into(), "127.0.0.1".into(), "::1".into()], MASTER_LIFETIME).unwrap();
-    assert_eq!(master.subject(), Subject::Master(0));
+    let master = authority.issue_master(1, &["localhost".into(), "127.0.0.1".into(), "::1".into()], MASTER_LIFETIME).unwrap();
+    assert_eq!(master.subject(), Subject::Master(1));
 }
 
 #[test]
@@ -185,9 +185,9 @@ fn a_host_that_is_neither_name_nor_address_is_refused() {
     let folder = Folder::new();
     let authority = folder.authority();
     for host in ["", "a b", "a/b", "a\0", &"a".repeat(254), "é"] {
-        assert!(authority.issue_master(&[host.to_owned()], MASTER_LIFETIME).is_err(), "{host:?}");
+        assert!(authority.issue_master(1, &[host.to_owned()], MASTER_LIFETIME).is_err(), "{host:?}");
     }
-    assert!(authority.issue_master(&vec!["a".to_owned(); 65], MASTER_LIFETIME).is_err());
+    assert!(authority.issue_master(1, &vec!["a".to_owned(); 65], MASTER_LIFETIME).is_err());
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Cluster {
     fn with(limits: Limits) -> Self {
         let folder = Folder::new();
         let authority = folder.authority();
-        let master = authority.issue_master(&[], MASTER_LIFETIME).unwrap();
+        let master = authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &master, limits).unwrap();
         Self { authority, listener, _folder: folder }
     }

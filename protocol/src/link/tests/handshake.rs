@@ -26,7 +26,7 @@ async fn attempt(cluster: &Cluster, trust: &Trust<'_>, alpn: &[u8]) -> (Result<W
 async fn both_sides_know_each_other() {
     let cluster = Cluster::new();
     let (agent, master) = cluster.pair().await;
-    assert_eq!((agent.who(), master.who()), (Who::Master(0), Who::Agent(AgentId(7))));
+    assert_eq!((agent.who(), master.who()), (Who::Master(1), Who::Agent(AgentId(7))));
     assert_eq!(agent.remote(), cluster.address());
 }
 
@@ -73,7 +73,7 @@ async fn a_chain_is_as_long_as_it_must_be() {
 #[tokio::test]
 async fn a_masters_certificate_does_not_make_an_agent() {
     let cluster = Cluster::new();
-    let master = cluster.authority.issue_master(&[], MASTER_LIFETIME).unwrap();
+    let master = cluster.authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
     for alpn in [ALPN, ALPN_JOIN] {
         let (admitted, connected) = attempt(&cluster, &Trust::Known(&master), alpn).await;
         assert!(matches!(admitted, Err(LinkError::Handshake { .. })), "{admitted:?}");
@@ -269,7 +269,7 @@ async fn certificates_of_another_root_are_not_taken_from_a_master() {
 async fn a_master_shows_its_new_certificate_to_those_who_come_after() {
     let cluster = Cluster::new();
     let (agent, _master) = cluster.pair().await;
-    cluster.listener.set_identity(&cluster.authority.issue_master(&[], MASTER_LIFETIME).unwrap()).unwrap();
+    cluster.listener.set_identity(&cluster.authority.issue_master(1, &[], MASTER_LIFETIME).unwrap()).unwrap();
     let _second = cluster.pair().await;
     assert!(agent.close_reason().is_none());
 }
