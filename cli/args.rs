@@ -385,8 +385,9 @@ pub struct Agent {
     /// Where it keeps its records, keys, bundles and logs.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/skep/agent")]
     pub data: PathBuf,
-    /// Addresses of masters, HOST:PORT of their --quic; may be given again.
-    #[arg(long = "to", value_name = "HOST:PORT", required = true)]
+    /// Addresses of masters, HOST:PORT of their --quic, with commas between them; may be given again. One of them will do: each says where all
+    /// are.
+    #[arg(long = "to", value_name = "HOST:PORT", required = true, value_delimiter = ',')]
     pub masters: Vec<String>,
     /// The join token that a master printed; needed at the first start only.
     #[arg(long, env = "SKEP_JOIN", hide_env_values = true)]

@@ -134,5 +134,7 @@ mod tests {
         let compile = Cli::try_parse_from(["skep", "compile", "a.wasm", "a.bin", "fuel", "1000", "5"]).unwrap();
         assert!(matches!(compile.verb, Verb::Compile { .. }));
         assert!(matches!(Cli::try_parse_from(["skep", "unpack"]).unwrap().verb, Verb::Unpack));
+        let agent = Cli::try_parse_from(["skep", "agent", "--to", "a:1,b:2", "--to", "c:3"]).unwrap();
+        assert!(matches!(agent.verb, Verb::Agent(agent) if agent.masters == ["a:1", "b:2", "c:3"]));
     }
 }
