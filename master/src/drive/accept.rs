@@ -11,7 +11,9 @@ use crate::shard::{Request, Response};
 use bytes::Bytes;
 use protocol::identity::{Authority, draw_agent};
 use protocol::link::{CloseCode, Connection, Incoming, LinkError, Listener, Receiver, Sender, Who};
-use protocol::message::{BulkReply, BulkRequest, CHUNK_BYTES_MAX, Hello, HelloReply, Join, JoinReply, ToShard, shard_of_agent};
+use protocol::message::{
+    BulkReply, BulkRequest, CHUNK_BYTES_MAX, FromMaster, Hello, HelloReply, Join, JoinReply, ToAgent, ToShard, shard_of_agent,
+};
 use protocol::{AgentId, Digest, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,6 +158,9 @@ impl Reception {
             return Ok(());
         }
         sender.send(&HelloReply { shards: self.door.shards(), version: env!("CARGO_PKG_VERSION").into() }).await?;
+        for shard in (0..self.door.shards()).map(ShardId) {
+            sender.send(&ToAgent { shard, message: FromMaster::Leading { term: 1 } }).await?;
+        }
         let agent = self.door.agents().insert(id, connection.clone());
         let writing = tokio::spawn(write(Arc::clone(&agent), sender));
         let serving = tokio::spawn(serve(self.bundles.clone(), connection.clone()));
