@@ -82,6 +82,8 @@ pub enum Verb {
     Tokens(Tokens),
     /// What native and container tasks of roles may have of their hosts: shown, or set
     Roles(Roles),
+    /// The processes that decide: shown, or one of them removed
+    Masters(Masters),
     /// The daemon that decides.
     Master(Master),
     /// The daemon on each machine.
@@ -347,6 +349,24 @@ pub enum AgentsVerb {
     },
 }
 
+/// Flags of `skep masters`.
+#[derive(Debug, Args)]
+pub struct Masters {
+    /// What to do; nothing: list them.
+    #[command(subcommand)]
+    pub verb: Option<MastersVerb>,
+}
+
+/// What can be done with masters.
+#[derive(Debug, Subcommand)]
+pub enum MastersVerb {
+    /// It never comes back: it has a vote in nothing any more.
+    Remove {
+        /// Its number.
+        number: u16,
+    },
+}
+
 /// Flags of `skep master`.
 #[derive(Debug, Args)]
 pub struct Master {
@@ -377,6 +397,18 @@ pub struct Master {
     /// Names and addresses that its certificate is good for, besides loopback and the host's name.
     #[arg(long)]
     pub host: Vec<String>,
+    /// Joins the cluster of these masters, HOST:PORT of their --quic, with commas between them; needed at the first start only.
+    #[arg(long = "to", value_name = "HOST:PORT", value_delimiter = ',', requires = "join")]
+    pub masters: Vec<String>,
+    /// The token to join with: `skep tokens create --level join-master`. Needed at the first start only.
+    #[arg(long, env = "SKEP_JOIN_MASTER", hide_env_values = true, requires = "masters")]
+    pub join: Option<String>,
+    /// Where other masters and agents reach it, HOST:PORT [default: --quic].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_quic: Option<String>,
+    /// Where clients reach it [default: --http].
+    #[arg(long, value_name = "URL")]
+    pub advertise_http: Option<String>,
 }
 
 /// Flags of `skep agent`.
@@ -385,8 +417,9 @@ pub struct Agent {
     /// Where it keeps its records, keys, bundles and logs.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/skep/agent")]
     pub data: PathBuf,
-    /// Addresses of masters, HOST:PORT of their --quic; may be given again.
-    #[arg(long = "to", value_name = "HOST:PORT", required = true)]
+    /// Addresses of masters, HOST:PORT of their --quic, with commas between them; may be given again. One of them will do: each says where all
+    /// are.
+    #[arg(long = "to", value_name = "HOST:PORT", required = true, value_delimiter = ',')]
     pub masters: Vec<String>,
     /// The join token that a master printed; needed at the first start only.
     #[arg(long, env = "SKEP_JOIN", hide_env_values = true)]

@@ -1,18 +1,21 @@
 //! One connection to a cluster's API: where it is, as whom, and requests with errors that say whose move it is. Knows no verb.
 
 use crate::args::Reach;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures::{Stream, StreamExt};
 use reqwest::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// What `skep up` leaves for other commands, readable by its user alone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Access {
-    /// The cluster's URL.
+    /// The cluster's URL; of several masters each, with commas between them.
     pub url: String,
     /// An admin token.
     pub token: String,
@@ -82,6 +85,8 @@ pub struct Refused {
     pub message: String,
     /// What would mend it.
     pub help: Option<String>,
+    /// When it makes sense to ask again; then nothing was done.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// A client of one cluster.
@@ -89,6 +94,25 @@ pub struct Refused {
 pub struct Client {
     http: reqwest::Client,
     access: Access,
+    /// Which of the masters is called, counted on where one does not answer.
+    chosen: Arc<AtomicUsize>,
+}
+
+/// How long another master is tried, or the same again, before it is given up.
+const RETRY_WITHIN: Duration = Duration::from_secs(10);
+/// The wait between two tries.
+const RETRY_WAIT: Duration = Duration::from_millis(100);
+
+async fn refused(response: Response) -> Refused {
+    let status = response.status();
+    let body = response.bytes().await.unwrap_or_default();
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let error = &value["error"];
+    let text = |name: &str| error[name].as_str().map(str::to_owned);
+    let message = text("message").unwrap_or_else(|| format!("the master answered {status}"));
+    let field = text("field").filter(|field| !message.contains(field.as_str())).map(|field| format!("{field}: ")).unwrap_or_default();
+    let retry_after_ms = error["retry_after_ms"].as_u64();
+    Refused { status, codes: codes(error), message: format!("{field}{message}"), help: text("help"), retry_after_ms }
 }
 
 /// Lines of a streamed answer, each a JSON value.
@@ -106,7 +130,7 @@ impl Client {
             .http2_initial_stream_window_size(4 << 20)
             .http2_initial_connection_window_size(16 << 20)
             .build()?;
-        Ok(Self { http, access })
+        Ok(Self { http, access, chosen: Arc::default() })
     }
 
     /// The client that flags, environment and `skep up` say.
@@ -119,28 +143,54 @@ impl Client {
         &self.access
     }
 
-    /// A request for `path`, which begins with a slash.
+    /// A request for `path`, which begins with a slash, to the master that answered last.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.access.url)).bearer_auth(&self.access.token)
+        self.http.request(method, format!("{}{path}", self.url())).bearer_auth(&self.access.token)
     }
 
-    /// Sends `request`.
+    /// Where it calls now: of several masters, the one that answered last.
+    pub fn url(&self) -> &str {
+        let urls: Vec<&str> = self.access.url.split(',').map(|url| url.trim_end_matches('/')).collect();
+        urls[self.chosen.load(Ordering::Relaxed) % urls.len()]
+    }
+
+    /// Finds a master that answers, for a request that cannot be sent twice.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        if self.access.url.contains(',') {
+            self.get("/v1/status").await?;
+        }
+        Ok(())
+    }
+
+    /// Sends `request`; to another master where the first cannot be reached, and again where no master leads what is asked for now.
     ///
     /// # Errors
     /// [`Refused`] where the cluster says no.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
+        let until = Instant::now() + RETRY_WITHIN;
+        let mut request = request.build()?;
+        loop {
+            let again = request.try_clone();
+            let error = match self.http.execute(request).await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => match refused(response).await {
+                    error if error.retry_after_ms.is_some() && error.status == StatusCode::SERVICE_UNAVAILABLE => error.into(),
+                    error => return Err(error.into()),
+                },
+                // It was not sent: it can be sent elsewhere.
+                Err(error) if error.is_connect() => self.unreachable(&error),
+                Err(error) => return Err(self.unreachable(&error)),
+            };
+            let several = self.access.url.contains(',') || error.is::<Refused>();
+            let Some(mut next) = again.filter(|_| several && Instant::now() < until) else { return Err(error) };
+            let before = self.url().to_owned();
+            self.chosen.fetch_add(1, Ordering::Relaxed);
+            if let Some(rest) = next.url().as_str().strip_prefix(&before) {
+                *next.url_mut() = format!("{}{rest}", self.url()).parse()?;
+            }
+            tokio::time::sleep(RETRY_WAIT).await;
+            request = next;
         }
-        let body = response.bytes().await.unwrap_or_default();
-        let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let error = &value["error"];
-        let text = |name: &str| error[name].as_str().map(str::to_owned);
-        let message = text("message").unwrap_or_else(|| format!("the master answered {status}"));
-        let field = text("field").filter(|field| !message.contains(field.as_str())).map(|field| format!("{field}: ")).unwrap_or_default();
-        bail!(Refused { status, codes: codes(error), message: format!("{field}{message}"), help: text("help") })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {

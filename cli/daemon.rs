@@ -78,7 +78,12 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
     config.shard_config.replace_after_ms = flags.replace_after_ms;
     config.shard_config.history_tasks_max = flags.history;
     config.bundle_bytes_max = flags.bundle_mib << 20;
+    (config.quic_advertised, config.http_advertised) = (flags.advertise_quic, flags.advertise_http);
+    config.join = flags.join.map(|token| token.parse::<JoinToken>().context("--join")).transpose()?.map(|token| (flags.masters, token));
     let master = master::drive::start(config).await?;
+    if !master.admin_token().exists() {
+        return joined(master, shape).await;
+    }
     let access = access(&master)?;
     let ready = json!({ "url": access.url, "token": access.token, "ca_pem": access.ca_pem, "quic": master.quic_addr().to_string() });
     if shape == Shape::Json {
@@ -93,6 +98,21 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
             "\nanother machine joins with (good for an hour, and for one machine):\n  skep agent --to {} --join {join}",
             master.quic_addr()
         );
+    }
+    std::io::stdout().flush()?;
+    told_to_end().await?;
+    master.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A master that joined others: those gave the cluster its first token.
+async fn joined(master: Master, shape: Shape) -> anyhow::Result<ExitCode> {
+    let (http, quic) = (master.http_addr(), master.quic_addr());
+    if shape == Shape::Json {
+        println!("{}", json!({ "url": format!("https://{http}"), "quic": quic.to_string(), "number": master.number() }));
+    } else {
+        println!("master   {} of its cluster, https://{http}", master.number());
+        println!("agents   {quic} (QUIC)");
     }
     std::io::stdout().flush()?;
     told_to_end().await?;

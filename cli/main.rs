@@ -12,6 +12,7 @@ mod exec;
 mod job;
 mod logs;
 mod manage;
+mod masters;
 mod print;
 mod rights;
 mod run;
@@ -115,6 +116,7 @@ async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::R
         Verb::Agents(flags) => manage::agents(reach, flags, shape).await,
         Verb::Tokens(flags) => manage::tokens(reach, flags, shape).await,
         Verb::Roles(flags) => manage::roles(reach, flags, shape).await,
+        Verb::Masters(flags) => masters::masters(reach, flags, shape).await,
         Verb::Master(flags) => daemon::master(flags, shape).await,
         Verb::Bench(flags) => bench::bench(flags).await,
         Verb::Up(_) | Verb::Agent(_) | Verb::Demo(_) => unreachable!("they were made ready"),
@@ -134,5 +136,7 @@ mod tests {
         let compile = Cli::try_parse_from(["skep", "compile", "a.wasm", "a.bin", "fuel", "1000", "5"]).unwrap();
         assert!(matches!(compile.verb, Verb::Compile { .. }));
         assert!(matches!(Cli::try_parse_from(["skep", "unpack"]).unwrap().verb, Verb::Unpack));
+        let agent = Cli::try_parse_from(["skep", "agent", "--to", "a:1,b:2", "--to", "c:3"]).unwrap();
+        assert!(matches!(agent.verb, Verb::Agent(agent) if agent.masters == ["a:1", "b:2", "c:3"]));
     }
 }

@@ -89,5 +89,11 @@ fn refusal(error: &Value) -> Refused {
     let text = |name: &str| error[name].as_str().map(str::to_owned);
     let field = text("field").map(|field| format!("{field}: ")).unwrap_or_default();
     let message = format!("{field}{}", text("message").unwrap_or_else(|| "refused".to_owned()));
-    Refused { status: StatusCode::UNPROCESSABLE_ENTITY, codes: crate::client::codes(error), message, help: text("help") }
+    Refused {
+        status: StatusCode::UNPROCESSABLE_ENTITY,
+        codes: crate::client::codes(error),
+        message,
+        help: text("help"),
+        retry_after_ms: None,
+    }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use protocol::identity::{self, Identity, JoinToken};
 use protocol::link::{self, Connection, Receiver, Sender};
 use protocol::message::{Hello, HelloReply, JoinReply, ToAgent, ToShard};
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, MemberId, PortRange, Resources, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, MemberId, PortRange, Resources, ShardId, Time, Usage};
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -70,6 +70,8 @@ impl Member {
     /// The link's, or that the master does not want it.
     pub async fn run(mut self) -> anyhow::Result<()> {
         self.ledger.handle(now(), Event::Connected { shards: self.shards });
+        // There is one master.
+        (0..self.shards).map(ShardId).for_each(|shard| self.ledger.handle(now(), Event::Led { shard }));
         loop {
             self.act()?;
             self.sender.flush().await?;

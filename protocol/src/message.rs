@@ -49,7 +49,7 @@ pub enum FromAgent {
         /// Drawn at random when the agent's ledger began empty: at its first start, and after a reboot. Tasks of another incarnation are
         /// lost.
         incarnation: u64,
-        /// Which registration on this connection, from 1; given back in [`FromMaster::Registered`].
+        /// Which registration of the agent's process, from 1; given back in [`FromMaster::Registered`].
         number: u64,
     },
     /// I live. To the agent's own shard.

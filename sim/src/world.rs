@@ -374,7 +374,9 @@ impl World {
             return Ok(());
         }
         self.lines[at].connect(self.now);
-        self.agent(at, AgentEvent::Connected { shards: self.plan.shards })
+        let shards = self.plan.shards;
+        self.agent(at, AgentEvent::Connected { shards })?;
+        (0..shards).map(ShardId).try_for_each(|shard| self.agent(at, AgentEvent::Led { shard }))
     }
 
     /// A connection is gone; its ends notice at different times, and the agent tries again.

@@ -16,7 +16,7 @@ use crate::fingerprint::{FingerprintError, ResourcesError};
 pub struct AgentConfig {
     /// Where everything is kept; one agent's alone.
     pub data_dir: PathBuf,
-    /// Masters, `HOST:PORT`; any of them will do.
+    /// Masters, `HOST:PORT`; any of them will do, since each says where all are.
     pub masters: Vec<String>,
     /// What the machine joins with, where it has not joined yet.
     pub join: Option<JoinToken>,

@@ -1,4 +1,4 @@
-//! The door: the link, executors, timers and files on one side, the pure [`Ledger`] on the other. One loop on one thread: it takes all that
+//! The door: the links, executors, timers and files on one side, the pure [`Ledger`] on the other. One loop on one thread: it takes all that
 //! is there, has the ledger handle it, writes what is to be on record in one call, and only then starts and tells.
 
 mod config;
@@ -11,6 +11,7 @@ mod spec;
 mod table;
 mod telling;
 mod uplink;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,8 +19,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use protocol::link::{CloseCode, Connection, Sender};
-use protocol::message::{FromAgent, Launch, ToAgent, ToShard, shard_of_agent};
+use protocol::message::{Launch, ToShard};
 use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
 use runtime::executor::process::Template;
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +35,7 @@ pub use config::{AgentConfig, AgentError};
 use executors::{Executors, Said};
 use processes::Processes;
 use uplink::Heard;
+use ways::Ways;
 
 /// What waits to be handled; whoever is faster waits himself.
 const INBOX_MAX: usize = 256;
@@ -137,13 +138,6 @@ impl Clock {
     }
 }
 
-/// The connection there is.
-struct Up {
-    connection: Connection,
-    sender: Sender,
-    shards: u16,
-}
-
 struct Door {
     agent: AgentId,
     /// What tasks are told of where they run.
@@ -154,7 +148,7 @@ struct Door {
     processes: Processes,
     fetcher: Fetcher,
     clock: Clock,
-    up: Option<Up>,
+    ways: Ways,
     heard: mpsc::Receiver<Heard>,
     said: mpsc::Receiver<Said>,
     said_of_processes: mpsc::Receiver<processes::Said>,
@@ -191,7 +185,7 @@ impl Door {
             let timer = self.ledger.poll_timeout().map(|at| self.clock.at(at));
             let woken = tokio::select! {
                 biased;
-                () = flush(&mut self.up, &mut self.executors, &mut self.processes), if dirty => Woken::Flushed,
+                () = flush(&mut self.ways, &mut self.executors, &mut self.processes), if dirty => Woken::Flushed,
                 Some(heard) = self.heard.recv() => Woken::Heard(heard),
                 Some(said) = self.said.recv() => Woken::Said(said),
                 Some(said) = self.said_of_processes.recv() => Woken::SaidOfProcess(said),
@@ -260,18 +254,13 @@ impl Door {
     fn hear(&mut self, heard: Heard) {
         let now = self.clock.now();
         match heard {
-            Heard::Up { connection, sender, shards } => {
-                self.up = Some(Up { connection, sender, shards });
-                self.ledger.handle(now, Event::Connected { shards });
+            Heard::Up { master, shards, connection, sender } => {
+                let events = self.ways.up(master, shards, connection, sender);
+                events.into_iter().for_each(|event| self.ledger.handle(now, event));
             }
-            Heard::Down => {
-                self.up = None;
-                self.ledger.handle(now, Event::Disconnected);
-            }
-            Heard::Messages(messages) => {
-                for ToAgent { shard, message } in messages {
-                    self.ledger.handle(now, Event::Master { shard, message });
-                }
+            Heard::Down { master } => self.ways.down(master).into_iter().for_each(|event| self.ledger.handle(now, event)),
+            Heard::Messages { master, messages } => {
+                self.ways.heard(master, messages).into_iter().for_each(|event| self.ledger.handle(now, event));
             }
             Heard::Revoked => self.quit = Some(AgentError::Revoked { agent: self.agent, dir: self.data_dir.clone() }),
             Heard::Usage { answer } => {
@@ -312,9 +301,9 @@ impl Door {
 
     fn take_prepared(&mut self, prepared: Prepared) {
         let (bundle, form) = (prepared.bundle, prepared.form);
-        let link = self.up.as_ref().map(|up| up.connection.clone());
+        let links = self.ways.links(self.agent);
         let ledger = &self.ledger;
-        let (result, evicted) = self.fetcher.prepared(prepared, link, |digest| ledger.uses(digest));
+        let (result, evicted) = self.fetcher.prepared(prepared, links, |digest| ledger.uses(digest));
         if let Err(reason) = &result {
             tracing::warn!(%bundle, ?reason, "a bundle could not be prepared");
         }
@@ -350,11 +339,12 @@ impl Door {
     fn perform(&mut self, output: Output) -> Result<(), AgentError> {
         match output {
             Output::Checkpoint(_) => unreachable!("records are taken out before"),
-            Output::Send { shard, message } => self.send(ToShard { shard, message }),
-            Output::Prepare { bundle, form } => {
-                let link = self.up.as_ref().map(|up| up.connection.clone());
-                self.fetcher.prepare(bundle, form, link);
+            Output::Send { shard, message } => {
+                let events = self.ways.send(&ToShard { shard, message });
+                let now = self.clock.now();
+                events.into_iter().for_each(|event| self.ledger.handle(now, event));
             }
+            Output::Prepare { bundle, form } => self.fetcher.prepare(bundle, form, self.ways.links(self.agent)),
             Output::Start(start) => self.start(start)?,
             Output::Stop { members, grace_ms } => {
                 self.executors.stop(&members, grace_ms);
@@ -367,17 +357,6 @@ impl Door {
             Output::Quit { reason } => self.quit = Some(AgentError::Refused { reason }),
         }
         Ok(())
-    }
-
-    fn send(&mut self, message: ToShard) {
-        let Some(up) = &mut self.up else { return };
-        if let Err(error) = up.sender.queue(&message) {
-            // The master does not read, or the message is too long for a frame: either way it is told all again on a new connection.
-            tracing::error!(%error, "a message could not be queued: the connection is given up");
-            up.connection.close(CloseCode::Late, "the control stream is not read");
-            self.up = None;
-            self.ledger.handle(self.clock.now(), Event::Disconnected);
-        }
     }
 
     fn start(&mut self, Start { launch, ports }: Start) -> Result<(), AgentError> {
@@ -465,29 +444,18 @@ impl Door {
             self.executors.quit();
             self.processes.quit();
         }
-        if let Some(up) = &mut self.up {
-            let shard = shard_of_agent(self.agent, up.shards);
-            drop(up.sender.queue(&ToShard { shard, message: FromAgent::Leaving }));
-        }
-        let _ = tokio::time::timeout(LEAVE_DEADLINE, flush(&mut self.up, &mut self.executors, &mut self.processes)).await;
+        self.ways.leave(self.agent);
+        let _ = tokio::time::timeout(LEAVE_DEADLINE, flush(&mut self.ways, &mut self.executors, &mut self.processes)).await;
         self.uplink.abort();
         if ending == Ending::TasksEnd {
             let _ = tokio::time::timeout(CLEAR_DEADLINE, self.processes.clear_all()).await;
         }
-        if let Some(up) = self.up {
-            up.connection.close(CloseCode::Leaving, "the agent ends");
-        }
+        self.ways.close("the agent ends");
         Ok(())
     }
 }
 
-/// Sends all that is queued, to the master and to executors alike: none waits for another.
-async fn flush(up: &mut Option<Up>, executors: &mut Executors, processes: &mut Processes) {
-    let master = async {
-        if let Some(up) = up {
-            // Where the connection ended, whoever listens to it says so.
-            let _ = up.sender.flush().await;
-        }
-    };
-    tokio::join!(master, executors.flush(), processes.flush());
+/// Sends all that is queued, to masters and to executors alike: none waits for another.
+async fn flush(ways: &mut Ways, executors: &mut Executors, processes: &mut Processes) {
+    tokio::join!(ways.flush(), executors.flush(), processes.flush());
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::executors::{Executors, Settings};
 use super::processes::Processes;
 use super::uplink::{self, Uplink};
+use super::ways::Ways;
 use super::{AgentConfig, AgentError, Clock, Door, INBOX_MAX, now};
 use crate::checkpoint::{Checkpoint, Damage};
 use crate::fetch::Fetcher;
@@ -76,7 +77,8 @@ impl Door {
         for event in found.into_iter().chain(found_of_processes).chain([Event::Surveyed]) {
             ledger.handle(clock.now(), event);
         }
-        let uplink = Uplink { masters: config.masters, dir: identity_dir, identity, heard: heard_sender };
+        let (masters, data_dir) = (config.masters, config.data_dir.clone());
+        let uplink = Uplink { masters, data_dir, identity_dir, identity, heard: heard_sender };
         let uplink = tokio::spawn(uplink.run());
         Ok(Self {
             agent,
@@ -87,7 +89,7 @@ impl Door {
             processes,
             fetcher,
             clock,
-            up: None,
+            ways: Ways::default(),
             heard,
             said,
             said_of_processes,

@@ -110,9 +110,9 @@ impl Fetcher {
         self.shared.files.folders()
     }
 
-    /// Has `bundle` fetched over `link`, if there is one, and prepared; a [`Prepared`] follows. Each bundle is fetched once, however many
+    /// Has `bundle` fetched over the first of `links` that gives it, and prepared; a [`Prepared`] follows. Each bundle is fetched once, however many
     /// forms of it are wanted at the same time.
-    pub fn prepare(&mut self, bundle: Digest, form: Form, link: Option<Connection>) {
+    pub fn prepare(&mut self, bundle: Digest, form: Form, links: Vec<Connection>) {
         if let Some(ready) = self.ready(bundle, form) {
             let done = Prepared { bundle, form, result: Ok(ready) };
             return self.say(done);
@@ -126,18 +126,18 @@ impl Fetcher {
             forms.push_back(form);
         }
         if forms.len() == 1 {
-            self.work(bundle, form, link);
+            self.work(bundle, form, links);
         }
     }
 
     /// Takes in what became of a bundle; `used` says which are waited for or run from and must stay. One that finds no room is thrown away
     /// and may be had later.
-    pub fn prepared(&mut self, prepared: Prepared, link: Option<Connection>, used: impl Fn(Digest) -> bool) -> Outcome {
+    pub fn prepared(&mut self, prepared: Prepared, links: Vec<Connection>, used: impl Fn(Digest) -> bool) -> Outcome {
         let Prepared { bundle, form, result } = prepared;
         if let Some(forms) = self.active.get_mut(&bundle) {
             forms.retain(|waiting| *waiting != form);
             match forms.front().copied() {
-                Some(next) => self.work(bundle, next, link),
+                Some(next) => self.work(bundle, next, links),
                 None => drop(self.active.remove(&bundle)),
             }
         }
@@ -189,10 +189,10 @@ impl Fetcher {
         tokio::spawn(async move { drop(done.send(prepared).await) });
     }
 
-    fn work(&self, bundle: Digest, form: Form, link: Option<Connection>) {
+    fn work(&self, bundle: Digest, form: Form, links: Vec<Connection>) {
         let (shared, done) = (Arc::clone(&self.shared), self.done.clone());
         tokio::spawn(async move {
-            let result = shared.prepare(bundle, form, link).await;
+            let result = shared.prepare(bundle, form, &links).await;
             drop(done.send(Prepared { bundle, form, result }).await);
         });
     }
@@ -233,26 +233,21 @@ impl Fetcher {
 }
 
 impl Shared {
-    async fn prepare(self: &Arc<Self>, bundle: Digest, form: Form, link: Option<Connection>) -> Result<(PathBuf, Stamp), PrepareError> {
+    async fn prepare(self: &Arc<Self>, bundle: Digest, form: Form, links: &[Connection]) -> Result<(PathBuf, Stamp), PrepareError> {
         let path = match form {
             Form::Plain => {
-                self.have_bundle(bundle, link).await?;
+                self.have_bundle(bundle, links).await?;
                 self.files.bundle(bundle)
             }
-            Form::Native => self.have_unpacked(bundle, Wanted::Bundle, link).await?,
-            Form::Image => self.have_unpacked(bundle, Wanted::Image, link).await?,
-            Form::Wasm(metering) => self.have_compiled(bundle, metering, link).await?,
+            Form::Native => self.have_unpacked(bundle, Wanted::Bundle, links).await?,
+            Form::Image => self.have_unpacked(bundle, Wanted::Image, links).await?,
+            Form::Wasm(metering) => self.have_compiled(bundle, metering, links).await?,
         };
         let stamp = Stamp::of(&path).map_err(|error| later("looking at", &path, &error))?;
         Ok((path, stamp))
     }
 
-    async fn have_compiled(
-        self: &Arc<Self>,
-        bundle: Digest,
-        metering: Metering,
-        link: Option<Connection>,
-    ) -> Result<PathBuf, PrepareError> {
+    async fn have_compiled(self: &Arc<Self>, bundle: Digest, metering: Metering, links: &[Connection]) -> Result<PathBuf, PrepareError> {
         let kind = if metering == Metering::Fuel { runtime::Metering::Fuel } else { runtime::Metering::Epoch };
         let compatibility = match self.compatibility[usize::from(metering == Metering::Fuel)].get() {
             Some(known) => *known,
@@ -268,7 +263,7 @@ impl Shared {
         if known.map_err(|error| later("reading", &path, &error))? {
             return Ok(path);
         }
-        self.have_bundle(bundle, link).await?;
+        self.have_bundle(bundle, links).await?;
         let _place = self.compilers.acquire().await.expect("the semaphore is never closed");
         let new = path.with_extension("new");
         let compiled = compile::in_process(&self.binary, &self.files.bundle(bundle), &new, kind, CompileLimits::default()).await;
@@ -283,8 +278,8 @@ impl Shared {
     }
 
     /// Has the bundle unpacked, in a process that is thrown away; gives back where the archive is.
-    async fn have_unpacked(self: &Arc<Self>, bundle: Digest, wanted: Wanted, link: Option<Connection>) -> Result<PathBuf, PrepareError> {
-        self.have_bundle(bundle, link).await?;
+    async fn have_unpacked(self: &Arc<Self>, bundle: Digest, wanted: Wanted, links: &[Connection]) -> Result<PathBuf, PrepareError> {
+        self.have_bundle(bundle, links).await?;
         let _place = self.compilers.acquire().await.expect("the semaphore is never closed");
         let archive = self.files.bundle(bundle);
         let unpacked = self.store.prepare(&archive, container::Digest(bundle.0), wanted).await;
@@ -294,16 +289,30 @@ impl Shared {
         })
     }
 
-    async fn have_bundle(self: &Arc<Self>, bundle: Digest, link: Option<Connection>) -> Result<(), PrepareError> {
+    /// Has the bundle here, from the first of `links` that gives it: of several masters one may not have it yet.
+    async fn have_bundle(self: &Arc<Self>, bundle: Digest, links: &[Connection]) -> Result<(), PrepareError> {
         let shared = Arc::clone(self);
         let here = blocking(move || shared.files.has_bundle(bundle)).await;
         if here.map_err(|error| later("reading", &self.files.bundle(bundle), &error))? {
             return Ok(());
         }
-        let link = link.ok_or_else(|| PrepareError::Later("there is no connection to a master".into()))?;
         let _place = self.transfers.acquire().await.expect("the semaphore is never closed");
+        let mut last = PrepareError::Later("there is no connection to a master".into());
+        for link in links {
+            match self.fetch(bundle, link).await {
+                Err(PrepareError::Later(reason)) => {
+                    tracing::debug!(remote = %link.remote(), reason, "a master did not give a bundle");
+                    last = PrepareError::Later(reason);
+                }
+                fetched => return fetched,
+            }
+        }
+        Err(last)
+    }
+
+    async fn fetch(self: &Arc<Self>, bundle: Digest, link: &Connection) -> Result<(), PrepareError> {
         let part = self.files.part(bundle);
-        let came = transfer::fetch(&link, bundle, &part, self.bytes_max).await;
+        let came = transfer::fetch(link, bundle, &part, self.bytes_max).await;
         came.map_err(|error| match error {
             TransferError::TooLong { .. } => PrepareError::Unusable(error.to_string()),
             _ => PrepareError::Later(error.to_string()),

@@ -98,14 +98,14 @@ async fn wrong_bytes_are_never_a_bundle_and_wants_at_the_same_time_fetch_once() 
     let right = vec![chunk(0, BUNDLE), BulkReply::End];
     let (link, mut asked) = link(&dir, vec![wrong, right]).await;
     let (mut fetcher, mut done) = fetcher(&dir, 1_000).await;
-    fetcher.prepare(bundle, Form::Plain, Some(link.clone()));
-    let (result, evicted) = fetcher.prepared(done.recv().await.unwrap(), None, |_| false);
+    fetcher.prepare(bundle, Form::Plain, vec![link.clone()]);
+    let (result, evicted) = fetcher.prepared(done.recv().await.unwrap(), vec![], |_| false);
     assert!(matches!(&result, Err(PrepareError::Later(reason)) if reason.contains(&Digest::of(b"other bytes").to_string())), "{result:?}");
     assert!(evicted.is_empty() && fetcher.locate(bundle, Form::Plain).is_none());
     for _ in 0..3 {
-        fetcher.prepare(bundle, Form::Plain, Some(link.clone()));
+        fetcher.prepare(bundle, Form::Plain, vec![link.clone()]);
     }
-    assert_eq!(fetcher.prepared(done.recv().await.unwrap(), None, |_| false).0, Ok(()));
+    assert_eq!(fetcher.prepared(done.recv().await.unwrap(), vec![], |_| false).0, Ok(()));
     for _ in 0..2 {
         assert!(asked.recv().await.is_some());
     }
@@ -113,10 +113,26 @@ async fn wrong_bytes_are_never_a_bundle_and_wants_at_the_same_time_fetch_once() 
     let path = fetcher.locate(bundle, Form::Plain).unwrap();
     fs::write(&path, b"somebody else's").unwrap();
     assert!(fetcher.locate(bundle, Form::Plain).is_none(), "a touched file is not used");
-    fetcher.prepare(bundle, Form::Plain, None);
-    let (result, _) = fetcher.prepared(done.recv().await.unwrap(), None, |_| false);
+    fetcher.prepare(bundle, Form::Plain, vec![]);
+    let (result, _) = fetcher.prepared(done.recv().await.unwrap(), vec![], |_| false);
     assert!(matches!(result, Err(PrepareError::Later(_))), "and is found to be wrong: {result:?}");
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_bundle_that_one_master_does_not_give_comes_from_another() {
+    let dir = Scratch::new();
+    let bundle = Digest::of(BUNDLE);
+    let dead = link(&dir, vec![]).await.0;
+    dead.close(protocol::link::CloseCode::Leaving, "");
+    let (without, mut first) = link(&dir, vec![vec![BulkReply::Failed { reason: "no such bundle".into() }]]).await;
+    let (stops, mut second) = link(&dir, vec![vec![chunk(0, &BUNDLE[..5])]]).await;
+    let (with, mut third) = link(&dir, vec![vec![chunk(5, &BUNDLE[5..]), BulkReply::End]]).await;
+    let (mut fetcher, mut done) = fetcher(&dir, 1_000).await;
+    fetcher.prepare(bundle, Form::Plain, vec![dead, without, stops, with]);
+    assert_eq!(fetcher.prepared(done.recv().await.unwrap(), vec![], |_| false).0, Ok(()));
+    let offsets = [&mut first, &mut second, &mut third].map(|asked| asked.try_recv().unwrap());
+    assert_eq!(offsets, [0, 0, 5].map(|offset| BulkRequest::Bundle { bundle, offset }), "what one began the next one ends");
 }
 
 #[tokio::test]
@@ -127,9 +143,9 @@ async fn the_cache_keeps_its_limit_and_what_is_in_use() {
     let mut kept = vec![];
     for (n, bundle) in bundles.iter().enumerate() {
         fs::write(fetcher.shared.files.bundle(*bundle), [n as u8; 40]).unwrap();
-        fetcher.prepare(*bundle, Form::Plain, None);
+        fetcher.prepare(*bundle, Form::Plain, vec![]);
         let used = |digest| digest == bundles[0] || (n == 3 && digest == bundles[2]);
-        let (result, evicted) = fetcher.prepared(done.recv().await.unwrap(), None, used);
+        let (result, evicted) = fetcher.prepared(done.recv().await.unwrap(), vec![], used);
         kept.push((result.is_ok(), evicted));
     }
     let none = (true, vec![]);

@@ -2,7 +2,7 @@
 //! [`Record`] says, so that folding the records gives the same book again.
 
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, attempt_hash};
-use protocol::{AgentInfo, AttemptId, Exit, PortRange, Resources, Time, Usage};
+use protocol::{AgentInfo, AttemptId, Exit, JobId, PortRange, Resources, ShardId, Time, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -203,6 +203,13 @@ impl Book {
 
     pub fn entries(&self) -> impl Iterator<Item = (&AttemptId, &Entry)> {
         self.entries.iter()
+    }
+
+    /// The attempts of a shard's tasks.
+    pub fn of_shard(&self, shard: ShardId) -> impl Iterator<Item = AttemptId> {
+        let first = AttemptId::new(JobId::new(shard, 0), 0, 0);
+        let last = AttemptId::new(JobId::new(shard, u64::MAX), u32::MAX, u32::MAX);
+        self.entries.range(first..=last).map(|(attempt, _)| *attempt)
     }
 
     /// True where this attempt, or a later one of its task, was ever taken on.

@@ -9,14 +9,25 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// The moment that `poll_timeout` named has come, or any other: always harmless.
     Tick,
-    /// There is a connection to a master; all that was sent before may not have arrived.
+    /// There is a connection to a master where there was none; no shard is led yet.
     Connected {
         /// How many shards the cluster has.
         shards: u16,
     },
-    /// It is gone.
+    /// The last connection is gone, and with it whoever led a shard.
     Disconnected,
-    /// A shard said something.
+    /// A shard has a leader that can be reached, the first one or another than before; all that was sent to the shard until now may not have
+    /// arrived.
+    Led {
+        /// Which.
+        shard: ShardId,
+    },
+    /// The leader of a shard can no longer be reached.
+    Unled {
+        /// Which.
+        shard: ShardId,
+    },
+    /// The leader of a shard said something in its name.
     Master {
         /// Which.
         shard: ShardId,
@@ -84,7 +95,7 @@ pub enum PrepareError {
 pub enum Output {
     /// To be written (not flushed) before anything behind it is done.
     Checkpoint(Record),
-    /// To a shard; dropped where there is no connection.
+    /// To a shard that is led.
     Send {
         /// Which.
         shard: ShardId,

@@ -126,6 +126,8 @@ impl Ledger {
             Event::Tick => {}
             Event::Connected { shards } => self.connected(now, shards),
             Event::Disconnected => self.disconnected(),
+            Event::Led { shard } => self.led(now, shard),
+            Event::Unled { shard } => self.unled(shard),
             Event::Master { shard, message } => self.heard(now, shard, message),
             Event::Prepared { bundle, form, result } => self.prepared(now, bundle, form, result),
             Event::Started { members } => self.started(now, members),
@@ -147,7 +149,7 @@ impl Ledger {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         if !self.session.is_connected() {
-            return None; // All that is waited for needs somebody to say it to.
+            return None; // All that is waited for needs somebody to say it to, or to ask.
         }
         let timers = [self.session.timeout(), self.telling.timeout(), self.bundles.timeout()];
         timers.into_iter().flatten().min()
@@ -232,8 +234,10 @@ impl Ledger {
     }
 
     fn heard(&mut self, now: Time, shard: ShardId, message: FromMaster) {
-        let Some(own) = self.session.own() else { return }; // Nobody can have said it: there is no connection.
-        let from_own = own == shard;
+        if !self.session.is_led(shard) {
+            return; // Nobody can have said it.
+        }
+        let from_own = self.session.own() == Some(shard);
         if from_own {
             self.session.heard(now);
         }
@@ -284,7 +288,10 @@ impl Ledger {
         }
     }
 
+    /// Says this to a shard, if that is led: whoever leads it next is told all again.
     fn send(&mut self, shard: ShardId, message: FromAgent) {
-        self.outputs.push_back(Output::Send { shard, message });
+        if self.session.is_led(shard) {
+            self.outputs.push_back(Output::Send { shard, message });
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! The session with the agent's own shard: registering, reporting and beating.
+//! Which shards are led, and the session with the leader of the agent's own one: registering, reporting and beating.
 
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, shard_of_agent};
 use protocol::{AttemptId, Held, ShardId, Time, ids::SHARDS_MAX};
+use std::collections::BTreeSet;
 
 use super::Ledger;
 use super::book::State;
@@ -16,58 +17,74 @@ const SILENT_BEATS_MAX: u64 = 10;
 /// The shortest and the longest time between two beats that a master may ask for.
 const HEARTBEAT_MS: (u64, u64) = (10, 600_000);
 
-/// Where the agent stands with its own shard.
+/// Where the agent stands with the shards, above all with its own.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     heartbeat_ms: u64,
-    link: Option<Link>,
+    /// Of the last registration; only its answer is waited for. It never falls: a leader that comes again may still answer an older one.
+    number: u64,
+    /// While there is a connection.
+    reach: Option<Reach>,
 }
 
 #[derive(Clone, Debug)]
-struct Link {
+struct Reach {
     shards: u16,
     /// The agent's own one of them.
     own: ShardId,
+    /// Those that are led, but for the agent's own.
+    others: BTreeSet<ShardId>,
+    /// While the agent's own shard is led.
+    link: Option<Link>,
+}
+
+/// With one leader of the agent's own shard.
+#[derive(Clone, Debug)]
+struct Link {
     /// The one that holds; none from a registration until its answer.
     session: Option<u64>,
-    /// The highest there was on this connection.
+    /// The highest there was with this leader.
     session_last: u64,
     /// Of the last launch that was taken in this session.
     sequence: Option<u64>,
     beat_at: Time,
     register_at: Time,
     register_wait_ms: u64,
-    /// Of the last registration; only its answer is waited for.
-    number: u64,
 }
 
 impl Session {
     pub fn new(heartbeat_ms: u64) -> Self {
-        Self { heartbeat_ms: heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1), link: None }
+        Self { heartbeat_ms: heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1), number: 0, reach: None }
     }
 
     pub const fn is_connected(&self) -> bool {
-        self.link.is_some()
+        self.reach.is_some()
     }
 
     pub fn shards(&self) -> Option<u16> {
-        self.link.as_ref().map(|link| link.shards)
+        self.reach.as_ref().map(|reach| reach.shards)
     }
 
     /// The agent's own shard, where there is a connection.
     pub fn own(&self) -> Option<ShardId> {
-        self.link.as_ref().map(|link| link.own)
+        self.reach.as_ref().map(|reach| reach.own)
+    }
+
+    /// True where somebody leads this shard who can be reached.
+    pub fn is_led(&self, shard: ShardId) -> bool {
+        let led = |reach: &Reach| if shard == reach.own { reach.link.is_some() } else { reach.others.contains(&shard) };
+        self.reach.as_ref().is_some_and(led)
     }
 
     pub fn timeout(&self) -> Option<Time> {
-        let link = self.link.as_ref()?;
+        let link = self.reach.as_ref()?.link.as_ref()?;
         Some(if link.session.is_some() { link.beat_at.min(link.register_at) } else { link.register_at })
     }
 
     /// The agent's own shard said something: it lives.
     pub fn heard(&mut self, now: Time) {
         let silent_ms = SILENT_BEATS_MAX * self.heartbeat_ms;
-        if let Some(link) = self.link.as_mut().filter(|link| link.session.is_some()) {
+        if let Some(link) = self.link().filter(|link| link.session.is_some()) {
             link.register_at = now + silent_ms;
             link.register_wait_ms = REGISTER_RETRY_FIRST_MS;
         }
@@ -75,12 +92,16 @@ impl Session {
 
     /// True where a launch with these numbers is one of the session and newer than all that were taken in it.
     pub fn advance(&mut self, session: u64, sequence: u64) -> bool {
-        let Some(link) = self.link.as_mut() else { return false };
+        let Some(link) = self.link() else { return false };
         let newer = link.session == Some(session) && link.sequence.is_none_or(|last| sequence > last);
         if newer {
             link.sequence = Some(sequence);
         }
         newer
+    }
+
+    fn link(&mut self) -> Option<&mut Link> {
+        self.reach.as_mut()?.link.as_mut()
     }
 }
 
@@ -91,31 +112,49 @@ impl Ledger {
             self.outputs.push_back(Output::Quit { reason: format!("a master says that its cluster has {shards} shards") });
             return;
         }
-        let link = Link {
-            shards,
-            own: shard_of_agent(self.agent, shards),
-            session: None,
-            session_last: 0,
-            sequence: None,
-            beat_at: now,
-            register_at: now,
-            register_wait_ms: REGISTER_RETRY_FIRST_MS,
-            number: 0,
-        };
-        self.session.link = Some(link);
+        let own = shard_of_agent(self.agent, shards);
+        self.session.reach = Some(Reach { shards, own, others: BTreeSet::new(), link: None });
         self.bundles.ask_all_again(now);
     }
 
     pub(super) fn disconnected(&mut self) {
-        self.session.link = None;
+        self.session.reach = None;
         self.telling.clear();
     }
 
-    pub(super) fn registered(&mut self, now: Time, session: u64, heartbeat_ms: u64, number: u64) {
-        let Some(link) = self.session.link.as_mut() else { return };
-        if link.number != number || link.session_last >= session {
-            return; // A late or doubled answer.
+    /// Tells the leader of a shard all that is its. With that of the agent's own shard a session begins: it is registered with, and told all.
+    pub(super) fn led(&mut self, now: Time, shard: ShardId) {
+        let Some(reach) = self.session.reach.as_mut().filter(|reach| shard.0 < reach.shards) else { return };
+        if shard == reach.own {
+            let link = Link {
+                session: None,
+                session_last: 0,
+                sequence: None,
+                beat_at: now,
+                register_at: now,
+                register_wait_ms: REGISTER_RETRY_FIRST_MS,
+            };
+            reach.link = Some(link);
+            return; // Registering is what is due next.
         }
+        reach.others.insert(shard);
+        let attempts = self.book.of_shard(shard).collect();
+        self.tell_all(now, attempts);
+    }
+
+    pub(super) fn unled(&mut self, shard: ShardId) {
+        let Some(reach) = self.session.reach.as_mut() else { return };
+        if shard == reach.own {
+            reach.link = None;
+        } else {
+            reach.others.remove(&shard);
+        }
+        self.telling.forget(shard);
+    }
+
+    pub(super) fn registered(&mut self, now: Time, session: u64, heartbeat_ms: u64, number: u64) {
+        let asked = self.session.number == number;
+        let Some(link) = self.session.link().filter(|link| asked && link.session_last < session) else { return }; // Late, or doubled.
         (link.session, link.session_last) = (Some(session), session);
         link.sequence = None;
         link.beat_at = now;
@@ -124,7 +163,7 @@ impl Ledger {
     }
 
     pub(super) fn report_wanted(&mut self, now: Time, session: u64) {
-        if self.session.link.as_ref().is_some_and(|link| link.session == Some(session)) {
+        if self.session.link().is_some_and(|link| link.session == Some(session)) {
             self.report(now, session);
         }
     }
@@ -132,15 +171,14 @@ impl Ledger {
     /// Registers and beats when it is time.
     pub(super) fn keep_session(&mut self, now: Time) {
         let (held, held_hash) = (self.book.held(), self.book.held_hash());
-        let heartbeat_ms = self.session.heartbeat_ms;
-        let Some(link) = self.session.link.as_mut() else { return };
-        let own = link.own;
+        let (heartbeat_ms, number) = (self.session.heartbeat_ms, self.session.number + 1);
+        let Some(own) = self.session.own() else { return };
+        let Some(link) = self.session.link() else { return };
         if now >= link.register_at {
             link.session = None;
-            link.number += 1;
-            let number = link.number;
             link.register_at = now + link.register_wait_ms;
             link.register_wait_ms = (2 * link.register_wait_ms).min(REGISTER_RETRY_MAX_MS);
+            self.session.number = number;
             self.send(own, FromAgent::Register { info: self.info.clone(), incarnation: self.book.incarnation, number });
             self.report(now, 0);
             return;

@@ -25,9 +25,15 @@ const STATUS_BYTES_AIM: usize = FRAME_BYTES_MAX / 2;
 /// The longest grace that a stop may give, in milliseconds.
 const GRACE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
-/// What is to be told later. Empty while there is no connection: all is told when there is one.
+/// What is to be told later, of each shard that is led: whoever leads one next is told all again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Telling {
+    shards: BTreeMap<ShardId, Later>,
+}
+
+/// What a shard is to be told later.
+#[derive(Clone, Debug, Default)]
+struct Later {
     /// States that are no ends, and when; in order of time.
     states: VecDeque<(Time, Vec<AttemptId>)>,
     /// Ends that were told: when they are told again, and after which wait.
@@ -40,13 +46,25 @@ pub(super) struct Telling {
 
 impl Telling {
     pub fn clear(&mut self) {
-        self.states.clear();
-        self.ends.clear();
-        self.notes.clear();
-        self.notes_due = None;
+        self.shards.clear();
+    }
+
+    pub fn forget(&mut self, shard: ShardId) {
+        self.shards.remove(&shard);
     }
 
     pub fn timeout(&self) -> Option<Time> {
+        self.shards.values().filter_map(Later::due).min()
+    }
+
+    /// What this shard is to be told later.
+    fn of(&mut self, shard: ShardId) -> &mut Later {
+        self.shards.entry(shard).or_default()
+    }
+}
+
+impl Later {
+    fn due(&self) -> Option<Time> {
         let state = self.states.front().map(|(due, _)| *due);
         let end = self.ends.first_key_value().map(|((due, _), _)| *due);
         state.into_iter().chain(end).chain(self.notes_due).min()
@@ -145,96 +163,101 @@ impl Ledger {
 
     /// Tells ends now, and again until they are acknowledged.
     pub(super) fn tell_ends(&mut self, now: Time, attempts: Vec<AttemptId>) {
-        if self.session.is_connected() {
-            self.tell(&attempts);
-            self.telling.again(now, RESEND_FIRST_MS, attempts);
+        for (shard, attempts) in self.by_shard(attempts) {
+            self.tell(shard, &attempts);
+            self.telling.of(shard).again(now, RESEND_FIRST_MS, attempts);
         }
     }
 
     /// Tells states that are no ends in a little while, if they still hold then.
     pub(super) fn tell_later(&mut self, now: Time, attempts: Vec<AttemptId>) {
-        if self.session.is_connected() && !attempts.is_empty() {
-            self.telling.states.push_back((now + STATE_DELAY_MS, attempts));
+        for (shard, attempts) in self.by_shard(attempts) {
+            self.telling.of(shard).states.push_back((now + STATE_DELAY_MS, attempts));
         }
     }
 
     /// Tells the state of each now, ends or not, and forgets what was to be told of them.
     pub(super) fn tell_all(&mut self, now: Time, attempts: Vec<AttemptId>) {
-        self.telling.clear();
-        self.tell(&attempts);
-        let ended = |attempt: &AttemptId| self.book.get(*attempt).is_some_and(|entry| matches!(entry.state, State::Ended { .. }));
-        let ends: Vec<AttemptId> = attempts.into_iter().filter(ended).collect();
-        if !ends.is_empty() {
-            self.telling.again(now, RESEND_FIRST_MS, ends);
+        for (shard, mut attempts) in self.by_shard(attempts) {
+            self.telling.forget(shard);
+            self.tell(shard, &attempts);
+            attempts.retain(|attempt| self.book.get(*attempt).is_some_and(|entry| matches!(entry.state, State::Ended { .. })));
+            if !attempts.is_empty() {
+                self.telling.of(shard).again(now, RESEND_FIRST_MS, attempts);
+            }
         }
     }
 
     /// Tells in a while how far tasks are; the latest of each, however often they say it.
     pub(super) fn progressed(&mut self, now: Time, notes: Vec<(MemberId, u8, String)>) {
-        if !self.session.is_connected() {
-            return;
-        }
         for (member, percent, note) in notes {
-            if self.is_live(member.attempt) {
-                self.telling.notes.insert(member.attempt, (percent, shortened(note, NOTE_BYTES_MAX)));
-            }
-        }
-        if !self.telling.notes.is_empty() {
-            self.telling.notes_due.get_or_insert(now + NOTES_DELAY_MS);
-        }
-    }
-
-    fn tell_notes(&mut self) {
-        self.telling.notes_due = None;
-        let shards = self.session.shards().unwrap_or(0);
-        let mut by_shard: BTreeMap<ShardId, Vec<Progress>> = BTreeMap::new();
-        for (attempt, (percent, note)) in std::mem::take(&mut self.telling.notes) {
-            if attempt.shard().0 < shards && self.is_live(attempt) {
-                by_shard.entry(attempt.shard()).or_default().push(Progress { attempt, percent, note });
-            }
-        }
-        for (shard, notes) in by_shard {
-            for part in notes.chunks(NOTES_PER_MESSAGE_MAX) {
-                self.send(shard, FromAgent::Progress { notes: part.to_vec() });
+            let shard = member.attempt.shard();
+            if self.session.is_led(shard) && self.is_live(member.attempt) {
+                let later = self.telling.of(shard);
+                later.notes.insert(member.attempt, (percent, shortened(note, NOTE_BYTES_MAX)));
+                later.notes_due.get_or_insert(now + NOTES_DELAY_MS);
             }
         }
     }
 
     pub(super) fn tell_due(&mut self, now: Time) {
-        if self.telling.notes_due.is_some_and(|due| due <= now) {
-            self.tell_notes();
-        }
-        while self.telling.states.front().is_some_and(|(due, _)| *due <= now) {
-            let (_, mut attempts) = self.telling.states.pop_front().expect("there is a first");
-            // An end was told when it came.
-            attempts.retain(|attempt| self.book.get(*attempt).is_some_and(|entry| !matches!(entry.state, State::Ended { .. })));
-            self.tell(&attempts);
-        }
-        while let Some(first) = self.telling.ends.first_entry().filter(|first| first.key().0 <= now) {
-            let (wait_ms, mut attempts) = first.remove();
-            attempts.retain(|attempt| self.book.get(*attempt).is_some());
-            if !attempts.is_empty() {
-                self.tell(&attempts);
-                self.telling.again(now, (2 * wait_ms).min(RESEND_MAX_MS), attempts);
+        let due = self.telling.shards.iter().filter(|(_, later)| later.due().is_some_and(|due| due <= now));
+        let due: Vec<ShardId> = due.map(|(shard, _)| *shard).collect();
+        for shard in due {
+            let mut later = self.telling.shards.remove(&shard).expect("it is one of them");
+            self.tell_due_of(now, shard, &mut later);
+            if later.due().is_some() {
+                self.telling.shards.insert(shard, later);
             }
         }
     }
 
-    fn tell(&mut self, attempts: &[AttemptId]) {
-        let shards = self.session.shards().unwrap_or(0);
-        let mut by_shard: BTreeMap<ShardId, (usize, Vec<Update>)> = BTreeMap::new();
-        for attempt in attempts.iter().filter(|attempt| attempt.shard().0 < shards) {
-            let Some(state) = self.book.get(*attempt).and_then(told) else { continue };
-            let (bytes, updates) = by_shard.entry(attempt.shard()).or_default();
-            *bytes += bytes_max(&state);
-            updates.push(Update { attempt: *attempt, state });
-            if updates.len() == ATTEMPTS_PER_MESSAGE_MAX || *bytes >= STATUS_BYTES_AIM {
-                *bytes = 0;
-                let updates = std::mem::take(updates);
-                self.outputs.push_back(Output::Send { shard: attempt.shard(), message: FromAgent::Status { updates } });
+    fn tell_due_of(&mut self, now: Time, shard: ShardId, later: &mut Later) {
+        if later.notes_due.take_if(|due| *due <= now).is_some() {
+            let notes = std::mem::take(&mut later.notes).into_iter().filter(|(attempt, _)| self.is_live(*attempt));
+            let notes: Vec<Progress> = notes.map(|(attempt, (percent, note))| Progress { attempt, percent, note }).collect();
+            for part in notes.chunks(NOTES_PER_MESSAGE_MAX) {
+                self.send(shard, FromAgent::Progress { notes: part.to_vec() });
             }
         }
-        for (shard, (_, updates)) in by_shard.into_iter().filter(|(_, (_, updates))| !updates.is_empty()) {
+        while later.states.front().is_some_and(|(due, _)| *due <= now) {
+            let (_, mut attempts) = later.states.pop_front().expect("there is a first");
+            // An end was told when it came.
+            attempts.retain(|attempt| self.book.get(*attempt).is_some_and(|entry| !matches!(entry.state, State::Ended { .. })));
+            self.tell(shard, &attempts);
+        }
+        while let Some(first) = later.ends.first_entry().filter(|first| first.key().0 <= now) {
+            let (wait_ms, mut attempts) = first.remove();
+            attempts.retain(|attempt| self.book.get(*attempt).is_some());
+            if !attempts.is_empty() {
+                self.tell(shard, &attempts);
+                later.again(now, (2 * wait_ms).min(RESEND_MAX_MS), attempts);
+            }
+        }
+    }
+
+    /// Those of shards that are led, by shard.
+    fn by_shard(&self, attempts: Vec<AttemptId>) -> BTreeMap<ShardId, Vec<AttemptId>> {
+        let mut by_shard: BTreeMap<ShardId, Vec<AttemptId>> = BTreeMap::new();
+        for attempt in attempts.into_iter().filter(|attempt| self.session.is_led(attempt.shard())) {
+            by_shard.entry(attempt.shard()).or_default().push(attempt);
+        }
+        by_shard
+    }
+
+    /// Tells a shard the states of these, which are its own.
+    fn tell(&mut self, shard: ShardId, attempts: &[AttemptId]) {
+        let (mut bytes, mut updates) = (0, Vec::new());
+        for attempt in attempts {
+            let Some(state) = self.book.get(*attempt).and_then(told) else { continue };
+            bytes += bytes_max(&state);
+            updates.push(Update { attempt: *attempt, state });
+            if updates.len() == ATTEMPTS_PER_MESSAGE_MAX || bytes >= STATUS_BYTES_AIM {
+                bytes = 0;
+                self.send(shard, FromAgent::Status { updates: std::mem::take(&mut updates) });
+            }
+        }
+        if !updates.is_empty() {
             self.send(shard, FromAgent::Status { updates });
         }
     }

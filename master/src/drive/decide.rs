@@ -183,7 +183,7 @@ impl Decider {
             self.let_go(place);
             self.desks[place].group.lapse();
             tokio::spawn(async move {
-                match member.hand_over(id.0, next).await {
+                match member.hand_over(next).await {
                     Ok(()) => tracing::info!(shard = %id, to = next, "a shard was handed over"),
                     Err(reason) => tracing::warn!(shard = %id, to = next, reason, "a shard could not be handed over"),
                 }

@@ -263,6 +263,12 @@ async fn admit_the_first(path: &Path, door: &Door) -> Result<(), StartError> {
 }
 
 impl Master {
+    /// Its number in the cluster.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.reception.door.peers().own().number
+    }
+
     /// Where HTTP is served.
     #[must_use]
     pub const fn http_addr(&self) -> SocketAddr {

@@ -95,7 +95,7 @@ impl Steward {
         for (shard, _) in self.door.routes().led_by(self.door.routes().member()) {
             let Some(member) = peers.group(shard.0) else { continue };
             match member.become_members(&wanted, &voters).await {
-                Ok(true) => self.balance(shard, &member.standing(shard.0)),
+                Ok(true) => self.balance(shard, &member.standing()),
                 Ok(false) => {}
                 Err(reason) => tracing::debug!(%shard, reason, "the members of a group are not yet as they should be"),
             }
@@ -159,7 +159,7 @@ pub async fn hand_over_all(door: &Door) {
     let mut going: Vec<ShardId> = Vec::new();
     for (shard, _) in door.routes().led_by(own) {
         let Some(member) = door.peers().group(shard.0) else { continue };
-        let standing = member.standing(shard.0);
+        let standing = member.standing();
         let is_up = |voter: &u64| *voter != own && door.peers().find(*voter).is_some_and(|peer| peer.is_up());
         let able: Vec<u64> = standing.voters.iter().copied().filter(is_up).collect();
         // Without a majority of the others nobody could be elected.

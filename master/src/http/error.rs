@@ -156,6 +156,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// Nobody knows whether it was done.
+    pub fn unknown() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unknown", Refusal::Unknown.to_string())
+    }
+
     /// This master is at fault.
     pub fn internal(message: impl Into<String>) -> Self {
         let message = message.into();
@@ -211,7 +216,7 @@ impl From<Refusal> for ApiError {
             Refusal::Invalid { reason } => Self::unprocessable("", reason),
             Refusal::Busy { reason, retry_after_ms } => Self::busy(reason, retry_after_ms),
             Refusal::Unled => Self::unavailable(refusal.to_string()).with_retry(UNLED_RETRY_MS),
-            Refusal::Unknown => Self::unavailable(refusal.to_string()).with_retry(UNLED_RETRY_MS),
+            Refusal::Unknown => Self::unknown(),
         }
     }
 }
@@ -221,7 +226,7 @@ impl From<Busy> for ApiError {
         match busy {
             Busy::Full { retry_after_ms } => Self::busy(busy.to_string(), retry_after_ms),
             Busy::Stopped { .. } => Self::unavailable(busy.to_string()),
-            Busy::Unknown => Self::unavailable(busy.to_string()).with_retry(UNLED_RETRY_MS),
+            Busy::Unknown => Self::unknown(),
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod jobs_json;
 mod lines;
 pub mod logs;
+pub mod masters;
 mod records;
 pub mod roles;
 pub mod server;
@@ -161,6 +162,8 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
         .routes(routes!(roles::list))
+        .routes(routes!(masters::list))
+        .routes(routes!(masters::remove))
         .routes(routes!(roles::show, roles::set))
         .routes(routes!(status::status))
         .routes(routes!(status::metrics));

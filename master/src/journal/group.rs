@@ -14,6 +14,7 @@ use crate::shard::ShardConfig;
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, ClientWriteResponse};
 use openraft::{BasicNode, ChangeMembers, CommittedLeaderId, Config, SnapshotPolicy, Vote};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::future::Future;
@@ -60,6 +61,7 @@ pub struct Group {
 #[derive(Clone)]
 pub struct Member {
     raft: Raft,
+    shard: u16,
     seat: Seat,
     lease: Arc<Lease>,
     opened: Instant,
@@ -75,7 +77,7 @@ pub enum Fate {
 }
 
 /// How a group stands, as far as this member knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// The shard.
     pub shard: u16,
@@ -140,8 +142,8 @@ impl Group {
 
     /// What answers the other members, from any thread.
     pub fn member(&self) -> Member {
-        let Self { raft, seat, lease, opened, .. } = self;
-        Member { raft: raft.clone(), seat: seat.clone(), lease: Arc::clone(lease), opened: *opened }
+        let Self { raft, shard, seat, lease, opened, .. } = self;
+        Member { raft: raft.clone(), shard: *shard, seat: seat.clone(), lease: Arc::clone(lease), opened: *opened }
     }
 
     /// Whoever decides has noticed by itself that this member leads no more, and has let the shard go.
@@ -220,6 +222,7 @@ impl Member {
             Ask::Vote(rpc) => self.raft.vote(rpc).await.map_or_else(|error| failed(&error), Answer::Vote),
             Ask::Snapshot(rpc) => self.raft.install_snapshot(rpc).await.map_or_else(|error| failed(&error), Answer::Snapshot),
             Ask::Yield(ballot) => self.give_way(ballot).await.map_or_else(|error| failed(&error), |()| Answer::Done),
+            Ask::Standing => Answer::Standing(self.standing()),
             Ask::Stand => self.raft.trigger().elect().await.map_or_else(|error| failed(&error), |()| Answer::Done),
         }
     }
@@ -241,12 +244,12 @@ impl Member {
 
     /// How the group stands.
     #[must_use]
-    pub fn standing(&self, shard: u16) -> Standing {
+    pub fn standing(&self) -> Standing {
         let metrics = self.raft.metrics().borrow().clone();
         let members = metrics.membership_config.membership();
         let matching = metrics.replication.unwrap_or_default();
         Standing {
-            shard,
+            shard: self.shard,
             term: metrics.current_term,
             leader: metrics.current_leader,
             voters: members.voter_ids().collect(),
@@ -272,7 +275,7 @@ impl Member {
     /// # Errors
     /// Why not yet, for people.
     pub async fn become_members(&self, wanted: &BTreeMap<u64, String>, voters: &BTreeSet<u64>) -> Result<bool, String> {
-        let standing = self.standing(0);
+        let standing = self.standing();
         let present: BTreeSet<u64> = standing.voters.union(&standing.learners).copied().collect();
         for (member, address) in wanted.iter().filter(|(member, _)| !present.contains(member)) {
             let added = self.raft.add_learner(*member, BasicNode::new(address), false).await;
@@ -305,7 +308,7 @@ impl Member {
     ///
     /// # Errors
     /// Why not, for people.
-    pub async fn hand_over(&self, shard: u16, to: u64) -> Result<(), String> {
+    pub async fn hand_over(&self, to: u64) -> Result<(), String> {
         let caught_up = |metrics: &Metrics| {
             let matching = metrics.replication.as_ref().and_then(|matching| matching.get(&to).copied().flatten());
             metrics.current_leader != Some(self.seat.member) || matching.map(|id| id.index) >= metrics.last_log_index
@@ -318,10 +321,10 @@ impl Member {
         let ballot = Vote::new(metrics.current_term + 1, to);
         self.give_way(ballot).await.map_err(|error| error.to_string())?;
         let others = metrics.membership_config.membership().voter_ids().filter(|other| *other != to && *other != self.seat.member);
-        let told = others.map(|other| self.seat.carrier.carry(other, shard, Ask::Yield(ballot)));
+        let told = others.map(|other| self.seat.carrier.carry(other, self.shard, Ask::Yield(ballot)));
         // One that is not reached holds to its promise for a while longer.
         let _ = tokio::time::timeout(Duration::from_millis(self.seat.timing.heartbeat_ms), futures::future::join_all(told)).await;
-        match self.seat.carrier.carry(to, shard, Ask::Stand).await {
+        match self.seat.carrier.carry(to, self.shard, Ask::Stand).await {
             Some(Answer::Done) => Ok(()),
             Some(Answer::Failed(reason)) => Err(reason),
             _ => Err(format!("member {to} does not answer")),

@@ -1,6 +1,7 @@
 //! What members of a group ask of each other, and the way it takes: whoever has connections carries it. Also a leader's lease, which follows
 //! from the answers.
 
+use super::Standing;
 use super::raft::{Ballot, Members, Types};
 use futures::future::BoxFuture;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, Unreachable};
@@ -32,6 +33,8 @@ pub enum Ask {
     Yield(Ballot),
     /// The leader gives way to you.
     Stand,
+    /// How do you stand?
+    Standing,
 }
 
 /// An answer to an [`Ask`]. New variants at the end.
@@ -47,6 +50,8 @@ pub enum Answer {
     Done,
     /// It cannot be: for people.
     Failed(String),
+    /// To [`Ask::Standing`].
+    Standing(Standing),
 }
 
 /// Whoever carries what members ask to where they are.

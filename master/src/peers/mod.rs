@@ -282,7 +282,7 @@ impl Peer {
         let is_long = match &ask {
             Ask::Append(rpc) => !rpc.entries.is_empty(),
             Ask::Snapshot(_) => true,
-            Ask::Vote(_) | Ask::Yield(_) | Ask::Stand => false,
+            Ask::Vote(_) | Ask::Yield(_) | Ask::Stand | Ask::Standing => false,
         };
         let outbox = if is_long { &self.long } else { &self.quick };
         outbox.put(Said::Ask { call: number, group, ask }, &connection);

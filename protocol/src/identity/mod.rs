@@ -75,7 +75,7 @@ pub enum IdentityError {
 pub enum Subject {
     /// An agent.
     Agent(AgentId),
-    /// A master process of the cluster, counted from 0.
+    /// A master process of the cluster, counted from 1.
     Master(u16),
 }
 

@@ -122,7 +122,7 @@ fn an_identity_is_loaded_as_it_was_saved() {
     assert!(!loaded.is_due() && loaded.lifetime_left() > AGENT_LIFETIME / 2);
     assert!(agent_identity(&authority, Duration::from_secs(0)).is_due());
     let master = authority.issue_master(1, &["localhost".into(), "127.0.0.1".into(), "::1".into()], MASTER_LIFETIME).unwrap();
-    assert_eq!(master.subject(), Subject::Master(0));
+    assert_eq!(master.subject(), Subject::Master(1));
 }
 
 #[test]

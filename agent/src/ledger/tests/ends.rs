@@ -48,19 +48,20 @@ fn it_registers_reports_and_beats() {
     bench.launches(needs(1, 0), 1..3);
     bench.end(id(1), Exit::Code(0));
     bench.does(Event::Disconnected);
-    let outputs = bench.does(Event::Connected { shards: SHARDS });
+    bench.does(Event::Connected { shards: SHARDS });
+    let outputs = bench.all_led();
     assert!(matches!(&outputs[0], Output::Send { message: FromAgent::Register { incarnation: 5, .. }, .. }));
     let held = vec![Held { attempt: id(1), ended: true }, Held { attempt: id(2), ended: false }];
     assert_eq!(reports(&outputs), [(0, held.clone(), true)]);
     assert_eq!(updates(&outputs).len(), 2);
     assert!(reports(&bench.after(1_500)).len() == 1, "an answer that does not come is asked for again");
-    bench.hears(FromMaster::Registered { session: 3, heartbeat_ms: 500, number: 1 });
+    bench.hears(FromMaster::Registered { session: 3, heartbeat_ms: 500, number: bench.number - 1 });
     let late = bench.hears(FromMaster::Launch(launch(3, 1, needs(1, 0), 8..9)));
     assert!(
         late.is_empty(),
         "an answer to an older registration is passed over: the report behind the newer one does not know what comes of it"
     );
-    bench.hears(FromMaster::Registered { session: 4, heartbeat_ms: 500, number: 2 });
+    bench.registered(4);
     let held_hash = attempt_hash(id(1)) ^ attempt_hash(id(2));
     let beats = |outputs: &[Output]| {
         let beat = |output: &&Output| matches!(output, Output::Send { message: FromAgent::Beat { session: 4, held: 2, held_hash: hash, .. }, .. } if *hash == held_hash);
@@ -144,6 +145,7 @@ fn a_capacity_that_shrinks_takes_nothing_back_and_promises_nothing_more() {
     assert_eq!(ledger.promised(), &needs(3_000, 4));
     ledger.handle(Time(0), Event::Connected { shards: SHARDS });
     let own = shard_of_agent(AgentId(1), SHARDS);
+    ledger.handle(Time(0), Event::Led { shard: own });
     ledger.handle(Time(0), Event::Master { shard: own, message: FromMaster::Registered { session: 1, heartbeat_ms: 500, number: 1 } });
     ledger.handle(Time(0), Event::Master { shard: own, message: FromMaster::Launch(launch(1, 1, needs(1, 0), 5..6)) });
     assert_eq!(ledger.counts().refused, 1);

@@ -67,6 +67,7 @@ fn held_attempts_are_bounded_even_where_they_need_nothing() {
     let mut ledger = Ledger::new(config(), 5, "boot".into());
     ledger.handle(Time(0), Event::Connected { shards: SHARDS });
     let own = shard_of_agent(AgentId(1), SHARDS);
+    ledger.handle(Time(0), Event::Led { shard: own });
     ledger.handle(Time(0), Event::Master { shard: own, message: FromMaster::Registered { session: 1, heartbeat_ms: 500, number: 1 } });
     let step = ATTEMPTS_PER_MESSAGE_MAX as u32;
     for n in 0..ATTEMPTS_HELD_MAX as u32 / step + 3 {
@@ -114,7 +115,7 @@ fn an_attempt_is_taken_once_whatever_is_said_and_whenever() {
 
 #[test]
 fn too_many_ends_without_an_answer_stop_the_starting() {
-    let mut bench = Bench { ledger: Bench::ready().ledger, records: vec![], now: Time(1_000), sequence: 100 };
+    let mut bench = Bench { ledger: Bench::ready().ledger, records: vec![], now: Time(1_000), sequence: 100, number: 1 };
     let mut outputs = vec![];
     let step = ATTEMPTS_PER_MESSAGE_MAX as u32;
     let steps = UPDATES_PENDING_MAX as u32 / step;

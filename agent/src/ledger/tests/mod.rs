@@ -3,6 +3,7 @@
 mod ends;
 mod groups;
 mod launches;
+mod leaders;
 
 use super::event::*;
 use super::*;
@@ -40,16 +41,19 @@ struct Bench {
     records: Vec<Record>,
     now: Time,
     sequence: u64,
+    /// Of the last registration.
+    number: u64,
 }
 
 impl Bench {
     fn new() -> Self {
-        let mut bench = Self { ledger: Ledger::new(config(), 5, "boot".into()), records: vec![], now: Time(1_000), sequence: 0 };
+        let ledger = Ledger::new(config(), 5, "boot".into());
+        let mut bench = Self { ledger, records: vec![], now: Time(1_000), sequence: 0, number: 0 };
         bench.drain();
         bench
     }
 
-    /// Connected, registered in session 1, and the bundle is here.
+    /// Connected, all shards led, registered in session 1, and the bundle is here.
     fn ready() -> Self {
         let mut bench = Self::new();
         bench.connect(1);
@@ -72,6 +76,12 @@ impl Bench {
                 output => outputs.push(output),
             }
         }
+        for output in &outputs {
+            if let Output::Send { message: FromAgent::Register { number, .. }, .. } = output {
+                assert!(*number > self.number, "no two registrations have the same number");
+                self.number = *number;
+            }
+        }
         let capacity = self.ledger.capacity();
         assert!(capacity.contains(self.ledger.promised()), "more is promised than there is");
         assert_eq!(self.ledger.hash(), Ledger::recover(config(), &self.records).unwrap().hash(), "the records make the same ledger");
@@ -88,10 +98,22 @@ impl Bench {
     }
 
     fn connect(&mut self, session: u64) -> Vec<Output> {
-        let outputs = self.does(Event::Connected { shards: SHARDS });
-        self.hears(FromMaster::Registered { session, heartbeat_ms: 500, number: 1 });
-        self.sequence = 0;
+        let mut outputs = self.does(Event::Connected { shards: SHARDS });
+        outputs.extend(self.all_led());
+        self.registered(session);
         outputs
+    }
+
+    /// Each shard gets a leader, its own first.
+    fn all_led(&mut self) -> Vec<Output> {
+        let own = self.own();
+        let others = (0..SHARDS).map(ShardId).filter(|shard| *shard != own);
+        std::iter::once(own).chain(others).flat_map(|shard| self.does(Event::Led { shard })).collect()
+    }
+
+    fn registered(&mut self, session: u64) -> Vec<Output> {
+        self.sequence = 0;
+        self.hears(FromMaster::Registered { session, heartbeat_ms: 500, number: self.number })
     }
 
     fn launches(&mut self, resources: Resources, indexes: std::ops::Range<u32>) -> Vec<Output> {
@@ -119,7 +141,7 @@ impl Bench {
 
     fn recovered(&self) -> Self {
         let ledger = Ledger::recover(config(), &self.records).unwrap();
-        Self { ledger, records: self.records.clone(), now: self.now, sequence: 0 }
+        Self { ledger, records: self.records.clone(), now: self.now, sequence: 0, number: 0 }
     }
 }
 

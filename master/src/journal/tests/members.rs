@@ -243,8 +243,8 @@ async fn one_that_is_far_behind_is_sent_a_snapshot_in_pieces() {
     let bytes = std::fs::metadata(trio.dir.0.join(leader.to_string()).join("0000.snapshot")).unwrap().len();
     assert!(bytes > 512 << 10, "{bytes} bytes are one piece");
     trio.start(behind).await;
-    let last = trio.seated[&leader].group.member().standing(0).last;
-    while trio.seated[&behind].group.member().standing(0).applied < last {
+    let last = trio.seated[&leader].group.member().standing().last;
+    while trio.seated[&behind].group.member().standing().applied < last {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // It has all that it takes to lead.
@@ -257,7 +257,7 @@ impl Trio {
     async fn hand_over(&mut self, from: u64, to: u64) {
         self.seated.get_mut(&from).unwrap().lead = None;
         self.seated[&from].group.lapse();
-        self.seated[&from].group.member().hand_over(0, to).await.unwrap();
+        self.seated[&from].group.member().hand_over(to).await.unwrap();
         loop {
             self.seated.values_mut().for_each(Seated::turn);
             if self.seated[&to].lead.is_some() {

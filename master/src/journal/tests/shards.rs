@@ -76,7 +76,7 @@ async fn opened(log: &Arc<Log>, dir: &Path, shard: u16) -> (Group, Recovered) {
 }
 
 async fn propose(group: &Group, records: &[Record]) -> Fate {
-    let term = group.member().standing(0).term;
+    let term = group.member().standing().term;
     group.propose(Batch::encode(term, records)).await.unwrap().await.unwrap()
 }
 

@@ -26,7 +26,7 @@ async fn attempt(cluster: &Cluster, trust: &Trust<'_>, alpn: &[u8]) -> (Result<W
 async fn both_sides_know_each_other() {
     let cluster = Cluster::new();
     let (agent, master) = cluster.pair().await;
-    assert_eq!((agent.who(), master.who()), (Who::Master(0), Who::Agent(AgentId(7))));
+    assert_eq!((agent.who(), master.who()), (Who::Master(1), Who::Agent(AgentId(7))));
     assert_eq!(agent.remote(), cluster.address());
 }
 

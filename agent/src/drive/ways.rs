@@ -1,0 +1,184 @@
+//! The connections to masters, and which of them leads each shard: what is for a shard goes to its leader, and nobody else is heard in its
+//! name. Knows nothing of what is said but who leads; what follows for the ledger it gives back as events.
+
+use protocol::link::{CloseCode, Connection, Sender};
+use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
+use protocol::{AgentId, ShardId};
+use std::collections::BTreeMap;
+
+use crate::ledger::event::Event;
+
+/// The connections to masters.
+#[derive(Default)]
+pub(super) struct Ways {
+    /// By the number of the master at the other end.
+    ways: BTreeMap<u16, Way>,
+    leaders: Leaders,
+    /// How many the cluster has, by the master that there was the first connection to.
+    shards: u16,
+}
+
+struct Way {
+    connection: Connection,
+    sender: Sender,
+}
+
+/// Of each shard the highest term that was said, and which master said it, where there still is a connection to it. A term outlives the
+/// connection that it was said on: a leader that was passed over for it is none when its successor is lost.
+#[derive(Default)]
+struct Leaders(BTreeMap<ShardId, (u64, Option<u16>)>);
+
+impl Leaders {
+    fn of(&self, shard: ShardId) -> Option<u16> {
+        self.0.get(&shard)?.1
+    }
+
+    /// True where this makes `master` the leader, the first time or anew. Of two with the same term the one that says it last is right.
+    fn said(&mut self, shard: ShardId, term: u64, master: u16) -> bool {
+        let (last, leader) = self.0.entry(shard).or_default();
+        if term < *last || (term == *last && *leader == Some(master)) {
+            return false;
+        }
+        (*last, *leader) = (term, Some(master));
+        true
+    }
+
+    /// The shards that have no leader any more.
+    fn gone(&mut self, master: u16) -> Vec<ShardId> {
+        let led = self.0.iter_mut().filter(|(_, (_, leader))| *leader == Some(master));
+        let lost = led.map(|(shard, (_, leader))| {
+            *leader = None;
+            *shard
+        });
+        lost.collect()
+    }
+}
+
+impl Ways {
+    /// There is a connection to this master. One that does not agree with the others on how many shards there are is closed.
+    pub fn up(&mut self, master: u16, shards: u16, connection: Connection, sender: Sender) -> Vec<Event> {
+        let first = self.ways.is_empty();
+        if !first && shards != self.shards {
+            tracing::error!(
+                master,
+                shards,
+                before = self.shards,
+                "a master says another number of shards than the others: it is not listened to"
+            );
+            connection.close(CloseCode::Misbehaved, "the other masters say another number of shards");
+            return vec![];
+        }
+        self.shards = shards;
+        self.ways.insert(master, Way { connection, sender });
+        if first { vec![Event::Connected { shards }] } else { vec![] }
+    }
+
+    /// The connection to this master is gone.
+    pub fn down(&mut self, master: u16) -> Vec<Event> {
+        if self.ways.remove(&master).is_none() {
+            return vec![]; // It was given up here before.
+        }
+        let mut events: Vec<Event> = self.leaders.gone(master).into_iter().map(|shard| Event::Unled { shard }).collect();
+        if self.ways.is_empty() {
+            // A cluster that was set up anew from an older copy counts from a lower term.
+            self.leaders = Leaders::default();
+            events.push(Event::Disconnected);
+        }
+        events
+    }
+
+    /// What of these messages the ledger is to hear.
+    pub fn heard(&mut self, master: u16, messages: Vec<ToAgent>) -> Vec<Event> {
+        if !self.ways.contains_key(&master) {
+            return vec![];
+        }
+        let event = |ToAgent { shard, message }| match message {
+            FromMaster::Leading { term } => {
+                (shard.0 < self.shards && self.leaders.said(shard, term, master)).then_some(Event::Led { shard })
+            }
+            message => (self.leaders.of(shard) == Some(master)).then_some(Event::Master { shard, message }),
+        };
+        messages.into_iter().filter_map(event).collect()
+    }
+
+    /// The master that leads this shard, where there is a connection to it.
+    pub fn leader(&self, shard: ShardId) -> Option<u16> {
+        self.leaders.of(shard)
+    }
+
+    /// Queues this for the leader of its shard; dropped where there is none, since whoever leads next is told all again.
+    pub fn send(&mut self, message: &ToShard) -> Vec<Event> {
+        let Some(master) = self.leader(message.shard) else { return vec![] };
+        let way = self.ways.get_mut(&master).expect("a master without a connection leads nothing");
+        let Err(error) = way.sender.queue(message) else { return vec![] };
+        // It does not read, or the message is too long for a frame: either way all is told again on a new connection.
+        tracing::error!(master, %error, "a message could not be queued: the connection is given up");
+        way.connection.close(CloseCode::Late, "the control stream is not read");
+        self.down(master)
+    }
+
+    /// Says good-bye to the leader of the agent's own shard.
+    pub fn leave(&mut self, agent: AgentId) {
+        if let Some(shard) = self.own(agent) {
+            self.send(&ToShard { shard, message: FromAgent::Leaving });
+        }
+    }
+
+    /// All connections, that of the leader of the agent's own shard first.
+    pub fn links(&self, agent: AgentId) -> Vec<Connection> {
+        let first = self.own(agent).and_then(|shard| self.leader(shard));
+        let (first, others): (Vec<_>, Vec<_>) = self.ways.iter().partition(|(master, _)| Some(**master) == first);
+        first.into_iter().chain(others).map(|(_, way)| way.connection.clone()).collect()
+    }
+
+    /// Sends all that is queued; no master waits for another.
+    pub async fn flush(&mut self) {
+        // Where a connection ended, whoever listens to it says so.
+        futures::future::join_all(self.ways.values_mut().map(|way| way.sender.flush())).await;
+    }
+
+    /// Closes all connections.
+    pub fn close(self, reason: &str) {
+        self.ways.into_values().for_each(|way| way.connection.close(CloseCode::Leaving, reason));
+    }
+
+    fn own(&self, agent: AgentId) -> Option<ShardId> {
+        (!self.ways.is_empty()).then(|| shard_of_agent(agent, self.shards))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_term_leads_and_does_not_come_back_with_an_older_saying() {
+        enum Step {
+            Says(u16, u64),
+            Gone(u16),
+        }
+        use Step::{Gone, Says};
+        let steps = [
+            (Says(1, 3), Some(1)),
+            (Says(2, 2), Some(1)),
+            (Says(2, 4), Some(2)),
+            (Says(1, 3), Some(2)),
+            (Says(1, 4), Some(1)),
+            (Gone(2), Some(1)),
+            (Gone(1), None),
+            (Says(3, 3), None),
+            (Says(3, 4), Some(3)),
+        ];
+        let (shard, mut leaders) = (ShardId(5), Leaders::default());
+        for (at, (step, expected)) in steps.into_iter().enumerate() {
+            match step {
+                Says(master, term) => drop(leaders.said(shard, term, master)),
+                Gone(master) => drop(leaders.gone(master)),
+            }
+            assert_eq!((leaders.of(shard), leaders.of(ShardId(6))), (expected, None), "step {at}");
+        }
+        assert!(!leaders.said(shard, 4, 3), "nothing new");
+        assert!(leaders.said(shard, 5, 3), "the same master leads anew");
+        assert_eq!(leaders.gone(3), [shard]);
+    }
+}

@@ -1,0 +1,64 @@
+//! `skep masters`: who decides, which master leads what, and how far each is behind.
+
+use crate::args::{Masters, MastersVerb, Reach, Shape};
+use crate::client::Client;
+use crate::print::{self, text};
+use anyhow::Context;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Shows or changes masters.
+pub async fn masters(reach: &Reach, flags: Masters, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    match flags.verb {
+        None => list(&client, shape).await,
+        Some(MastersVerb::Remove { number }) => {
+            client.call(Method::POST, &format!("/v1/masters/{number}/remove"), &json!({})).await?;
+            println!("master {number} is removed: it has a vote in nothing any more, and may be switched off");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn list(client: &Client, shape: Shape) -> anyhow::Result<ExitCode> {
+    let answer = client.get("/v1/masters").await?;
+    if shape == Shape::Json {
+        println!("{answer}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = print::table(&["MASTER", "STATE", "HTTP", "QUIC", "LEADS", "VOTES", "BEHIND", "VERSION"]);
+    let masters = answer["masters"].as_array().context("the answer has no masters")?;
+    for master in masters {
+        let leads = master["leads"].as_array().map_or(0, Vec::len);
+        table.add_row([
+            text(&master["number"]),
+            text(&master["state"]),
+            text(&master["http"]),
+            text(&master["quic"]),
+            format!("{leads} shards"),
+            text(&master["votes"]),
+            master["lag"].as_u64().map_or_else(|| "not known".to_owned(), |lag| format!("{lag} entries")),
+            text(&master["version"]),
+        ]);
+    }
+    println!("{table}");
+    let groups = answer["groups"].as_array().context("the answer has no groups")?;
+    let unled: Vec<String> = groups.iter().filter(|group| group["leader"].is_null()).map(|group| text(&group["shard"])).collect();
+    if !unled.is_empty() {
+        println!("nobody leads shards {}: most masters that have a vote must reach each other", unled.join(", "));
+    }
+    println!("terms: {}", groups.iter().map(|group| text(&group["term"])).collect::<Vec<_>>().join(" "));
+    println!("{}", outlook(masters.len(), &answer["may_fail"]));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the number of masters means.
+fn outlook(count: usize, may_fail: &Value) -> String {
+    match (may_fail.as_u64().unwrap_or(0), count) {
+        (0, 2) => "no master may fail: with one more the cluster survives the loss of any one".into(),
+        (0, _) => "no master may fail: with two more the cluster survives the loss of any one".into(),
+        (1, _) => "one master may fail, and the cluster goes on".into(),
+        (n, _) => format!("{n} masters may fail, and the cluster goes on"),
+    }
+}
