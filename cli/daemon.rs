@@ -31,12 +31,12 @@ pub fn compile(input: &Path, output: &Path, metering: &str, limits: CompileLimit
 
 /// Says what happens on standard error, as `SKEP_LOG` filters it; warnings where it says nothing.
 pub fn trace() {
-    trace_as("warn");
+    trace_as("warn,openraft=off");
 }
 
 /// The same for a cluster in one process, where nothing is said of what only many agents need.
 pub fn trace_one() {
-    trace_as("warn,protocol::link::listener=error");
+    trace_as("warn,openraft=off,protocol::link::listener=error");
 }
 
 fn trace_as(otherwise: &str) {

@@ -43,6 +43,8 @@ pub fn line(key: &str, job: &Value, follow: bool) -> Vec<u8> {
 impl Submission {
     /// Opens the stream.
     pub async fn open(client: &Client) -> anyhow::Result<Self> {
+        // What is streamed cannot be sent twice.
+        client.settle().await?;
         let (pieces, rest) = mpsc::channel(PIECES_MAX);
         let body =
             reqwest::Body::wrap_stream(futures::stream::unfold(

@@ -26,7 +26,7 @@ pub fn folder() -> PathBuf {
     folder
 }
 
-fn skep() -> Command {
+pub fn skep() -> Command {
     Command::new(env!("CARGO_BIN_EXE_skep"))
 }
 
@@ -44,7 +44,7 @@ pub struct Cluster {
     pub token: String,
     pub quic: String,
     master_flags: Vec<String>,
-    master: Option<Child>,
+    pub master: Option<Child>,
     agents: Vec<(String, String, Option<Child>)>,
 }
 

@@ -12,6 +12,7 @@ mod hostile_client;
 mod hostile_jobs;
 mod hostile_tasks;
 mod hostile_wasm;
+mod masters;
 mod processes;
 mod rights;
 mod run;

@@ -5,21 +5,16 @@ use super::agents::Agent;
 use super::door::Door;
 use super::inbox::Letter;
 use super::steward;
-use crate::http::bundles::Bundles;
-use crate::peers;
+use crate::peers::{self, Shelf};
 use crate::shard::event::{self, Change, MasterRequest, TokenRequest};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Request, Response};
-use bytes::Bytes;
 use protocol::identity::{Authority, draw_agent};
 use protocol::link::{CloseCode, Connection, Incoming, LinkError, Listener, Receiver, Sender, Who};
-use protocol::message::{
-    BulkReply, BulkRequest, CHUNK_BYTES_MAX, FromMaster, Hello, HelloReply, Join, JoinReply, MasterPlace, ToShard, shard_of_agent,
-};
+use protocol::message::{FromMaster, Hello, HelloReply, Join, JoinReply, MasterPlace, ToShard, shard_of_agent};
 use protocol::{AgentId, Digest, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 
@@ -31,8 +26,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const GONE_RETRY: Duration = Duration::from_millis(500);
 /// Frames that are taken from one agent at once.
 const BATCH_FRAMES_MAX: usize = 1_024;
-/// Bundles that are sent to one agent at once.
-const BUNDLES_AT_ONCE_MAX: usize = 8;
 /// The shard that owns the tokens.
 const TOKENS_SHARD: ShardId = ShardId(0);
 
@@ -47,16 +40,16 @@ pub struct Reception {
     pub door: Door,
     /// What certificates are signed with.
     pub authority: Authority,
-    /// What agents fetch.
-    pub bundles: Bundles,
+    /// What agents and other masters fetch.
+    pub shelf: Shelf,
     /// True once it is known which agents are gone for good: none is taken in before.
     knows_gone: watch::Sender<bool>,
 }
 
 impl Reception {
     /// Takes in agents and masters that knock at `listener`.
-    pub fn new(listener: Listener, door: Door, authority: Authority, bundles: Bundles) -> Self {
-        Self { listener, door, authority, bundles, knows_gone: watch::Sender::new(false) }
+    pub fn new(listener: Listener, door: Door, authority: Authority, shelf: Shelf) -> Self {
+        Self { listener, door, authority, shelf, knows_gone: watch::Sender::new(false) }
     }
 
     /// Takes agents in until the listener is closed.
@@ -83,10 +76,7 @@ impl Reception {
                 self.attend(agent, connection).await
             }
             Who::Renewing(_) | Who::Stranger => self.certify(who, &connection).await,
-            Who::Master(number) => {
-                let bundles = self.bundles.clone();
-                peers::attend(self.door.peers(), &self.door, number, connection, |connection| serve(bundles, connection)).await
-            }
+            Who::Master(number) => peers::attend(&self.shelf, &self.door, number, connection).await,
         }
     }
 
@@ -222,7 +212,7 @@ impl Reception {
         agent.queue(ShardId(0), FromMaster::Masters { addresses: steward::addresses(self.door.peers()) });
         agent.wake();
         let writing = tokio::spawn(write(Arc::clone(&agent), sender));
-        let serving = tokio::spawn(serve(self.bundles.clone(), connection.clone()));
+        let serving = tokio::spawn(self.shelf.clone().serve(connection.clone()));
         let ended = self.listen(id, &connection, &mut receiver).await;
         let (code, reason) = match &ended {
             Ok(()) => (CloseCode::Leaving, "its control stream has ended".to_owned()),
@@ -275,65 +265,4 @@ impl Reception {
 async fn write(agent: Arc<Agent>, sender: Sender) {
     let error = agent.send_all(sender).await;
     agent.close(CloseCode::Late, &error.to_string());
-}
-
-/// Answers an agent's requests for bundles.
-async fn serve(bundles: Bundles, connection: Connection) {
-    let room = Arc::new(tokio::sync::Semaphore::new(BUNDLES_AT_ONCE_MAX));
-    loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-        let (sender, receiver) = match connection.accept_bulk().await {
-            Ok(stream) => stream,
-            Err(_) if connection.close_reason().is_none() => continue,
-            Err(_) => return,
-        };
-        let bundles = bundles.clone();
-        tokio::spawn(async move {
-            if let Err(error) = send_bundle(&bundles, sender, receiver).await {
-                tracing::debug!(%error, "a bundle was not sent");
-            }
-            drop(place);
-        });
-    }
-}
-
-async fn send_bundle(bundles: &Bundles, mut sender: Sender, mut receiver: Receiver) -> Result<(), LinkError> {
-    let (bundle, offset) = match receiver.next::<BulkRequest>().await? {
-        Some(BulkRequest::Bundle { bundle, offset }) => (bundle, offset),
-        Some(BulkRequest::Log { .. } | BulkRequest::Exec { .. } | BulkRequest::Usage | BulkRequest::Input { .. }) => {
-            return fail(sender, "a master has no task's output: an agent has".into()).await;
-        }
-        None => return Ok(()),
-    };
-    let open = async {
-        let mut file = tokio::fs::File::open(bundles.path(bundle)).await?;
-        file.seek(std::io::SeekFrom::Start(offset)).await?;
-        std::io::Result::Ok(file)
-    };
-    let mut file = match open.await {
-        Ok(file) => file,
-        Err(error) => return fail(sender, format!("this master cannot read bundle {bundle}: {error}")).await,
-    };
-    let mut at = offset;
-    loop {
-        let mut bytes = Vec::with_capacity(CHUNK_BYTES_MAX);
-        let read = (&mut file).take(CHUNK_BYTES_MAX as u64).read_to_end(&mut bytes).await;
-        match read {
-            Ok(0) => break,
-            Ok(count) => {
-                sender.send(&BulkReply::Chunk { offset: at, bytes: Bytes::from(bytes) }).await?;
-                at += count as u64;
-            }
-            Err(error) => return fail(sender, format!("this master cannot read bundle {bundle}: {error}")).await,
-        }
-    }
-    sender.send(&BulkReply::End).await?;
-    sender.finish();
-    Ok(())
-}
-
-async fn fail(mut sender: Sender, reason: String) -> Result<(), LinkError> {
-    sender.send(&BulkReply::Failed { reason }).await?;
-    sender.finish();
-    Ok(())
 }

@@ -26,7 +26,7 @@ use crate::http::{HttpConfig, HttpError};
 use crate::journal::network::Carrier;
 pub use crate::journal::network::Timing;
 use crate::journal::{JournalError, Log, LogConfig, Seat};
-use crate::peers::{self, Peers};
+use crate::peers::{self, Peers, Shelf};
 use crate::shard::ShardConfig;
 use crate::shard::event::{self, Level};
 use accept::Reception;
@@ -220,11 +220,12 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         root,
         bundles: bundles.clone(),
     };
+    let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let (serving, admin_token) = (config.clone(), data.admin_token());
     let opening = threads.first.spawn(async move {
         let listener = Listener::bind(serving.quic_addr, &identity, Limits::default())?;
         tokio::spawn(door.clone().tend_parked());
-        let reception = Arc::new(Reception::new(listener, door.clone(), authority, bundles));
+        let reception = Arc::new(Reception::new(listener, door.clone(), authority, shelf.clone()));
         // Listened to before it is read who is gone, so that nobody falls between.
         tokio::spawn(Arc::clone(&reception).revoke(door.changes()));
         let http = crate::http::start(door.clone(), &identity, http).await?;
@@ -232,6 +233,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         tokio::spawn(Arc::clone(&reception).run());
         tokio::spawn(peers::keep_all(Arc::clone(&peers), door.clone(), identity));
         tokio::spawn(steward::run(door.clone()));
+        tokio::spawn(shelf.keep_whole());
         if member == FIRST {
             admit_the_first(&admin_token, &door).await?;
         }

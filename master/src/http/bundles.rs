@@ -83,6 +83,13 @@ impl Bundles {
         about.is_file().then_some(about.len())
     }
 
+    /// The digests of all that is here; what cannot be read is left out.
+    #[must_use]
+    pub fn list(&self) -> Vec<Digest> {
+        let names = fs::read_dir(&self.folder.path).into_iter().flatten().filter_map(Result::ok);
+        names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
     /// Most bytes of one bundle.
     #[must_use]
     pub fn bytes_max(&self) -> u64 {

@@ -5,16 +5,20 @@ use super::error::ApiError;
 use crate::admit::bundle::HEAD_BYTES;
 use crate::admit::wasm::WASM_BYTES_MAX;
 use crate::admit::{Form, JobSpec, Rejection, Verdict, inspect};
+use crate::peers::Shelf;
 use dashmap::DashMap;
 use protocol::Digest;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Most verdicts that are kept; all are forgotten there, and bundles looked at anew.
 const VERDICTS_MAX: usize = 4_096;
+/// How long a bundle that no master had is not looked for again.
+const ABSENT_FOR: Duration = Duration::from_secs(1);
 /// Bundles that are looked at at the same time, wasm whole in memory.
 const LOOKS_MAX: usize = 2;
 
@@ -22,14 +26,17 @@ const LOOKS_MAX: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Inspections {
     bundles: Bundles,
+    shelf: Shelf,
+    /// When no master had them: they are looked for again after a while.
+    absent: Arc<DashMap<Digest, Instant>>,
     verdicts: Arc<DashMap<Digest, Verdict>>,
     looks: Arc<Semaphore>,
 }
 
 impl Inspections {
     /// Nothing looked at yet.
-    pub fn new(bundles: Bundles) -> Self {
-        Self { bundles, verdicts: Arc::default(), looks: Arc::new(Semaphore::new(LOOKS_MAX)) }
+    pub fn new(bundles: Bundles, shelf: Shelf) -> Self {
+        Self { bundles, shelf, absent: Arc::default(), verdicts: Arc::default(), looks: Arc::new(Semaphore::new(LOOKS_MAX)) }
     }
 
     /// What is known of a bundle: `None` where it was not uploaded. One that was and that nobody looked at is taken for nothing that runs,
@@ -43,14 +50,20 @@ impl Inspections {
     /// The next bundle that has to be looked at before `spec` can be admitted, if there is one.
     pub fn unseen(&self, spec: &JobSpec) -> Option<Digest> {
         let mut programs = spec.tasks.iter().filter_map(|task| task.bundle());
-        programs.find(|digest| !self.verdicts.contains_key(digest) && self.bundles.length(*digest).is_some())
+        let is_absent = |digest: &Digest| self.absent.get(digest).is_some_and(|since| since.elapsed() < ABSENT_FOR);
+        programs.find(|digest| !self.verdicts.contains_key(digest) && (self.bundles.length(*digest).is_some() || !is_absent(digest)))
     }
 
-    /// Looks at a bundle, and keeps what it is.
+    /// Looks at a bundle, fetched from another master where it is missing here, and keeps what it is.
     ///
     /// # Errors
     /// An [`ApiError`] where the file cannot be read.
     pub async fn look(&self, digest: Digest) -> Result<(), ApiError> {
+        if self.shelf.ensure(digest).await.is_none() {
+            self.absent.retain(|_, since| since.elapsed() < ABSENT_FOR);
+            self.absent.insert(digest, Instant::now());
+            return Ok(());
+        }
         let stopping = |_| ApiError::unavailable("this master is stopping");
         let place = self.looks.acquire().await.map_err(stopping)?;
         let path = self.bundles.path(digest);

@@ -34,6 +34,7 @@ pub mod usage;
 mod tests;
 
 use crate::drive::Door;
+use crate::peers::Shelf;
 use crate::shard::event::Change;
 use access::Tokens;
 use axum::extract::State;
@@ -90,6 +91,7 @@ pub struct Api {
     tokens: Tokens,
     policies: Policies,
     bundles: Bundles,
+    shelf: Shelf,
     inspections: Inspections,
     events: EventLog,
     uploads: Semaphore,
@@ -174,6 +176,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     description.components.get_or_insert_default().add_security_scheme("token", token);
     let description = serde_json::to_vec(&description).expect("a description has text for keys").into();
+    let shelf = Shelf::new(config.bundles.clone(), Arc::clone(door.peers()));
     let api = Arc::new(Api {
         door,
         hosts: gate::Hosts::new(&config.hosts),
@@ -181,7 +184,8 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         root: config.root,
         tokens: Tokens::default(),
         policies: Policies::default(),
-        inspections: Inspections::new(config.bundles.clone()),
+        inspections: Inspections::new(config.bundles.clone(), shelf.clone()),
+        shelf,
         bundles: config.bundles,
         events: EventLog::new(format!("{:x}", access::now().0)),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),

@@ -55,7 +55,7 @@ pub async fn put(
 ) -> Result<(StatusCode, Json<BundleBody>), ApiError> {
     caller.must_level(Level::Operator)?;
     let digest: Digest = body::parsed("digest", &digest)?;
-    if let Some(bytes) = api.bundles.length(digest) {
+    if let Some(bytes) = api.shelf.ensure(digest).await {
         return Ok((StatusCode::OK, Json(BundleBody { digest: format!("sha256:{digest}"), bytes })));
     }
     Ok((StatusCode::CREATED, Json(receive(&api, &headers, body, Some(digest)).await?)))
@@ -80,7 +80,7 @@ pub async fn post(
 pub async fn get(State(api): State<Arc<Api>>, caller: Caller, Segment(digest): Segment) -> Result<Response, ApiError> {
     caller.must_level(Level::Viewer)?;
     let digest: Digest = body::parsed("digest", &digest)?;
-    let bytes = api.bundles.length(digest).ok_or_else(|| ApiError::not_found("bundle"))?;
+    let bytes = api.shelf.ensure(digest).await.ok_or_else(|| ApiError::not_found("bundle"))?;
     let opened = tokio::fs::File::open(api.bundles.path(digest)).await;
     let file = opened.map_err(|error| ApiError::internal(format!("cannot read the bundle sha256:{digest}: {error}")))?;
     let mut response = Body::from_stream(ReaderStream::with_capacity(file, READ_BYTES)).into_response();
@@ -104,6 +104,7 @@ async fn receive(api: &Api, headers: &HeaderMap, body: Body, expected: Option<Di
     let upload = blocking(move || bundles.create()).await?;
     let upload = tokio::time::timeout(UPLOAD_WITHIN, fill(upload, body)).await.map_err(|_| ApiError::slow())??;
     let (digest, bytes) = blocking(move || upload.finish(expected)).await?;
+    api.shelf.spread(digest).await.map_err(ApiError::unavailable)?;
     tracing::info!(%digest, bytes, "a bundle was uploaded");
     Ok(BundleBody { digest: format!("sha256:{digest}"), bytes })
 }

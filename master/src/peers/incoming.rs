@@ -1,7 +1,7 @@
 //! A connection that another master opened: what it says is done, what it asks is answered.
 
 use super::message::{Answered, Messages, Said, queue, shift};
-use super::{Peer, Peers, lock};
+use super::{Peer, Shelf, lock};
 use crate::drive::Door;
 use crate::drive::inbox::{Letter, Waiter};
 use crate::drive::routes::Route;
@@ -15,17 +15,12 @@ use tokio::sync::mpsc;
 /// Answers that wait to be sent to one master. One that reads so slowly misses some, which its askers notice.
 const ANSWERS_MAX: usize = 65_536;
 
-/// Listens to a master until its connection ends. `streams` takes what it opens besides: transfers of bundles.
+/// Listens to a master until its connection ends.
 ///
 /// # Errors
 /// What ended it.
-pub async fn attend<F: Future<Output = ()>>(
-    peers: &Arc<Peers>,
-    door: &Door,
-    number: u16,
-    connection: Connection,
-    streams: impl FnOnce(Connection) -> F,
-) -> Result<(), LinkError> {
+pub async fn attend(shelf: &Shelf, door: &Door, number: u16, connection: Connection) -> Result<(), LinkError> {
+    let peers = shelf.peers();
     let Some(peer) = peers.find(u64::from(number)) else {
         connection.close(CloseCode::NotAllowed, "this master is not on record: it was removed, or another one of its number is");
         return Ok(());
@@ -47,13 +42,13 @@ pub async fn attend<F: Future<Output = ()>>(
     let (quick_answer, quick_answers) = mpsc::channel(ANSWERS_MAX);
     let (respond, responses) = mpsc::channel(ANSWERS_MAX);
     let (long_answer, long_answers) = mpsc::channel(ANSWERS_MAX);
-    let hears = Hears { peers, door, peer: &peer, respond };
+    let hears = Hears { shelf, door, peer: &peer, respond };
     let ended = tokio::select! {
         ended = hears.listen(&mut quick, &quick_answer) => ended,
         ended = hears.listen(&mut long, &long_answer) => ended,
         ended = answer(sender, quick_answers, responses) => ended,
         ended = answer(long_sender, long_answers, mpsc::channel(1).1) => ended,
-        () = streams(connection.clone()) => Ok(()),
+        () = shelf.clone().serve(connection.clone()) => Ok(()),
     };
     connection.close(CloseCode::Leaving, "");
     ended
@@ -61,26 +56,25 @@ pub async fn attend<F: Future<Output = ()>>(
 
 /// Whoever listens to one master.
 struct Hears<'a> {
-    peers: &'a Arc<Peers>,
+    shelf: &'a Shelf,
     door: &'a Door,
     peer: &'a Arc<Peer>,
     respond: mpsc::Sender<(RequestId, Response)>,
 }
 
 impl Hears<'_> {
-    async fn listen(&self, messages: &mut Messages, answer: &mpsc::Sender<(u64, Answer)>) -> Result<(), LinkError> {
+    async fn listen(&self, messages: &mut Messages, answer: &mpsc::Sender<Answered>) -> Result<(), LinkError> {
         while let Some(said) = messages.next::<Said>().await? {
             match said {
                 Said::Leads { shard, term } => self.door.led(shard, self.peer.number, term),
                 Said::Ask { call, group, ask } => {
-                    let (peers, answer) = (Arc::clone(self.peers), answer.clone());
-                    tokio::spawn(async move {
-                        let answered = match peers.group(group) {
+                    let peers = Arc::clone(self.shelf.peers());
+                    reply(answer, async move {
+                        let answer = match peers.group(group) {
                             Some(member) => member.answer(ask).await,
                             None => Answer::Failed("this master is only starting".into()),
                         };
-                        // The connection may be over.
-                        let _ = answer.send((call, answered)).await;
+                        Answered::Ask { call, answer }
                     });
                 }
                 Said::Letter { to, from, sent, mut message } => {
@@ -106,6 +100,18 @@ impl Hears<'_> {
                         self.door.publish_here(change);
                     }
                 }
+                Said::Hold { call, bundle } => {
+                    let shelf = self.shelf.clone();
+                    reply(answer, async move {
+                        let held = shelf.ensure(bundle).await.is_some();
+                        let answer = if held { Answer::Done } else { Answer::Failed("it could not be fetched".into()) };
+                        Answered::Ask { call, answer }
+                    });
+                }
+                Said::Bundles { call } => {
+                    let shelf = self.shelf.clone();
+                    reply(answer, async move { Answered::Bundles { call, bundles: shelf.list().await } });
+                }
                 Said::Hello { .. } | Said::Long => {}
             }
         }
@@ -118,21 +124,30 @@ impl Hears<'_> {
     }
 }
 
+/// Answers when the answer is there; meanwhile others are heard.
+fn reply(answer: &mpsc::Sender<Answered>, answered: impl Future<Output = Answered> + Send + 'static) {
+    let answer = answer.clone();
+    tokio::spawn(async move {
+        // The connection may be over.
+        let _ = answer.send(answered.await).await;
+    });
+}
+
 /// Sends answers as they come.
 async fn answer(
     mut sender: Sender,
-    mut answers: mpsc::Receiver<(u64, Answer)>,
+    mut answers: mpsc::Receiver<Answered>,
     mut responses: mpsc::Receiver<(RequestId, Response)>,
 ) -> Result<(), LinkError> {
     loop {
         let first = tokio::select! {
-            Some((call, answer)) = answers.recv() => Answered::Ask { call, answer },
+            Some(answer) = answers.recv() => answer,
             Some((RequestId(call), response)) = responses.recv() => Answered::Response { call, response },
             else => return Ok(()),
         };
         queue(&mut sender, &first).await?;
-        while let Ok((call, answer)) = answers.try_recv() {
-            queue(&mut sender, &Answered::Ask { call, answer }).await?;
+        while let Ok(answer) = answers.try_recv() {
+            queue(&mut sender, &answer).await?;
         }
         while let Ok((RequestId(call), response)) = responses.try_recv() {
             queue(&mut sender, &Answered::Response { call, response }).await?;

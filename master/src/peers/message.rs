@@ -6,7 +6,7 @@ use crate::shard::event::Master;
 use crate::shard::{PeerMessage, Request, Response};
 use bytes::Bytes;
 use protocol::link::{LinkError, Receiver, Sender};
-use protocol::{ShardId, Time};
+use protocol::{Digest, ShardId, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,18 @@ pub enum Said {
     },
     /// Something changed that those who watch want to know, in JSON.
     Changed(Bytes),
+    /// Fetch this bundle from the speaker.
+    Hold {
+        /// Given back with the answer.
+        call: u64,
+        /// Which.
+        bundle: Digest,
+    },
+    /// Which bundles are there?
+    Bundles {
+        /// Given back with the answer.
+        call: u64,
+    },
 }
 
 /// What is answered.
@@ -82,7 +94,7 @@ pub enum Answered {
         /// Itself.
         master: Master,
     },
-    /// To [`Said::Ask`].
+    /// To [`Said::Ask`], and to [`Said::Hold`] as if it were one.
     Ask {
         /// From the question.
         call: u64,
@@ -95,6 +107,13 @@ pub enum Answered {
         call: u64,
         /// The answer.
         response: Response,
+    },
+    /// To [`Said::Bundles`].
+    Bundles {
+        /// From the question.
+        call: u64,
+        /// All of them.
+        bundles: Vec<Digest>,
     },
 }
 

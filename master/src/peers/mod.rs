@@ -7,9 +7,11 @@ mod incoming;
 pub mod message;
 mod outbox;
 mod outgoing;
+mod shelf;
 
 pub use incoming::attend;
 pub use outgoing::keep_all;
+pub use shelf::Shelf;
 
 use crate::drive::inbox::Waiter;
 use crate::journal::network::{Answer, Ask, Carrier};
@@ -20,14 +22,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use message::Said;
 use outbox::Outbox;
-use protocol::ShardId;
 use protocol::link::Connection;
+use protocol::{Digest, ShardId};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{oneshot, watch};
 
@@ -52,6 +54,8 @@ pub struct Peer {
     number: u64,
     master: Mutex<Master>,
     version: Mutex<String>,
+    /// True where it has said itself where it is.
+    introduced: AtomicBool,
     /// There while its connection stands.
     up: Mutex<Option<Connection>>,
     /// What is said to it, in order.
@@ -59,11 +63,19 @@ pub struct Peer {
     /// What may be long: nothing short waits behind it.
     long: Outbox,
     calls: AtomicU64,
-    asks: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    asks: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
     requests: Mutex<HashMap<u64, Asked>>,
     /// Held by whoever listens to what it says; the connection is the last that it opened.
     listening: tokio::sync::Mutex<()>,
     heard_over: Mutex<Option<Connection>>,
+}
+
+/// What comes back to who asked something.
+pub enum Reply {
+    /// From a member of a group.
+    Answer(Answer),
+    /// The bundles that a master has.
+    Bundles(Vec<Digest>),
 }
 
 /// A request that was sent.
@@ -135,7 +147,8 @@ impl Peers {
             for master in masters.iter().filter(|master| master.number != own) {
                 let number = u64::from(master.number);
                 match table.get(&number) {
-                    Some(peer) => changed |= peer.moved(master),
+                    // Where it said itself that it is, is newer than what is on record.
+                    Some(peer) => changed |= !peer.introduced.load(Ordering::Relaxed) && peer.moved(master),
                     None => {
                         table.insert(number, Arc::new(Peer::new(master.clone())));
                         changed = true;
@@ -151,6 +164,7 @@ impl Peers {
     /// One of them says where it is.
     pub(super) fn introduced(&self, peer: &Peer, version: String, master: &Master) {
         *lock(&peer.version) = version;
+        peer.introduced.store(true, Ordering::Relaxed);
         if u64::from(master.number) == peer.number && peer.moved(master) {
             self.noted();
         }
@@ -220,6 +234,7 @@ impl Peer {
             number: u64::from(master.number),
             master: Mutex::new(master),
             version: Mutex::default(),
+            introduced: AtomicBool::new(false),
             up: Mutex::default(),
             quick: Outbox::default(),
             long: Outbox::default(),
@@ -274,29 +289,55 @@ impl Peer {
     }
 
     fn ask(self: &Arc<Self>, group: u16, ask: Ask) -> Option<impl Future<Output = Option<Answer>> + Send + use<>> {
-        let connection = self.connection()?;
-        let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        lock(&self.asks).insert(number, answer);
-        let call = Call { peer: Arc::clone(self), number };
         let is_long = match &ask {
             Ask::Append(rpc) => !rpc.entries.is_empty(),
             Ask::Snapshot(_) => true,
             Ask::Vote(_) | Ask::Yield(_) | Ask::Stand | Ask::Standing => false,
         };
-        let outbox = if is_long { &self.long } else { &self.quick };
-        outbox.put(Said::Ask { call: number, group, ask }, &connection);
+        let asking = self.call(is_long, move |call| Said::Ask { call, group, ask })?;
         Some(async move {
-            let _call = call;
-            answered.await.ok()
+            match asking.await {
+                Some(Reply::Answer(answer)) => Some(answer),
+                _ => None,
+            }
         })
     }
 
-    /// A member answered.
-    fn answered(&self, call: u64, answer: Answer) {
+    /// Says something that is answered; `None` where it is not connected, and `None` comes where the connection ends before the answer.
+    fn call(self: &Arc<Self>, is_long: bool, said: impl FnOnce(u64) -> Said) -> Option<BoxFuture<'static, Option<Reply>>> {
+        let connection = self.connection()?;
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        lock(&self.asks).insert(number, answer);
+        let call = Call { peer: Arc::clone(self), number };
+        let outbox = if is_long { &self.long } else { &self.quick };
+        outbox.put(said(number), &connection);
+        let waiting = async move {
+            let _call = call;
+            answered.await.ok()
+        };
+        Some(waiting.boxed())
+    }
+
+    /// Has it fetch a bundle from here; true when it has it.
+    pub async fn hold(self: &Arc<Self>, bundle: Digest) -> bool {
+        let Some(asking) = self.call(false, |call| Said::Hold { call, bundle }) else { return false };
+        matches!(asking.await, Some(Reply::Answer(Answer::Done)))
+    }
+
+    /// The bundles that it has; `None` where it does not say.
+    pub async fn bundles(self: &Arc<Self>) -> Option<Vec<Digest>> {
+        match self.call(false, |call| Said::Bundles { call })?.await {
+            Some(Reply::Bundles(bundles)) => Some(bundles),
+            _ => None,
+        }
+    }
+
+    /// It answered.
+    fn answered(&self, call: u64, reply: Reply) {
         if let Some(asker) = lock(&self.asks).remove(&call) {
             // Who no longer waits is not told.
-            let _ = asker.send(answer);
+            let _ = asker.send(reply);
         }
     }
 

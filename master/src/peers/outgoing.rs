@@ -1,7 +1,7 @@
 //! The connections that this master opens: one to each other, again and again.
 
 use super::message::{Answered, Messages, Said, queue};
-use super::{Peer, Peers, lock};
+use super::{Peer, Peers, Reply, lock};
 use crate::drive::Door;
 use crate::drive::inbox::Letter;
 use crate::shard::PeerMessage;
@@ -130,7 +130,8 @@ fn begin(peer: &Peer, door: &Door) {
 async fn listen(peer: &Peer, door: &Door, mut answers: Messages) -> LinkError {
     loop {
         match answers.next::<Answered>().await {
-            Ok(Some(Answered::Ask { call, answer })) => peer.answered(call, answer),
+            Ok(Some(Answered::Ask { call, answer })) => peer.answered(call, Reply::Answer(answer)),
+            Ok(Some(Answered::Bundles { call, bundles })) => peer.answered(call, Reply::Bundles(bundles)),
             Ok(Some(Answered::Response { call, response })) => {
                 if let Some((to, request, waiter)) = peer.responded(call, response) {
                     door.park(Letter::Request { to, request, waiter });

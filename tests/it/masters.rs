@@ -1,0 +1,241 @@
+//! Several masters: a cluster of three in processes of their own goes on through the loss of any one, loses nothing that was acknowledged,
+//! restarts no task, and can be changed while it works.
+
+use crate::cluster::{Cluster, sample, skep};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+const RESOURCES: &str = "cpu=64,memory=64GiB,disk=1GiB,ports=20000-20099";
+const TASKS: usize = 200;
+
+/// A cluster of several masters.
+struct Masters {
+    cluster: Cluster,
+    seats: BTreeMap<u64, Seat>,
+}
+
+/// Where a master is, and its process while it runs.
+struct Seat {
+    http: String,
+    quic: String,
+    child: Option<Child>,
+}
+
+impl Masters {
+    /// Three of them and an agent.
+    fn three() -> Self {
+        let mut cluster = Cluster::master(&["--replace-after-ms", "10000"]);
+        let http = cluster.url.strip_prefix("https://").unwrap().to_owned();
+        let first = Seat { http, quic: cluster.quic.clone(), child: cluster.master.take() };
+        let mut masters = Self { cluster, seats: BTreeMap::from([(1, first)]) };
+        masters.join();
+        masters.join();
+        masters.until_led(3);
+        masters.cluster.add_agent("a1", RESOURCES);
+        masters
+    }
+
+    /// Another one joins; returns its number.
+    fn join(&mut self) -> u64 {
+        let token = self.cluster.text(&["tokens", "create", "--level", "join-master"]);
+        let to: Vec<&str> = self.seats.values().filter(|seat| seat.child.is_some()).map(|seat| seat.quic.as_str()).collect();
+        let data = format!("joining-{}", self.seats.len());
+        let ready = self.spawn(&data, "127.0.0.1:0", "127.0.0.1:0", &["--to", &to.join(","), "--join", token.trim()]);
+        let (child, ready) = ready;
+        let number = ready["number"].as_u64().unwrap();
+        std::fs::rename(self.cluster.folder.join(&data), self.cluster.folder.join(format!("m{number}"))).unwrap();
+        let http = ready["url"].as_str().unwrap().strip_prefix("https://").unwrap().to_owned();
+        self.seats.insert(number, Seat { http, quic: ready["quic"].as_str().unwrap().to_owned(), child: Some(child) });
+        self.name_all();
+        number
+    }
+
+    fn name_all(&mut self) {
+        let urls: Vec<String> = self.seats.values().map(|seat| format!("https://{}", seat.http)).collect();
+        self.cluster.url = urls.join(",");
+    }
+
+    fn spawn(&self, data: &str, http: &str, quic: &str, flags: &[&str]) -> (Child, Value) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.cluster.folder.join("master.log")).unwrap();
+        let mut command = skep();
+        command.args(["--output", "json", "master", "--replace-after-ms", "10000", "--http", http, "--quic", quic, "--data"]);
+        command.arg(self.cluster.folder.join(data)).args(flags).env("SKEP_LOG", "warn,master=info,openraft=off");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let log = || std::fs::read_to_string(self.cluster.folder.join("master.log")).unwrap_or_default();
+        let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the master said {line:?}\n{}", log()));
+        (child, ready)
+    }
+
+    fn start(&mut self, number: u64) {
+        let data = if number == 1 { "master".to_owned() } else { format!("m{number}") };
+        let seat = &self.seats[&number];
+        let (child, _) = self.spawn(&data, &seat.http, &seat.quic, &[]);
+        self.seats.get_mut(&number).unwrap().child = Some(child);
+    }
+
+    /// `kill -9`.
+    fn kill(&mut self, number: u64) {
+        let mut child = self.seats.get_mut(&number).unwrap().child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn signal(&self, number: u64, signal: &str) {
+        let id = self.seats[&number].child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// Ends one as an operator does, and waits.
+    fn stop(&mut self, number: u64) {
+        self.signal(number, "-TERM");
+        let mut child = self.seats.get_mut(&number).unwrap().child.take().unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    fn page(&self) -> Value {
+        self.cluster.json(&["masters"])
+    }
+
+    /// Waits until each of so many masters leads some shard, all shards are led, and all have a vote in all.
+    fn until_led(&self, count: usize) {
+        self.cluster.until("leaders are spread", |cluster| {
+            let page = cluster.json(&["masters"]);
+            let (masters, groups) = (page["masters"].as_array().unwrap(), page["groups"].as_array().unwrap());
+            let leads = |master: &Value| !master["leads"].as_array().unwrap().is_empty();
+            let voted = |group: &Value| group["voters"].as_array().unwrap().len() == count && !group["leader"].is_null();
+            masters.iter().filter(|master| leads(master)).count() == count && groups.iter().all(voted)
+        });
+    }
+
+    /// A master that leads something.
+    fn leader(&self) -> u64 {
+        self.page()["groups"][0]["leader"].as_u64().unwrap()
+    }
+
+    fn sleepers(&self, ms: &str) {
+        let (sleep, count) = (sample("sleep.wasm"), TASKS.to_string());
+        let sleep = sleep.to_str().unwrap();
+        let flags = ["run", "--detach", "--name", "sleepers", "--count", &count, "--cpu", "0.01", "--memory", "1MiB", sleep, "--", ms];
+        self.cluster.text(&flags);
+        self.cluster.until("all run", |cluster| cluster.tasks("sleepers", "running") == TASKS as u64);
+    }
+
+    fn none_was_started_again(&self) {
+        let again = self.cluster.all_tasks("sleepers").iter().filter(|task| task["attempt"] != 1).count();
+        assert_eq!(again, 0, "tasks were started again");
+    }
+}
+
+impl Drop for Masters {
+    fn drop(&mut self) {
+        for child in self.seats.values_mut().filter_map(|seat| seat.child.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn any_master_may_be_killed_while_tasks_run_and_jobs_come() {
+    let mut masters = Masters::three();
+    masters.sleepers("60000");
+    let hello = sample("hello.wasm");
+    let mut ids = Vec::new();
+    for round in 0..3 {
+        let gone = masters.leader();
+        masters.kill(gone);
+        for _ in 0..5 {
+            ids.push(masters.cluster.text(&["run", "--detach", hello.to_str().unwrap(), "--", "x"]).trim().to_owned());
+        }
+        for id in &ids {
+            masters.cluster.until("every acknowledged job ends", |cluster| cluster.tasks(id, "finished") == 1);
+        }
+        assert_eq!(masters.cluster.tasks("sleepers", "running"), TASKS as u64, "round {round}");
+        masters.start(gone);
+        masters.until_led(3);
+    }
+    masters.none_was_started_again();
+}
+
+#[test]
+fn one_that_is_stopped_in_good_order_hands_over_what_it_leads() {
+    let mut masters = Masters::three();
+    masters.sleepers("60000");
+    let hello = sample("hello.wasm");
+    for number in [1, 2, 3] {
+        masters.stop(number);
+        assert_eq!(masters.cluster.text(&["run", hello.to_str().unwrap(), "--", "world"]), "hello, world\n");
+        let page = masters.page();
+        let led = page["groups"].as_array().unwrap().iter().all(|group| !group["leader"].is_null() && group["leader"] != number);
+        assert!(led, "{page}");
+        masters.start(number);
+        masters.until_led(3);
+    }
+    assert_eq!(masters.cluster.tasks("sleepers", "running"), TASKS as u64);
+    masters.none_was_started_again();
+}
+
+#[test]
+fn one_that_sleeps_and_wakes_finds_that_others_lead() {
+    let masters = Masters::three();
+    masters.sleepers("60000");
+    let hello = sample("hello.wasm");
+    let asleep = masters.leader();
+    masters.signal(asleep, "-STOP");
+    // Its own port takes connections and never answers: the others are asked.
+    let awake: Vec<String> =
+        masters.seats.iter().filter(|(number, _)| **number != asleep).map(|(_, seat)| format!("https://{}", seat.http)).collect();
+    let ask = |urls: &str, args: &[&str]| {
+        let output = masters.cluster.command(args).env("SKEP_MASTER", urls).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(ask(&awake.join(","), &["run", hello.to_str().unwrap(), "--", "x"]), "hello, x\n");
+    ask(&awake.join(","), &["run", "--detach", "--name", "while-asleep", hello.to_str().unwrap()]);
+    masters.signal(asleep, "-CONT");
+    // The first that it answers is no older than what was acknowledged meanwhile.
+    let own = format!("https://{}", masters.seats[&asleep].http);
+    let status: Value = serde_json::from_str(&ask(&own, &["--output", "json", "status", "while-asleep"])).unwrap();
+    assert_eq!(status["name"], "while-asleep", "{status}");
+    masters.until_led(3);
+    assert_eq!(masters.cluster.tasks("sleepers", "running"), TASKS as u64);
+    masters.none_was_started_again();
+}
+
+#[test]
+fn one_that_is_lost_for_good_is_replaced_while_tasks_run() {
+    let mut masters = Masters::three();
+    masters.sleepers("60000");
+    masters.kill(2);
+    assert_eq!(masters.join(), 4);
+    masters.cluster.text(&["masters", "remove", "2"]);
+    masters.seats.remove(&2);
+    masters.name_all();
+    masters.until_led(3);
+    // Two of the three that are there now are enough, and one of them is new.
+    masters.kill(1);
+    let hello = sample("hello.wasm");
+    assert_eq!(masters.cluster.text(&["run", hello.to_str().unwrap(), "--", "world"]), "hello, world\n");
+    assert_eq!(masters.cluster.tasks("sleepers", "running"), TASKS as u64);
+    masters.none_was_started_again();
+}
+
+#[test]
+fn all_killed_at_once_lose_nothing() {
+    let mut masters = Masters::three();
+    masters.sleepers("40000");
+    for number in [1, 2, 3] {
+        masters.kill(number);
+    }
+    for number in [3, 1, 2] {
+        masters.start(number);
+    }
+    masters.until_led(3);
+    masters.cluster.until("the agent is back", |cluster| cluster.tasks("sleepers", "running") == TASKS as u64);
+    masters.cluster.until("all have ended", |cluster| cluster.tasks("sleepers", "finished") == TASKS as u64);
+    masters.none_was_started_again();
+}
