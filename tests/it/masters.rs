@@ -41,11 +41,12 @@ impl Masters {
     fn join(&mut self) -> u64 {
         let token = self.cluster.text(&["tokens", "create", "--level", "join-master"]);
         let to: Vec<&str> = self.seats.values().filter(|seat| seat.child.is_some()).map(|seat| seat.quic.as_str()).collect();
-        let data = format!("joining-{}", self.seats.len());
-        let ready = self.spawn(&data, "127.0.0.1:0", "127.0.0.1:0", &["--to", &to.join(","), "--join", token.trim()]);
-        let (child, ready) = ready;
+        let next = self.seats.keys().max().unwrap() + 1;
+        let data = format!("m{next}");
+        let flags = ["--to", &to.join(","), "--join", token.trim()];
+        let (child, ready) = self.spawn(&data, "127.0.0.1:0", "127.0.0.1:0", &flags);
         let number = ready["number"].as_u64().unwrap();
-        std::fs::rename(self.cluster.folder.join(&data), self.cluster.folder.join(format!("m{number}"))).unwrap();
+        assert_eq!(number, next);
         let http = ready["url"].as_str().unwrap().strip_prefix("https://").unwrap().to_owned();
         self.seats.insert(number, Seat { http, quic: ready["quic"].as_str().unwrap().to_owned(), child: Some(child) });
         self.name_all();
