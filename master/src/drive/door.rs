@@ -251,11 +251,11 @@ impl Door {
                 })
             }
             Route::At(leader) => {
-                let sent = match self.peers().find(leader) {
+                let unsent = match self.peers().find(leader) {
                     Some(peer) => peer.request(to, request, waiter),
-                    None => Err((request, waiter)),
+                    None => Some((request, waiter)),
                 };
-                if let Err((request, waiter)) = sent {
+                if let Some((request, waiter)) = unsent {
                     self.park(Letter::Request { to, request, waiter });
                 }
                 Ok(())

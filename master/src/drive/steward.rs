@@ -142,7 +142,7 @@ fn chosen(shard: ShardId, voters: &[u64]) -> Option<u64> {
 /// Who has a vote: an odd number, the oldest masters first, so that one that comes while another is away changes nothing.
 fn voters(masters: &[Master]) -> BTreeSet<u64> {
     let most = masters.len().min(VOTERS_MAX);
-    let odd = if most % 2 == 0 { most.saturating_sub(1) } else { most };
+    let odd = if most.is_multiple_of(2) { most.saturating_sub(1) } else { most };
     masters.iter().take(odd).map(|master| u64::from(master.number)).collect()
 }
 

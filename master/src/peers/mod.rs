@@ -277,15 +277,15 @@ impl Peer {
         self.quick.put(said, &connection);
     }
 
-    /// Asks on behalf of somebody here; false where it is not connected, and then the request is given back.
-    pub fn request(&self, to: ShardId, request: Request, waiter: Waiter) -> Result<(), (Request, Waiter)> {
-        let Some(connection) = self.connection() else { return Err((request, waiter)) };
+    /// Asks on behalf of somebody here; gives the request back where it is not connected.
+    pub fn request(&self, to: ShardId, request: Request, waiter: Waiter) -> Option<(Request, Waiter)> {
+        let Some(connection) = self.connection() else { return Some((request, waiter)) };
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let follows = matches!(request, Request::Submit { follow: true, .. });
         let again = matches!(request, Request::View(_)).then(|| request.clone());
         lock(&self.requests).insert(call, Asked { to, again, waiter, follows });
         self.quick.put(Said::Request { call, to, request }, &connection);
-        Ok(())
+        None
     }
 
     fn ask(self: &Arc<Self>, group: u16, ask: Ask) -> Option<impl Future<Output = Option<Answer>> + Send + use<>> {
