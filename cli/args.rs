@@ -365,6 +365,19 @@ pub enum MastersVerb {
         /// Its number.
         number: u16,
     },
+    /// Write all that the cluster has on record, its keys and its bundles to a file; `-` is standard output. Keep it as you keep keys.
+    Backup {
+        /// A new file.
+        file: PathBuf,
+    },
+    /// Make the data directory of a new first master from a backup; `-` is standard input. Then start it with `skep master --data DIR`.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// The directory to make.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
 }
 
 /// Flags of `skep master`.
@@ -520,6 +533,16 @@ pub enum BenchWhat {
         /// How many.
         #[arg(long, default_value_t = 1_000)]
         count: u32,
+    },
+    /// Three masters under many agents with running tasks; again and again one that leads is killed: until a job of its shards is placed, until
+    /// all agents are back, and whether any task was started again.
+    Failover {
+        /// How many agents, with ten tasks each.
+        #[arg(long, default_value_t = 500)]
+        count: u32,
+        /// How often a leader is killed.
+        #[arg(long, default_value_t = 20)]
+        kills: u32,
     },
     /// An agent killed: until its tasks are placed anew.
     Detect,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Handshakes at the same time: a master lets in so many strangers at once and no more.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 16;
 /// How long the master is looked at while its agents do nothing but beat.
 const BEATING: Duration = Duration::from_secs(10);
 /// How long all may take to be registered.
@@ -41,7 +41,8 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
     let before = held(master)?;
     let start = Instant::now();
     let mut crowd = JoinSet::new();
-    let connecting = identities.iter().enumerate().map(|(number, identity)| Member::connect(address, identity, number));
+    let masters = [address];
+    let connecting = identities.iter().enumerate().map(|(number, identity)| Member::connect(&masters, identity, number));
     let mut connected = futures::stream::iter(connecting).buffer_unordered(AT_ONCE);
     while let Some(member) = connected.next().await {
         crowd.spawn(member?.run());
@@ -79,7 +80,7 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
 }
 
 /// Each agent has a connection of its own, and so a socket; what the system grants is taken.
-fn may_open(count: u64) -> anyhow::Result<()> {
+pub fn may_open(count: u64) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = count + OTHER_FILES;
     if limit.maximum.is_some_and(|hard| hard < wanted) {
@@ -88,7 +89,7 @@ fn may_open(count: u64) -> anyhow::Result<()> {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).context("setrlimit nofile")
 }
 
-async fn join(client: &Client, address: SocketAddr, count: u32) -> anyhow::Result<Vec<Identity>> {
+pub async fn join(client: &Client, address: SocketAddr, count: u32) -> anyhow::Result<Vec<Identity>> {
     let one = |_| async move {
         let made = client.call(Method::POST, "/v1/tokens", &json!({ "level": "join" })).await?;
         let token: JoinToken = made["token"].as_str().context("no token in the answer")?.parse()?;
@@ -97,7 +98,7 @@ async fn join(client: &Client, address: SocketAddr, count: u32) -> anyhow::Resul
     futures::stream::iter(0..count).map(one).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-async fn until_registered(client: &Client, crowd: &mut JoinSet<anyhow::Result<()>>, count: u32) -> anyhow::Result<()> {
+pub async fn until_registered(client: &Client, crowd: &mut JoinSet<anyhow::Result<()>>, count: u32) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         let status = client.get("/v1/status").await?;
@@ -112,7 +113,7 @@ async fn until_registered(client: &Client, crowd: &mut JoinSet<anyhow::Result<()
 }
 
 /// Lets them beat for so long.
-async fn beat(crowd: &mut JoinSet<anyhow::Result<()>>, time: Duration) -> anyhow::Result<()> {
+pub async fn beat(crowd: &mut JoinSet<anyhow::Result<()>>, time: Duration) -> anyhow::Result<()> {
     tokio::select! {
         () = tokio::time::sleep(time) => Ok(()),
         ended = gone(crowd) => Err(ended),
@@ -120,7 +121,7 @@ async fn beat(crowd: &mut JoinSet<anyhow::Result<()>>, time: Duration) -> anyhow
 }
 
 /// Why one of them ended: none may.
-async fn gone(crowd: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
+pub async fn gone(crowd: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
     match crowd.join_next().await {
         Some(Ok(Err(error))) => error.context("an agent of the crowd ended"),
         other => anyhow::anyhow!("an agent of the crowd ended: {other:?}"),

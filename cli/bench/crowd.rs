@@ -7,21 +7,42 @@ use agent::ledger::{Ledger, LedgerConfig};
 use anyhow::{Context, bail};
 use protocol::identity::{self, Identity, JoinToken};
 use protocol::link::{self, Connection, Receiver, Sender};
-use protocol::message::{Hello, HelloReply, JoinReply, ToAgent, ToShard};
+use protocol::message::{FromMaster, Hello, HelloReply, JoinReply, ToAgent, ToShard};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, MemberId, PortRange, Resources, ShardId, Time, Usage};
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
 
 /// Milliseconds between heartbeats until a master says otherwise.
 const HEARTBEAT_MS: u64 = 500;
 
+/// Tasks of jobs with this name run until the bench ends; all others end as soon as they start.
+pub const STAYS: &str = "stay";
+/// The wait before a master is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+/// Batches of one master's messages that wait to be handled.
+const HEARD_MAX: usize = 4;
+
 /// One of them.
 pub struct Member {
-    connection: Connection,
-    sender: Sender,
-    receiver: Receiver,
+    identity: Arc<Identity>,
+    masters: Vec<SocketAddr>,
     ledger: Ledger,
     shards: u16,
+    /// By master.
+    ways: Vec<Option<Sender>>,
+    /// By shard: the highest term of which was heard, and the master that leads in it.
+    led: Vec<(u64, Option<usize>)>,
+    heard: mpsc::Receiver<(usize, Heard)>,
+    hearing: mpsc::Sender<(usize, Heard)>,
+}
+
+/// What comes from a master.
+enum Heard {
+    Up(Sender, u16),
+    Messages(Vec<ToAgent>),
+    Down(anyhow::Error),
 }
 
 /// Joins with a token of its own.
@@ -49,50 +70,103 @@ fn info(number: usize) -> AgentInfo {
 }
 
 impl Member {
-    /// Connects as number `number`.
+    /// Connects to all masters as number `number`.
     ///
     /// # Errors
     /// The link's.
-    pub async fn connect(master: SocketAddr, identity: &Identity, number: usize) -> anyhow::Result<Self> {
+    pub async fn connect(masters: &[SocketAddr], identity: &Identity, number: usize) -> anyhow::Result<Self> {
         let agent: AgentId = identity.agent().context("a certificate for no agent")?;
-        let connection = link::connect(master, identity).await?;
-        let (mut sender, mut receiver) = connection.open_control().await?;
-        sender.send(&Hello { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
-        let HelloReply { shards, .. } = receiver.next().await?.context("the master ended the stream")?;
         let config = LedgerConfig { agent, info: info(number), heartbeat_ms: HEARTBEAT_MS };
         let ledger = Ledger::new(config, u64::from_le_bytes(random()?), "crowd".into());
-        Ok(Self { connection, sender, receiver, ledger, shards })
+        let (hearing, heard) = mpsc::channel(HEARD_MAX * masters.len());
+        let ways = masters.iter().map(|_| None).collect();
+        let identity = Arc::new(identity.clone());
+        let mut member = Self { identity, masters: masters.to_vec(), ledger, shards: 0, ways, led: vec![], heard, hearing };
+        for master in 0..masters.len() {
+            let (sender, shards) = open(masters[master], &member.identity, master, &member.hearing).await?;
+            member.up(master, sender, shards);
+        }
+        Ok(member)
     }
 
-    /// Does what an agent does, until the connection ends.
+    /// Does what an agent does. A master that goes away is tried again, for ever, where there is another.
     ///
     /// # Errors
-    /// The link's, or that the master does not want it.
+    /// The link's, where there is one master, or that a master does not want it.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        self.ledger.handle(now(), Event::Connected { shards: self.shards });
-        // There is one master.
-        (0..self.shards).map(ShardId).for_each(|shard| self.ledger.handle(now(), Event::Led { shard }));
         loop {
             self.act()?;
-            self.sender.flush().await?;
-            let wait = self.ledger.poll_timeout().map(|at| std::time::Duration::from_millis(at.since(now())));
+            for way in self.ways.iter_mut().flatten() {
+                // Its end is heard from whoever reads.
+                let _ = way.flush().await;
+            }
+            let wait = self.ledger.poll_timeout().map(|at| Duration::from_millis(at.since(now())));
             tokio::select! {
-                heard = self.receiver.next::<ToAgent>() => {
-                    let mut next = Some(heard?.with_context(|| format!("the master ended the stream: {:?}", self.connection.close_reason()))?);
-                    while let Some(ToAgent { shard, message }) = next {
-                        self.ledger.handle(now(), Event::Master { shard, message });
-                        next = self.receiver.try_next()?;
-                    }
-                }
+                Some((master, heard)) = self.heard.recv() => self.hear(master, heard)?,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.ledger.handle(now(), Event::Tick),
             }
+        }
+    }
+
+    fn up(&mut self, master: usize, sender: Sender, shards: u16) {
+        if self.shards == 0 {
+            self.shards = shards;
+            self.led = vec![(0, None); usize::from(shards)];
+            self.ledger.handle(now(), Event::Connected { shards });
+        }
+        self.ways[master] = Some(sender);
+    }
+
+    fn hear(&mut self, master: usize, heard: Heard) -> anyhow::Result<()> {
+        match heard {
+            Heard::Up(sender, shards) => self.up(master, sender, shards),
+            Heard::Messages(messages) => messages.into_iter().for_each(|message| self.message(master, message)),
+            Heard::Down(error) if self.masters.len() == 1 => return Err(error),
+            Heard::Down(_) => {
+                self.ways[master] = None;
+                for (shard, led) in (0..).map(ShardId).zip(&mut self.led) {
+                    if led.1 == Some(master) {
+                        led.1 = None;
+                        self.ledger.handle(now(), Event::Unled { shard });
+                    }
+                }
+                let (address, identity, hearing) = (self.masters[master], Arc::clone(&self.identity), self.hearing.clone());
+                tokio::spawn(async move {
+                    loop {
+                        tokio::time::sleep(RETRY).await;
+                        if let Ok((sender, shards)) = open(address, &identity, master, &hearing).await {
+                            // The bench may have ended.
+                            let _ = hearing.send((master, Heard::Up(sender, shards))).await;
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, master: usize, ToAgent { shard, message }: ToAgent) {
+        match message {
+            FromMaster::Leading { term } => {
+                if let Some(led) = self.led.get_mut(usize::from(shard.0)).filter(|led| led.0 <= term) {
+                    *led = (term, Some(master));
+                    self.ledger.handle(now(), Event::Led { shard });
+                }
+            }
+            message => self.ledger.handle(now(), Event::Master { shard, message }),
         }
     }
 
     fn act(&mut self) -> anyhow::Result<()> {
         while let Some(output) = self.ledger.poll_output() {
             match output {
-                Output::Send { shard, message } => self.sender.queue(&ToShard { shard, message })?,
+                Output::Send { shard, message } => {
+                    let master = self.led.get(usize::from(shard.0)).and_then(|led| led.1);
+                    if let Some(way) = master.and_then(|master| self.ways[master].as_mut()) {
+                        way.queue(&ToShard { shard, message })?;
+                    }
+                }
                 Output::Prepare { bundle, form } => self.ledger.handle(now(), Event::Prepared { bundle, form, result: Ok(()) }),
                 Output::Start(start) => self.start(&start),
                 Output::Quit { reason } => bail!("the master does not want it: {reason}"),
@@ -108,8 +182,45 @@ impl Member {
         let members: Vec<MemberId> = attempts.flat_map(|attempt| MemberId::all(attempt, &launch.template)).collect();
         let (at, ended) = (now(), |member| (member, Exit::Code(0), Usage::default()));
         self.ledger.handle(at, Event::Started { members: members.iter().map(|member| (*member, at)).collect() });
+        if launch.title == STAYS {
+            return;
+        }
         self.ledger.handle(at, Event::Ended { members: members.into_iter().map(ended).collect() });
     }
+}
+
+/// Connects to one master, and has what it says heard.
+async fn open(
+    address: SocketAddr,
+    identity: &Identity,
+    master: usize,
+    hearing: &mpsc::Sender<(usize, Heard)>,
+) -> anyhow::Result<(Sender, u16)> {
+    let connection = link::connect(address, identity).await?;
+    let (mut sender, mut receiver) = connection.open_control().await?;
+    sender.send(&Hello { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
+    let HelloReply { shards, .. } = receiver.next().await?.context("the master ended the stream")?;
+    tokio::spawn(listen(connection, receiver, master, hearing.clone()));
+    Ok((sender, shards))
+}
+
+async fn listen(connection: Connection, mut receiver: Receiver, master: usize, hearing: mpsc::Sender<(usize, Heard)>) {
+    let error = loop {
+        let first = match receiver.next::<ToAgent>().await {
+            Ok(Some(first)) => first,
+            Ok(None) => break anyhow::anyhow!("the master ended the stream: {:?}", connection.close_reason()),
+            Err(error) => break error.into(),
+        };
+        let mut messages = vec![first];
+        while let Ok(Some(next)) = receiver.try_next() {
+            messages.push(next);
+        }
+        if hearing.send((master, Heard::Messages(messages))).await.is_err() {
+            return;
+        }
+    };
+    // The bench may have ended.
+    let _ = hearing.send((master, Heard::Down(error))).await;
 }
 
 fn now() -> Time {

@@ -3,6 +3,7 @@
 mod agents;
 mod cluster;
 mod crowd;
+mod failover;
 mod figure;
 mod latency;
 mod processes;
@@ -67,6 +68,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Cold { module } => latency::cold(&mut figures, &flags.samples, run, module.as_deref()).await?,
             BenchWhat::Recover { count } => processes::recover(&mut figures, run, *count).await?,
             BenchWhat::Agents { count } => agents::agents(&mut figures, &flags.samples, run, *count).await?,
+            BenchWhat::Failover { count, kills } => failover::failover(&mut figures, &flags.samples, run, *count, *kills).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

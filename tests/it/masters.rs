@@ -240,3 +240,54 @@ fn all_killed_at_once_lose_nothing() {
     masters.cluster.until("all have ended", |cluster| cluster.tasks("sleepers", "finished") == TASKS as u64);
     masters.none_was_started_again();
 }
+
+#[test]
+fn a_cluster_that_is_gone_is_made_again_from_a_backup() {
+    let mut masters = Masters::three();
+    masters.sleepers("90000");
+    let hello = sample("hello.wasm");
+    let before = masters.cluster.text(&["run", "--detach", "--name", "before", hello.to_str().unwrap(), "--", "x"]);
+    masters.cluster.until("it ends", |cluster| cluster.tasks("before", "finished") == 1);
+    let file = masters.cluster.folder.join("cluster.backup");
+    masters.cluster.text(&["masters", "backup", file.to_str().unwrap()]);
+    let after = masters.cluster.text(&["run", "--detach", "--name", "after", hello.to_str().unwrap(), "--", "x"]);
+    assert_ne!(before, after);
+    for number in [1, 2, 3] {
+        masters.kill(number);
+    }
+
+    let data = masters.cluster.folder.join("restored");
+    let data = data.to_str().unwrap();
+    let half = masters.cluster.folder.join("half.backup");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+    let elsewhere = masters.cluster.folder.join("elsewhere");
+    let refused = masters.cluster.run(&["masters", "restore", half.to_str().unwrap(), "--data", elsewhere.to_str().unwrap()]);
+    assert!(!refused.status.success(), "half a backup");
+    masters.cluster.text(&["masters", "restore", file.to_str().unwrap(), "--data", data]);
+    let refused = masters.cluster.run(&["masters", "restore", file.to_str().unwrap(), "--data", data]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("not empty"));
+
+    // Where one of the old masters was, agents find it.
+    let (http, quic) = (masters.seats[&1].http.clone(), masters.seats[&1].quic.clone());
+    let (child, _) = masters.spawn("restored", &http, &quic, &[]);
+    masters.seats = BTreeMap::from([(1, Seat { http, quic, child: Some(child) })]);
+    masters.name_all();
+    masters.cluster.until("the agent is back", |cluster| cluster.tasks("sleepers", "running") == TASKS as u64);
+    assert_eq!(masters.cluster.tasks("before", "finished"), 1);
+    assert!(!masters.cluster.run(&["status", "after"]).status.success(), "what came after the backup is not there");
+    // Its bundles are there, and what runs anew has ids that no agent knows.
+    assert_eq!(masters.cluster.text(&["run", hello.to_str().unwrap(), "--", "again"]), "hello, again\n");
+    masters.none_was_started_again();
+    // It grows again: numbers that were given are not given again.
+    let token = masters.cluster.text(&["tokens", "create", "--level", "join-master"]);
+    let flags = ["--to", &masters.seats[&1].quic, "--join", token.trim()];
+    let (child, ready) = masters.spawn("m4", "127.0.0.1:0", "127.0.0.1:0", &flags);
+    assert_eq!(ready["number"], 4);
+    masters.seats.insert(4, Seat { http: String::new(), quic: String::new(), child: Some(child) });
+    masters.cluster.until("it has caught up", |cluster| {
+        let page = cluster.json(&["masters"]);
+        let fourth = page["masters"].as_array().unwrap().iter().find(|master| master["number"] == 4).cloned();
+        fourth.is_some_and(|fourth| fourth["lag"].as_u64().is_some_and(|lag| lag < 10))
+    });
+}

@@ -7,6 +7,7 @@ use super::routes::{Route, Routes};
 use crate::peers::Peers;
 use crate::peers::message::Said;
 use crate::shard::event::Change;
+use crate::shard::view::{View, Viewed};
 use crate::shard::{PeerMessage, Refusal, Request, Response};
 use protocol::link::Connection;
 use protocol::{AgentId, RequestId, ShardId};
@@ -106,6 +107,12 @@ impl Door {
                 Err(_) => return Err(self.stopped().map_or(Busy::Unknown, |reason| Busy::Stopped { reason: reason.to_owned() })),
             }
         }
+    }
+
+    /// What this master's own replica of `shard` shows; `None` where this master leads the shard.
+    #[must_use]
+    pub fn look(&self, shard: ShardId, view: View) -> Option<Result<Viewed, Refusal>> {
+        self.peers().group(shard.0)?.viewed(view)
     }
 
     /// Asks every shard the same, and waits for all.

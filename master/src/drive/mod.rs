@@ -2,6 +2,7 @@
 
 mod accept;
 mod agents;
+pub mod backup;
 pub(crate) mod clock;
 mod data_dir;
 mod decide;
@@ -219,6 +220,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         cluster: authority.cluster().into(),
         root,
         bundles: bundles.clone(),
+        data_dir: config.data_dir.clone(),
     };
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let (serving, admin_token) = (config.clone(), data.admin_token());

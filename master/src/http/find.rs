@@ -3,6 +3,7 @@
 use super::Api;
 use super::access::Caller;
 use super::error::{ApiError, unexpected};
+use super::gate;
 use crate::shard::event::{JobRef, Request, Response};
 use crate::shard::view::{JobView, View, Viewed};
 use protocol::ids::ROLE_DEFAULT;
@@ -41,7 +42,7 @@ pub async fn job(api: &Api, caller: &Caller, text: &str, role_text: Option<&str>
 }
 
 async fn viewed(api: &Api, shard: ShardId, job: JobRef) -> Result<Option<JobView>, ApiError> {
-    match api.door.ask(shard, Request::View(View::Job(job))).await? {
+    match ask(api, shard, View::Job(job)).await? {
         Response::Viewed(viewed) => match *viewed {
             Viewed::Job(view) => Ok(Some(*view)),
             other => Err(unexpected(&Response::Viewed(Box::new(other)))),
@@ -51,12 +52,22 @@ async fn viewed(api: &Api, shard: ShardId, job: JobRef) -> Result<Option<JobView
     }
 }
 
+/// Asks the shard's leader; where the request wants no more than what this master knows, its own replica.
+async fn ask(api: &Api, shard: ShardId, view: View) -> Result<Response, ApiError> {
+    if gate::wants_stale()
+        && let Some(viewed) = api.door.look(shard, view.clone())
+    {
+        return Ok(viewed.map_or_else(Response::Refused, |viewed| Response::Viewed(Box::new(viewed))));
+    }
+    Ok(api.door.ask(shard, Request::View(view)).await?)
+}
+
 /// What `shard` shows.
 ///
 /// # Errors
 /// An [`ApiError`] where it is refused, or the shard cannot answer now.
 pub async fn view(api: &Api, shard: ShardId, view: View) -> Result<Viewed, ApiError> {
-    match api.door.ask(shard, Request::View(view)).await? {
+    match ask(api, shard, view).await? {
         Response::Viewed(viewed) => Ok(*viewed),
         other => Err(unexpected(&other)),
     }
@@ -67,8 +78,9 @@ pub async fn view(api: &Api, shard: ShardId, view: View) -> Result<Viewed, ApiEr
 /// # Errors
 /// As [`view`].
 pub async fn view_all(api: &Api, view: View) -> Result<Vec<Viewed>, ApiError> {
-    let answers = api.door.ask_all(|| Request::View(view.clone())).await?;
-    let viewed = answers.into_iter().map(|(_, answer)| match answer {
+    let asked = (0..api.door.shards()).map(|shard| ask(api, ShardId(shard), view.clone()));
+    let answers = futures::future::try_join_all(asked).await?;
+    let viewed = answers.into_iter().map(|answer| match answer {
         Response::Viewed(viewed) => Ok(*viewed),
         other => Err(unexpected(&other)),
     });

@@ -80,6 +80,17 @@ pub async fn host(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
     response
 }
 
+tokio::task_local! {
+    /// True where the request that is being answered wants no more than what this master knows: see [`wants_stale`].
+    static STALE: bool;
+}
+
+/// True where the request that is being answered has `stale` in its query: this master answers from its own replicas, which may be a little
+/// old, also where no master leads.
+pub fn wants_stale() -> bool {
+    STALE.try_with(|stale| *stale).unwrap_or(false)
+}
+
 /// Lets in who shows a token, and tells the route who that is.
 pub async fn token(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let shown = single(request.headers(), header::AUTHORIZATION);
@@ -91,7 +102,9 @@ pub async fn token(State(api): State<Arc<Api>>, mut request: Request, next: Next
     match caller {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let stale =
+                request.uri().query().is_some_and(|query| query.split('&').any(|pair| matches!(pair, "stale" | "stale=" | "stale=true")));
+            STALE.scope(stale, next.run(request)).await
         }
         Err(error) => error.into_response(),
     }

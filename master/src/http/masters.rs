@@ -100,7 +100,7 @@ pub async fn remove(State(api): State<Arc<Api>>, caller: Caller, Segment(number)
 }
 
 /// How each master's members of the groups stand; masters that do not answer are left out.
-async fn standings(api: &Api, masters: &[Master]) -> BTreeMap<u16, Vec<Standing>> {
+pub async fn standings(api: &Api, masters: &[Master]) -> BTreeMap<u16, Vec<Standing>> {
     let peers = api.door.peers();
     let own = peers.own().number;
     let ask = async |number: u16| {

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod agents;
+pub mod backup;
 mod body;
 pub mod bundles;
 pub mod error;
@@ -51,6 +52,7 @@ use protocol::identity::Identity;
 use roles::Policies;
 use server::{Patience, Server, ServerError};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -79,6 +81,8 @@ pub struct HttpConfig {
     pub root: Digest,
     /// The bundles of this master.
     pub bundles: Bundles,
+    /// Where all that lasts of this master is.
+    pub data_dir: PathBuf,
 }
 
 /// What the routes share.
@@ -92,6 +96,7 @@ pub struct Api {
     policies: Policies,
     bundles: Bundles,
     shelf: Shelf,
+    data_dir: PathBuf,
     inspections: Inspections,
     events: EventLog,
     uploads: Semaphore,
@@ -166,6 +171,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(roles::list))
         .routes(routes!(masters::list))
         .routes(routes!(masters::remove))
+        .routes(routes!(backup::backup))
         .routes(routes!(roles::show, roles::set))
         .routes(routes!(status::status))
         .routes(routes!(status::metrics));
@@ -187,6 +193,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         inspections: Inspections::new(config.bundles.clone(), shelf.clone()),
         shelf,
         bundles: config.bundles,
+        data_dir: config.data_dir,
         events: EventLog::new(format!("{:x}", access::now().0)),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),

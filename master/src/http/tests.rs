@@ -72,6 +72,7 @@ impl Closed {
             cluster: "test".to_owned(),
             root: Digest::of(b"root"),
             bundles,
+            data_dir: folder.path().to_owned(),
         };
         let (api, router) = api(door(&folder), config);
         Self { api, router, folder }

@@ -10,13 +10,15 @@ use super::raft::{Ballot, EntryId, Metrics, Outcome, Raft};
 use super::reign::{Reign, Turns};
 use super::store::Store;
 use super::{Batch, JournalError};
-use crate::shard::ShardConfig;
+use crate::shard::view::{View, Viewed};
+use crate::shard::{Refusal, ShardConfig};
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, ClientWriteResponse};
 use openraft::{BasicNode, ChangeMembers, CommittedLeaderId, Config, SnapshotPolicy, Vote};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::fs::File;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +36,10 @@ const SNAPSHOT_ANSWER_MS: u64 = 30_000;
 /// How long a hand-over waits for what is on its way to the member that is to lead.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long a snapshot may take, and how often one is begun that is not new enough.
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(60);
+const SNAPSHOT_TRIES_MAX: usize = 3;
+
 /// What the groups of a process have in common.
 #[derive(Clone, Debug)]
 pub struct Seat {
@@ -48,6 +54,7 @@ pub struct Seat {
 /// One shard's group.
 pub struct Group {
     raft: Raft,
+    machine: Machine,
     shard: u16,
     seat: Seat,
     log: Arc<Log>,
@@ -61,6 +68,7 @@ pub struct Group {
 #[derive(Clone)]
 pub struct Member {
     raft: Raft,
+    machine: Machine,
     shard: u16,
     seat: Seat,
     lease: Arc<Lease>,
@@ -124,7 +132,7 @@ impl Group {
         let (turns, reigning) = reign.begin();
         let tending = tokio::spawn(tend(raft.clone(), machine.clone(), Arc::clone(log), shard));
         let tasks = vec![reigning, tending];
-        let group = Self { raft, shard, seat: seat.clone(), log: Arc::clone(log), lease, opened: Instant::now(), lapsed, tasks };
+        let group = Self { raft, machine, shard, seat: seat.clone(), log: Arc::clone(log), lease, opened: Instant::now(), lapsed, tasks };
         Ok((group, turns))
     }
 
@@ -142,8 +150,15 @@ impl Group {
 
     /// What answers the other members, from any thread.
     pub fn member(&self) -> Member {
-        let Self { raft, shard, seat, lease, opened, .. } = self;
-        Member { raft: raft.clone(), shard: *shard, seat: seat.clone(), lease: Arc::clone(lease), opened: *opened }
+        let Self { raft, machine, shard, seat, lease, opened, .. } = self;
+        Member {
+            raft: raft.clone(),
+            machine: machine.clone(),
+            shard: *shard,
+            seat: seat.clone(),
+            lease: Arc::clone(lease),
+            opened: *opened,
+        }
     }
 
     /// Whoever decides has noticed by itself that this member leads no more, and has let the shard go.
@@ -258,6 +273,33 @@ impl Member {
             applied: metrics.last_applied.map_or(0, |id| id.index),
             matching: matching.into_iter().map(|(member, id)| (member, id.map_or(0, |id| id.index))).collect(),
         }
+    }
+
+    /// What is so, as far as this replica knows; `None` where it leads: then whoever decides is to be asked.
+    #[must_use]
+    pub fn viewed(&self, view: View) -> Option<Result<Viewed, Refusal>> {
+        self.machine.viewed(view)
+    }
+
+    /// A new snapshot with all entries up to `upto` in it, opened.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub async fn snapshot(&self, upto: u64) -> Result<File, String> {
+        let applied = |metrics: &Metrics| metrics.last_applied.is_some_and(|id| id.index >= upto);
+        let waited = self.raft.wait(Some(CATCH_UP_WITHIN)).metrics(applied, "this member has caught up").await;
+        waited.map_err(|error| format!("this master does not catch up: {error}"))?;
+        for _ in 0..SNAPSHOT_TRIES_MAX {
+            let before = self.raft.metrics().borrow().snapshot;
+            if before.is_some_and(|id| id.index >= upto) {
+                return self.machine.open_file().map_err(|error| error.to_string());
+            }
+            // While another is being made this is passed over.
+            self.raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
+            let made = self.raft.wait(Some(SNAPSHOT_WITHIN)).metrics(|metrics| metrics.snapshot != before, "a snapshot is made").await;
+            made.map_err(|error| error.to_string())?;
+        }
+        Err("no snapshot was made".into())
     }
 
     /// True while this member leads and no other can.

@@ -6,7 +6,8 @@ use super::log::{Log, lock};
 use super::raft::{Entry, EntryId, Members, Outcome, Types};
 use super::snapshot::{self, Head, Meta, Stored};
 use super::{Batch, JournalError};
-use crate::shard::{Record, Shard, ShardConfig};
+use crate::shard::view::{View, Viewed};
+use crate::shard::{Record, Refusal, Shard, ShardConfig};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError, StorageIOError};
 use protocol::Time;
@@ -126,6 +127,11 @@ impl Machine {
         }
     }
 
+    /// What is so, as far as this replica knows; `None` while it leads or is being made anew.
+    pub fn viewed(&self, view: View) -> Option<Result<Viewed, Refusal>> {
+        lock(&self.state).shard.as_ref().map(|shard| shard.viewed(view))
+    }
+
     /// Waits until another snapshot is made.
     pub async fn snapshot_made(&self) {
         self.made.notified().await;
@@ -173,6 +179,11 @@ impl Machine {
             next = until;
         }
         Ok((shard, latest))
+    }
+
+    /// The file of its last snapshot.
+    pub fn open_file(&self) -> Result<std::fs::File, JournalError> {
+        std::fs::File::open(&self.path).map_err(|error| JournalError::io("open", &self.path, error))
     }
 
     async fn open_snapshot(&self) -> Result<Option<(Meta, File)>, JournalError> {

@@ -3,6 +3,7 @@
 //! Knows entries, their order and when they are durable. Knows what a record is only to fold it into a shard: when it is recovered, when it
 //! follows another's lead, and when a snapshot is made.
 
+mod anew;
 mod frame;
 pub mod group;
 mod index;
@@ -17,11 +18,13 @@ mod snapshot;
 mod store;
 mod writer;
 
+pub use anew::found_from_snapshots;
 pub use group::{Fate, Group, Member, Seat, Standing};
 pub use log::{Log, LogConfig};
 pub use raft::Batch;
 pub use reign::{Recovered, Turn, Turns};
 pub use segment::sync_dir;
+pub use snapshot::path as snapshot_path;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -29,6 +29,13 @@ impl LastingMasters {
         self.known.remove(&number);
     }
 
+    /// The cluster begins again with this one alone; no number is given again.
+    pub(super) fn only(&mut self, number: u16) {
+        let nowhere = || "nowhere:0".to_owned();
+        self.known = BTreeMap::from([(number, Master { number, quic: nowhere(), http: nowhere() })]);
+        self.last = self.last.max(number);
+    }
+
     pub(super) fn all(&self) -> Vec<Master> {
         self.known.values().cloned().collect()
     }

@@ -5,9 +5,14 @@ use super::masters::LastingMasters;
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
 use crate::jobs::Jobs;
 use crate::jobs::state::LastingJobs;
-use protocol::{AgentId, AgentInfo, Role, Time};
+use protocol::{AgentId, AgentInfo, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Ids of jobs that a shard passes over when it begins again from an older state: more than it can have given since.
+const IDS_PASSED_OVER: u64 = 1 << 32;
+/// The master that a restored cluster begins with.
+const FIRST_MASTER: u16 = 1;
 
 /// A shard's lasting state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,6 +91,15 @@ impl Shard {
     pub fn restore(config: ShardConfig, snapshot: ShardSnapshot) -> Self {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
         Self::with(config, jobs, snapshot.rest)
+    }
+
+    /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
+    /// know those.
+    pub fn begin_again(&mut self) {
+        self.jobs.lasting.next += IDS_PASSED_OVER;
+        if self.config.id == ShardId(0) {
+            self.rest.masters.only(FIRST_MASTER);
+        }
     }
 
     /// A number for its lasting state: equal states have equal ones, but for one chance in 2⁶⁴ no others have. Walks all of it.

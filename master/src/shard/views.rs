@@ -11,7 +11,17 @@ use std::collections::BTreeMap;
 impl Shard {
     /// Somebody wants to see.
     pub(super) fn view(&mut self, id: RequestId, view: View) -> Result<(), Refusal> {
-        let viewed = match view {
+        let viewed = self.viewed(view)?;
+        self.reply(id, Response::Viewed(Box::new(viewed)));
+        Ok(())
+    }
+
+    /// What is so, as far as this replica knows. Where it does not lead, that may be a little old, and of agents it knows only what is on record.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    pub fn viewed(&self, view: View) -> Result<Viewed, Refusal> {
+        Ok(match view {
             View::Jobs { role, after, limit, ended } => {
                 Viewed::Jobs(self.job_views(|of| role.as_ref().is_none_or(|role| role == of), after, limit, ended))
             }
@@ -27,9 +37,7 @@ impl Shard {
             View::Policies => Viewed::Policies(self.rest.policies.iter().map(|(role, policy)| (role.clone(), policy.clone())).collect()),
             View::Figures => Viewed::Figures(self.figures()),
             View::Masters => Viewed::Masters(self.rest.masters.all()),
-        };
-        self.reply(id, Response::Viewed(Box::new(viewed)));
-        Ok(())
+        })
     }
 
     fn job_views(&self, of_role: impl Fn(&protocol::Role) -> bool, after: Option<JobId>, limit: usize, ended: bool) -> Vec<JobView> {
