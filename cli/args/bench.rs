@@ -1,0 +1,101 @@
+//! Flags of `skep bench`.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Flags of `skep bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: BenchWhat,
+    /// How often; medians are printed.
+    #[arg(long, default_value_t = 3, global = true)]
+    pub runs: u32,
+    /// Where the built samples are.
+    #[arg(long, default_value = "samples/dist", global = true)]
+    pub samples: PathBuf,
+}
+
+/// What `skep bench` measures.
+#[derive(Debug, Subcommand)]
+pub enum BenchWhat {
+    /// No-op tasks: from the submission until the client knows that all ended.
+    Tasks {
+        /// How many; 100,000 of wasm, 1,000 of the others.
+        #[arg(long)]
+        count: Option<u32>,
+        /// The kind of task: wasm, native or container; the last two beside what does the same without a cluster.
+        #[arg(long, default_value = "wasm")]
+        kind: String,
+        /// A submission for each task, pipelined by one client.
+        #[arg(long)]
+        separate: bool,
+    },
+    /// One task at a time over one connection: submit to done.
+    Latency {
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        count: u32,
+        /// The kind of task: wasm, native or container; the last two beside what does the same without a cluster.
+        #[arg(long, default_value = "wasm")]
+        kind: String,
+        /// A new `skep run` process for each.
+        #[arg(long)]
+        process: bool,
+    },
+    /// Sleeping tasks: memory of each, page tables included; then every one must answer.
+    Idle {
+        /// How many.
+        #[arg(long, default_value_t = 10_000)]
+        count: u32,
+        /// The kind of task.
+        #[arg(long, default_value = "wasm")]
+        kind: String,
+        /// Components instead of modules.
+        #[arg(long)]
+        component: bool,
+    },
+    /// The master: bytes of a live and of a finished task, as slopes.
+    Memory {
+        /// How many.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u32,
+    },
+    /// An idle cluster: CPU and memory of master and agent.
+    Rest {
+        /// For how long.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+    /// A module that nobody has seen: upload to first run; known to first run.
+    Cold {
+        /// The module.
+        #[arg(long)]
+        module: Option<PathBuf>,
+    },
+    /// Running native tasks: what their executors hold, and how long a new agent takes to own them after the old one was killed.
+    Recover {
+        /// How many.
+        #[arg(long, default_value_t = 500)]
+        count: u32,
+    },
+    /// Many agents that speak the real protocol from one process, each with a connection of its own: what they cost a master.
+    Agents {
+        /// How many.
+        #[arg(long, default_value_t = 1_000)]
+        count: u32,
+    },
+    /// Three masters under many agents with running tasks; again and again one that leads is killed: until a job of its shards is placed, until
+    /// all agents are back, and whether any task was started again.
+    Failover {
+        /// How many agents, with ten tasks each.
+        #[arg(long, default_value_t = 500)]
+        count: u32,
+        /// How often a leader is killed.
+        #[arg(long, default_value_t = 20)]
+        kills: u32,
+    },
+    /// An agent killed: until its tasks are placed anew.
+    Detect,
+}

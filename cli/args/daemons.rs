@@ -1,0 +1,106 @@
+//! Flags of the two daemons, and of what is done with masters.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Flags of `skep masters`.
+#[derive(Debug, Args)]
+pub struct Masters {
+    /// What to do; nothing: list them.
+    #[command(subcommand)]
+    pub verb: Option<MastersVerb>,
+}
+
+/// What can be done with masters.
+#[derive(Debug, Subcommand)]
+pub enum MastersVerb {
+    /// It never comes back: it has a vote in nothing any more.
+    Remove {
+        /// Its number.
+        number: u16,
+    },
+    /// Write all that the cluster has on record, its keys and its bundles to a file; `-` is standard output. Keep it as you keep keys.
+    Backup {
+        /// A new file.
+        file: PathBuf,
+    },
+    /// Make the data directory of a new first master from a backup; `-` is standard input. Then start it with `skep master --data DIR`.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// The directory to make.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+/// Flags of `skep master`.
+#[derive(Debug, Args)]
+pub struct Master {
+    /// Where it keeps its records and keys.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/skep/master")]
+    pub data: PathBuf,
+    /// Address of the HTTP API.
+    #[arg(long, default_value = "127.0.0.1:7070")]
+    pub http: std::net::SocketAddr,
+    /// Address for agents.
+    #[arg(long, default_value = "127.0.0.1:7071")]
+    pub quic: std::net::SocketAddr,
+    /// How many shards a new cluster has.
+    #[arg(long, default_value_t = 8)]
+    pub shards: u16,
+    /// Threads that decide [default: a quarter of the cores, at least 1].
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Milliseconds of silence after which an agent's tasks are replaced.
+    #[arg(long, default_value_t = 30_000)]
+    pub replace_after_ms: u64,
+    /// Ended tasks that each shard keeps.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub history: usize,
+    /// Most MiB of one bundle that is uploaded.
+    #[arg(long, default_value_t = master::http::bundles::BUNDLE_BYTES_MAX >> 20, value_parser = clap::value_parser!(u64).range(1..1 << 40))]
+    pub bundle_mib: u64,
+    /// Names and addresses that its certificate is good for, besides loopback and the host's name.
+    #[arg(long)]
+    pub host: Vec<String>,
+    /// Joins the cluster of these masters, HOST:PORT of their --quic, with commas between them; needed at the first start only.
+    #[arg(long = "to", value_name = "HOST:PORT", value_delimiter = ',', requires = "join")]
+    pub masters: Vec<String>,
+    /// The token to join with: `skep tokens create --level join-master`. Needed at the first start only.
+    #[arg(long, env = "SKEP_JOIN_MASTER", hide_env_values = true, requires = "masters")]
+    pub join: Option<String>,
+    /// Where other masters and agents reach it, HOST:PORT [default: --quic].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise_quic: Option<String>,
+    /// Where clients reach it [default: --http].
+    #[arg(long, value_name = "URL")]
+    pub advertise_http: Option<String>,
+}
+
+/// Flags of `skep agent`.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// Where it keeps its records, keys, bundles and logs.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/skep/agent")]
+    pub data: PathBuf,
+    /// Addresses of masters, HOST:PORT of their --quic, with commas between them; may be given again. One of them will do: each says where all
+    /// are.
+    #[arg(long = "to", value_name = "HOST:PORT", required = true, value_delimiter = ',')]
+    pub masters: Vec<String>,
+    /// The join token that a master printed; needed at the first start only.
+    #[arg(long, env = "SKEP_JOIN", hide_env_values = true)]
+    pub join: Option<String>,
+    /// What it promises instead of what the machine has, such as `cpu=4,memory=8GiB,ports=20000-20999,gpu=1`.
+    #[arg(long)]
+    pub resources: Option<String>,
+    /// What people call it [default: the host's name].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// A fact about it, NAME=VALUE; may be given again.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub attribute: Vec<String>,
+    /// Where it stands: REGION/ZONE/RACK.
+    #[arg(long, default_value = "//")]
+    pub domain: String,
+}
