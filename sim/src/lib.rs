@@ -2,14 +2,20 @@
 //! does the same, so a seed is a bug report.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod check;
 mod client;
+mod clock;
 mod door;
+mod groups;
 mod machine;
 mod network;
+mod peers;
 mod plan;
 mod queue;
+mod raft;
 mod random;
+mod seat;
 mod trouble;
 mod world;
 
@@ -32,6 +38,8 @@ pub const REGRESSION_SEEDS: [u64; 6] = [
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// How many masters it has.
+    pub masters: usize,
     /// Virtual time, in milliseconds.
     pub time_ms: u64,
     /// What happened.
@@ -44,6 +52,8 @@ pub struct Report {
     pub ended: u64,
     /// Attempts that found no room.
     pub refused: u64,
+    /// How often a shard got a leader.
+    pub leaders: u64,
     /// The promise that was broken, if one was.
     pub broken: Option<String>,
 }
@@ -55,12 +65,14 @@ pub fn seed(seed: u64, bug: Option<Bug>) -> Report {
     let broken = world.run().err();
     Report {
         seed,
+        masters: world.plan.masters,
         time_ms: world.now.0,
         steps: world.steps,
         acks: world.clients.acks,
         staged: world.check.staged,
         ended: world.check.ended,
         refused: world.check.refused,
+        leaders: world.leaders,
         broken,
     }
 }

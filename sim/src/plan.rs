@@ -30,11 +30,25 @@ pub enum Bug {
     GivesNoTimeout,
     /// The shards of an agent's tasks are not told that it is gone for good.
     KeepsTheGone,
+    /// A leader takes for committed what its own disk has.
+    CommitsAlone,
+    /// Voters vote, and replicas ask for votes, while a leader they heard of may still act.
+    WaitsForNoLease,
+    /// A leader goes on after its lease, until it hears of another.
+    KeepsNoLease,
+    /// A replica that has lost its disk votes at once.
+    VotesWithoutDisk,
+    /// Shards are not told of each other's leaders when two masters have a connection again.
+    LeavesOutLed,
+    /// Who leads no longer does what was held.
+    DoesWhatWasHeld,
+    /// A new leader holds nothing back for what it found in its log.
+    TrustsItsTail,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -47,7 +61,29 @@ impl Bug {
         Self::FoldsDifferently,
         Self::GivesNoTimeout,
         Self::KeepsTheGone,
+        Self::CommitsAlone,
+        Self::WaitsForNoLease,
+        Self::KeepsNoLease,
+        Self::VotesWithoutDisk,
+        Self::LeavesOutLed,
+        Self::DoesWhatWasHeld,
+        Self::TrustsItsTail,
     ];
+
+    /// Whether it is one of several masters only.
+    #[must_use]
+    pub const fn needs_masters(self) -> bool {
+        matches!(
+            self,
+            Self::CommitsAlone
+                | Self::WaitsForNoLease
+                | Self::KeepsNoLease
+                | Self::VotesWithoutDisk
+                | Self::LeavesOutLed
+                | Self::DoesWhatWasHeld
+                | Self::TrustsItsTail
+        )
+    }
 }
 
 /// What a seed decides beforehand.
@@ -57,6 +93,8 @@ pub struct Plan {
     pub seed: u64,
     /// How many shards.
     pub shards: u16,
+    /// How many masters; each has a replica of every shard.
+    pub masters: usize,
     /// How many agents.
     pub agents: usize,
     /// How often agents beat, in milliseconds.
@@ -80,8 +118,10 @@ impl Plan {
     #[must_use]
     pub fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut random = Random::new(seed ^ 0x91a7);
+        let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
             seed,
+            masters: if bug.is_some_and(Bug::needs_masters) { 3 } else { masters },
             shards: [1, 2, 3, 5][random.below(4) as usize],
             agents: random.between(1, 5) as usize,
             heartbeat_ms: [500, 1_000, 2_000, 2_000][random.below(4) as usize],
