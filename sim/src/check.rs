@@ -2,10 +2,11 @@
 //! promises of `SPECIFICATION.md` by their numbers.
 
 use crate::client::Clients;
+use crate::log::Note;
 use crate::machine::Machine;
 use crate::network::{IDLE_MS, LATE_MS};
 use crate::plan::Plan;
-use crate::raft::{Note, Replica};
+use crate::raft::Replica;
 use crate::seat::Seat;
 use agent::ledger::Ledger;
 use master::shard::Record;
@@ -209,9 +210,8 @@ impl Check {
         let other = self.leaders.insert((shard, replica.term), master);
         hold(other.is_none(), || format!("G1: masters {other:?} and {master} lead shard {shard} in term {}", replica.term))?;
         let last = self.committed[shard].len() as u64;
-        let has = last == 0
-            || replica.term_at(last) == self.committed[shard].last().copied()
-            || replica.term_at(last).is_none() && replica.last().0 > last;
+        let (before, own) = (self.committed[shard].last().copied().unwrap_or(0), replica.log.term_at(last));
+        let has = last == 0 || own == Some(before) || own.is_none() && replica.log.last().0 > last || replica.term < before;
         hold(has, || format!("G1: master {master} leads shard {shard} and has not all {last} entries that are committed"))
     }
 

@@ -19,8 +19,10 @@ pub struct Master {
     pub clock: Clock,
     /// Until when its process is stopped: nothing arrives and no timer of it fires.
     pub stopped_until: Time,
-    /// Until when its disk is slow.
+    /// Until when its disk is slow all the time.
     pub slow_until: Time,
+    /// Whether it is slow now and then until all is well.
+    pub slow: bool,
     /// Its replica of each shard.
     pub replicas: Vec<Replica>,
     /// Of each shard that it leads, the shard.
@@ -53,6 +55,7 @@ impl Master {
             clock: if plan.masters == 1 { Clock::TRUE } else { Clock::draw(random) },
             stopped_until: Time::ZERO,
             slow_until: Time::ZERO,
+            slow: plan.slow_disks,
             replicas: (0..plan.shards).map(|id| Replica::new(config(plan, id), me, plan.masters, plan.bug)).collect(),
             seats: (0..shards).map(|_| None).collect(),
             known: vec![None; shards],
@@ -88,7 +91,7 @@ impl Master {
     /// How long its disk takes now, in milliseconds.
     pub fn disk_ms(&self, now: Time, random: &mut Random) -> u64 {
         match random.chance(20) {
-            _ if self.slow_until > now => random.between(100, 2_000),
+            _ if self.slow_until > now || self.slow && random.chance(300) => random.between(100, 2_000),
             true => random.between(10, 200),
             false => random.between(0, 2),
         }

@@ -1,10 +1,11 @@
 //! The groups of replicas in the world: their messages, timers and disks, who begins and ends to lead, what is committed, and what a
 //! leader's shard is told and wants done.
 
+use crate::log::Note;
 use crate::network::Way;
 use crate::peers::Letter;
 use crate::plan::Bug;
-use crate::raft::{LOG_ENTRIES_MAX, Message, Note, Out};
+use crate::raft::{LOG_ENTRIES_MAX, Message, Out};
 use crate::seat::Seat;
 use crate::world::{Happening, Verdict, World};
 use master::shard::{Action, Event, PeerMessage, Record};
@@ -23,6 +24,9 @@ impl World {
     }
 
     pub(crate) fn written(&mut self, at: usize, shard: usize, index: u64, term: u64) -> Verdict {
+        if !self.masters[at].up {
+            return Ok(());
+        }
         self.masters[at].replicas[shard].synced(index, term);
         self.settle(at, shard)
     }
@@ -52,7 +56,7 @@ impl World {
                     Out::Write(index) => {
                         let master = &self.masters[at];
                         let disk_ms = master.disk_ms(self.now, &mut self.random);
-                        let term = master.replicas[shard].term_at(index).unwrap_or_default();
+                        let term = master.replicas[shard].log.term_at(index).unwrap_or_default();
                         self.queue.push(self.now + disk_ms, Happening::Written(at, master.life, shard, index, term));
                     }
                     Out::Leads => self.lead(at, shard)?,
@@ -144,6 +148,7 @@ impl World {
     /// A replica was voted for: its shard is made from its log, and leads.
     fn lead(&mut self, at: usize, shard: usize) -> Verdict {
         let (bug, id) = (self.plan.bug, ShardId(shard as u16));
+        self.trace(|| format!("m{at} leads shard {shard}"));
         let master = &mut self.masters[at];
         let shown = master.clock.show(self.now);
         let replica = &mut master.replicas[shard];
@@ -198,6 +203,7 @@ impl World {
             }
             _ => false,
         };
+        self.trace(|| format!("m{at} shard {index} <- {event:?}"));
         let shown = self.masters[at].clock.show(self.now);
         if let Some(seat) = self.masters[at].seats[index].as_mut().filter(|_| !swallowed) {
             seat.shard.handle(shown, event);
@@ -260,6 +266,7 @@ impl World {
     /// Does what a shard that `at` leads wants done.
     fn act(&mut self, at: usize, shard: ShardId, actions: Vec<Action>) -> Verdict {
         for action in actions {
+            self.trace(|| format!("m{at} shard {} -> {action:?}", shard.0));
             match action {
                 Action::Send { message: FromMaster::Ack { .. }, .. } if self.plan.bug == Some(Bug::NeverAcknowledges) => {}
                 Action::Send { agent, message } => self.send_down(at, agent, ToAgent { shard, message }),

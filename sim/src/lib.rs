@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod door;
 mod groups;
+mod log;
 mod machine;
 mod network;
 mod peers;
@@ -21,6 +22,7 @@ mod world;
 
 pub use plan::{Bug, Plan};
 
+use protocol::Time;
 use world::World;
 
 /// Seeds that once found a bug; each stays.
@@ -61,7 +63,14 @@ pub struct Report {
 /// Runs one seed, with a bug on purpose or without.
 #[must_use]
 pub fn seed(seed: u64, bug: Option<Bug>) -> Report {
+    traced(seed, bug, None)
+}
+
+/// As [`seed`]; from then on what shards are told and want is written to standard error.
+#[must_use]
+pub fn traced(seed: u64, bug: Option<Bug>, from: Option<Time>) -> Report {
     let mut world = World::new(Plan::new(seed, bug));
+    world.trace_from = from;
     let broken = world.run().err();
     Report {
         seed,

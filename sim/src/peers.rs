@@ -167,7 +167,7 @@ impl World {
         }
         line.up = false;
         line.connection += 1;
-        let wait = self.random.between(1, 1_000);
+        let wait = self.random.wait(if self.plan.links_only { 2_000 } else { 200 });
         self.queue.push(self.now + wait, Happening::Link(pair(a, b).0, pair(a, b).1));
         self.clients.hang_up(|asked| asked.by.0 != asked.by.1 && pair(asked.by.0, asked.by.1) == pair(a, b));
     }

@@ -4,9 +4,10 @@
 //! The lease: a leader acts until [`LEASE_MS`] after it sent what a majority has acknowledged, by its own clock; nobody who acknowledged
 //! votes for another before [`STICKY_MS`] have passed by his. Who was restarted may have acknowledged a moment before.
 
+use crate::log::{Base, Entry, Log, Note};
 use crate::plan::Bug;
 use crate::random::Random;
-use master::shard::{Record, Shard, ShardConfig, ShardSnapshot};
+use master::shard::{Shard, ShardConfig};
 use protocol::Time;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,34 +22,6 @@ const BEAT_MS: u64 = 100;
 const ENTRIES_MAX: usize = 64;
 /// Entries of which only the snapshot is kept.
 pub const LOG_ENTRIES_MAX: u64 = 512;
-
-/// A record, when it was decided, and whether that was right as far as could be seen then.
-#[derive(Clone, Debug)]
-pub struct Note {
-    /// The record.
-    pub record: Record,
-    /// The true time.
-    pub made: Time,
-    /// The promise that it breaks, should it be committed.
-    pub broken: Option<String>,
-}
-
-/// A batch of records in a log.
-#[derive(Debug)]
-pub struct Entry {
-    /// Of the leader that made it.
-    pub term: u64,
-    /// The records; none in the first one of a leader.
-    pub notes: Vec<Note>,
-}
-
-/// What a log begins behind: the state up to there, as bytes.
-#[derive(Clone, Debug, Default)]
-pub struct Base {
-    index: u64,
-    term: u64,
-    bytes: Option<Arc<Vec<u8>>>,
-}
 
 /// What replicas say to each other.
 #[derive(Clone, Debug)]
@@ -116,9 +89,8 @@ pub struct Replica {
     vote: Option<usize>,
     /// False from the loss of its disk until it has all that it may have promised.
     pub voter: bool,
-    base: Base,
-    log: Vec<Arc<Entry>>,
-    durable: u64,
+    /// Its log.
+    pub log: Log,
     /// What is the leader's too, in this term.
     verified: u64,
     commit: u64,
@@ -130,16 +102,6 @@ pub struct Replica {
     wait_ms: u64,
     role: Role,
     outs: Vec<Out>,
-}
-
-fn restored(config: &ShardConfig, base: &Base) -> Shard {
-    match &base.bytes {
-        None => Shard::new(config.clone()),
-        Some(bytes) => {
-            let snapshot: ShardSnapshot = postcard::from_bytes(bytes).expect("a snapshot that was written can be read");
-            Shard::restore(config.clone(), snapshot)
-        }
-    }
 }
 
 impl Replica {
@@ -156,9 +118,7 @@ impl Replica {
             term: 0,
             vote: None,
             voter: true,
-            base: Base::default(),
-            log: vec![],
-            durable: 0,
+            log: Log::default(),
             verified: 0,
             commit: 0,
             applied: 0,
@@ -172,10 +132,10 @@ impl Replica {
     /// Its process starts, in which life. The first leaders of a cluster are spread over its masters.
     pub fn start(&mut self, life: u64, shown: Time, random: &mut Random) {
         self.life = life;
-        if self.bug == Some(Bug::ForgetsLastEntry) && self.log.len() > 1 {
-            self.log.pop();
+        if self.bug == Some(Bug::ForgetsLastEntry) {
+            self.log.cut(self.log.last().0.saturating_sub(1));
         }
-        self.durable = self.last().0;
+        self.log.durable = self.log.last().0;
         self.heard = shown;
         let preferred = usize::from(self.config.id.0) % self.masters == self.me && life == 1;
         self.wait_ms = if preferred { 10 } else { self.draw_wait(random) };
@@ -190,10 +150,10 @@ impl Replica {
 
     /// Its process dies: of what the disk does not have for certain, a part may be there.
     pub fn kill(&mut self, survive: u64) {
-        let keep = (self.durable + survive).max(self.base.index) - self.base.index;
-        self.log.truncate(usize::try_from(keep).expect("a log fits"));
-        (self.commit, self.applied, self.verified) = (self.base.index, self.base.index, 0);
-        self.follower = restored(&self.config, &self.base);
+        self.log.cut(self.log.durable + survive);
+        let first = self.log.base.index;
+        (self.commit, self.applied, self.verified) = (first, first, 0);
+        self.follower = self.log.restored(&self.config);
         (self.role, self.leader) = (Role::Follower, None);
         self.outs.clear();
     }
@@ -208,28 +168,7 @@ impl Replica {
 
     /// The shard that its log makes, committed or not; and the time of its latest record.
     pub fn fold(&self) -> (Shard, Time) {
-        let mut shard = restored(&self.config, &self.base);
-        let mut latest = Time::ZERO;
-        for note in self.log.iter().flat_map(|entry| &entry.notes) {
-            shard.apply(&note.record);
-            latest = latest.max(at(&note.record));
-        }
-        (shard, latest)
-    }
-
-    /// Index and term of its last entry.
-    pub fn last(&self) -> (u64, u64) {
-        (self.base.index + self.log.len() as u64, self.log.last().map_or(self.base.term, |entry| entry.term))
-    }
-
-    /// The entry at `index`, where it is kept.
-    pub fn entry(&self, index: u64) -> Option<&Arc<Entry>> {
-        self.log.get(usize::try_from(index.checked_sub(self.base.index + 1)?).ok()?)
-    }
-
-    /// The term of the entry at `index`.
-    pub fn term_at(&self, index: u64) -> Option<u64> {
-        if index == self.base.index { Some(self.base.term) } else { self.entry(index).map(|entry| entry.term) }
+        self.log.fold(&self.config)
     }
 
     /// Whether it holds itself for the leader.
@@ -250,7 +189,7 @@ impl Replica {
     /// The next entry that is committed and was not folded; to be followed by [`Self::folded`].
     pub fn next_committed(&self) -> Option<(u64, Arc<Entry>)> {
         let next = self.applied + 1;
-        (next <= self.commit).then(|| self.entry(next).cloned().map(|entry| (next, entry))).flatten()
+        (next <= self.commit).then(|| self.log.entry(next).cloned().map(|entry| (next, entry))).flatten()
     }
 
     /// Folds the next committed entry.
@@ -262,17 +201,12 @@ impl Replica {
 
     /// Keeps a snapshot instead of what it has folded.
     pub fn compact(&mut self) {
-        let Some(term) = self.term_at(self.applied) else { return };
-        let folded = usize::try_from(self.applied - self.base.index).expect("a log fits");
-        let bytes = postcard::to_allocvec(&self.follower.snapshot()).expect("a snapshot is plain data");
-        self.base = Base { index: self.applied, term, bytes: Some(Arc::new(bytes)) };
-        self.log.drain(..folded);
-        self.durable = self.durable.max(self.base.index);
+        self.log.compact(self.applied, &self.follower);
     }
 
     /// Entries that are folded and kept all the same.
     pub const fn kept(&self) -> u64 {
-        self.applied - self.base.index
+        self.applied - self.log.base.index
     }
 
     /// When it wants to be looked at next, by its clock.
@@ -307,13 +241,13 @@ impl Replica {
         self.term += 1;
         (self.vote, self.heard, self.verified, self.leader) = (Some(self.me), shown, 0, None);
         self.role = Role::Candidate { votes: BTreeSet::from([self.me]), acked: vec![None; self.masters] };
-        let message = Message::Vote { term: self.term, last: self.last(), sent: shown, over };
+        let message = Message::Vote { term: self.term, last: self.log.last(), sent: shown, over };
         (0..self.masters).filter(|to| *to != self.me).for_each(|to| self.outs.push(Out::Send(to, message.clone())));
-        self.count();
+        self.count(shown);
     }
 
-    fn count(&mut self) {
-        let last = self.last().0;
+    fn count(&mut self, shown: Time) {
+        let last = self.log.last().0;
         let Role::Candidate { votes, acked } = &mut self.role else { return };
         if votes.len() <= self.masters / 2 {
             return;
@@ -326,6 +260,10 @@ impl Replica {
             lost: vec![None; self.masters],
         };
         self.role = Role::Leader(Box::new(lead));
+        if self.lease(shown) <= Some(shown) {
+            self.role = Role::Follower; // The votes came too late.
+            return;
+        }
         self.outs.push(Out::Leads);
         self.advance();
     }
@@ -333,7 +271,7 @@ impl Replica {
     /// Puts a batch into its log; gives its index.
     pub fn propose(&mut self, notes: Vec<Note>, shown: Time) -> u64 {
         self.log.push(Arc::new(Entry { term: self.term, notes }));
-        let last = self.last().0;
+        let last = self.log.last().0;
         self.outs.push(Out::Write(last));
         self.replicate_all(shown);
         last
@@ -350,22 +288,21 @@ impl Replica {
     fn replicate(&mut self, to: usize, sent: Time) {
         let Role::Leader(lead) = &mut self.role else { return };
         let next = lead.next[to];
-        if next <= self.base.index {
-            self.outs.push(Out::Send(to, Message::Install { term: self.term, base: self.base.clone(), sent }));
+        if next <= self.log.base.index {
+            self.outs.push(Out::Send(to, Message::Install { term: self.term, base: self.log.base.clone(), sent }));
             return;
         }
-        let from = usize::try_from(next - self.base.index - 1).expect("a log fits");
-        let entries: Vec<_> = self.log.get(from..).unwrap_or_default().iter().take(ENTRIES_MAX).cloned().collect();
+        let entries = self.log.from(next, ENTRIES_MAX);
         // Taken to arrive; where not, the next one finds out.
         lead.next[to] = next + entries.len() as u64;
-        let voter = lead.lost[to].is_none_or(|from| lead.matched[to] >= from && self.commit >= from);
-        let prev = (next - 1, self.term_at(next - 1).unwrap_or_default());
+        let voter = lead.lost[to].is_some_and(|from| lead.matched[to] >= from && self.commit >= from);
+        let prev = (next - 1, self.log.term_at(next - 1).unwrap_or_default());
         self.outs.push(Out::Send(to, Message::Append { term: self.term, prev, entries, commit: self.commit, sent, voter }));
     }
 
     /// Hands its lead to whoever has all of its log; false where nobody has.
     pub fn hand_over(&mut self, shown: Time) -> bool {
-        let last = self.last().0;
+        let last = self.log.last().0;
         let Role::Leader(lead) = &self.role else { return false };
         let ready = |to: &usize| *to != self.me && lead.matched[*to] == last && lead.lost[*to].is_none();
         let Some(to) = (0..self.masters).find(ready) else { return false };
@@ -388,10 +325,10 @@ impl Replica {
 
     /// The disk has the log up to `index`, of the time when it ended with `term`.
     pub fn synced(&mut self, index: u64, term: u64) {
-        if self.term_at(index) != Some(term) {
+        if self.log.term_at(index) != Some(term) {
             return; // It was cut away meanwhile.
         }
-        self.durable = self.durable.max(index);
+        self.log.durable = self.log.durable.max(index);
         match self.leader {
             _ if self.leads() => self.advance(),
             Some(leader) => self.answer(leader, Time::ZERO, Ok(self.matched())),
@@ -401,18 +338,18 @@ impl Replica {
 
     /// What it has for certain of the leader's log.
     fn matched(&self) -> u64 {
-        self.durable.min(self.verified)
+        self.log.durable.min(self.verified)
     }
 
     fn advance(&mut self) {
-        let (last, alone) = (self.last().0, self.bug == Some(Bug::CommitsAlone));
+        let (last, alone) = (self.log.last().0, self.bug == Some(Bug::CommitsAlone));
         let Role::Leader(lead) = &self.role else { return };
         let mut matched: Vec<u64> = (0..self.masters).map(|at| if lead.lost[at].is_some() { 0 } else { lead.matched[at] }).collect();
-        matched[self.me] = self.durable.min(last);
+        matched[self.me] = self.log.durable.min(last);
         let mine = matched[self.me];
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let index = if alone { mine } else { matched[self.masters / 2] };
-        if index > self.commit && self.term_at(index) == Some(self.term) {
+        if index > self.commit && self.log.term_at(index) == Some(self.term) {
             self.commit = index;
         }
     }
@@ -426,7 +363,7 @@ impl Replica {
                 if let Role::Candidate { votes, acked } = &mut self.role {
                     votes.insert(from);
                     acked[from] = Some(sent);
-                    self.count();
+                    self.count(shown);
                 }
             }
             Message::Append { term, prev, entries, commit, sent, voter } if self.is_led(from, term, shown, random) => {
@@ -458,7 +395,7 @@ impl Replica {
         if term > self.term {
             self.follow(term, shown);
         }
-        let mine = self.last();
+        let mine = self.log.last();
         let good = (last.1, last.0) >= (mine.1, mine.0);
         let granted = term == self.term && good && self.vote.is_none_or(|vote| vote == from) && !self.leads();
         if granted {
@@ -481,39 +418,25 @@ impl Replica {
 
     fn append(&mut self, prev: (u64, u64), entries: Vec<Arc<Entry>>, commit: u64) -> Result<u64, u64> {
         let upto = prev.0 + entries.len() as u64;
-        if prev.0 > self.base.index && self.term_at(prev.0) != Some(prev.1) {
-            return Err(self.last().0.min(prev.0 - 1));
+        if prev.0 > self.log.base.index && self.log.term_at(prev.0) != Some(prev.1) {
+            return Err(self.log.last().0.min(prev.0 - 1));
         }
-        for (index, entry) in (prev.0 + 1..).zip(entries) {
-            if index <= self.base.index || self.term_at(index) == Some(entry.term) {
-                continue;
-            }
-            self.log.truncate(usize::try_from(index - self.base.index - 1).expect("a log fits"));
-            self.durable = self.durable.min(index - 1);
-            self.log.push(entry);
-        }
+        (prev.0 + 1..).zip(entries).for_each(|(index, entry)| self.log.put(index, entry));
         self.verified = self.verified.max(upto);
         self.commit = self.commit.max(commit.min(upto));
-        if self.durable < self.last().0 {
-            self.outs.push(Out::Write(self.last().0));
+        let last = self.log.last().0;
+        if self.log.durable < last {
+            self.outs.push(Out::Write(last));
         }
         Ok(self.matched())
     }
 
     fn install(&mut self, base: Base) -> u64 {
         if base.index > self.commit {
-            let same = self.term_at(base.index) == Some(base.term);
-            let folded = usize::try_from(base.index - self.base.index).expect("a log fits");
-            if same {
-                drop(self.log.drain(..folded))
-            } else {
-                self.log.clear()
-            }
             (self.commit, self.applied) = (base.index, base.index);
-            self.follower = restored(&self.config, &base);
-            self.durable = if same { self.durable.max(base.index) } else { base.index };
             self.verified = self.verified.max(base.index);
-            self.base = base;
+            self.log.rebase(base);
+            self.follower = self.log.restored(&self.config);
         }
         self.matched()
     }
@@ -524,7 +447,7 @@ impl Replica {
     }
 
     fn appended(&mut self, from: usize, (life, voter): (u64, bool), matched: Result<u64, u64>, sent: Time, shown: Time) {
-        let last = self.last().0;
+        let last = self.log.last().0;
         let Role::Leader(lead) = &mut self.role else { return };
         if life < lead.lives[from] {
             return;
@@ -559,21 +482,5 @@ impl Replica {
             self.replicate(from, shown);
         }
         self.advance();
-    }
-}
-
-fn at(record: &Record) -> Time {
-    match record {
-        Record::Submitted { at, .. }
-        | Record::Applied { at, .. }
-        | Record::Scaled { at, .. }
-        | Record::Stopped { at, .. }
-        | Record::Staged { at, .. }
-        | Record::Ended { at, .. }
-        | Record::AgentSeen { at, .. }
-        | Record::AgentGone { at, .. }
-        | Record::TokenCreated { at, .. }
-        | Record::TokenEnded { at, .. }
-        | Record::PolicySet { at, .. } => *at,
     }
 }

@@ -2,8 +2,8 @@
 //! waits for them, as in `master/src/drive/desk.rs`. The first batch of a leader is empty: with it all that it found in its log is committed,
 //! so what is held waits for that too.
 
+use crate::log::Note;
 use crate::plan::Bug;
-use crate::raft::Note;
 use master::shard::view::{View, Viewed};
 use master::shard::{Action, Event, Output, Record, Request, Response, Shard};
 use protocol::{RequestId, Time};
@@ -35,8 +35,7 @@ pub struct Seat {
 impl Seat {
     /// A leader whose first batch stands at `first`.
     pub fn new(shard: Shard, term: u64, first: u64, bug: Option<Bug>) -> Self {
-        let flying = (bug != Some(Bug::TrustsItsTail)).then_some(first);
-        Self { shard, term, timer: None, gathering: vec![], flying, held: VecDeque::new(), batches: 0, compared: 0, bug }
+        Self { shard, term, timer: None, gathering: vec![], flying: Some(first), held: VecDeque::new(), batches: 0, compared: 0, bug }
     }
 
     /// Takes what the shard wants: gives what is to be done now, keeps what waits. `note` looks at each record.

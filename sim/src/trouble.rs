@@ -19,14 +19,15 @@ impl World {
         if self.draining {
             return Ok(());
         }
-        let mean = if self.healed { RETRY_MS } else { self.plan.request_ms };
+        let again = self.healed || self.clients.unanswered().is_some();
+        let mean = if again { RETRY_MS.min(self.plan.request_ms) } else { self.plan.request_ms };
         let wait = self.random.wait(mean);
         self.queue.push(self.now + wait, Happening::Client);
         let by = self.random.below(self.masters.len() as u64) as usize;
         if !self.runs(by) {
             return Ok(());
         }
-        if let Some(about) = self.clients.unanswered().filter(|_| self.healed || self.random.chance(300)) {
+        if let Some(about) = self.clients.unanswered() {
             let (id, shard, request) = self.clients.submit(about);
             return self.ask(by, id, shard, request);
         }
@@ -68,9 +69,11 @@ impl World {
             return self.fault_of_masters(master);
         }
         let replace = self.plan.replace_after_ms;
+        let other = (master + 1) % self.masters.len();
         match self.random.below(9) {
             _ if self.random.chance(40) => self.let_go(at)?,
-            _ if self.random.chance(60) => self.stop_process(master, 3_000),
+            0 | 7 if self.plan.links_only && other != master => self.break_link(master, other),
+            _ if self.random.chance(60) && !self.plan.links_only => self.stop_process(master, 3_000),
             0 => self.kill_master(master, 3_000),
             1 => self.kill_agent(at, 3_000),
             2 => self.power_off(at),
@@ -93,6 +96,7 @@ impl World {
         let other = (at + 1 + self.random.below(count as u64 - 1) as usize) % count;
         let length = self.random.wait([300, 3_000, 20_000][self.random.clone().below(3) as usize]);
         match self.random.below(13) {
+            _ if self.plan.links_only => self.break_link(at, other),
             0 => self.kill_master(at, 3_000),
             1 => (0..count).for_each(|at| self.kill_master(at, 5_000)),
             2 => self.lose_disk(at),
@@ -140,6 +144,7 @@ impl World {
         if !self.masters[at].up {
             return;
         }
+        self.trace(|| format!("m{at} is killed"));
         self.masters[at].kill(&mut self.random);
         self.clients.hang_up(|asked| asked.by.0 == at || asked.by.1 == at);
         (0..self.machines.len()).for_each(|machine| self.break_line(machine, at));
@@ -153,6 +158,7 @@ impl World {
         if self.masters.iter().flat_map(|master| &master.replicas).any(|replica| !replica.voter) {
             return;
         }
+        self.trace(|| format!("m{at} loses its disk"));
         self.kill_master(at, 3_000);
         if !self.masters[at].up {
             self.masters[at].replicas.iter_mut().for_each(crate::raft::Replica::lose_disk);
@@ -162,6 +168,7 @@ impl World {
     /// A master's process is stopped for a while, as by a signal, and then goes on as if nothing had been.
     fn stop_process(&mut self, at: usize, mean: u64) {
         let length = self.random.wait(mean);
+        self.trace(|| format!("m{at} is stopped for {length} ms"));
         if self.masters[at].up {
             let until = self.masters[at].stopped_until.max(self.now + length);
             self.masters[at].stopped_until = until;
@@ -228,6 +235,7 @@ impl World {
         self.links.values_mut().for_each(crate::network::Line::heal);
         for at in 0..self.masters.len() {
             (self.masters[at].stopped_until, self.masters[at].slow_until) = (self.now, self.now);
+            self.masters[at].slow = false;
             self.start_master(at)?;
         }
         let links: Vec<(usize, usize)> = self.links.keys().copied().collect();
@@ -237,6 +245,7 @@ impl World {
             (0..self.masters.len()).for_each(|master| self.queue.push(self.now + 2, Happening::Connect(at, master)));
         }
         self.calm_since = self.now;
+        self.queue.push(self.now + RETRY_MS, Happening::Client);
         let calm: Time = self.now + self.plan.replace_after_ms + CALM_MS;
         self.queue.push(calm, Happening::Drain);
         Ok(())

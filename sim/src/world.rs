@@ -29,6 +29,9 @@ const PROBE_MS: u64 = 20_000;
 /// After so long without trouble among several masters everything is done in time.
 const CALM_MS: u64 = 15_000;
 
+/// The same after a stop of the only master.
+const STOPPED_CALM_MS: u64 = 5_000;
+
 /// Something that happens. A master is named by its number, and its life where what was on its way dies with its process.
 pub enum Happening {
     /// An agent without a connection to a master tries to get one.
@@ -128,6 +131,8 @@ pub struct World {
     pub steps: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
+    /// From when on what happens is written to standard error.
+    pub trace_from: Option<Time>,
 }
 
 /// What a step leads to: the promise that it breaks, or nothing.
@@ -165,6 +170,7 @@ impl World {
             pairs: BTreeMap::new(),
             steps: 0,
             leaders: 0,
+            trace_from: None,
             plan,
         }
     }
@@ -196,8 +202,15 @@ impl World {
     /// Whether everything is to be done in time now.
     fn is_calm(&self) -> bool {
         match &self.masters[..] {
-            [master] => master.up && master.stopped_until <= self.now && master.seats.iter().all(Option::is_some),
+            [master] => master.up && self.now.since(master.stopped_until) > STOPPED_CALM_MS && master.seats.iter().all(Option::is_some),
             _ => self.now.since(self.calm_since) > CALM_MS,
+        }
+    }
+
+    /// Says what happens, to whoever looks for the reason of something.
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.trace_from.is_some_and(|from| from <= self.now) {
+            eprintln!("{} {}", self.now, what());
         }
     }
 
