@@ -2,24 +2,28 @@
 //! promises of `SPECIFICATION.md` by their numbers.
 
 use crate::client::Clients;
-use crate::door::Door;
+use crate::log::Note;
 use crate::machine::Machine;
-use crate::network::LATE_MS;
+use crate::network::{IDLE_MS, LATE_MS};
 use crate::plan::Plan;
+use crate::raft::Replica;
+use crate::seat::Seat;
 use agent::ledger::Ledger;
 use master::shard::Record;
 use master::shard::event::JobRef;
 use master::shard::view::{View, Viewed};
 use protocol::task::Loss;
-use protocol::{AgentId, AttemptId, Exit, Job, JobId, Resources, TaskId, Time};
+use protocol::{AgentId, AttemptId, Exit, Job, JobId, Resources, ShardId, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// On top of `replace_after`, until the end of a lost attempt is on record: the beats, the timers and the journal.
 const REPLACED_SLACK_MS: u64 = 5_000;
 /// From the decision that an agent is gone for good until every shard has heard it: a slow flush, and the way.
 const GONE_HEARD_MS: u64 = 250;
-/// From the shard of an agent to the shard of its tasks.
-const HOPS_MS: u64 = 10;
+/// From the shard of an agent to the shard of its tasks: in one process, and between two.
+const HOPS_MS: [u64; 2] = [10, IDLE_MS + 100];
+/// How far apart the clocks of two masters are, and a clock of one and the truth after the longest silence, at the most.
+const SKEW_MS: u64 = 3_000;
 /// Refusals beyond this and a half of all stagings are more than bad luck.
 const REFUSED_MIN: u64 = 200;
 
@@ -38,8 +42,21 @@ pub struct Check {
     replace_after_ms: u64,
     heard: BTreeMap<AgentId, Time>,
     came_back: BTreeMap<AgentId, Time>,
-    /// When the living master began to live.
-    master_since: Time,
+    /// When the last leader began to lead.
+    leader_since: Time,
+    /// Where each attempt was put, whether that was committed or not.
+    placed: BTreeMap<AttemptId, AgentId>,
+    /// Jobs of which somebody asked that tasks end.
+    touched: BTreeSet<JobId>,
+    /// The term of each committed entry, by shard.
+    committed: Vec<Vec<u64>>,
+    /// The highest term that acted, by shard.
+    acted: Vec<u64>,
+    /// Who led a shard in a term.
+    leaders: BTreeMap<(usize, u64), usize>,
+    /// The state of a shard after so many entries.
+    hashes: BTreeMap<(ShardId, u64), u64>,
+    several: bool,
     wild: bool,
     mistaken: u64,
     /// Attempts on record.
@@ -70,7 +87,14 @@ impl Check {
             replace_after_ms: plan.replace_after_ms,
             heard: BTreeMap::new(),
             came_back: BTreeMap::new(),
-            master_since: Time::ZERO,
+            leader_since: Time::ZERO,
+            placed: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            committed: vec![vec![]; usize::from(plan.shards)],
+            acted: vec![0; usize::from(plan.shards)],
+            leaders: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+            several: plan.masters > 1,
             wild: plan.wild,
             mistaken: 0,
             staged: 0,
@@ -85,41 +109,71 @@ impl Check {
         self.live.len()
     }
 
+    /// A leader makes a record: whether that is right as far as can be seen now, should it ever be committed.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn made(&mut self, now: Time, record: &Record, machines: &[Machine]) -> Verdict {
+        match record {
+            Record::Staged { id, agent, attempts, .. } => {
+                let attempts = attempts.iter().map(|(index, number)| (AttemptId::new(*id, *index, *number), *agent));
+                self.placed.extend(attempts);
+                Ok(())
+            }
+            Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
+                let attempt = end.attempt(*id);
+                let agent = self.placed.get(&attempt).copied().ok_or_else(|| format!("G3: {attempt} ended and was nowhere"))?;
+                self.loss_is_real(now, attempt, agent, &end.exit, machines)
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// A record was committed.
     ///
     /// # Errors
     /// The promise that it breaks.
-    pub fn committed(&mut self, record: &Record, machines: &[Machine]) -> Verdict {
-        match record {
+    pub fn committed(&mut self, note: &Note) -> Verdict {
+        hold(note.broken.is_none(), || note.broken.clone().unwrap_or_default())?;
+        match &note.record {
             Record::Submitted { id, job, key, .. } => {
                 hold(self.jobs.insert(*id, job.clone()).is_none(), || format!("G1: the id {id} was given twice"))?;
                 let before = key.clone().and_then(|key| self.keys.insert(key, *id));
                 hold(before.is_none(), || format!("G2: one key made {id} and {before:?}"))
             }
             Record::Applied { id, job, .. } => {
+                self.touched.insert(*id);
                 self.jobs.insert(*id, job.clone());
                 Ok(())
             }
-            Record::Staged { id, agent, attempts, at, .. } => attempts.iter().try_for_each(|(index, number)| {
+            Record::Scaled { id, .. } | Record::Stopped { id, .. } => {
+                self.touched.insert(*id);
+                Ok(())
+            }
+            Record::Staged { id, agent, attempts, .. } => attempts.iter().try_for_each(|(index, number)| {
                 self.staged += 1;
                 let task = TaskId { job: *id, index: *index };
-                let heard = self.gone.get(agent).is_none_or(|gone| at.since(*gone) <= GONE_HEARD_MS);
+                let heard_ms = GONE_HEARD_MS + if self.several { IDLE_MS } else { 0 };
+                let heard = self.gone.get(agent).is_none_or(|gone| note.made.since(*gone) <= heard_ms);
                 hold(heard, || format!("G18: {task} was staged on {agent}, which is gone for good"))?;
                 let before = self.live.insert(task, (*number, *agent));
                 hold(before.is_none(), || format!("G3: {task} was staged as #{number} while {before:?} lived"))?;
                 let last = self.last.insert(task, *number).unwrap_or(0);
                 hold(*number == last + 1, || format!("G3: {task} was staged as #{number} after #{last}"))
             }),
-            Record::Ended { id, ends, at } => ends.iter().try_for_each(|end| {
+            Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
                 self.ended += 1;
                 let attempt = end.attempt(*id);
                 let live = self.live.remove(&attempt.task);
                 let Some((number, agent)) = live else { return Err(format!("G3: {attempt} ended twice, or never lived: {:?}", end.exit)) };
                 hold(number == end.number, || format!("G3: {attempt} ended while #{number} lived"))?;
-                self.loss_is_real(*at, attempt, agent, &end.exit, machines)
+                let gone = !matches!(end.exit, Exit::Lost { reason: Loss::AgentGone }) || self.gone.contains_key(&agent);
+                hold(gone, || format!("G5: {attempt} was given up, and nobody let {agent} go"))?;
+                let asked = end.exit != Exit::Killed || self.touched.contains(id);
+                hold(asked, || format!("G7: {attempt} was killed, and nobody asked for it"))
             }),
-            Record::AgentGone { agent, at } => {
-                self.gone.insert(*agent, *at);
+            Record::AgentGone { agent, .. } => {
+                self.gone.insert(*agent, note.made);
                 self.heard.remove(agent);
                 Ok(())
             }
@@ -127,11 +181,66 @@ impl Check {
         }
     }
 
+    /// A replica folds an entry that it holds for committed; true where it is the first.
+    ///
+    /// # Errors
+    /// Another replica folded another one there.
+    pub fn folded(&mut self, shard: usize, index: u64, term: u64) -> Result<bool, String> {
+        let committed = &mut self.committed[shard];
+        let at = usize::try_from(index - 1).expect("a log fits");
+        match committed.get(at) {
+            Some(before) => {
+                let before = *before;
+                hold(before == term, || format!("G1: entry {index} of shard {shard} was committed in term {before} and in term {term}"))?;
+                Ok(false)
+            }
+            None => {
+                hold(at == committed.len(), || format!("G1: entry {index} of shard {shard} was committed before those before it"))?;
+                committed.push(term);
+                Ok(true)
+            }
+        }
+    }
+
+    /// A replica was voted for: it is the only one in its term, and has all that is committed.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn leads(&mut self, shard: usize, master: usize, replica: &Replica) -> Verdict {
+        let other = self.leaders.insert((shard, replica.term), master);
+        hold(other.is_none(), || format!("G1: masters {other:?} and {master} lead shard {shard} in term {}", replica.term))?;
+        let last = self.committed[shard].len() as u64;
+        let (before, own) = (self.committed[shard].last().copied().unwrap_or(0), replica.log.term_at(last));
+        let has = last == 0 || own == Some(before) || own.is_none() && replica.log.last().0 > last || replica.term < before;
+        hold(has, || format!("G1: master {master} leads shard {shard} and has not all {last} entries that are committed"))
+    }
+
+    /// A leader acts on what it was told: no other one has since a later term began.
+    ///
+    /// # Errors
+    /// One has.
+    pub fn acts(&mut self, shard: usize, term: u64) -> Verdict {
+        let highest = self.acted[shard];
+        hold(term >= highest, || format!("G7: the leader of shard {shard} in term {term} acts after that of term {highest}"))?;
+        self.acted[shard] = term;
+        Ok(())
+    }
+
+    /// A replica's state, after as many entries as it has folded, is as that of the others.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn hashed(&mut self, replica: &Replica) -> Verdict {
+        let (key, hash) = ((replica.follower.config().id, replica.applied), replica.follower.hash());
+        let other = *self.hashes.entry(key).or_insert(hash);
+        hold(hash == other, || format!("G1: two replicas of shard {} differ after {} entries", key.0.0, key.1))
+    }
+
     /// What is called lost does not run: unless its agent was silent for as long as was promised.
-    fn loss_is_real(&mut self, at: Time, attempt: AttemptId, agent: AgentId, exit: &Exit, machines: &[Machine]) -> Verdict {
+    fn loss_is_real(&mut self, now: Time, attempt: AttemptId, agent: AgentId, exit: &Exit, machines: &[Machine]) -> Verdict {
         let Exit::Lost { reason } = exit else { return Ok(()) };
         if *reason == Loss::AgentGone {
-            return hold(self.gone.contains_key(&agent), || format!("G5: {attempt} was given up, and nobody let {agent} go"));
+            return Ok(()); // It is looked at when that is on record, if ever.
         }
         let machine = machines.iter().find(|machine| machine.id == agent);
         let known = machine.is_some() || self.gone.contains_key(&agent);
@@ -141,12 +250,12 @@ impl Check {
             Loss::AgentSilent => {
                 let heard = self.heard.get(&agent).copied().unwrap_or(Time::ZERO);
                 // Who came back after it was given up, and before that was on record, was silent for long enough.
-                let came_back = self.came_back.get(&agent).is_some_and(|back| *back + HOPS_MS >= at);
+                let came_back = self.came_back.get(&agent).is_some_and(|back| *back + HOPS_MS[usize::from(self.several)] >= now);
                 // Nor is the late beat of a session that is over a sign of life, where messages are late and overtaken.
-                let silent = at.since(heard) + if self.wild { LATE_MS } else { 0 };
-                hold(came_back || silent + 1 >= self.replace_after_ms, || {
-                    format!("G5: {attempt} was given up after {silent} ms of silence")
-                })
+                let silent = now.since(heard) + if self.wild { LATE_MS } else { 0 };
+                // A clock may be one part in a hundred too fast.
+                let least = self.replace_after_ms - if self.several { self.replace_after_ms / 100 } else { 0 };
+                hold(came_back || silent + 1 >= least, || format!("G5: {attempt} was given up after {silent} ms of silence"))
             }
             Loss::Refused | Loss::Forgotten => {
                 self.refused += u64::from(*reason == Loss::Refused);
@@ -172,13 +281,13 @@ impl Check {
         hold(orphan.is_none(), || format!("G6: {:?} runs on {} and its agent started without it", orphan, machine.info.name))
     }
 
-    /// A master began to live: it gives each agent time to say that it lives.
-    pub fn master_began(&mut self, now: Time, agents: impl Iterator<Item = AgentId>) {
-        self.master_since = now;
+    /// A leader began to lead: it gives each of its agents time to say that it lives.
+    pub fn leader_began(&mut self, now: Time, agents: impl Iterator<Item = AgentId>) {
+        self.leader_since = now;
         agents.for_each(|agent| self.heard(now, agent));
     }
 
-    /// An agent's words arrived at its shard of a living master.
+    /// An agent's words arrived at the leader of its shard.
     pub fn heard(&mut self, now: Time, agent: AgentId) {
         if self.gone.contains_key(&agent) {
             return;
@@ -216,33 +325,23 @@ impl Check {
         hold(machine.info.capacity.contains(promised), || format!("G9: {} has promised {promised:?}", machine.info.name))
     }
 
-    /// Something has happened, whatever it was: refusals are few, and no task of an agent that is silent or gone is left unreplaced.
+    /// Something has happened, whatever it was: refusals are few, and while all is well among the masters no task of an agent that is silent
+    /// or gone is left unreplaced.
     ///
     /// # Errors
     /// The promise that is broken.
-    pub fn after_each_event(&self, now: Time, master_lives: bool) -> Verdict {
+    pub fn after_each_event(&self, now: Time, is_calm: bool) -> Verdict {
         hold(self.refused <= REFUSED_MIN + self.staged / 2, || format!("{} of {} stagings were refused", self.refused, self.staged))?;
-        let silent_ms = self.replace_after_ms + REPLACED_SLACK_MS;
+        let silent_ms = self.replace_after_ms + REPLACED_SLACK_MS + if self.several { SKEW_MS } else { 0 };
         let silent = self.heard.iter().filter(|(_, heard)| now.since(**heard) > silent_ms);
-        let gone_since = |since: &Time| now.since((*since).max(self.master_since)) > REPLACED_SLACK_MS;
+        let gone_since = |since: &Time| now.since((*since).max(self.leader_since)) > REPLACED_SLACK_MS;
         let gone = self.gone.iter().filter(|(_, since)| gone_since(since));
-        if !master_lives || silent.clone().chain(gone.clone()).next().is_none() {
+        if !is_calm || silent.clone().chain(gone.clone()).next().is_none() {
             return Ok(());
         }
         let overdue: BTreeSet<AgentId> = silent.chain(gone).map(|(agent, _)| *agent).collect();
         let late = self.live.iter().find(|(_, (_, agent))| overdue.contains(agent));
         hold(late.is_none(), || format!("G5: {late:?} was not given up in time"))
-    }
-
-    /// Each shard's replica is what the shard is, though nothing is decided that is not committed; `whole`: however long ago that was seen.
-    ///
-    /// # Errors
-    /// The shard of which that is not so.
-    pub fn replicas(&self, door: &mut Door, whole: bool) -> Verdict {
-        for seat in door.seats.iter_mut().filter(|_| door.up) {
-            hold(seat.replica_agrees(whole), || format!("G1: a replica of shard {} differs from it", seat.shard.config().id))?;
-        }
-        Ok(())
     }
 
     /// A client was told that its job is on record.
@@ -253,14 +352,13 @@ impl Check {
         hold(self.jobs.get(&id) == Some(job), || format!("G1: {id} was acknowledged and is not on record as it was submitted"))
     }
 
-    /// Every acknowledged job can be read back as it was submitted, but for a count that was changed. On a living master at its end.
+    /// Every acknowledged job of a shard can be read back as it was submitted, but for a count that was changed. On its leader at its end.
     ///
     /// # Errors
     /// The promise that is broken.
-    pub fn nothing_lost(&self, now: Time, clients: &Clients, door: &mut Door) -> Verdict {
+    pub fn nothing_lost(&self, now: Time, clients: &Clients, shard: ShardId, seat: &mut Seat) -> Verdict {
         for submission in &clients.submissions {
-            let Some(id) = submission.acknowledged else { continue };
-            let seat = door.seats.get_mut(usize::from(id.shard().0)).ok_or("a job of a shard that there is not")?;
+            let Some(id) = submission.acknowledged.filter(|id| id.shard() == shard) else { continue };
             let read = match seat.look(now, View::Job(JobRef::Id(id))) {
                 Some(Viewed::Job(view)) => Some(view.job),
                 _ => None,
@@ -272,17 +370,14 @@ impl Check {
         Ok(())
     }
 
-    /// When nothing runs, nothing is booked and nothing is offered. On a living master at its end.
+    /// When nothing runs, nothing is booked and nothing is offered. On a leader at its end.
     ///
     /// # Errors
     /// The promise that is broken.
-    pub fn nothing_booked(&self, now: Time, door: &mut Door) -> Verdict {
-        for seat in &mut door.seats {
-            let Some(Viewed::Agents(agents)) = seat.look(now, View::Agents) else { return Err("a view of agents has no answer".into()) };
-            let booked = agents.iter().find(|agent| agent.attempts > 0 || agent.allocated != Resources::NONE);
-            hold(booked.is_none(), || format!("G9: nothing runs and something is booked: {booked:?}"))?;
-        }
-        Ok(())
+    pub fn nothing_booked(&self, now: Time, seat: &mut Seat) -> Verdict {
+        let Some(Viewed::Agents(agents)) = seat.look(now, View::Agents) else { return Err("a view of agents has no answer".into()) };
+        let booked = agents.iter().find(|agent| agent.attempts > 0 || agent.allocated != Resources::NONE);
+        hold(booked.is_none(), || format!("G9: nothing runs and something is booked: {booked:?}"))
     }
 
     /// After all is well again for long enough: every batch job has ended, nobody owes anybody anything.

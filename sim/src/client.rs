@@ -25,10 +25,20 @@ pub struct Submission {
     pub acknowledged: Option<JobId>,
     /// Whether it was told to have ended.
     pub ended: bool,
-    /// Whether a living master was asked to tell.
+    /// Whether a living leader was asked to tell.
     pub followed: bool,
     /// Whether it was stopped or scaled since, or refused.
     pub touched: bool,
+}
+
+/// A request that waits for answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    about: usize,
+    /// The master that was asked, and the one that leads the shard.
+    pub by: (usize, usize),
+    /// The shard.
+    pub shard: ShardId,
 }
 
 /// All clients.
@@ -37,7 +47,7 @@ pub struct Clients {
     pub submissions: Vec<Submission>,
     /// Acknowledgements heard.
     pub acks: u64,
-    waiting: BTreeMap<RequestId, usize>,
+    waiting: BTreeMap<RequestId, Asked>,
     requests: u64,
     shards: u16,
     bug: Option<Bug>,
@@ -135,8 +145,22 @@ impl Clients {
 
     fn ask(&mut self, about: usize) -> RequestId {
         self.requests += 1;
-        self.waiting.insert(RequestId(self.requests), about);
+        self.waiting.insert(RequestId(self.requests), Asked { about, by: (0, 0), shard: ShardId(0) });
         RequestId(self.requests)
+    }
+
+    /// A request reached a leader: its `shard`'s, the second of `by`.
+    pub fn reached(&mut self, id: RequestId, by: (usize, usize), shard: ShardId) {
+        if let Some(asked) = self.waiting.get_mut(&id) {
+            (asked.by, asked.shard) = (by, shard);
+        }
+    }
+
+    /// A request reached nobody.
+    pub fn unheard(&mut self, id: RequestId) {
+        if let Some(asked) = self.waiting.remove(&id) {
+            self.submissions[asked.about].followed = false;
+        }
     }
 
     /// A new wish: mostly a new job, sometimes an old one again, stopped or scaled. Where many have not ended, one of them is stopped first:
@@ -226,10 +250,10 @@ impl Clients {
         self.submit(number)
     }
 
-    /// The master died: nobody answers what was asked.
-    pub fn hang_up(&mut self) {
-        self.waiting.clear();
-        self.submissions.iter_mut().for_each(|one| one.followed = false);
+    /// Nobody answers these any more.
+    pub fn hang_up(&mut self, which: impl Fn(&Asked) -> bool) {
+        let over: Vec<RequestId> = self.waiting.iter().filter(|(_, asked)| which(asked)).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.unheard(id));
     }
 
     /// An answer; gives back which job is acknowledged with it, and as what it was submitted.
@@ -237,8 +261,8 @@ impl Clients {
     /// # Errors
     /// What it contradicts.
     pub fn hear(&mut self, id: RequestId, response: &Response) -> Result<Option<(JobId, &Job)>, String> {
-        let Some(about) = self.waiting.get(&id).copied() else { return Ok(None) };
-        let submission = &mut self.submissions[about];
+        let Some(asked) = self.waiting.get(&id).copied() else { return Ok(None) };
+        let submission = &mut self.submissions[asked.about];
         match response {
             Response::Submitted { job, .. } => {
                 self.acks += 1;

@@ -1,50 +1,36 @@
-//! The master's door as the simulator plays it: one thread, all shards, a journal whose entries are flushed after a while. One entry of a
-//! shard is on its way at a time; what is held waits for it. What was not flushed when the process dies is there or not there as a whole,
-//! as a torn entry is cut.
+//! A master's process as the simulator plays it: a replica of every shard, those of them that lead, and who it holds for the leaders of the
+//! others.
 
-use crate::plan::{Bug, Plan};
-use master::shard::view::{View, Viewed};
-use master::shard::{Action, Event, Output, PeerMessage, Record, Request, Response, Shard, ShardConfig, ShardSnapshot};
-use protocol::{RequestId, ShardId, Time};
-use std::collections::VecDeque;
+use crate::clock::Clock;
+use crate::plan::Plan;
+use crate::raft::{LOG_ENTRIES_MAX, Replica};
+use crate::random::Random;
+use crate::seat::Seat;
+use master::shard::ShardConfig;
+use protocol::{ShardId, Time};
 
-/// Entries of a shard after which its replica is compared with it while it leads; it is at each start too.
-const COMPARED_ENTRIES: u64 = 256;
-/// Entries after which the journal is begun anew with a snapshot, in every other life.
-const JOURNAL_ENTRIES: usize = 512;
-/// No client's request has this number.
-const OWN_REQUEST: RequestId = RequestId(u64::MAX);
-
-/// One shard and its journal.
-pub struct Seat {
-    /// The shard while it leads.
-    pub shard: Shard,
-    /// A replica that folds what is committed, and is never made anew.
-    pub replica: Shard,
-    /// The snapshot that the journal begins with, as bytes on a disk.
-    base: Option<Vec<u8>>,
-    /// What is committed since: entries of records.
-    pub journal: Vec<Vec<Record>>,
-    /// The entry on its way to the disk.
-    pub flying: Option<Vec<Record>>,
-    gathering: Vec<Record>,
-    /// What waits for the entry on its way, and behind it what waits for the one that gathers.
-    held: VecDeque<(u64, Action)>,
-    entries: u64,
-    compared: u64,
-    /// The timer that was set last.
-    pub timer: Option<Time>,
-}
-
-/// The master's process.
-pub struct Door {
-    /// Its shards.
-    pub seats: Vec<Seat>,
-    /// Whether it lives.
+/// A master.
+pub struct Master {
+    /// Whether its process lives.
     pub up: bool,
     /// How often it was started.
     pub life: u64,
-    bug: Option<Bug>,
+    /// Its clock.
+    pub clock: Clock,
+    /// Until when its process is stopped: nothing arrives and no timer of it fires.
+    pub stopped_until: Time,
+    /// Until when its disk is slow all the time.
+    pub slow_until: Time,
+    /// Whether it is slow now and then until all is well.
+    pub slow: bool,
+    /// Its replica of each shard.
+    pub replicas: Vec<Replica>,
+    /// Of each shard that it leads, the shard.
+    pub seats: Vec<Option<Seat>>,
+    /// Who leads each shard, as far as it knows: the term and the master.
+    pub known: Vec<Option<(u64, usize)>>,
+    /// When its look at each replica is due, in true time.
+    pub raft_timers: Vec<Option<Time>>,
 }
 
 fn config(plan: &Plan, id: u16) -> ShardConfig {
@@ -58,172 +44,56 @@ fn config(plan: &Plan, id: u16) -> ShardConfig {
     }
 }
 
-impl Seat {
-    fn new(config: ShardConfig) -> Self {
-        Self {
-            shard: Shard::new(config.clone()),
-            replica: Shard::new(config),
-            base: None,
-            journal: vec![],
-            flying: None,
-            gathering: vec![],
-            held: VecDeque::new(),
-            entries: 0,
-            compared: 0,
-            timer: None,
-        }
-    }
-
-    /// False where the replica is not what the shard is, though nothing is decided that is not committed. Walks all of both: looked at
-    /// now and then only, unless `whole` says so.
-    pub fn replica_agrees(&mut self, whole: bool) -> bool {
-        let settled = self.flying.is_none() && self.gathering.is_empty();
-        if !settled || !whole && self.entries < self.compared + COMPARED_ENTRIES {
-            return true;
-        }
-        self.compared = self.entries;
-        self.shard.hash() == self.replica.hash()
-    }
-
-    /// The shard as its snapshot and journal make it.
-    fn recover(&self, config: &ShardConfig) -> Shard {
-        let mut shard = match &self.base {
-            None => Shard::new(config.clone()),
-            Some(bytes) => {
-                let snapshot: ShardSnapshot = postcard::from_bytes(bytes).expect("a snapshot that was written can be read");
-                Shard::restore(config.clone(), snapshot)
-            }
-        };
-        self.journal.iter().flatten().for_each(|record| shard.apply(record));
-        shard
-    }
-
-    /// What the shard shows of itself now. What it wants done meanwhile is dropped: only for a shard that is asked nothing else any more.
-    pub fn look(&mut self, now: Time, view: View) -> Option<Viewed> {
-        self.shard.handle(now, Event::Request { id: OWN_REQUEST, request: Request::View(view) });
-        let mut seen = None;
-        while let Some(output) = self.shard.poll_output() {
-            if let Output::Held(Action::Reply { id: OWN_REQUEST, response: Response::Viewed(viewed) }) = output {
-                seen = Some(*viewed);
-            }
-        }
-        seen
-    }
-
-    /// Takes what the shard wants: gives what is to be done now, keeps what waits.
-    fn collect(&mut self, bug: Option<Bug>) -> Vec<Action> {
-        let mut now = vec![];
-        while let Some(output) = self.shard.poll_output() {
-            match output {
-                Output::Journal(record) => self.gathering.push(record),
-                Output::Now(action) => now.push(action),
-                Output::Held(action) if bug == Some(Bug::TellsBeforeCommit) => now.push(action),
-                Output::Held(action) => {
-                    let waits = self.entries + u64::from(self.flying.is_some()) + u64::from(!self.gathering.is_empty());
-                    if waits == self.entries { now.push(action) } else { self.held.push_back((waits, action)) }
-                }
-            }
-        }
-        now
-    }
-
-    /// Sends the gathered entry on its way, if none is; true where one went.
-    pub fn propose(&mut self) -> bool {
-        let go = self.flying.is_none() && !self.gathering.is_empty();
-        if go {
-            self.flying = Some(std::mem::take(&mut self.gathering));
-        }
-        go
-    }
-
-    /// The entry on its way is on the disk: gives it, and what waited for it.
-    pub fn flushed(&mut self, bug: Option<Bug>) -> (Vec<Record>, Vec<Action>) {
-        let entry = self.flying.take().unwrap_or_default();
-        let skipped = bug == Some(Bug::FoldsDifferently) && self.entries % 61 == 60;
-        entry.iter().filter(|_| !skipped).for_each(|record| self.replica.apply(record));
-        self.journal.push(entry.clone());
-        self.entries += 1;
-        let mut due = vec![];
-        while self.held.front().is_some_and(|(waits, _)| *waits <= self.entries) {
-            due.extend(self.held.pop_front().map(|(_, action)| action));
-        }
-        (entry, due)
-    }
-}
-
-impl Door {
-    /// A master that was never started.
+impl Master {
+    /// One that was never started.
     #[must_use]
-    pub fn new(plan: &Plan) -> Self {
-        let seats = (0..plan.shards).map(|id| Seat::new(config(plan, id))).collect();
-        Self { seats, up: false, life: 0, bug: plan.bug }
+    pub fn new(plan: &Plan, me: usize, random: &mut Random) -> Self {
+        let shards = usize::from(plan.shards);
+        Self {
+            up: false,
+            life: 0,
+            clock: if plan.masters == 1 { Clock::TRUE } else { Clock::draw(random) },
+            stopped_until: Time::ZERO,
+            slow_until: Time::ZERO,
+            slow: plan.slow_disks,
+            replicas: (0..plan.shards).map(|id| Replica::new(config(plan, id), me, plan.masters, plan.bug)).collect(),
+            seats: (0..shards).map(|_| None).collect(),
+            known: vec![None; shards],
+            raft_timers: vec![None; shards],
+        }
     }
 
-    /// Starts it: every shard is made anew from its snapshot and journal, and leads. In every other life the journal begins with a new
-    /// snapshot, as one that has become long.
-    ///
-    /// # Errors
-    /// A shard is not what was committed.
-    pub fn start(&mut self, now: Time) -> Result<(), String> {
+    /// Its process starts, with what is on its disk. In every other life its logs begin with new snapshots where they have become long.
+    pub fn start(&mut self, now: Time, random: &mut Random) {
         self.life += 1;
         self.up = true;
-        let (bug, anew) = (self.bug, self.life.is_multiple_of(2));
-        for seat in &mut self.seats {
-            if anew && seat.journal.len() > JOURNAL_ENTRIES {
-                seat.base = Some(postcard::to_allocvec(&seat.replica.snapshot()).expect("a snapshot is plain data"));
-                seat.journal.clear();
-            }
-            if bug == Some(Bug::ForgetsLastEntry) {
-                seat.journal.pop();
-            }
-            let config = seat.replica.config().clone();
-            let mut shard = seat.recover(&config);
-            if shard.hash() != seat.replica.hash() {
-                return Err(format!("G1: shard {} as it was recovered is not what was committed", config.id));
-            }
-            shard.lead(now);
-            seat.shard = shard;
-            seat.timer = None;
+        let shown = self.clock.show(now);
+        for replica in &mut self.replicas {
+            replica.start(self.life, shown, random);
         }
-        Ok(())
     }
 
-    /// Kills it. What was on its way to the disk is there where `survives` says so.
-    pub fn kill(&mut self, mut survives: impl FnMut() -> bool) -> Vec<(usize, Vec<Record>)> {
+    /// Its process is killed.
+    pub fn kill(&mut self, random: &mut Random) {
         self.up = false;
-        let mut kept = vec![];
-        for (at, seat) in self.seats.iter_mut().enumerate() {
-            if let Some(entry) = seat.flying.take().filter(|_| survives()) {
-                entry.iter().for_each(|record| seat.replica.apply(record));
-                seat.journal.push(entry.clone());
-                kept.push((at, entry));
+        self.stopped_until = Time::ZERO;
+        for replica in &mut self.replicas {
+            if self.life.is_multiple_of(2) && replica.kept() > LOG_ENTRIES_MAX {
+                replica.compact();
             }
-            seat.gathering.clear();
-            seat.held.clear();
-            (seat.entries, seat.compared) = (0, 0);
+            replica.kill(random.below(3));
         }
-        kept
+        self.seats.iter_mut().for_each(|seat| *seat = None);
+        self.known.fill(None);
+        self.raft_timers.fill(None);
     }
 
-    /// Something happens to a shard: gives what is to be done at once.
-    pub fn handle(&mut self, now: Time, shard: ShardId, event: Event) -> Vec<Action> {
-        let bug = self.bug;
-        let swallowed = match &event {
-            Event::Peer { message: PeerMessage::Lost { gone, .. }, .. } => {
-                bug == Some(Bug::NeverReplaces) || *gone && bug == Some(Bug::KeepsTheGone)
-            }
-            _ => false,
-        };
-        let seat = &mut self.seats[usize::from(shard.0)];
-        if !swallowed {
-            seat.shard.handle(now, event);
+    /// How long its disk takes now, in milliseconds.
+    pub fn disk_ms(&self, now: Time, random: &mut Random) -> u64 {
+        match random.chance(20) {
+            _ if self.slow_until > now || self.slow && random.chance(300) => random.between(100, 2_000),
+            true => random.between(10, 200),
+            false => random.between(0, 2),
         }
-        seat.collect(bug)
-    }
-
-    /// What a shard wants done at once after `lead`.
-    pub fn collect(&mut self, shard: usize) -> Vec<Action> {
-        let bug = self.bug;
-        self.seats[shard].collect(bug)
     }
 }

@@ -2,19 +2,27 @@
 //! does the same, so a seed is a bug report.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod check;
 mod client;
+mod clock;
 mod door;
+mod groups;
+mod log;
 mod machine;
 mod network;
+mod peers;
 mod plan;
 mod queue;
+mod raft;
 mod random;
+mod seat;
 mod trouble;
 mod world;
 
 pub use plan::{Bug, Plan};
 
+use protocol::Time;
 use world::World;
 
 /// Seeds that once found a bug; each stays.
@@ -32,6 +40,8 @@ pub const REGRESSION_SEEDS: [u64; 6] = [
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// How many masters it has.
+    pub masters: usize,
     /// Virtual time, in milliseconds.
     pub time_ms: u64,
     /// What happened.
@@ -44,6 +54,8 @@ pub struct Report {
     pub ended: u64,
     /// Attempts that found no room.
     pub refused: u64,
+    /// How often a shard got a leader.
+    pub leaders: u64,
     /// The promise that was broken, if one was.
     pub broken: Option<String>,
 }
@@ -51,16 +63,25 @@ pub struct Report {
 /// Runs one seed, with a bug on purpose or without.
 #[must_use]
 pub fn seed(seed: u64, bug: Option<Bug>) -> Report {
+    traced(seed, bug, None)
+}
+
+/// As [`seed`]; from then on what shards are told and want is written to standard error.
+#[must_use]
+pub fn traced(seed: u64, bug: Option<Bug>, from: Option<Time>) -> Report {
     let mut world = World::new(Plan::new(seed, bug));
+    world.trace_from = from;
     let broken = world.run().err();
     Report {
         seed,
+        masters: world.plan.masters,
         time_ms: world.now.0,
         steps: world.steps,
         acks: world.clients.acks,
         staged: world.check.staged,
         ended: world.check.ended,
         refused: world.check.refused,
+        leaders: world.leaders,
         broken,
     }
 }

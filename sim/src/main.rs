@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
+use protocol::Time;
 use sim::Bug;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -33,6 +34,9 @@ enum Verb {
         /// Goes on after a seed that breaks a promise, and ends with 1 after the last.
         #[arg(long)]
         all: bool,
+        /// From this millisecond of each seed on, writes what shards are told and want to standard error.
+        #[arg(long)]
+        trace_ms: Option<u64>,
     },
     /// Puts each bug in and runs seeds until it is seen; ends with 1 where one is not.
     Bugs {
@@ -46,19 +50,19 @@ const HOUR_MS: f64 = 3_600_000.0;
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
-        Verb::Seeds { count, from, hours, all } => seeds(count, from, hours, all),
+        Verb::Seeds { count, from, hours, all, trace_ms } => seeds((from, count, hours), all, trace_ms),
         Verb::Bugs { count } => bugs(count),
     }
 }
 
-fn seeds(count: u64, from: u64, hours: Option<u64>, all: bool) -> ExitCode {
+fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Option<u64>) -> ExitCode {
     let start = Instant::now();
-    let (mut time_ms, mut acks, mut staged, mut refused, mut ran, mut broken_seeds) = (0, 0, 0, 0, 0, 0);
+    let (mut time_ms, mut acks, mut staged, mut refused, mut leaders, mut ran, mut broken_seeds) = (0, 0, 0, 0, 0, 0, 0);
     let enough = |ran: u64, time_ms: u64| hours.map_or(ran >= count, |hours| time_ms as f64 >= hours as f64 * HOUR_MS);
     while !enough(ran, time_ms) {
-        let report = sim::seed(from + ran, None);
+        let report = sim::traced(from + ran, None, trace_ms.map(Time));
         if let Some(broken) = report.broken {
-            println!("seed {} broke a promise {broken}", report.seed);
+            println!("seed {} ({} masters) broke a promise {broken}", report.seed, report.masters);
             println!("again: cargo run --release -p sim -- seeds --count 1 --from {}", report.seed);
             broken_seeds += 1;
             if !all {
@@ -70,11 +74,12 @@ fn seeds(count: u64, from: u64, hours: Option<u64>, all: bool) -> ExitCode {
         acks += report.acks;
         staged += report.staged;
         refused += report.refused;
+        leaders += report.leaders;
     }
     let cluster = time_ms as f64 / HOUR_MS;
     let rate = cluster / (cpu_seconds().unwrap_or_else(|| start.elapsed().as_secs_f64()) / 3_600.0);
     println!(
-        "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused: {broken_seeds} seeds broke a promise"
+        "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused, {leaders} leaders: {broken_seeds} seeds broke a promise"
     );
     println!(
         r#"{{"system":"skep","bench":"sim","kind":"seeds","metric":"cluster_hours_per_cpu_hour","n":{ran},"value":{rate:.0},"unit":"h/h","run":1}}"#

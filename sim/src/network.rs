@@ -1,4 +1,4 @@
-//! What the network does to messages between agents and the master: delays, cuts in one direction or both, connections that break and are
+//! What the network does to messages between agents and masters, and from master to master: delays, cuts in one direction or both, connections that break and are
 //! noticed at different times; in wild seeds also single messages lost, doubled and overtaken.
 
 use crate::plan::Plan;
@@ -13,13 +13,13 @@ pub const LATE_MS: u64 = 3_000;
 /// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// From an agent to the master.
+    /// From an agent to a master, or from a master to one with a higher number.
     Up,
-    /// From the master to an agent.
+    /// From a master to an agent, or from a master to one with a lower number.
     Down,
 }
 
-/// The line between one agent and the master.
+/// The line between one agent and one master, or between two masters.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// Rises with each connection; a message of an older one never arrives.
@@ -32,10 +32,16 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line without a connection.
+    /// A line between an agent and a master, without a connection.
     #[must_use]
-    pub fn new(plan: &Plan) -> Self {
-        Self { connection: 0, up: false, cut_until: [Time::ZERO; 2], last: [Time::ZERO; 2], wild: plan.wild }
+    pub fn to_agent(plan: &Plan) -> Self {
+        Self { wild: plan.wild, ..Self::between_masters() }
+    }
+
+    /// A line between two masters, without a connection.
+    #[must_use]
+    pub const fn between_masters() -> Self {
+        Self { connection: 0, up: false, cut_until: [Time::ZERO; 2], last: [Time::ZERO; 2], wild: false }
     }
 
     /// Nothing passes in `way` until then.
@@ -48,6 +54,12 @@ impl Line {
     #[must_use]
     pub fn cut_until(&self) -> Time {
         self.cut_until[0].max(self.cut_until[1])
+    }
+
+    /// Whether nothing passes in `way` now.
+    #[must_use]
+    pub fn is_cut(&self, way: Way, now: Time) -> bool {
+        self.cut_until[way as usize] > now
     }
 
     /// All is well from now on.

@@ -30,11 +30,23 @@ pub enum Bug {
     GivesNoTimeout,
     /// The shards of an agent's tasks are not told that it is gone for good.
     KeepsTheGone,
+    /// A leader takes for committed what its own disk has.
+    CommitsAlone,
+    /// Voters vote, and replicas ask for votes, while a leader they heard of may still act.
+    WaitsForNoLease,
+    /// A leader goes on after its lease, until it hears of another.
+    KeepsNoLease,
+    /// A replica that has lost its disk votes at once.
+    VotesWithoutDisk,
+    /// Shards are not told of each other's leaders when two masters have a connection again.
+    LeavesOutLed,
+    /// Who leads no longer does what was held.
+    DoesWhatWasHeld,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -47,7 +59,27 @@ impl Bug {
         Self::FoldsDifferently,
         Self::GivesNoTimeout,
         Self::KeepsTheGone,
+        Self::CommitsAlone,
+        Self::WaitsForNoLease,
+        Self::KeepsNoLease,
+        Self::VotesWithoutDisk,
+        Self::LeavesOutLed,
+        Self::DoesWhatWasHeld,
     ];
+
+    /// Whether it is one of several masters only.
+    #[must_use]
+    pub const fn needs_masters(self) -> bool {
+        matches!(
+            self,
+            Self::CommitsAlone
+                | Self::WaitsForNoLease
+                | Self::KeepsNoLease
+                | Self::VotesWithoutDisk
+                | Self::LeavesOutLed
+                | Self::DoesWhatWasHeld
+        )
+    }
 }
 
 /// What a seed decides beforehand.
@@ -57,6 +89,8 @@ pub struct Plan {
     pub seed: u64,
     /// How many shards.
     pub shards: u16,
+    /// How many masters; each has a replica of every shard.
+    pub masters: usize,
     /// How many agents.
     pub agents: usize,
     /// How often agents beat, in milliseconds.
@@ -65,6 +99,10 @@ pub struct Plan {
     pub replace_after_ms: u64,
     /// How long things may break, in milliseconds; then all is well and everything must settle.
     pub trouble_ms: u64,
+    /// Whether among masters only connections break, for a short while: leaders stay, so nothing else heals what is lost with them.
+    pub links_only: bool,
+    /// Whether the disks of masters are slow until all is well.
+    pub slow_disks: bool,
     /// Whether single messages are lost, doubled and overtaken; otherwise only connections break, as QUIC's do.
     pub wild: bool,
     /// The mean time between two faults, in milliseconds.
@@ -80,15 +118,21 @@ impl Plan {
     #[must_use]
     pub fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut random = Random::new(seed ^ 0x91a7);
+        // Bugs among masters take many faults to be seen.
+        let many_faults = bug.is_some_and(Bug::needs_masters);
+        let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
             seed,
+            masters: if many_faults { 3 } else { masters },
             shards: [1, 2, 3, 5][random.below(4) as usize],
             agents: random.between(1, 5) as usize,
             heartbeat_ms: [500, 1_000, 2_000, 2_000][random.below(4) as usize],
             replace_after_ms: random.between(10, 40) * 1_000,
-            trouble_ms: random.between(5, 60) * 60_000,
+            trouble_ms: random.between(if many_faults { 60 } else { 5 }, 60) * 60_000,
+            slow_disks: masters > 1 && Random::new(seed ^ 0xd15c).chance(100),
+            links_only: bug == Some(Bug::LeavesOutLed) || Random::new(seed ^ 0x117c).chance(200),
             wild: random.chance(300),
-            fault_ms: [5_000, 20_000, 60_000][random.below(3) as usize],
+            fault_ms: if many_faults { 5_000 } else { [5_000, 20_000, 60_000][random.below(3) as usize] },
             request_ms: [1_000, 10_000, 10_000, 40_000][random.below(4) as usize],
             bug,
         }

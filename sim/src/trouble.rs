@@ -1,9 +1,8 @@
-//! What breaks, what starts again, and when all is well again.
+//! What clients do, what breaks, what starts again, and when all is well again.
 
 use crate::network::{IDLE_MS, Way};
-use crate::plan::Bug;
-use crate::world::{Happening, World};
-use master::shard::{Event, PeerMessage, Request};
+use crate::world::{Happening, Verdict, World};
+use master::shard::{Event, Request};
 use protocol::message::shard_of_agent;
 use protocol::{RequestId, ShardId, Time};
 
@@ -11,53 +10,79 @@ use protocol::{RequestId, ShardId, Time};
 const CALM_MS: u64 = 40_000;
 /// The mean time between two submissions of what was never answered, when all is well.
 const RETRY_MS: u64 = 500;
-
 /// Nobody waits for an operator's answer.
 const OPERATOR: RequestId = RequestId(u64::MAX - 1);
 
 impl World {
-    /// A client wants something; nobody is asked while the master is down.
-    pub(crate) fn client(&mut self) -> Result<(), String> {
+    /// A client wants something, of whichever master it comes upon.
+    pub(crate) fn client(&mut self) -> Verdict {
         if self.draining {
             return Ok(());
         }
-        let mean = if self.healed { RETRY_MS } else { self.plan.request_ms };
+        let again = self.healed || self.clients.unanswered().is_some();
+        let mean = if again { RETRY_MS.min(self.plan.request_ms) } else { self.plan.request_ms };
         let wait = self.random.wait(mean);
         self.queue.push(self.now + wait, Happening::Client);
-        if !self.door.up {
+        let by = self.random.below(self.masters.len() as u64) as usize;
+        if !self.runs(by) {
             return Ok(());
         }
-        if let Some(about) = self.clients.unanswered().filter(|_| self.healed || self.random.chance(300)) {
+        if let Some(about) = self.clients.unanswered() {
             let (id, shard, request) = self.clients.submit(about);
-            return self.tell(shard, Event::Request { id, request });
+            return self.ask(by, id, shard, request);
         }
         if self.healed {
             return Ok(());
         }
         let (id, shard, request) = self.clients.wish(&mut self.random);
-        self.tell(shard, Event::Request { id, request })
+        self.ask(by, id, shard, request)
+    }
+
+    fn runs(&self, master: usize) -> bool {
+        self.masters[master].up && self.masters[master].stopped_until <= self.now
+    }
+
+    /// A request to one master, which passes it on to whom it holds for the leader.
+    fn ask(&mut self, by: usize, id: RequestId, shard: ShardId, request: Request) -> Verdict {
+        let index = usize::from(shard.0);
+        let own = self.masters[by].seats[index].is_some().then_some(by);
+        let leader = own.or(self.masters[by].known[index].map(|(_, leader)| leader)).filter(|leader| self.runs(*leader));
+        let reached = leader.filter(|leader| *leader == by || self.links[&(by.min(*leader), by.max(*leader))].up);
+        let Some(leader) = reached.filter(|leader| self.masters[*leader].seats[index].is_some()) else {
+            self.clients.unheard(id);
+            return Ok(());
+        };
+        self.clients.reached(id, (by, leader), shard);
+        self.tell(leader, shard, Event::Request { id, request })
     }
 
     /// Something breaks.
-    pub(crate) fn fault(&mut self) -> Result<(), String> {
+    pub(crate) fn fault(&mut self) -> Verdict {
         if self.healed {
             return Ok(());
         }
         let wait = self.random.wait(self.plan.fault_ms);
         self.queue.push(self.now + wait, Happening::Fault);
         let at = self.random.below(self.machines.len() as u64) as usize;
+        let master = self.random.below(self.masters.len() as u64) as usize;
+        if self.masters.len() > 1 && self.random.chance(550) {
+            return self.fault_of_masters(master);
+        }
         let replace = self.plan.replace_after_ms;
+        let other = (master + 1) % self.masters.len();
         match self.random.below(9) {
             _ if self.random.chance(40) => self.let_go(at)?,
-            0 => self.kill_master()?,
+            0 | 7 if self.plan.links_only && other != master => self.break_link(master, other),
+            _ if self.random.chance(60) && !self.plan.links_only => self.stop_process(master, 3_000),
+            0 => self.kill_master(master, 3_000),
             1 => self.kill_agent(at, 3_000),
             2 => self.power_off(at),
             3 => self.cut(at, &[Way::Up], 3_000),
             4 => self.cut(at, &[Way::Down], 3_000),
             5 => self.cut(at, &[Way::Up, Way::Down], IDLE_MS * 2),
-            6 => self.break_line(at),
+            6 => self.break_line(at, master),
             7 => {
-                self.kill_master()?;
+                self.kill_master(master, 3_000);
                 self.kill_agent(at, 3_000);
             }
             _ if self.random.chance(500) => self.kill_agent(at, replace * 2),
@@ -66,92 +91,161 @@ impl World {
         Ok(())
     }
 
-    /// An operator says that an agent never comes back.
-    fn let_go(&mut self, at: usize) -> Result<(), String> {
-        if !self.door.up {
-            return Ok(());
+    fn fault_of_masters(&mut self, at: usize) -> Verdict {
+        let count = self.masters.len();
+        let other = (at + 1 + self.random.below(count as u64 - 1) as usize) % count;
+        let length = self.random.wait([300, 3_000, 20_000][self.random.clone().below(3) as usize]);
+        match self.random.below(13) {
+            _ if self.plan.links_only => self.break_link(at, other),
+            0 => self.kill_master(at, 3_000),
+            1 => (0..count).for_each(|at| self.kill_master(at, 5_000)),
+            2 => self.lose_disk(at),
+            3 => self.stop_process(at, 300),
+            4 => self.stop_process(at, 10_000),
+            5 => self.cut_link(at, other, true, length),
+            6 => self.cut_link(at, other, false, length),
+            7 => (0..count).filter(|to| *to != at).for_each(|to| self.cut_link(at, to, true, length)),
+            8 => (0..count).filter(|to| *to != at).for_each(|to| self.cut_link(at, to, false, length)),
+            9 => self.break_link(at, other),
+            10 => self.masters[at].slow_until = self.now + length,
+            11 => (0..self.machines.len()).for_each(|machine| self.cut_one(machine, at, &[Way::Up, Way::Down], length)),
+            _ => return self.hand_over(at),
         }
-        let agent = self.machines[at].id;
-        let shard = shard_of_agent(agent, self.plan.shards);
-        self.tell(shard, Event::Request { id: OPERATOR, request: Request::Gone { agent } })
+        Ok(())
     }
 
-    fn kill_master(&mut self) -> Result<(), String> {
-        if !self.door.up {
+    /// A master hands what it leads to others, in good order.
+    fn hand_over(&mut self, at: usize) -> Verdict {
+        if !self.runs(at) {
             return Ok(());
         }
-        let random = &mut self.random;
-        let kept = self.door.kill(|| random.chance(500));
-        for (_, entry) in kept {
-            self.committed(&entry)?;
+        let shown = self.masters[at].clock.show(self.now);
+        for shard in 0..usize::from(self.plan.shards) {
+            if self.random.chance(700) {
+                self.masters[at].replicas[shard].hand_over(shown);
+                self.settle(at, shard)?;
+            }
         }
-        self.clients.hang_up();
-        (0..self.machines.len()).for_each(|at| self.break_line(at));
-        let wait = self.random.wait(3_000);
-        self.queue.push(self.now + wait, Happening::StartMaster);
+        Ok(())
+    }
+
+    /// An operator says that an agent never comes back.
+    fn let_go(&mut self, at: usize) -> Verdict {
+        let agent = self.machines[at].id;
+        let shard = shard_of_agent(agent, self.plan.shards);
+        match self.leader(usize::from(shard.0)) {
+            Some(leader) => self.tell(leader, shard, Event::Request { id: OPERATOR, request: Request::Gone { agent } }),
+            None => Ok(()),
+        }
+    }
+
+    fn kill_master(&mut self, at: usize, mean: u64) {
+        self.calm_since = self.calm_since.max(self.now);
+        if !self.masters[at].up {
+            return;
+        }
+        self.trace(|| format!("m{at} is killed"));
+        self.masters[at].kill(&mut self.random);
+        self.clients.hang_up(|asked| asked.by.0 == at || asked.by.1 == at);
+        (0..self.machines.len()).for_each(|machine| self.break_line(machine, at));
+        (0..self.masters.len()).filter(|to| *to != at).for_each(|to| self.break_link(at, to));
+        let wait = self.random.wait(mean);
+        self.queue.push(self.now + wait, Happening::StartMaster(at));
+    }
+
+    /// A master's disk is lost and it comes back with an empty one: where all others still have theirs.
+    fn lose_disk(&mut self, at: usize) {
+        if self.masters.iter().flat_map(|master| &master.replicas).any(|replica| !replica.voter) {
+            return;
+        }
+        self.trace(|| format!("m{at} loses its disk"));
+        self.kill_master(at, 3_000);
+        if !self.masters[at].up {
+            self.masters[at].replicas.iter_mut().for_each(crate::raft::Replica::lose_disk);
+        }
+    }
+
+    /// A master's process is stopped for a while, as by a signal, and then goes on as if nothing had been.
+    fn stop_process(&mut self, at: usize, mean: u64) {
+        let length = self.random.wait(mean);
+        self.trace(|| format!("m{at} is stopped for {length} ms"));
+        if self.masters[at].up {
+            let until = self.masters[at].stopped_until.max(self.now + length);
+            self.masters[at].stopped_until = until;
+            self.calm_since = self.calm_since.max(until);
+            self.queue.push(self.now + IDLE_MS, Happening::Unanswered(at, self.masters[at].life));
+        }
+    }
+
+    /// Whoever is connected to a stopped master gives it up.
+    pub(crate) fn unanswered(&mut self, at: usize) -> Verdict {
+        if self.masters[at].up && self.masters[at].stopped_until > self.now {
+            (0..self.machines.len()).for_each(|machine| self.break_line(machine, at));
+            (0..self.masters.len()).filter(|to| *to != at).for_each(|to| self.break_link(at, to));
+            self.clients.hang_up(|asked| asked.by.0 == at || asked.by.1 == at);
+        }
         Ok(())
     }
 
     fn kill_agent(&mut self, at: usize, mean: u64) {
         self.machines[at].kill();
-        self.break_line(at);
+        self.break_lines(at);
         let wait = self.random.wait(mean);
         self.queue.push(self.now + wait, Happening::StartAgent(at));
     }
 
     fn power_off(&mut self, at: usize) {
         self.machines[at].power_off();
-        self.break_line(at);
+        self.break_lines(at);
         let wait = self.random.wait(10_000);
         self.queue.push(self.now + wait, Happening::StartAgent(at));
     }
 
+    /// An agent cannot be reached by any master; sometimes by one of them only.
     fn cut(&mut self, at: usize, ways: &[Way], mean: u64) {
         let length = self.random.wait(mean);
-        ways.iter().for_each(|way| self.lines[at].cut(*way, self.now + length));
+        let count = self.masters.len();
+        let one = (count > 1 && self.random.chance(300)).then(|| self.random.below(count as u64) as usize);
+        (0..count).filter(|master| one.is_none_or(|one| one == *master)).for_each(|master| self.cut_one(at, master, ways, length));
+    }
+
+    fn cut_one(&mut self, at: usize, master: usize, ways: &[Way], length: u64) {
+        ways.iter().for_each(|way| self.lines[at][master].cut(*way, self.now + length));
         if length >= IDLE_MS {
-            self.break_line(at);
+            self.break_line(at, master);
         }
     }
 
-    /// The master's process starts: its shards are made from their journals and lead.
-    pub(crate) fn start_master(&mut self) -> Result<(), String> {
-        if self.door.up {
+    /// A master's process starts, with what is on its disk.
+    pub(crate) fn start_master(&mut self, at: usize) -> Verdict {
+        if self.masters[at].up {
             return Ok(());
         }
-        self.door.start(self.now)?;
-        self.check.master_began(self.now, self.machines.iter().map(|machine| machine.id));
-        for at in 0..self.door.seats.len() {
-            let actions = self.door.collect(at);
-            self.act(ShardId(at as u16), actions)?;
-            self.after(at);
-        }
-        if self.plan.bug == Some(Bug::GivesNoTimeout) {
-            self.give_all_up()?;
-        }
-        Ok(())
-    }
-
-    /// With the bug: every agent is lost to a new leader.
-    fn give_all_up(&mut self) -> Result<(), String> {
-        let agents: Vec<_> = self.machines.iter().map(|machine| machine.id).collect();
-        let shards = self.plan.shards;
-        for (agent, shard) in agents.into_iter().flat_map(|agent| (0..shards).map(move |shard| (agent, ShardId(shard)))) {
-            let message = PeerMessage::Lost { agent, gone: false };
-            self.tell(shard, Event::Peer { from: shard, message })?;
-        }
-        Ok(())
+        self.masters[at].start(self.now, &mut self.random);
+        (0..self.masters.len()).filter(|to| *to != at).for_each(|to| {
+            self.queue.push(self.now + 1, Happening::Link(at.min(to), at.max(to)));
+        });
+        (0..usize::from(self.plan.shards)).try_for_each(|shard| self.settle(at, shard))
     }
 
     /// Nothing breaks from now on, and everything runs.
-    pub(crate) fn heal(&mut self) -> Result<(), String> {
+    pub(crate) fn heal(&mut self) -> Verdict {
         self.healed = true;
-        self.lines.iter_mut().for_each(crate::network::Line::heal);
-        self.start_master()?;
+        self.lines.iter_mut().flatten().for_each(crate::network::Line::heal);
+        self.links.values_mut().for_each(crate::network::Line::heal);
+        for at in 0..self.masters.len() {
+            (self.masters[at].stopped_until, self.masters[at].slow_until) = (self.now, self.now);
+            self.masters[at].slow = false;
+            self.start_master(at)?;
+        }
+        let links: Vec<(usize, usize)> = self.links.keys().copied().collect();
+        links.into_iter().for_each(|(a, b)| self.queue.push(self.now + 2, Happening::Link(a, b)));
         for at in 0..self.machines.len() {
             self.queue.push(self.now + 1, Happening::StartAgent(at));
-            self.queue.push(self.now + 2, Happening::Connect(at));
+            (0..self.masters.len()).for_each(|master| self.queue.push(self.now + 2, Happening::Connect(at, master)));
         }
+        self.calm_since = self.now;
+        self.queue.push(self.now + RETRY_MS, Happening::Client);
         let calm: Time = self.now + self.plan.replace_after_ms + CALM_MS;
         self.queue.push(calm, Happening::Drain);
         Ok(())

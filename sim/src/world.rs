@@ -1,17 +1,20 @@
-//! The whole cluster in one thread: what happens next, to whom, and what follows. Decides nothing itself but what the seed says.
+//! The whole cluster in one thread: what happens next, to whom, and what follows. Decides nothing itself but what the seed says. What
+//! replicas do stands in `groups.rs`, what masters say to each other in `peers.rs`, agents and their connections in `agents.rs`, clients and
+//! all that breaks in `trouble.rs`.
 
 use crate::check::Check;
 use crate::client::Clients;
-use crate::door::Door;
-use crate::machine::{Machine, Wish};
-use crate::network::{IDLE_MS, Line, Way};
-use crate::plan::{Bug, Plan};
+use crate::door::Master;
+use crate::machine::Machine;
+use crate::network::{Line, Way};
+use crate::peers::{Leading, Letter};
+use crate::plan::Plan;
 use crate::queue::Queue;
+use crate::raft::Message;
 use crate::random::Random;
-use agent::ledger::event::{Event as AgentEvent, Form};
-use agent::ledger::{Ledger, event::PrepareError};
-use master::shard::{Action, Event, PeerMessage, Record, Request};
-use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
+use agent::ledger::event::{Event as AgentEvent, Form, PrepareError};
+use master::shard::{Event, Request};
+use protocol::message::{ToAgent, ToShard};
 use protocol::{AttemptId, Digest, MemberId, RequestId, ShardId, Time};
 use std::collections::BTreeMap;
 
@@ -23,23 +26,38 @@ const LOOK_MS: u64 = 1_000;
 const DRAIN_MS: u64 = 60_000;
 /// From a few short tasks for idle machines until they must have ended.
 const PROBE_MS: u64 = 20_000;
+/// After so long without trouble among several masters everything is done in time.
+const CALM_MS: u64 = 15_000;
 
-/// Something that happens.
+/// The same after a stop of the only master.
+const STOPPED_CALM_MS: u64 = 5_000;
+
+/// Something that happens. A master is named by its number, and its life where what was on its way dies with its process.
 pub enum Happening {
-    /// An agent without a connection tries to get one.
-    Connect(usize),
-    /// One end of a connection notices that it is gone.
-    Broken(usize, u64, Way),
-    /// A message from an agent arrives.
-    Up(usize, u64, Box<ToShard>),
-    /// A message to an agent arrives.
-    Down(usize, u64, Box<ToAgent>),
-    /// A message between shards of a master's life arrives.
-    Peer(u64, ShardId, ShardId, Box<PeerMessage>),
-    /// An entry of a shard is on the disk.
-    Flushed(u64, usize),
-    /// A shard's timer.
-    ShardTimer(u64, usize, Time),
+    /// An agent without a connection to a master tries to get one.
+    Connect(usize, usize),
+    /// One end of a connection of an agent to a master notices that it is gone.
+    Broken(usize, usize, u64, Way),
+    /// A message from an agent to a master arrives.
+    Up(usize, usize, u64, Box<ToShard>),
+    /// A message from a master to an agent arrives.
+    Down(usize, usize, u64, Box<ToAgent>),
+    /// Two masters without a connection try to get one.
+    Link(usize, usize),
+    /// A master hears what another one leads.
+    Leads(Box<Leading>),
+    /// A message between shards arrives.
+    Peer(Box<Letter>),
+    /// A message from replica to replica arrives: from, to, of which shard.
+    Raft(usize, usize, usize, Box<Message>),
+    /// The disk of a master's life has the log of a shard up to there, as it was when that entry had this term.
+    Written(usize, u64, usize, u64, u64),
+    /// A replica's timer.
+    RaftTimer(usize, u64, usize, Time),
+    /// The timer of a leader's shard: its master, term and shard.
+    ShardTimer(usize, u64, usize, Time),
+    /// A stopped master has not answered for long: whoever is connected to it notices.
+    Unanswered(usize, u64),
     /// An agent's timer.
     AgentTimer(usize, u64, Time),
     /// A fetch is done.
@@ -50,8 +68,8 @@ pub enum Happening {
     Client,
     /// Something breaks.
     Fault,
-    /// The master's process starts.
-    StartMaster,
+    /// A master's process starts.
+    StartMaster(usize),
     /// An agent's process starts.
     StartAgent(usize),
     /// The invariants are looked at.
@@ -66,6 +84,23 @@ pub enum Happening {
     End,
 }
 
+impl Happening {
+    /// The master whose process has to run for it.
+    const fn master(&self) -> Option<usize> {
+        match self {
+            Self::Broken(_, master, _, Way::Up)
+            | Self::Up(_, master, ..)
+            | Self::Raft(_, master, ..)
+            | Self::Written(master, ..)
+            | Self::RaftTimer(master, ..)
+            | Self::ShardTimer(master, ..) => Some(*master),
+            Self::Leads(leading) => Some(leading.to),
+            Self::Peer(letter) => Some(letter.masters.1),
+            _ => None,
+        }
+    }
+}
+
 /// The cluster.
 pub struct World {
     /// What the seed decided.
@@ -78,18 +113,30 @@ pub struct World {
     pub clients: Clients,
     pub(crate) random: Random,
     pub(crate) queue: Queue,
-    pub(crate) door: Door,
+    pub(crate) masters: Vec<Master>,
     pub(crate) machines: Vec<Machine>,
-    pub(crate) lines: Vec<Line>,
+    /// From each agent to each master.
+    pub(crate) lines: Vec<Vec<Line>>,
+    /// From each master to each with a higher number.
+    pub(crate) links: BTreeMap<(usize, usize), Line>,
+    /// Who leads each shard as far as each agent knows, and over which connection it has its session.
+    pub(crate) routes: Vec<crate::agents::Route>,
     pub(crate) healed: bool,
     pub(crate) draining: bool,
-    pairs: BTreeMap<(ShardId, ShardId), Time>,
-    agent_timers: Vec<Option<Time>>,
+    /// Since when nothing is broken among the masters.
+    pub(crate) calm_since: Time,
+    pub(crate) pairs: BTreeMap<(usize, ShardId, ShardId), Time>,
+    pub(crate) agent_timers: Vec<Option<Time>>,
     /// What happened so far.
     pub steps: u64,
+    /// How often a shard got a leader.
+    pub leaders: u64,
+    /// From when on what happens is written to standard error.
+    pub trace_from: Option<Time>,
 }
 
-type Verdict = Result<(), String>;
+/// What a step leads to: the promise that it breaks, or nothing.
+pub type Verdict = Result<(), String>;
 
 impl World {
     /// A cluster of which nothing runs yet.
@@ -98,26 +145,32 @@ impl World {
         let mut random = Random::new(plan.seed);
         let machines: Vec<Machine> = (0..plan.agents).map(|number| Machine::new(&plan, number, &mut random)).collect();
         let mut queue = Queue::default();
-        queue.push(Time(1), Happening::StartMaster);
+        (0..plan.masters).for_each(|master| queue.push(Time(1), Happening::StartMaster(master)));
         (0..plan.agents).for_each(|at| queue.push(Time(random.between(1, 2_000)), Happening::StartAgent(at)));
         queue.push(Time(10), Happening::Client);
         queue.push(Time(5_000), Happening::Fault);
         queue.push(Time(LOOK_MS), Happening::Look);
         queue.push(Time(plan.trouble_ms), Happening::Heal);
+        let pairs = (0..plan.masters).flat_map(|a| (a + 1..plan.masters).map(move |b| (a, b)));
         Self {
             now: Time::ZERO,
             check: Check::new(&plan),
             clients: Clients::new(&plan),
+            masters: (0..plan.masters).map(|me| Master::new(&plan, me, &mut random)).collect(),
             random,
             queue,
-            door: Door::new(&plan),
-            lines: machines.iter().map(|_| Line::new(&plan)).collect(),
+            lines: machines.iter().map(|_| (0..plan.masters).map(|_| Line::to_agent(&plan)).collect()).collect(),
+            links: pairs.map(|pair| (pair, Line::between_masters())).collect(),
+            routes: machines.iter().map(|_| crate::agents::Route::new(&plan)).collect(),
             agent_timers: vec![None; machines.len()],
             machines,
             healed: false,
             draining: false,
+            calm_since: Time::ZERO,
             pairs: BTreeMap::new(),
             steps: 0,
+            leaders: 0,
+            trace_from: None,
             plan,
         }
     }
@@ -133,42 +186,66 @@ impl World {
             if self.steps > STEPS_MAX {
                 return Err(format!("at {}: {STEPS_MAX} steps and no end", self.now));
             }
+            if let Some(until) = happening.master().map(|at| self.masters[at].stopped_until).filter(|until| *until > self.now) {
+                self.queue.push(until, happening);
+                continue;
+            }
             if matches!(happening, Happening::End) {
                 return self.finish().map_err(|broken| format!("at {}, the end: {broken}", self.now));
             }
-            let happened = self.happen(happening).and_then(|()| self.check.after_each_event(self.now, self.door.up));
+            let happened = self.happen(happening).and_then(|()| self.check.after_each_event(self.now, self.is_calm()));
             happened.map_err(|broken| format!("at {}: {broken}", self.now))?;
         }
         Err("nothing happens any more".into())
     }
 
+    /// Whether everything is to be done in time now.
+    fn is_calm(&self) -> bool {
+        match &self.masters[..] {
+            [master] => master.up && self.now.since(master.stopped_until) > STOPPED_CALM_MS && master.seats.iter().all(Option::is_some),
+            _ => self.now.since(self.calm_since) > CALM_MS,
+        }
+    }
+
+    /// Says what happens, to whoever looks for the reason of something.
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.trace_from.is_some_and(|from| from <= self.now) {
+            eprintln!("{} {}", self.now, what());
+        }
+    }
+
     fn finish(&mut self) -> Verdict {
         self.check.settled(&self.clients, &self.machines)?;
-        self.check.replicas(&mut self.door, true)?;
+        self.compare(true)?;
         let live = self.check.live();
         if live > 0 {
             return Err(format!("G3: {live} attempts of stopped jobs have no end on record"));
         }
-        self.check.nothing_lost(self.now, &self.clients, &mut self.door)?;
-        self.check.nothing_booked(self.now, &mut self.door)
+        for shard in 0..usize::from(self.plan.shards) {
+            let leader = self.leader(shard).ok_or("G7: a shard has no leader after all is well")?;
+            let seat = self.masters[leader].seats[shard].as_mut().ok_or("a leader has a seat")?;
+            self.check.nothing_lost(self.now, &self.clients, ShardId(shard as u16), seat)?;
+            self.check.nothing_booked(self.now, seat)?;
+        }
+        Ok(())
     }
 
     fn happen(&mut self, happening: Happening) -> Verdict {
         match happening {
-            Happening::Connect(at) => self.connect(at),
-            Happening::Broken(at, connection, way) => self.broken(at, connection, way),
-            Happening::Up(at, connection, message) => self.up(at, connection, *message),
-            Happening::Down(at, connection, message) => self.down(at, connection, *message),
-            Happening::Peer(life, from, to, message) if life == self.door.life && self.door.up => {
-                self.tell(to, Event::Peer { from, message: *message })
+            Happening::Connect(at, master) => self.connect(at, master),
+            Happening::Broken(at, master, connection, way) => self.broken(at, master, connection, way),
+            Happening::Up(at, master, connection, message) => self.up(at, master, connection, *message),
+            Happening::Down(at, master, connection, message) => self.down(at, master, connection, *message),
+            Happening::Link(a, b) => self.link(a, b),
+            Happening::Leads(leading) => self.told_leads(&leading),
+            Happening::Peer(letter) => self.peer(*letter),
+            Happening::Raft(from, to, shard, message) => self.raft(from, to, shard, *message),
+            Happening::Written(master, life, shard, index, term) if life == self.masters[master].life => {
+                self.written(master, shard, index, term)
             }
-            Happening::Flushed(life, at) if life == self.door.life && self.door.up => self.flushed(at),
-            Happening::ShardTimer(life, at, timer)
-                if life == self.door.life && self.door.up && self.door.seats[at].timer == Some(timer) =>
-            {
-                self.door.seats[at].timer = None;
-                self.tell(ShardId(at as u16), Event::Tick)
-            }
+            Happening::RaftTimer(master, life, shard, at) if life == self.masters[master].life => self.raft_timer(master, shard, at),
+            Happening::ShardTimer(master, term, shard, timer) => self.shard_timer(master, term, shard, timer),
+            Happening::Unanswered(master, life) if life == self.masters[master].life => self.unanswered(master),
             Happening::AgentTimer(at, life, timer) if life == self.machines[at].life && self.agent_timers[at] == Some(timer) => {
                 self.agent_timers[at] = None;
                 self.agent(at, AgentEvent::Tick)
@@ -183,11 +260,12 @@ impl World {
             },
             Happening::Client => self.client(),
             Happening::Fault => self.fault(),
-            Happening::StartMaster => self.start_master(),
+            Happening::StartMaster(master) => self.start_master(master),
             Happening::StartAgent(at) => self.start_agent(at),
             Happening::Look => {
                 self.queue.push(self.now + LOOK_MS, Happening::Look);
-                self.check.replicas(&mut self.door, false)
+                self.look_for_trouble();
+                self.compare(false)
             }
             Happening::Heal => self.heal(),
             Happening::Drain => self.drain(),
@@ -196,217 +274,25 @@ impl World {
         }
     }
 
+    /// Each leader's shard, and in the end each replica, is what its group is; `whole`: however long ago that was seen.
+    fn compare(&mut self, whole: bool) -> Verdict {
+        for master in self.masters.iter_mut().filter(|master| master.up) {
+            for (seat, replica) in master.seats.iter_mut().zip(&master.replicas) {
+                let agrees = seat.as_mut().is_none_or(|seat| seat.agrees(&replica.follower, whole));
+                if !agrees {
+                    return Err(format!("G1: a replica of shard {} differs from its leader", replica.follower.config().id));
+                }
+                if whole {
+                    self.check.hashed(replica)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Disks are not full for ever.
     fn forgive(&self, error: PrepareError) -> Result<(), PrepareError> {
         if self.healed && matches!(error, PrepareError::Later(_)) { Ok(()) } else { Err(error) }
-    }
-
-    /// Something happens to a shard of the living master.
-    pub(crate) fn tell(&mut self, shard: ShardId, event: Event) -> Verdict {
-        let actions = self.door.handle(self.now, shard, event);
-        self.act(shard, actions)?;
-        self.after(usize::from(shard.0));
-        Ok(())
-    }
-
-    /// Sets a shard's timer and sends its entry on its way.
-    pub(crate) fn after(&mut self, at: usize) {
-        let life = self.door.life;
-        let seat = &mut self.door.seats[at];
-        if seat.propose() {
-            let flush = if self.random.chance(20) { self.random.between(10, 200) } else { self.random.between(0, 2) };
-            self.queue.push(self.now + flush, Happening::Flushed(life, at));
-        }
-        let wanted = seat.shard.poll_timeout().map(|timer| timer.max(self.now));
-        if let Some(timer) = wanted.filter(|timer| seat.timer.is_none_or(|set| set > *timer)) {
-            seat.timer = Some(timer);
-            self.queue.push(timer, Happening::ShardTimer(life, at, timer));
-        }
-    }
-
-    fn flushed(&mut self, at: usize) -> Verdict {
-        let (entry, actions) = self.door.seats[at].flushed(self.plan.bug);
-        self.committed(&entry)?;
-        self.act(ShardId(at as u16), actions)?;
-        self.after(at);
-        Ok(())
-    }
-
-    /// Records are on the disk: what they say is so.
-    pub(crate) fn committed(&mut self, entry: &[Record]) -> Verdict {
-        for record in entry {
-            self.check.committed(record, &self.machines)?;
-            if let Record::AgentGone { agent, .. } = record
-                && let Some(at) = self.machines.iter().position(|machine| machine.id == *agent)
-            {
-                self.machines[at].gone = true;
-                if self.lines[at].up {
-                    self.turn_away(at);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// An agent that is gone for good hears it: it ends with all its tasks, and the machine joins as another some time later.
-    fn turn_away(&mut self, at: usize) {
-        self.break_line(at);
-        self.machines[at].leave(&mut self.random);
-        let wait = self.random.wait(5_000);
-        self.queue.push(self.now + wait, Happening::StartAgent(at));
-    }
-
-    pub(crate) fn act(&mut self, shard: ShardId, actions: Vec<Action>) -> Verdict {
-        for action in actions {
-            match action {
-                Action::Send { message: FromMaster::Ack { .. }, .. } if self.plan.bug == Some(Bug::NeverAcknowledges) => {}
-                Action::Send { agent, message } => {
-                    let Some(at) = self.machines.iter().position(|machine| machine.id == agent) else { continue };
-                    let message = ToAgent { shard, message };
-                    for time in self.lines[at].send(&mut self.random, self.now, Way::Down, false) {
-                        self.queue.push(time, Happening::Down(at, self.lines[at].connection, Box::new(message.clone())));
-                    }
-                }
-                Action::Peer { to, message } => {
-                    let last = self.pairs.entry((shard, to)).or_default();
-                    *last = (*last).max(self.now + u64::from(self.random.chance(100)));
-                    self.queue.push(*last, Happening::Peer(self.door.life, shard, to, Box::new(message)));
-                }
-                Action::Reply { id, response } => {
-                    if let Some((job, submitted)) = self.clients.hear(id, &response)? {
-                        self.check.acknowledged(job, submitted)?;
-                    }
-                }
-                Action::Publish(_) => {}
-                Action::Disconnect { agent, .. } => {
-                    if let Some(at) = self.machines.iter().position(|machine| machine.id == agent) {
-                        self.break_line(at);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Something happens to an agent that runs.
-    pub(crate) fn agent(&mut self, at: usize, event: AgentEvent) -> Verdict {
-        let wishes = self.machines[at].handle(self.now, event, &mut self.random);
-        self.check.ledger(&self.machines[at])?;
-        self.grant(at, wishes)
-    }
-
-    pub(crate) fn grant(&mut self, at: usize, wishes: Vec<Wish>) -> Verdict {
-        for wish in wishes {
-            match wish {
-                Wish::Send(message) => {
-                    // No stream gives a frame twice, and a report does not say which request it answers: an old one that came again would
-                    // be taken for the answer to a new one. All else may come twice.
-                    let once = matches!(message.message, FromAgent::Report { .. });
-                    for time in self.lines[at].send(&mut self.random, self.now, Way::Up, once) {
-                        self.queue.push(time, Happening::Up(at, self.lines[at].connection, message.clone()));
-                    }
-                }
-                Wish::Prepare(bundle, form) => {
-                    let wait = self.random.wait(50);
-                    self.queue.push(self.now + wait, Happening::Fetched(at, self.machines[at].life, bundle, form));
-                }
-                Wish::Started(attempts) => {
-                    self.check.began(&attempts, &self.machines[at])?;
-                    let members = attempts.into_iter().map(|(attempt, since)| (MemberId::first(attempt), since)).collect();
-                    self.agent(at, AgentEvent::Started { members })?;
-                }
-                Wish::EndsAt(attempt, time) => self.queue.push(time, Happening::Ends(at, self.machines[at].boot, attempt)),
-                Wish::Quit(reason) => return Err(format!("{} was sent away: {reason}", self.machines[at].info.name)),
-            }
-        }
-        let wanted = self.machines[at].ledger.as_ref().and_then(Ledger::poll_timeout).map(|timer| timer.max(self.now));
-        if let Some(timer) = wanted.filter(|timer| self.agent_timers[at].is_none_or(|set| set > *timer)) {
-            self.agent_timers[at] = Some(timer);
-            self.queue.push(timer, Happening::AgentTimer(at, self.machines[at].life, timer));
-        }
-        Ok(())
-    }
-
-    fn up(&mut self, at: usize, connection: u64, message: ToShard) -> Verdict {
-        if !self.door.up || self.lines[at].connection != connection {
-            return Ok(());
-        }
-        let agent = self.machines[at].id;
-        // A status is for the shard of its task, and a task's end may come late: an agent's sign of life is its beat.
-        if matches!(message.message, FromAgent::Register { .. } | FromAgent::Beat { .. }) {
-            self.check.heard(self.now, agent);
-        }
-        self.tell(message.shard, Event::Agent { agent, message: message.message })
-    }
-
-    fn down(&mut self, at: usize, connection: u64, message: ToAgent) -> Verdict {
-        if self.lines[at].connection != connection {
-            return Ok(());
-        }
-        self.agent(at, AgentEvent::Master { shard: message.shard, message: message.message })
-    }
-
-    fn start_agent(&mut self, at: usize) -> Verdict {
-        if self.machines[at].ledger.is_some() {
-            return Ok(());
-        }
-        self.agent_timers[at] = None;
-        self.machines[at].start(self.now, &mut self.random);
-        let wishes = self.machines[at].drain(self.now, &mut self.random);
-        self.grant(at, wishes)?;
-        let again = self.machines[at].start_again(self.now, &mut self.random);
-        self.grant(at, again)?;
-        self.queue.push(self.now + 1, Happening::Connect(at));
-        self.check.recovered(&self.machines[at])
-    }
-
-    fn connect(&mut self, at: usize) -> Verdict {
-        if self.lines[at].up || self.machines[at].ledger.is_none() {
-            return Ok(());
-        }
-        if !self.door.up || self.lines[at].cut_until() > self.now {
-            let wait = self.random.between(100, 1_000);
-            self.queue.push(self.now + wait, Happening::Connect(at));
-            return Ok(());
-        }
-        if self.machines[at].gone {
-            self.turn_away(at);
-            return Ok(());
-        }
-        self.lines[at].connect(self.now);
-        let shards = self.plan.shards;
-        self.agent(at, AgentEvent::Connected { shards })?;
-        (0..shards).map(ShardId).try_for_each(|shard| self.agent(at, AgentEvent::Led { shard }))
-    }
-
-    /// A connection is gone; its ends notice at different times, and the agent tries again.
-    pub(crate) fn break_line(&mut self, at: usize) {
-        if !self.lines[at].up {
-            return;
-        }
-        self.lines[at].up = false;
-        let connection = self.lines[at].connection;
-        self.lines[at].connection += 1; // What is on its way never arrives.
-        for way in [Way::Up, Way::Down] {
-            let notice = if self.random.chance(500) { 1 } else { self.random.between(1, IDLE_MS) };
-            self.queue.push(self.now + notice, Happening::Broken(at, connection, way));
-        }
-    }
-
-    fn broken(&mut self, at: usize, connection: u64, way: Way) -> Verdict {
-        let newer = self.lines[at].up || self.lines[at].connection != connection + 1;
-        match way {
-            Way::Up if self.door.up && !newer => {
-                let agent = self.machines[at].id;
-                let shard = shard_of_agent(agent, self.plan.shards);
-                self.tell(shard, Event::Disconnected { agent })
-            }
-            Way::Down if self.machines[at].ledger.is_some() && !newer => {
-                self.queue.push(self.now + 1, Happening::Connect(at));
-                self.agent(at, AgentEvent::Disconnected)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Stops all jobs, asks for the end of each, and looks after a while whether anything is left.
@@ -428,7 +314,12 @@ impl World {
         Ok(())
     }
 
+    /// All is well: each of these reaches its leader.
     fn ask_all(&mut self, requests: Vec<(RequestId, ShardId, Request)>) -> Verdict {
-        requests.into_iter().try_for_each(|(id, shard, request)| self.tell(shard, Event::Request { id, request }))
+        requests.into_iter().try_for_each(|(id, shard, request)| {
+            let leader = self.leader(usize::from(shard.0)).ok_or_else(|| format!("G7: {shard:?} has no leader after all is well"))?;
+            self.clients.reached(id, (leader, leader), shard);
+            self.tell(leader, shard, Event::Request { id, request })
+        })
     }
 }

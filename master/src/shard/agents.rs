@@ -198,7 +198,8 @@ impl Shard {
         for shard in 0..self.config.shards {
             let (part, rest) = held.split_at(held.partition_point(|held| held.attempt.shard().0 <= shard));
             held = rest;
-            let message = PeerMessage::Report { agent, session, incarnation, held: part.to_vec() };
+            let seen = self.told.heard(ShardId(shard));
+            let message = PeerMessage::Report { agent, session, incarnation, held: part.to_vec(), seen };
             self.at_once(Action::Peer { to: ShardId(shard), message });
         }
     }
@@ -208,18 +209,27 @@ impl Shard {
         self.pool.demand(from, &[], u64::MAX);
         self.pool.retract_all(|offer| offer.to == from);
         self.demands.say_anew();
+        self.told.hear_anew(from);
+        self.demands.see_anew(from);
         let mut said = Vec::new();
-        for seat in self.pool.seats.iter().filter(|seat| seat.standing == Standing::Here) {
+        for seat in &self.pool.seats {
             let (first, last) = (AttemptId::new(first_job(from.0), 0, 0), AttemptId::new(last_job(from.0), u32::MAX, u32::MAX));
             let held = seat.attempts.range(first..=last).map(|(attempt, _)| Held { attempt: *attempt, ended: false }).collect();
-            said.push(PeerMessage::Report { agent: seat.id, session: seat.session, incarnation: seat.incarnation, held });
+            if seat.standing == Standing::Here {
+                said.push(PeerMessage::Report { agent: seat.id, session: seat.session, incarnation: seat.incarnation, held, seen: 0 });
+            }
             if seat.silence != Silence::None {
                 said.push(PeerMessage::Reachable { agent: seat.id, reachable: false });
             }
+            if seat.silence == Silence::Lost && self.rest.agents.get(&seat.id).is_none_or(|known| !known.gone) {
+                said.push(PeerMessage::Lost { agent: seat.id, gone: false });
+            }
         }
-        said.extend(self.gone_agents().into_iter().map(|agent| PeerMessage::Lost { agent, gone: true }));
         for message in said {
             self.at_once(Action::Peer { to: from, message });
+        }
+        for agent in self.gone_agents() {
+            self.held(Action::Peer { to: from, message: PeerMessage::Lost { agent, gone: true } });
         }
     }
 
@@ -294,9 +304,7 @@ impl Shard {
             self.pool.unbook(slot, &all);
             self.pool.set_capacity(slot, &Resources::NONE);
         }
-        for to in 0..self.config.shards {
-            self.held(Action::Peer { to: ShardId(to), message: PeerMessage::Lost { agent, gone: true } });
-        }
+        self.tell_all_gone(agent);
         // Whoever keeps the link hears of the change, ends its connections and lets it in no more.
         Ok(())
     }

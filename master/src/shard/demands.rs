@@ -32,6 +32,13 @@ impl Demands {
         self.again = true;
     }
 
+    /// A new leader of `from` numbers its offers by another clock.
+    pub(super) fn see_anew(&mut self, from: ShardId) {
+        if let Some(seen) = self.seen.get_mut(usize::from(from.0)) {
+            *seen = 0;
+        }
+    }
+
     /// When unmet wants are said again.
     pub(super) fn due(&self, config: &ShardConfig) -> Option<Time> {
         (!self.said.is_empty()).then(|| self.said_at + config.demand_ms)
@@ -98,7 +105,8 @@ impl Shard {
             let Offer { agent, incarnation, .. } = *offer;
             self.commit(Record::Staged { id: job, agent, incarnation, attempts, at: self.now });
         }
-        let message = PeerMessage::Accept { offer: offer.id, agent: offer.agent, launches };
+        let number = self.told.say(offer.agent);
+        let message = PeerMessage::Accept { offer: offer.id, agent: offer.agent, launches, number };
         self.held(Action::Peer { to: from, message });
     }
 

@@ -121,6 +121,8 @@ pub enum PeerMessage {
         agent: AgentId,
         /// What is to run; sessions and sequences are the agents' shard's to fill in.
         launches: Vec<Launch>,
+        /// Rises with each `Accept` and `Stage` of the sender.
+        number: u64,
     },
     /// The framework's shard takes nothing of these.
     Decline {
@@ -136,6 +138,8 @@ pub enum PeerMessage {
         session: u64,
         /// What is to run.
         launches: Vec<Launch>,
+        /// As in `Accept`.
+        number: u64,
     },
     /// These could not be given to the agent: the offer was over or did not hold. They are to be placed again.
     Refused {
@@ -171,6 +175,8 @@ pub enum PeerMessage {
         incarnation: u64,
         /// All that it holds of the receiver's.
         held: Vec<Held>,
+        /// The highest number of the receiver's that was heard before: what it said later of the agent may be there all the same.
+        seen: u64,
     },
     /// An agent is silent, or back without a report (`reachable`).
     Reachable {

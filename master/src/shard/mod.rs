@@ -25,6 +25,7 @@ mod reconcile;
 mod requests;
 mod tasks;
 mod tokens;
+mod told;
 mod views;
 
 pub use config::ShardConfig;
@@ -40,6 +41,7 @@ use protocol::message::shard_of_agent;
 use protocol::{AgentId, AttemptId, JobId, RequestId, ShardId, Time};
 use snapshot::{KnownAgent, LastingRest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use told::Told;
 
 /// A shard: the part of the cluster that one thread decides for.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ pub struct Shard {
     followers: BTreeMap<JobId, Vec<RequestId>>,
     following: BTreeMap<RequestId, JobId>,
     demands: Demands,
+    told: Told,
     totals: Totals,
     /// How far live tasks say that they are.
     notes: BTreeMap<AttemptId, (u8, String)>,
@@ -92,6 +95,7 @@ impl Shard {
             followers: BTreeMap::new(),
             following: BTreeMap::new(),
             demands: Demands::new(config.shards),
+            told: Told::new(config.shards),
             totals: Totals::default(),
             notes: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -132,12 +136,15 @@ impl Shard {
     pub fn lead(&mut self, now: Time) {
         self.now = self.now.max(now);
         self.pool.lead(self.now);
+        self.told.lead(self.now);
         self.seat_known_agents();
         self.demands.say_anew();
         self.jobs.lines.changed = true;
         self.tell_all(&PeerMessage::Led);
-        // Whoever let them go may have died before it told the shards of their tasks.
-        self.gone_agents().into_iter().for_each(|agent| self.tell_all(&PeerMessage::Lost { agent, gone: true }));
+        // Whoever let them go may have died before it told the shards of their tasks; and before that was committed.
+        for agent in self.gone_agents() {
+            self.tell_all_gone(agent);
+        }
     }
 
     /// Takes one fact in. What follows from it comes out of [`Self::poll_output`]; what follows from all facts together, offers and
@@ -159,13 +166,22 @@ impl Shard {
         match message {
             PeerMessage::Demand { wants, seen } => self.pool.demand(from, &wants, seen),
             PeerMessage::Offers { offers } => self.take_offers(from, offers),
-            PeerMessage::Accept { offer, agent, launches } => self.accepted(from, offer, agent, launches),
+            PeerMessage::Accept { offer, agent, launches, number } => {
+                self.told.hear(from, number);
+                self.accepted(from, offer, agent, launches);
+            }
             PeerMessage::Decline { offers } => self.declined(from, &offers),
-            PeerMessage::Stage { agent, session, launches } => self.staged_again(from, agent, session, launches),
+            PeerMessage::Stage { agent, session, launches, number } => {
+                self.told.hear(from, number);
+                self.staged_again(from, agent, session, launches);
+            }
             PeerMessage::Refused { agent, attempts } => self.refused(agent, &attempts),
             PeerMessage::Release { agent, attempts } => self.released(agent, &attempts),
             PeerMessage::Kill { agent, attempts, grace_ms } => self.kill_wanted(agent, &attempts, grace_ms),
-            PeerMessage::Report { agent, session, incarnation, held } => self.agent_reported(agent, session, incarnation, &held),
+            PeerMessage::Report { agent, session, incarnation, held, seen } => {
+                let known = self.told.is_known(agent, seen);
+                self.agent_reported(agent, (session, incarnation), &held, known);
+            }
             PeerMessage::Reachable { agent, reachable } => self.agent_reachable(agent, reachable),
             PeerMessage::Lost { agent, gone } => self.agent_lost(agent, gone),
             PeerMessage::Led => self.peer_led(from),
@@ -221,6 +237,13 @@ impl Shard {
     fn tell_all(&mut self, message: &PeerMessage) {
         for to in 0..self.config.shards {
             self.at_once(Action::Peer { to: ShardId(to), message: message.clone() });
+        }
+    }
+
+    /// To every shard, behind the record that says so.
+    fn tell_all_gone(&mut self, agent: AgentId) {
+        for to in 0..self.config.shards {
+            self.held(Action::Peer { to: ShardId(to), message: PeerMessage::Lost { agent, gone: true } });
         }
     }
 

@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 pub const GRACE_MS: u64 = 10_000;
 
 impl Shard {
-    /// All that an agent holds of our tasks. What we believe there beyond it is gone or never came; what it holds beyond it is stale.
-    pub(super) fn agent_reported(&mut self, agent: AgentId, session: u64, incarnation: u64, held: &[Held]) {
+    /// All that an agent holds of our tasks, in which session and life. What we believe there beyond it is gone or never came, unless what
+    /// we said of the agent is not `known` yet to who says so; what it holds beyond it is stale.
+    pub(super) fn agent_reported(&mut self, agent: AgentId, (session, incarnation): (u64, u64), held: &[Held], known: bool) {
         self.unreachable.remove(&agent);
         let given = self.jobs.incarnation_on(agent);
         let reborn = given.is_some_and(|given| given != incarnation);
@@ -36,6 +37,16 @@ impl Shard {
                     }
                     stage.push(attempt);
                     if !ended && (!wanted || phase == LivePhase::Killing) {
+                        kill.push(attempt);
+                    }
+                }
+                // A launch may be on its way: said again it does no harm, and then a refusal of it says nothing.
+                (None, _) if !known && given == Some(incarnation) => {
+                    if wanted && phase == LivePhase::Staging {
+                        self.jobs.set_phase(attempt, LivePhase::StagedAgain);
+                    }
+                    stage.push(attempt);
+                    if !wanted || phase == LivePhase::Killing {
                         kill.push(attempt);
                     }
                 }
@@ -89,7 +100,11 @@ impl Shard {
             let Some(job) = self.jobs.live(id) else { continue };
             list.extend(attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(|part| launch_of(id, job, version, part.to_vec())));
         }
-        self.tell_shard_of(agent, PeerMessage::Stage { agent, session, launches: list });
+        let number = self.told.say(agent);
+        if !self.jobs.by_agent.contains_key(&agent) {
+            self.told.forget(agent);
+        }
+        self.tell_shard_of(agent, PeerMessage::Stage { agent, session, launches: list, number });
     }
 
     /// An agent of another shard, or ours, can or cannot be reached.

@@ -116,6 +116,9 @@ impl Shard {
             }
             self.end_part(agent, id, ends);
         }
+        if !self.jobs.by_agent.contains_key(&agent) {
+            self.told.forget(agent);
+        }
         if !attempts.is_empty() {
             self.tell_shard_of(agent, PeerMessage::Release { agent, attempts });
         }

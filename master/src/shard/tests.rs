@@ -4,6 +4,7 @@ mod agents;
 mod allocation;
 mod jobs;
 mod lasting;
+mod peers;
 mod walk;
 
 use super::event::{Change, JobRef};

@@ -89,7 +89,7 @@ fn half() -> (Shard, AgentId) {
     while shard.poll_output().is_some() {}
     let session = shard.pool.seat(agent).unwrap().1.session;
     for from in [ShardId(0), ShardId(1)] {
-        shard.handle(Time(1_000), Event::Peer { from, message: PeerMessage::Stage { agent, session, launches: vec![] } });
+        shard.handle(Time(1_000), Event::Peer { from, message: PeerMessage::Stage { agent, session, launches: vec![], number: 1 } });
     }
     while shard.poll_output().is_some() {}
     (shard, agent)
@@ -105,7 +105,7 @@ fn an_agent_gets_offers_once_each_shard_has_said_what_it_holds_there_or_does_not
         shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Register { info, incarnation: 1, number: 1 } });
         shard.handle(Time(1_000), Event::Agent { agent, message: FromAgent::Report { session: 0, held: vec![], last: true } });
         let session = shard.pool.seat(agent).unwrap().1.session;
-        let stage = |launches| PeerMessage::Stage { agent, session, launches };
+        let stage = |launches| PeerMessage::Stage { agent, session, launches, number: 1 };
         assert!(offers(&outputs(&mut shard, 1_000, demand(9))).is_empty());
         shard.handle(Time(1_000), Event::Peer { from: ShardId(0), message: stage(vec![]) });
         let given = if answers {
@@ -149,7 +149,7 @@ fn accept(offer: OfferId, agent: AgentId, tasks: u32) -> PeerMessage {
     let attempts = (0..tasks).map(|index| (index, 1)).collect();
     let job = JobId::new(ShardId(1), 1);
     let launch = Launch { session: 0, sequence: 0, job, title: "t".into(), role: name("default"), template, attempts };
-    PeerMessage::Accept { offer, agent, launches: vec![launch] }
+    PeerMessage::Accept { offer, agent, launches: vec![launch], number: 1 }
 }
 
 fn launched(actions: &[Action]) -> usize {

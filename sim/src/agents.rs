@@ -1,0 +1,237 @@
+//! Agents in the world: their connections to every master that they can reach, which of them leads which shard as far as they know, and what
+//! their ledgers want.
+
+use crate::machine::{Machine, Wish};
+use crate::network::{IDLE_MS, Way};
+use crate::plan::Plan;
+use crate::world::{Happening, Verdict, World};
+use agent::ledger::Ledger;
+use agent::ledger::event::Event as AgentEvent;
+use master::shard::Event;
+use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
+use protocol::{AgentId, MemberId, ShardId};
+
+/// Where an agent's messages go.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Of each shard: the highest term that was said to it, and by which master.
+    known: Vec<Option<(u64, usize)>>,
+    /// The connection, by master and number, over which it speaks with its own shard.
+    own: Option<(usize, u64)>,
+}
+
+impl Route {
+    /// An agent that has heard nothing yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self { known: vec![None; usize::from(plan.shards)], own: None }
+    }
+}
+
+impl World {
+    /// A master tells an agent that it leads a shard.
+    pub(crate) fn say_leading_down(&mut self, at: usize, master: usize, shard: usize, term: u64) {
+        let agent = self.machines[at].id;
+        self.send_down(master, agent, ToAgent { shard: ShardId(shard as u16), message: FromMaster::Leading { term } });
+    }
+
+    /// A message goes to an agent, where it is connected to this master.
+    pub(crate) fn send_down(&mut self, master: usize, agent: AgentId, message: ToAgent) {
+        let Some(at) = self.machines.iter().position(|machine| machine.id == agent) else { return };
+        let line = &mut self.lines[at][master];
+        let once = matches!(message.message, FromMaster::Leading { .. });
+        // Who leads is said until it is heard.
+        let line_was = line.clone();
+        let mut times = line.send(&mut self.random, self.now, Way::Down, once);
+        if once && line_was.up && times.is_empty() {
+            times.push(self.now.max(line_was.cut_until()) + 1);
+        }
+        let connection = line.connection;
+        for time in times {
+            self.queue.push(time, Happening::Down(at, master, connection, Box::new(message.clone())));
+        }
+    }
+
+    /// Something happens to an agent that runs.
+    pub(crate) fn agent(&mut self, at: usize, event: AgentEvent) -> Verdict {
+        let wishes = self.machines[at].handle(self.now, event, &mut self.random);
+        self.check.ledger(&self.machines[at])?;
+        self.grant(at, wishes)
+    }
+
+    pub(crate) fn grant(&mut self, at: usize, wishes: Vec<Wish>) -> Verdict {
+        for wish in wishes {
+            match wish {
+                Wish::Send(message) => self.send_up(at, *message),
+                Wish::Prepare(bundle, form) => {
+                    let wait = self.random.wait(50);
+                    self.queue.push(self.now + wait, Happening::Fetched(at, self.machines[at].life, bundle, form));
+                }
+                Wish::Started(attempts) => {
+                    self.check.began(&attempts, &self.machines[at])?;
+                    let members = attempts.into_iter().map(|(attempt, since)| (MemberId::first(attempt), since)).collect();
+                    self.agent(at, AgentEvent::Started { members })?;
+                }
+                Wish::EndsAt(attempt, time) => self.queue.push(time, Happening::Ends(at, self.machines[at].boot, attempt)),
+                Wish::Quit(reason) => return Err(format!("{} was sent away: {reason}", self.machines[at].info.name)),
+            }
+        }
+        let wanted = self.machines[at].ledger.as_ref().and_then(Ledger::poll_timeout).map(|timer| timer.max(self.now));
+        if let Some(timer) = wanted.filter(|timer| self.agent_timers[at].is_none_or(|set| set > *timer)) {
+            self.agent_timers[at] = Some(timer);
+            self.queue.push(timer, Happening::AgentTimer(at, self.machines[at].life, timer));
+        }
+        Ok(())
+    }
+
+    /// A message goes to the leader of its shard, where the agent knows him and is connected to him.
+    fn send_up(&mut self, at: usize, message: ToShard) {
+        let Some((_, master)) = self.routes[at].known.get(usize::from(message.shard.0)).copied().flatten() else { return };
+        // No stream gives a frame twice, and a report does not say which request it answers: an old one that came again would be taken for
+        // the answer to a new one. All else may come twice.
+        let once = matches!(message.message, FromAgent::Report { .. });
+        let line = &mut self.lines[at][master];
+        for time in line.send(&mut self.random, self.now, Way::Up, once) {
+            self.queue.push(time, Happening::Up(at, master, line.connection, Box::new(message.clone())));
+        }
+    }
+
+    pub(crate) fn up(&mut self, at: usize, master: usize, connection: u64, message: ToShard) -> Verdict {
+        if !self.masters[master].up || self.lines[at][master].connection != connection {
+            return Ok(());
+        }
+        let agent = self.machines[at].id;
+        // A status is for the shard of its task, and a task's end may come late: an agent's sign of life is its beat.
+        let lives = matches!(message.message, FromAgent::Register { .. } | FromAgent::Beat { .. });
+        if lives && self.leader(usize::from(message.shard.0)) == Some(master) {
+            self.check.heard(self.now, agent);
+        }
+        self.tell(master, message.shard, Event::Agent { agent, message: message.message })
+    }
+
+    /// What a shard says counts where it comes from the leader of the highest term that the agent heard of.
+    pub(crate) fn down(&mut self, at: usize, master: usize, connection: u64, message: ToAgent) -> Verdict {
+        if self.lines[at][master].connection != connection || self.machines[at].ledger.is_none() {
+            return Ok(());
+        }
+        let shard = usize::from(message.shard.0);
+        if let FromMaster::Leading { term } = message.message {
+            return self.told_leading(at, shard, (term, master));
+        }
+        let leads = self.routes[at].known[shard].is_some_and(|(_, leader)| leader == master);
+        if leads { self.agent(at, AgentEvent::Master { shard: message.shard, message: message.message }) } else { Ok(()) }
+    }
+
+    /// An agent hears who leads a shard; with the leader of its own it begins a session, over each new connection to him.
+    fn told_leading(&mut self, at: usize, shard: usize, (term, master): (u64, usize)) -> Verdict {
+        let route = &mut self.routes[at];
+        if route.known[shard].is_some_and(|(before, _)| before > term) {
+            return Ok(());
+        }
+        route.known[shard] = Some((term, master));
+        let own = usize::from(shard_of_agent(self.machines[at].id, self.plan.shards).0) == shard;
+        let connection = (master, self.lines[at][master].connection);
+        match own {
+            true => self.begin_session(at, connection),
+            false if self.routes[at].own.is_some() => self.agent(at, AgentEvent::Led { shard: ShardId(shard as u16) }),
+            false => Ok(()),
+        }
+    }
+
+    fn begin_session(&mut self, at: usize, connection: (usize, u64)) -> Verdict {
+        self.end_session(at)?;
+        self.routes[at].own = Some(connection);
+        self.agent(at, AgentEvent::Connected { shards: self.plan.shards })?;
+        for shard in 0..self.plan.shards {
+            if self.routes[at].known[usize::from(shard)].is_some() {
+                self.agent(at, AgentEvent::Led { shard: ShardId(shard) })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_session(&mut self, at: usize) -> Verdict {
+        if self.routes[at].own.take().is_some() { self.agent(at, AgentEvent::Disconnected) } else { Ok(()) }
+    }
+
+    pub(crate) fn start_agent(&mut self, at: usize) -> Verdict {
+        if self.machines[at].ledger.is_some() {
+            return Ok(());
+        }
+        self.agent_timers[at] = None;
+        self.routes[at] = Route::new(&self.plan);
+        self.machines[at].start(self.now, &mut self.random);
+        let wishes = self.machines[at].drain(self.now, &mut self.random);
+        self.grant(at, wishes)?;
+        let again = self.machines[at].start_again(self.now, &mut self.random);
+        self.grant(at, again)?;
+        (0..self.masters.len()).for_each(|master| self.queue.push(self.now + 1, Happening::Connect(at, master)));
+        self.check.recovered(&self.machines[at])
+    }
+
+    pub(crate) fn connect(&mut self, at: usize, master: usize) -> Verdict {
+        if self.lines[at][master].up || self.machines[at].ledger.is_none() {
+            return Ok(());
+        }
+        let runs = self.masters[master].up && self.masters[master].stopped_until <= self.now;
+        if !runs || self.lines[at][master].cut_until() > self.now {
+            let wait = self.random.between(100, 1_000);
+            self.queue.push(self.now + wait, Happening::Connect(at, master));
+            return Ok(());
+        }
+        if self.machines[at].gone {
+            self.turn_away(at);
+            return Ok(());
+        }
+        self.lines[at][master].connect(self.now);
+        let seats = self.masters[master].seats.iter().enumerate();
+        let leads: Vec<(usize, u64)> = seats.filter_map(|(shard, seat)| seat.as_ref().map(|seat| (shard, seat.term))).collect();
+        leads.into_iter().for_each(|(shard, term)| self.say_leading_down(at, master, shard, term));
+        Ok(())
+    }
+
+    /// All connections of an agent are gone.
+    pub(crate) fn break_lines(&mut self, at: usize) {
+        (0..self.masters.len()).for_each(|master| self.break_line(at, master));
+    }
+
+    /// A connection is gone; its ends notice at different times, and the agent tries again.
+    pub(crate) fn break_line(&mut self, at: usize, master: usize) {
+        let line = &mut self.lines[at][master];
+        if !line.up {
+            return;
+        }
+        line.up = false;
+        let connection = line.connection;
+        line.connection += 1; // What is on its way never arrives.
+        for way in [Way::Up, Way::Down] {
+            let notice = if self.random.chance(500) { 1 } else { self.random.between(1, IDLE_MS) };
+            self.queue.push(self.now + notice, Happening::Broken(at, master, connection, way));
+        }
+    }
+
+    pub(crate) fn broken(&mut self, at: usize, master: usize, connection: u64, way: Way) -> Verdict {
+        let newer = self.lines[at][master].up || self.lines[at][master].connection != connection + 1;
+        match way {
+            Way::Up if self.masters[master].up && !newer => {
+                let agent = self.machines[at].id;
+                let shard = shard_of_agent(agent, self.plan.shards);
+                self.tell(master, shard, Event::Disconnected { agent })
+            }
+            Way::Down if self.machines[at].ledger.is_some() && !newer => {
+                self.queue.push(self.now + 1, Happening::Connect(at, master));
+                let over = self.routes[at].own.is_some_and(|own| own == (master, connection));
+                if over { self.end_session(at) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An agent that is gone for good hears it: it ends with all its tasks, and the machine joins as another some time later.
+    pub(crate) fn turn_away(&mut self, at: usize) {
+        self.break_lines(at);
+        Machine::leave(&mut self.machines[at], &mut self.random);
+        let wait = self.random.wait(5_000);
+        self.queue.push(self.now + wait, Happening::StartAgent(at));
+    }
+}
