@@ -82,8 +82,8 @@ impl Member {
         let ways = masters.iter().map(|_| None).collect();
         let identity = Arc::new(identity.clone());
         let mut member = Self { identity, masters: masters.to_vec(), ledger, shards: 0, ways, led: vec![], heard, hearing };
-        for master in 0..masters.len() {
-            let (sender, shards) = open(masters[master], &member.identity, master, &member.hearing).await?;
+        for (master, address) in masters.iter().enumerate() {
+            let (sender, shards) = open(*address, &member.identity, master, &member.hearing).await?;
             member.up(master, sender, shards);
         }
         Ok(member)

@@ -9,7 +9,7 @@ use crate::journal::Standing;
 use crate::peers::Peers;
 use crate::shard::event::{Change, Master, MasterRequest};
 use crate::shard::view::{View, Viewed};
-use crate::shard::{Request, Response};
+use crate::shard::{Refusal, Request, Response};
 use protocol::ShardId;
 use protocol::message::FromMaster;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +47,7 @@ pub fn addresses(peers: &Peers) -> Vec<String> {
 /// Sees to it for as long as this master runs.
 pub async fn run(door: Door) {
     let mut changes = door.changes();
-    let mut steward = Steward { door, said: Vec::new(), connected: BTreeMap::new() };
+    let mut steward = Steward { door, said: Vec::new(), connected: BTreeMap::new(), removed: false };
     loop {
         let introduced = steward.look().await;
         let next = if introduced { LOOK } else { LOOK / 4 };
@@ -71,6 +71,8 @@ struct Steward {
     said: Vec<String>,
     /// Since when each other master is connected.
     connected: BTreeMap<u64, Instant>,
+    /// True where it was said that this master was removed.
+    removed: bool,
 }
 
 impl Steward {
@@ -78,9 +80,11 @@ impl Steward {
     async fn look(&mut self) -> bool {
         let own = self.door.peers().own();
         let seen = self.door.ask(MASTERS_SHARD, Request::Master(MasterRequest::Seen(own.clone()))).await;
-        if let Ok(Response::Refused(refusal @ crate::shard::Refusal::NotFound { .. })) = &seen {
-            tracing::error!(number = own.number, %refusal, "this master was removed from the cluster: it decides nothing any more");
+        let removed = matches!(seen, Ok(Response::Refused(Refusal::NotFound { .. })));
+        if removed && !self.removed {
+            tracing::error!(number = own.number, "this master was removed from the cluster: it decides nothing any more, and may be ended");
         }
+        self.removed = removed;
         let Some(masters) = self.masters().await else { return false };
         let peers = Arc::clone(self.door.peers());
         peers.replace(&masters);

@@ -6,13 +6,15 @@ use crate::shard::event::{Grant, Level, Token};
 use dashmap::DashMap;
 use protocol::{Digest, Role, Time};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// First part of each API token, so that scanners for leaked secrets know it.
 pub const TOKEN_PREFIX: &str = "skep_";
 /// Random bytes in a token's secret.
 pub const SECRET_BYTES: usize = 32;
+/// The shortest time between two looks for tokens that are not known, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 250;
 /// Longest token that is looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 256;
 
@@ -22,6 +24,8 @@ pub struct Tokens {
     by_id: DashMap<String, Token>,
     /// True until shard 0 has told them for the first time.
     unread: AtomicBool,
+    /// When they were last asked for because somebody showed one that is not known, in milliseconds of the Unix epoch.
+    looked_ms: AtomicU64,
 }
 
 /// Whoever made a request.
@@ -43,6 +47,13 @@ impl Tokens {
     /// Shard 0 has not told them yet: nobody can be told from a stranger.
     pub fn are_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// True where it is time to ask shard 0 once more because somebody shows a token that is not known: at most each [`LOOK_AGAIN_MS`].
+    pub fn may_look_again(&self) -> bool {
+        let (now, before) = (now().0, self.looked_ms.load(Ordering::Relaxed));
+        let due = now >= before.saturating_add(LOOK_AGAIN_MS);
+        due && self.looked_ms.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Takes `tokens` in place of what was known.

@@ -13,7 +13,7 @@ pub use incoming::attend;
 pub use outgoing::keep_all;
 pub use shelf::Shelf;
 
-use crate::drive::inbox::Waiter;
+use crate::drive::inbox::{RETRY_AFTER_MS, Waiter};
 use crate::journal::network::{Answer, Ask, Carrier};
 use crate::journal::{Member, sync_dir};
 use crate::shard::event::Master;
@@ -32,6 +32,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{oneshot, watch};
+
+/// Most requests that wait for one master's answer: half of what it keeps of answers, since some have two.
+const REQUESTS_MAX: usize = 32_768;
 
 /// The other masters of this one.
 pub struct Peers {
@@ -280,6 +283,10 @@ impl Peer {
     /// Asks on behalf of somebody here; gives the request back where it is not connected.
     pub fn request(&self, to: ShardId, request: Request, waiter: Waiter) -> Option<(Request, Waiter)> {
         let Some(connection) = self.connection() else { return Some((request, waiter)) };
+        if lock(&self.requests).len() >= REQUESTS_MAX {
+            waiter.refuse(Refusal::Busy { reason: "too many requests wait for another master".into(), retry_after_ms: RETRY_AFTER_MS });
+            return None;
+        }
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let follows = matches!(request, Request::Submit { follow: true, .. });
         let again = matches!(request, Request::View(_)).then(|| request.clone());

@@ -15,8 +15,19 @@ pub const REPORT_MAX: usize = super::pool::ATTEMPTS_PER_AGENT_MAX as usize;
 const UNHEARD_BEATS_MAX: u8 = 4;
 /// Beats in a row with a hash that is not ours, after which a report is asked for: what is on its way explains fewer.
 pub const MISMATCHES_MAX: u8 = 4;
+/// Fewer silent agents than this are never taken for a cut.
+const MASS_AGENTS_MIN: u64 = 4;
+/// How often is looked whether most agents are silent, in milliseconds.
+const MASS_LOOK_MS: u64 = 1_000;
 /// Most that one agent can have of anything: sums over [`AGENTS_MAX`] agents fit.
 pub const CAPACITY_MAX: u64 = 1 << 46;
+
+/// Whether most agents were silent when it was looked last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Silent {
+    at: Time,
+    most: bool,
+}
 
 impl Pool {
     /// A leader begins: offers of the one before are void, and numbers are new.
@@ -264,7 +275,16 @@ impl Shard {
             let seat = &mut self.pool.seats[slot as usize];
             let (agent, silent_ms) = (seat.id, self.now.since(seat.heard));
             let said = seat.silence;
-            seat.silence = silence(&self.config, silent_ms).max(said);
+            let mut found = silence(&self.config, silent_ms);
+            if found == Silence::Lost && said < found && silent_ms < self.config.mass_replace_after_ms && self.most_are_silent() {
+                if said == Silence::Unreachable {
+                    self.watches.insert((self.now + MASS_LOOK_MS, slot));
+                    continue;
+                }
+                found = Silence::Unreachable;
+            }
+            let seat = &mut self.pool.seats[slot as usize];
+            seat.silence = found.max(said);
             let (next, now_silent) = (seat.silence, seat.heard);
             seat.watched = next != Silence::Lost;
             match next {
@@ -278,6 +298,23 @@ impl Shard {
                 self.say_silent(agent, next);
             }
         }
+    }
+
+    /// True where so many agents are silent at once that a cut between them and this master is likelier than that all of them failed.
+    fn most_are_silent(&mut self) -> bool {
+        // Looked at once for all whose time has come, and not for each.
+        if self.now.since(self.silent.at) >= MASS_LOOK_MS || self.silent.at == Time::ZERO {
+            let since = self.now.0.saturating_sub(self.config.unreachable_ms);
+            let here = |seat: &&super::pool::Seat| seat.silence != Silence::Lost;
+            let (mut known, mut silent) = (0u64, 0u64);
+            for seat in self.pool.seats.iter().filter(here) {
+                known += 1;
+                silent += u64::from(seat.heard.0 < since);
+            }
+            self.silent =
+                Silent { at: self.now, most: silent >= MASS_AGENTS_MIN && silent * 100 >= known * u64::from(self.config.mass_percent) };
+        }
+        self.silent.most
     }
 
     fn say_silent(&mut self, agent: AgentId, silence: Silence) {

@@ -15,6 +15,11 @@ pub struct ShardConfig {
     pub unreachable_ms: u64,
     /// Silence after which an agent's tasks are replaced, in milliseconds; longer than `unreachable_ms`.
     pub replace_after_ms: u64,
+    /// Where at least this share of a shard's agents is silent, in percent, it is not them that failed but the way to them: their tasks are
+    /// replaced only after `mass_replace_after_ms`.
+    pub mass_percent: u32,
+    /// Silence after which tasks are replaced even where most agents are silent, in milliseconds.
+    pub mass_replace_after_ms: u64,
     /// How long an offer holds, in milliseconds: several journal flushes and a hop to another shard and back.
     pub offer_ms: u64,
     /// How often an unmet demand is said again, in milliseconds.
@@ -33,6 +38,8 @@ impl Default for ShardConfig {
             heartbeat_ms: 500,
             unreachable_ms: 2_000,
             replace_after_ms: 30_000,
+            mass_percent: 50,
+            mass_replace_after_ms: 300_000,
             offer_ms: 5_000,
             demand_ms: 1_000,
             history_tasks_max: 2_000_000,

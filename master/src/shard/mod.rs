@@ -56,6 +56,8 @@ pub struct Shard {
     pool: Pool,
     /// When to look whether an agent is silent; one entry at most for each slot.
     watches: BTreeSet<(Time, u32)>,
+    /// Whether most of them are silent.
+    silent: agents::Silent,
     /// Agents, of any shard, that cannot be reached now.
     unreachable: BTreeSet<AgentId>,
     followers: BTreeMap<JobId, Vec<RequestId>>,
@@ -91,6 +93,7 @@ impl Shard {
             rest,
             pool: Pool::new(&config),
             watches: BTreeSet::new(),
+            silent: agents::Silent::default(),
             unreachable: BTreeSet::new(),
             followers: BTreeMap::new(),
             following: BTreeMap::new(),

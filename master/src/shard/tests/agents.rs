@@ -352,3 +352,28 @@ fn progress_is_shown_while_a_task_lives_and_believed_of_its_own_agent_only() {
     assert!(world.shard.notes.is_empty());
     world.check();
 }
+
+#[test]
+fn where_most_agents_are_silent_at_once_their_tasks_are_not_replaced_in_a_storm() {
+    let all: Vec<AgentId> = (1..=8).map(AgentId).collect();
+    let mut world = World::new();
+    all.iter().for_each(|agent| world.register(*agent, cpu(1_000), 1));
+    let id = world.submit(job(Kind::Batch, 80, 100));
+    for agent in &all {
+        let held = world.held(*agent);
+        world.running(*agent, &held);
+    }
+    // Five of eight are cut off for longer than tasks wait otherwise, and come back.
+    world.pass(60_000, &all[5..]);
+    assert_eq!(world.job(id).restarts, 0);
+    all.iter().for_each(|agent| world.beat(*agent));
+    world.pass(5_000, &all);
+    assert_eq!((world.job(id).restarts, world.job(id).tasks), (0, BTreeMap::from([(Phase::Running, 80)])));
+    // Three of eight are not most: they failed.
+    world.pass(40_000, &all[3..]);
+    assert_eq!(world.job(id).tasks.get(&Phase::Unreachable), None);
+    // A cut that lasts for minutes is a failure too, whatever it was.
+    world.pass(400_000, &all[7..]);
+    assert_eq!(world.job(id).tasks.get(&Phase::Unreachable), None);
+    world.check();
+}
