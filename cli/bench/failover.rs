@@ -137,7 +137,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     let mut staying = job(&wasm, &[], tasks);
     staying["name"] = STAYS.into();
     masters.client.call(Method::POST, "/v1/jobs", &staying).await?;
-    until(&masters.client, &mut crowd, "all run", &format!("/v1/jobs/default/{STAYS}"), |job| job["tasks"]["running"] == tasks).await?;
+    until(&masters.client, &mut crowd, "all run", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks).await?;
 
     let (mut placed, mut confirmed) = (Vec::new(), Vec::new());
     for kill in 0..kills {
@@ -160,7 +160,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         masters.start(number)?;
     }
     masters.until_whole().await?;
-    let job = masters.client.get(&format!("/v1/jobs/default/{STAYS}")).await?;
+    let job = masters.client.get(&format!("/v1/jobs/{STAYS}")).await?;
     let running = job["tasks"]["running"].as_u64().unwrap_or(0);
     let restarts = job["restarts"].as_u64().unwrap_or(u64::MAX) + u64::from(tasks) - running;
     for (name, mut times) in [("placed", placed), ("confirmed", confirmed)] {

@@ -89,8 +89,16 @@ impl Timing {
 pub struct Lease {
     member: u64,
     timing: Timing,
-    /// When what each other member answered last had been sent.
-    heard: Mutex<BTreeMap<u64, Instant>>,
+    heard: Mutex<Answers>,
+}
+
+/// What the others have answered.
+#[derive(Debug, Default)]
+struct Answers {
+    /// To a leader of which term: an answer to an earlier one promises nothing to this one.
+    term: u64,
+    /// When what each of them answered last had been sent.
+    sent: BTreeMap<u64, Instant>,
 }
 
 impl Lease {
@@ -98,15 +106,17 @@ impl Lease {
         Self { member, timing, heard: Mutex::default() }
     }
 
-    /// What was answered to an earlier leader, were it this member itself, counts no more.
-    pub(super) fn begin(&self) {
-        self.heard().clear();
+    /// This member leads in `term`. What was answered to an earlier leader, were it this member itself, counts no more.
+    pub(super) fn begin(&self, term: u64) {
+        *self.heard() = Answers { term, sent: BTreeMap::new() };
     }
 
-    fn acknowledged(&self, by: u64, sent: Instant) {
+    fn acknowledged(&self, by: u64, sent: Instant, term: u64) {
         let mut heard = self.heard();
-        let last = heard.entry(by).or_insert(sent);
-        *last = sent.max(*last);
+        if heard.term == term {
+            let last = heard.sent.entry(by).or_insert(sent);
+            *last = sent.max(*last);
+        }
     }
 
     /// Until when it holds with these members; `None`: for ever, since this member alone is a majority.
@@ -116,7 +126,7 @@ impl Lease {
             let needed = voters.len() / 2 + 1;
             let needed = needed - usize::from(voters.contains(&self.member));
             let mut sent: Vec<Option<Instant>> =
-                voters.iter().filter(|voter| **voter != self.member).map(|voter| heard.get(voter).copied()).collect();
+                voters.iter().filter(|voter| **voter != self.member).map(|voter| heard.sent.get(voter).copied()).collect();
             sent.sort_unstable_by(|a, b| b.cmp(a));
             // The oldest of the latest that make a majority.
             needed.checked_sub(1).map(|last| sent[last].map(|sent| sent + self.timing.believed()))
@@ -126,7 +136,7 @@ impl Lease {
         limits.map(|limit| limit.unwrap_or_else(|| Instant::now() - Duration::from_millis(1))).min()
     }
 
-    fn heard(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+    fn heard(&self) -> MutexGuard<'_, Answers> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -179,10 +189,10 @@ impl RaftNetwork<Types> for Way {
         rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, WayError<RaftError<u64>>> {
-        let sent = Instant::now();
+        let (sent, term) = (Instant::now(), rpc.vote.leader_id.term);
         let Answer::Append(answer) = self.ask(Ask::Append(rpc)).await? else { return Err(unexpected()) };
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.lease.acknowledged(self.to, sent);
+            self.lease.acknowledged(self.to, sent, term);
         }
         Ok(answer)
     }
@@ -236,23 +246,26 @@ mod tests {
     fn a_lease_lasts_from_what_a_majority_answered_last() {
         let timing = Timing { heartbeat_ms: 10, lease_ms: 100, election_ms: 50 };
         let lease = Lease::new(1, timing);
+        lease.begin(7);
         let (begin, held) = (Instant::now(), timing.believed());
         assert_eq!(lease.until(&members(&[&[1]])), None);
         assert!(lease.until(&members(&[&[1, 2, 3]])).unwrap() < begin, "nobody has answered");
-        lease.acknowledged(2, begin);
+        lease.acknowledged(2, begin, 7);
         assert_eq!(lease.until(&members(&[&[1, 2, 3]])), Some(begin + held));
         assert!(lease.until(&members(&[&[1, 2, 3, 4, 5]])).unwrap() < begin);
-        lease.acknowledged(3, begin + held);
+        lease.acknowledged(3, begin + held, 7);
         assert_eq!(lease.until(&members(&[&[1, 2, 3]])), Some(begin + 2 * held));
         assert_eq!(lease.until(&members(&[&[1, 2, 3, 4, 5]])), Some(begin + held));
         // An old answer that comes late takes nothing back.
-        lease.acknowledged(3, begin);
+        lease.acknowledged(3, begin, 7);
         assert_eq!(lease.until(&members(&[&[1, 2, 3]])), Some(begin + 2 * held));
         // While members change both sides must have answered.
         assert_eq!(lease.until(&members(&[&[1, 3], &[1, 2]])), Some(begin + held));
         // One that is no member any more counts the others alone.
         assert_eq!(lease.until(&members(&[&[2, 3]])), Some(begin + held));
-        lease.begin();
+        lease.begin(8);
+        // A late answer to the leader of an earlier term promises nothing.
+        lease.acknowledged(2, begin + held, 7);
         assert!(lease.until(&members(&[&[1, 2, 3]])).unwrap() < begin);
     }
 }

@@ -75,7 +75,7 @@ impl Reign {
         let mut alone = None;
         loop {
             let term = self.wait_for_lead(&mut server, &mut alone).await?;
-            self.lease.begin();
+            self.lease.begin(term);
             // An entry of this leader's own term: with it, all before it is committed (Ongaro, 2014, section 3.6.2) and folded.
             if self.raft.client_write(Batch::encode(term, &[])).await.is_err() {
                 server.changed().await.ok()?;
