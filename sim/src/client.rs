@@ -58,7 +58,7 @@ fn name(text: &str) -> Name {
 }
 
 /// A batch job of tasks that run `longest_ms` at most.
-fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
+pub(crate) fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
     let limits = Limits {
         fuel_max: None,
         cpu_time_ms_max: None,

@@ -16,6 +16,7 @@ mod plan;
 mod queue;
 mod raft;
 mod random;
+pub mod scale;
 mod seat;
 mod trouble;
 mod world;

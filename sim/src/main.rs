@@ -1,10 +1,11 @@
 //! `sim seeds`: runs seeds until one breaks a promise, and says how many hours of a cluster that were. `sim bugs`: puts bugs in on purpose
-//! and says how many seeds it took to see each.
+//! and says how many seeds it took to see each. `sim scale`: how large a cluster the real shards decide for, and how fast.
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
 use protocol::Time;
 use sim::Bug;
+use sim::scale::Size;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -38,6 +39,21 @@ enum Verb {
         #[arg(long)]
         trace_ms: Option<u64>,
     },
+    /// Lets the real shards place very many tasks on very many agents that only say what they were told; prints what it took as JSON lines.
+    Scale {
+        /// Agents.
+        #[arg(long, default_value_t = 50_000)]
+        agents: u32,
+        /// Tasks.
+        #[arg(long, default_value_t = 1_000_000)]
+        tasks: u32,
+        /// Jobs.
+        #[arg(long, default_value_t = 1_000)]
+        jobs: u32,
+        /// Shards.
+        #[arg(long, default_value_t = 8)]
+        shards: u16,
+    },
     /// Puts each bug in and runs seeds until it is seen; ends with 1 where one is not.
     Bugs {
         /// Seeds for each, at the most.
@@ -51,6 +67,7 @@ const HOUR_MS: f64 = 3_600_000.0;
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Seeds { count, from, hours, all, trace_ms } => seeds((from, count, hours), all, trace_ms),
+        Verb::Scale { agents, tasks, jobs, shards } => scale(Size { agents, tasks, jobs: jobs.max(1), shards: shards.max(1) }),
         Verb::Bugs { count } => bugs(count),
     }
 }
@@ -77,7 +94,7 @@ fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Opt
         leaders += report.leaders;
     }
     let cluster = time_ms as f64 / HOUR_MS;
-    let rate = cluster / (cpu_seconds().unwrap_or_else(|| start.elapsed().as_secs_f64()) / 3_600.0);
+    let rate = cluster / (sim::scale::cpu_seconds().unwrap_or_else(|| start.elapsed().as_secs_f64()) / 3_600.0);
     println!(
         "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused, {leaders} leaders: {broken_seeds} seeds broke a promise"
     );
@@ -87,10 +104,23 @@ fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Opt
     if broken_seeds == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What this process has computed so far; `None` where the kernel does not say.
-fn cpu_seconds() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/self/schedstat").ok()?;
-    Some(text.split(' ').next()?.parse::<u64>().ok()? as f64 / 1e9)
+fn scale(size: Size) -> ExitCode {
+    let figures = sim::scale::run(size);
+    let line = |metric: &str, n: u32, value: f64, unit: &str| {
+        println!(
+            r#"{{"system":"skep","bench":"sim","kind":"scale","metric":"{metric}","n":{n},"value":{value:.3},"unit":"{unit}","run":1}}"#
+        );
+    };
+    let Size { agents, tasks, .. } = size;
+    line("registering_s", agents, figures.registering_s, "s");
+    line("placing_s", tasks, figures.placing_s, "s");
+    line("placing_cpu_s", tasks, figures.placing_cpu_s, "s");
+    line("decisions_per_s", tasks, f64::from(figures.ran) / figures.placing_s, "1/s");
+    line("ending_s", tasks, figures.ending_s, "s");
+    line("memory_per_agent", agents, figures.agent_bytes as f64, "B");
+    line("memory_per_task", tasks, figures.task_bytes as f64, "B");
+    println!("{size:?}: {} ran, {} ended, {} were placed again", figures.ran, figures.ended, figures.refused);
+    if figures.ran == tasks && figures.ended == tasks { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn bugs(count: u64) -> ExitCode {
