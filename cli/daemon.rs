@@ -75,7 +75,7 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
         }
     }
     config.hosts.extend(flags.host);
-    config.shard_config.replace_after_ms = flags.replace_after_ms;
+    config.shard_config = config.shard_config.replaced_after(flags.replace_after_ms);
     config.shard_config.history_tasks_max = flags.history;
     config.bundle_bytes_max = flags.bundle_mib << 20;
     (config.quic_advertised, config.http_advertised) = (flags.advertise_quic, flags.advertise_http);

@@ -53,7 +53,7 @@ pub struct Master {
     #[arg(long)]
     pub threads: Option<usize>,
     /// Milliseconds of silence after which an agent's tasks are replaced.
-    #[arg(long, default_value_t = 30_000)]
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(2_001..=86_400_000))]
     pub replace_after_ms: u64,
     /// Ended tasks that each shard keeps.
     #[arg(long, default_value_t = 1_000_000)]

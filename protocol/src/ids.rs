@@ -18,6 +18,9 @@ pub struct AgentId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobId(pub u64);
 
+/// Bits of a fencing token that count attempts: what has a hundred of them a second for two weeks runs into the next job's tokens.
+const FENCE_ATTEMPT_BITS: u32 = 27;
+
 impl JobId {
     /// The `sequence`-th job (from 1; the lower 48 bits count) of `shard`.
     #[must_use]
@@ -67,6 +70,14 @@ impl AttemptId {
     #[must_use]
     pub const fn shard(self) -> ShardId {
         self.task.job.shard()
+    }
+
+    /// Its fencing token: higher than that of each earlier attempt of its task, also of those of earlier jobs of the same role and name, which
+    /// are of the same shard. At most 2⁶³ − 1, so that any database keeps it; that is enough for 2³⁶ jobs of a shard.
+    #[must_use]
+    pub const fn fence(self) -> u64 {
+        let token = (self.task.job.sequence() & ((1 << 36) - 1)) << FENCE_ATTEMPT_BITS;
+        token + self.number as u64
     }
 }
 

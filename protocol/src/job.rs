@@ -34,6 +34,10 @@ pub struct Job {
     pub update_parallel: u32,
 }
 
+/// The variable of its environment by which a task learns its fencing token ([`crate::AttemptId::fence`]). A template that has it says
+/// thereby that its tasks are fenced: never two attempts of one alive at once. Its value there is empty; no user can set it.
+pub const FENCE_VARIABLE: &str = "SKEP_FENCE";
+
 /// How the tasks of a job are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -173,6 +177,12 @@ impl Template {
     #[must_use]
     pub fn first(&self) -> &Member {
         self.members.first().expect("a template has a member")
+    }
+
+    /// True where a task of it runs only while its agent's lease holds: never two of its attempts are alive at once.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.members.iter().any(|member| member.env.iter().any(|(name, _)| name == FENCE_VARIABLE))
     }
 
     /// The names of all ports of a task, in the order of its members: the order in which an agent gives them.

@@ -160,6 +160,12 @@ pub enum FromMaster {
         #[serde(deserialize_with = "bounded::list::<_, _, MASTERS_MAX>")]
         addresses: Vec<String>,
     },
+    /// Fenced attempts on this agent run for so long after the sending of a beat, or of a registration, that was answered. Said before each
+    /// launch of one, and where an agent reports one.
+    Lease {
+        /// How long, in milliseconds, by a clock of the agent's machine that is never set and goes on while that sleeps.
+        lease_ms: u64,
+    },
 }
 
 /// Tasks of one job to run on one agent.

@@ -93,6 +93,8 @@ pub enum Loss {
     AgentGone,
     /// Its agent would not take it: what was promised was not there.
     Refused,
+    /// It is fenced, and its agent's lease was over: its executor ended it, or it was never started.
+    LeaseOver,
 }
 
 impl Exit {
@@ -151,6 +153,7 @@ impl fmt::Display for Loss {
             Self::Forgotten => "its agent knows nothing of it",
             Self::AgentGone => "its agent left for good",
             Self::Refused => "its agent had no room for it",
+            Self::LeaseOver => "no master renewed its lease in time",
         })
     }
 }

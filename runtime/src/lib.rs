@@ -177,6 +177,8 @@ pub enum Exit {
         /// Its limit.
         limit: u32,
     },
+    /// It is fenced, and its lease was over.
+    LeaseOver,
 }
 
 /// What a task has used.

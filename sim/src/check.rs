@@ -267,7 +267,9 @@ impl Check {
                 hold(self.mistaken <= most, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
             }
             Loss::AgentGone => unreachable!("it was looked at before"),
-            Loss::Reboot | Loss::Executor => hold(!runs, || format!("G6: {attempt} was called lost ({reason}) while it ran")),
+            Loss::Reboot | Loss::Executor | Loss::LeaseOver => {
+                hold(!runs, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
+            }
         }
     }
 

@@ -39,8 +39,7 @@ fn config(plan: &Plan, id: u16) -> ShardConfig {
         shards: plan.shards,
         heartbeat_ms: plan.heartbeat_ms,
         unreachable_ms: plan.heartbeat_ms * 4,
-        replace_after_ms: plan.replace_after_ms,
-        ..ShardConfig::default()
+        ..ShardConfig::default().replaced_after(plan.replace_after_ms)
     }
 }
 

@@ -131,7 +131,7 @@ impl Machine {
                 Record::Taken { launch, .. } => Some(launch),
                 _ => None,
             });
-            let mut again: Vec<Start> = taken.map(|launch| Start { launch: launch.clone(), ports: vec![] }).collect();
+            let mut again: Vec<Start> = taken.map(|launch| Start { launch: launch.clone(), ports: vec![], until: None }).collect();
             again.iter_mut().for_each(|start| {
                 let launch = start.launch.clone();
                 start.launch.attempts.retain(|attempt| live(&launch, attempt));
@@ -190,6 +190,7 @@ impl Machine {
                         wishes.push(Wish::EndsAt(attempt, run.ends));
                     }
                 }
+                Output::Renew { .. } => {}
                 Output::Forget { members } => members.iter().for_each(|member| drop(self.runs.remove(&member.attempt))),
                 Output::Quit { reason } => {
                     self.kill();

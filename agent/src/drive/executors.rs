@@ -86,8 +86,16 @@ enum State {
 }
 
 enum Tell {
-    Launch(Box<runtime::Launch>),
-    Stop { keys: Vec<Key>, grace_ms: u64 },
+    /// With the moment at which their lease is over, where they are fenced.
+    Launch(Box<runtime::Launch>, Option<u64>),
+    Renew {
+        keys: Vec<Key>,
+        until_ns: u64,
+    },
+    Stop {
+        keys: Vec<Key>,
+        grace_ms: u64,
+    },
     Forget(Vec<Key>),
 }
 
@@ -95,7 +103,9 @@ enum Tell {
 pub(super) fn kinds(launch: &Launch) -> impl Iterator<Item = (Kind, u8)> {
     let kind = |(member, at): (&Member, u8)| match member.program {
         Program::Wasm { metering, strict, .. } => {
-            Some((Kind { role: launch.role.clone(), metering, job: strict.then_some(launch.job) }, at))
+            // What is fenced must be ended in time, whatever else its role runs.
+            let own = strict || launch.template.is_fenced();
+            Some((Kind { role: launch.role.clone(), metering, job: own.then_some(launch.job) }, at))
         }
         Program::Native { .. } | Program::Image { .. } => None,
     };
@@ -146,7 +156,8 @@ impl Executors {
     }
 
     /// Has these tasks of `job` started, by the executor of their kind, which is started first where there is none.
-    pub fn start(&mut self, job: JobId, kind: Kind, plan: runtime::Launch) -> io::Result<Vec<Event>> {
+    /// `until_ns`: when their lease is over, by [`runtime::executor::lease::boot_ns`], where they are fenced.
+    pub fn start(&mut self, job: JobId, kind: Kind, plan: runtime::Launch, until_ns: Option<u64>) -> io::Result<Vec<Event>> {
         let number = match self.open.get(&kind) {
             Some(number) => *number,
             None => self.launch(kind)?,
@@ -158,12 +169,18 @@ impl Executors {
         if self.routes.len() > ROUTES_MAX {
             self.routes.pop_first();
         }
-        Ok(self.tell(number, Tell::Launch(Box::new(plan))).into_iter().collect())
+        Ok(self.tell(number, Tell::Launch(Box::new(plan), until_ns)).into_iter().collect())
     }
 
     pub fn stop(&mut self, members: &[MemberId], grace_ms: u64) {
         for (number, keys) in self.routed(members) {
             self.tell(number, Tell::Stop { keys, grace_ms });
+        }
+    }
+
+    pub fn renew(&mut self, members: &[MemberId], until_ns: u64) {
+        for (number, keys) in self.routed(members) {
+            self.tell(number, Tell::Renew { keys, until_ns });
         }
     }
 
@@ -365,12 +382,20 @@ impl Executors {
             }
         };
         match tell {
-            Tell::Launch(launch) => {
+            Tell::Launch(launch, until_ns) => {
                 let keys: Vec<Key> = launch.starts.iter().map(|start| start.key).collect();
-                let Err(TellError::TooLong { bytes, max }) = commands.launch(*launch) else { return None };
+                let told = match until_ns {
+                    Some(until_ns) => commands.launch_fenced(*launch, until_ns),
+                    None => commands.launch(*launch),
+                };
+                let Err(TellError::TooLong { bytes, max }) = told else { return None };
                 let reason = format!("arguments, environment and configuration take {bytes} bytes: at most {max} fit");
                 let exit = Exit::Rejected { reason };
                 Some(Event::Ended { members: keys.into_iter().map(|key| (member(key), exit.clone(), Usage::default())).collect() })
+            }
+            Tell::Renew { keys, until_ns } => {
+                commands.renew(keys, until_ns);
+                None
             }
             Tell::Stop { keys, grace_ms } => {
                 commands.stop(keys, grace_ms);
@@ -456,7 +481,7 @@ impl Executors {
 }
 
 fn launched(tell: &Tell) -> Vec<Key> {
-    let Tell::Launch(launch) = tell else { return Vec::new() };
+    let Tell::Launch(launch, _) = tell else { return Vec::new() };
     launch.starts.iter().map(|start| start.key).collect()
 }
 

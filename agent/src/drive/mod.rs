@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::message::{Launch, ToShard};
 use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
+use runtime::executor::lease::boot_ns;
 use runtime::executor::process::Template;
 use tokio::sync::{mpsc, oneshot};
 
@@ -122,19 +123,27 @@ fn now() -> Time {
     Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A clock that begins at the Unix time of its making and never goes back, whatever is done to the machine's.
+/// A clock that begins at the Unix time of its making and never goes back, whatever is done to the machine's; it goes on while the machine sleeps,
+/// as leases do.
 struct Clock {
     start: Time,
-    since: tokio::time::Instant,
+    /// By [`boot_ns`].
+    since_ns: u64,
 }
 
 impl Clock {
     fn now(&self) -> Time {
-        self.start + u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.start + (boot_ns() - self.since_ns) / 1_000_000
+    }
+
+    /// That moment by [`boot_ns`]. What was sent in the millisecond `time` was sent then or later.
+    fn boot_ns(&self, time: Time) -> u64 {
+        self.since_ns.saturating_add(time.since(self.start).saturating_mul(1_000_000))
     }
 
     fn at(&self, time: Time) -> tokio::time::Instant {
-        self.since + Duration::from_millis(time.since(self.start))
+        let left_ns = self.boot_ns(time).saturating_sub(boot_ns());
+        tokio::time::Instant::now() + Duration::from_nanos(left_ns)
     }
 }
 
@@ -350,6 +359,11 @@ impl Door {
                 self.executors.stop(&members, grace_ms);
                 self.processes.stop(&members, grace_ms);
             }
+            Output::Renew { members, until } => {
+                let until_ns = self.clock.boot_ns(until);
+                self.executors.renew(&members, until_ns);
+                self.processes.renew(&members, until_ns);
+            }
             Output::Forget { members } => {
                 self.executors.forget(&members);
                 self.processes.forget(&members);
@@ -359,7 +373,8 @@ impl Door {
         Ok(())
     }
 
-    fn start(&mut self, Start { launch, ports }: Start) -> Result<(), AgentError> {
+    fn start(&mut self, Start { launch, ports, until }: Start) -> Result<(), AgentError> {
+        let until_ns = until.map(|until| self.clock.boot_ns(until));
         let needs: Vec<_> = needs(&launch.template).collect();
         let touched: Vec<_> = needs.iter().filter(|(bundle, form)| self.fetcher.locate(*bundle, *form).is_none()).collect();
         if !touched.is_empty() {
@@ -382,16 +397,16 @@ impl Door {
                 ports: ports.clone(),
             });
             let plan = runtime::Launch { plan, starts: starts.collect() };
-            let events = self.executors.start(launch.job, kind, plan).map_err(|source| self.executors_error(source))?;
+            let events = self.executors.start(launch.job, kind, plan, until_ns).map_err(|source| self.executors_error(source))?;
             let now = self.clock.now();
             events.into_iter().for_each(|event| self.ledger.handle(now, event));
         }
-        self.start_processes(&launch, &ports);
+        self.start_processes(&launch, &ports, until_ns);
         Ok(())
     }
 
     /// Those members that are processes, each in an executor of its own.
-    fn start_processes(&mut self, launch: &Launch, ports: &[Vec<u16>]) {
+    fn start_processes(&mut self, launch: &Launch, ports: &[Vec<u16>], until_ns: Option<u64>) {
         for (at, member) in (0..).zip(&launch.template.members) {
             let (bundle, form) = need(&member.program);
             if matches!(member.program, Program::Wasm { .. }) {
@@ -412,7 +427,7 @@ impl Door {
                 let ids = if self.template.own_ids() { self.processes.ids() } else { None };
                 let one = spec::One { key: key(member), index: attempt.0, attempt: attempt.1, ports, ids };
                 match spec::spec(&common, &one) {
-                    Ok(spec) if ids.is_some() || !self.template.own_ids() => self.processes.start(member, spec),
+                    Ok(spec) if ids.is_some() || !self.template.own_ids() => self.processes.start(member, spec, until_ns),
                     Ok(_) => {
                         let lost = (member, Exit::Lost { reason: Loss::Refused }, Usage::default());
                         self.ledger.handle(self.clock.now(), Event::Ended { members: vec![lost] });

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::agent::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, WEAKNESSES_MAX};
+use protocol::job::FENCE_VARIABLE;
 use protocol::message::Launch;
-use protocol::{AgentId, AgentInfo, Member};
+use protocol::{AgentId, AgentInfo, AttemptId, Member};
 use runtime::container::{Hands, Limits, Store, UnpackError};
 use runtime::executor::process::{Template, is_passable};
 use tokio::sync::mpsc;
@@ -73,7 +74,7 @@ impl Door {
 
         let name = info.name.clone();
         let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, info)?;
-        let clock = Clock { start: now(), since: tokio::time::Instant::now() };
+        let clock = Clock { start: now(), since_ns: runtime::executor::lease::boot_ns() };
         for event in found.into_iter().chain(found_of_processes).chain([Event::Surveyed]) {
             ledger.handle(clock.now(), event);
         }
@@ -119,11 +120,17 @@ async fn open_store(template: &Arc<Template>) -> Result<Store, UnpackError> {
 pub(super) fn plan(launch: &Launch, member: &Member, compiled: PathBuf, stdin: Option<PathBuf>, agent: &str) -> runtime::Plan {
     let (bundle, _) = need(&member.program);
     let limits = &member.limits;
+    // What is fenced is launched one by one.
+    let token = launch.attempts.first().map(|(index, number)| AttemptId::new(launch.job, *index, *number).fence());
+    let value = |(name, value): &(String, String)| match token.filter(|_| name == FENCE_VARIABLE) {
+        Some(token) => (name.clone(), token.to_string()),
+        None => (name.clone(), value.clone()),
+    };
     runtime::Plan {
         compiled,
         digest: bundle.0,
         args: member.args.clone(),
-        env: member.env.clone(),
+        env: member.env.iter().map(value).collect(),
         config: member.config.clone(),
         stdin,
         port_names: launch.template.ports().map(ToString::to_string).collect(),

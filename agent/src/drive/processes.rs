@@ -2,6 +2,7 @@
 //! tells each what the ledger wants; clears away what they leave.
 
 use protocol::{Exit, MemberId, Usage};
+use runtime::executor::lease::boot_ns;
 use runtime::executor::process::session::Session;
 use runtime::executor::process::{self, Template, Which};
 use runtime::executor::{Commands, Events, Executor, ExecutorEvent, LaunchError, Recovered};
@@ -65,6 +66,8 @@ struct Slot {
     state: State,
     /// The first of its ids, where it has its own.
     ids: Option<u32>,
+    /// When its lease is over unless it is renewed, by [`boot_ns`]; of one that is fenced and was started by this agent.
+    until_ns: Option<u64>,
     forgotten: bool,
 }
 
@@ -116,7 +119,7 @@ impl Processes {
             if let Some(ids) = ids {
                 self.ids.take_up(ids);
             }
-            self.slots.insert(member, Slot { state: State::Away { stop: None }, ids, forgotten: false });
+            self.slots.insert(member, Slot { state: State::Away { stop: None }, ids, until_ns: None, forgotten: false });
             events.extend(self.found(member, result, Life::Any));
         }
     }
@@ -132,11 +135,12 @@ impl Processes {
     }
 
     /// Has a task started. One that is here already is left as it is.
-    pub fn start(&mut self, member: MemberId, spec: ProcessSpec) {
+    /// `until_ns`: when its lease is over, by [`boot_ns`], where it is fenced.
+    pub fn start(&mut self, member: MemberId, spec: ProcessSpec, until_ns: Option<u64>) {
         if self.slots.contains_key(&member) {
             return;
         }
-        self.slots.insert(member, Slot { state: State::Away { stop: None }, ids: spec.ids.outside, forgotten: false });
+        self.slots.insert(member, Slot { state: State::Away { stop: None }, ids: spec.ids.outside, until_ns, forgotten: false });
         self.waiting.push_back((member, 1, Box::new(spec)));
         self.start_waiting();
     }
@@ -150,6 +154,20 @@ impl Processes {
                 }
                 Some(State::Away { stop }) => *stop = Some(stop.map_or(grace_ms, |earlier| earlier.min(grace_ms))),
                 _ => {}
+            }
+        }
+    }
+
+    pub fn renew(&mut self, members: &[MemberId], until_ns: u64) {
+        for member in members {
+            let Some(slot) = self.slots.get_mut(member) else { continue };
+            // One that is over before it began is not started.
+            if let Some(held) = slot.until_ns.as_mut().filter(|held| **held > boot_ns()) {
+                *held = until_ns.max(*held);
+            }
+            if let State::Here(commands) = &mut slot.state {
+                commands.renew(vec![key(*member)], until_ns);
+                self.unsent.insert(*member);
             }
         }
     }
@@ -283,12 +301,16 @@ impl Processes {
         while self.starting < STARTING_MAX {
             let Some((member, tries, spec)) = self.waiting.pop_front() else { return };
             self.starting += 1;
+            let until_ns = self.slots.get(&member).and_then(|slot| slot.until_ns);
             let (template, said) = (Arc::clone(&self.template), self.said.clone());
             tokio::spawn(async move {
                 if tries > 1 {
                     tokio::time::sleep(START_RETRY).await;
                 }
-                let result = template.start(&spec).await;
+                let result = match until_ns {
+                    Some(until_ns) => template.start_fenced(&spec, until_ns).await,
+                    None => template.start(&spec).await,
+                };
                 drop(said.send(Said::Launched { member, tries, spec, result }).await);
             });
         }
@@ -313,6 +335,10 @@ impl Processes {
         let Some(slot) = self.slots.get_mut(&member) else { return Vec::new() };
         if let State::Away { stop: Some(grace_ms) } = slot.state {
             commands.stop(vec![key(member)], grace_ms);
+            self.unsent.insert(member);
+        }
+        if let Some(until_ns) = slot.until_ns {
+            commands.renew(vec![key(member)], until_ns); // It may have been renewed while it was started.
             self.unsent.insert(member);
         }
         if slot.forgotten {

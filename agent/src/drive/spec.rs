@@ -1,8 +1,8 @@
 //! A native or container task as its executor is told of it: what the job says, what the bundle says, and what this machine gives.
 
-use protocol::job::{HostMount, Network, Process};
+use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
 use protocol::message::Launch;
-use protocol::{Member, Program};
+use protocol::{AttemptId, Member, Program};
 use runtime::Key;
 use runtime::container::{self, Overrides, Pieces};
 use runtime::process::{BUNDLE_DIR, IDS_PER_TASK, Ids, Mount, ProcessLimits, ProcessSpec, Root, SANDBOX_DIR};
@@ -128,7 +128,9 @@ fn filler<'a>(common: &'a Common<'_>, one: &'a One<'_>) -> impl Fn(&str) -> Stri
 
 /// What the job says, and what a task can know of itself, where the job does not use the name for something else.
 fn environment(common: &Common<'_>, one: &One<'_>, fill: &impl Fn(&str) -> String) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = common.member.env.iter().map(|(name, value)| (name.clone(), fill(value))).collect();
+    let token = || AttemptId::new(common.launch.job, one.index, one.attempt).fence().to_string();
+    let value = |(name, value): &(String, String)| (name.clone(), if name == FENCE_VARIABLE { token() } else { fill(value) });
+    let mut env: Vec<(String, String)> = common.member.env.iter().map(value).collect();
     let own = [
         ("SKEP_JOB".to_owned(), common.launch.title.clone()),
         ("SKEP_TASK_INDEX".to_owned(), one.index.to_string()),

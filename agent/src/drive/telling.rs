@@ -75,5 +75,6 @@ fn as_exit(exit: runtime::Exit) -> Exit {
         runtime::Exit::ExecutorLost => LOST,
         runtime::Exit::OutOfDisk { limit_bytes } => Exit::OutOfDisk { limit_bytes },
         runtime::Exit::OutOfProcesses { limit } => Exit::OutOfProcesses { limit },
+        runtime::Exit::LeaseOver => Exit::Lost { reason: Loss::LeaseOver },
     }
 }

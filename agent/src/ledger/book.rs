@@ -67,6 +67,8 @@ pub(super) struct Book {
     ended: usize,
     /// Of all entries.
     hash: u64,
+    /// Entries that run on a lease; an agent has few.
+    fenced: BTreeSet<AttemptId>,
 }
 
 impl Book {
@@ -82,6 +84,7 @@ impl Book {
             known: Known::default(),
             ended: 0,
             hash: 0,
+            fenced: BTreeSet::new(),
         }
     }
 
@@ -140,7 +143,7 @@ impl Book {
     /// Books the attempts of `launch`; what is held or has ended already is passed over.
     pub fn take(&mut self, launch: &Launch, ports: &[Vec<u16>], state: &State) {
         let shared = Arc::new(Launch { attempts: Vec::new(), ..launch.clone() });
-        let mut taken = 0;
+        let (mut taken, fenced) = (0, launch.template.is_fenced());
         for (at, (index, number)) in launch.attempts.iter().enumerate() {
             let attempt = AttemptId::new(launch.job, *index, *number);
             let ports = ports.get(at).cloned().unwrap_or_default();
@@ -150,6 +153,9 @@ impl Book {
             let group = (launch.template.members.len() > 1).then(Box::default);
             place.insert(Entry { launch: Arc::clone(&shared), ports, state: state.clone(), group });
             self.hash ^= attempt_hash(attempt);
+            if fenced {
+                self.fenced.insert(attempt);
+            }
             taken += 1;
         }
         let sum = launch.template.resources.checked_mul(taken).and_then(|more| self.promised.checked_add(&more));
@@ -177,6 +183,7 @@ impl Book {
         let ended = self.entries.get(&attempt).is_some_and(|entry| matches!(entry.state, State::Ended { .. }));
         if ended {
             self.entries.remove(&attempt);
+            self.fenced.remove(&attempt);
             self.hash ^= attempt_hash(attempt);
             self.ended -= 1;
         }
@@ -203,6 +210,16 @@ impl Book {
 
     pub fn entries(&self) -> impl Iterator<Item = (&AttemptId, &Entry)> {
         self.entries.iter()
+    }
+
+    /// True where an entry runs on a lease.
+    pub fn has_fenced(&self) -> bool {
+        !self.fenced.is_empty()
+    }
+
+    /// Those that run on a lease.
+    pub fn fenced(&self) -> impl Iterator<Item = (AttemptId, &Entry)> {
+        self.fenced.iter().filter_map(|attempt| self.entries.get(attempt).map(|entry| (*attempt, entry)))
     }
 
     /// The attempts of a shard's tasks.

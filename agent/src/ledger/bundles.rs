@@ -127,10 +127,11 @@ impl Ledger {
     }
 
     /// Starts what waits for nothing any more, until too many ends wait for their acknowledgement.
-    pub(super) fn start_ready(&mut self, _now: Time) {
+    pub(super) fn start_ready(&mut self, now: Time) {
         if !std::mem::take(&mut self.bundles.look) {
             return;
         }
+        let lease = self.leases.until().filter(|until| *until > now);
         let Bundles { ready, waiting, .. } = &mut self.bundles;
         for (needs, batches) in waiting.iter_mut() {
             if !needs.iter().all(|need| ready.contains(need)) {
@@ -149,7 +150,9 @@ impl Ledger {
                     self.book.set(attempt, State::Starting);
                 }
                 if !launch.attempts.is_empty() {
-                    self.outputs.push_back(Output::Start(Start { launch, ports }));
+                    // What is fenced and waits has a lease: it has ended where that is over.
+                    let until = lease.filter(|_| launch.template.is_fenced());
+                    self.outputs.push_back(Output::Start(Start { launch, ports, until }));
                 }
             }
         }

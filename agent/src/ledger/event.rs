@@ -118,6 +118,13 @@ pub enum Output {
         /// Milliseconds until it is done by force.
         grace_ms: u64,
     },
+    /// These run on until then: their lease was renewed. Only what an executor has and has not ended yet is held by it; what is over is over.
+    Renew {
+        /// Which.
+        members: Vec<MemberId>,
+        /// Until when.
+        until: Time,
+    },
     /// Forget these: their ends are on record.
     Forget {
         /// Which.
@@ -137,6 +144,8 @@ pub struct Start {
     pub launch: Launch,
     /// The ports of each attempt, in the same order, as many each as the template names.
     pub ports: Vec<Vec<u16>>,
+    /// Until when they run unless their lease is renewed; `None`: they are not fenced.
+    pub until: Option<Time>,
 }
 
 /// What a ledger puts on record so that an agent that was killed finds itself again. Written, not flushed: it outlives a process, not a

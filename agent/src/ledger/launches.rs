@@ -95,6 +95,8 @@ impl Ledger {
 fn malformed(launch: &Launch) -> Option<String> {
     if launch.attempts.len() > ATTEMPTS_PER_MESSAGE_MAX {
         Some("too many attempts in one launch".into())
+    } else if launch.template.is_fenced() && launch.attempts.len() > 1 {
+        Some("a fenced job has one task".into())
     } else if let Err(error) = launch.template.check() {
         Some(error.to_string())
     } else if launch.attempts.iter().any(|(index, number)| *number == 0 || *index >= COUNT_MAX) {

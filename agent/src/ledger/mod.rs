@@ -12,6 +12,7 @@ pub mod event;
 mod groups;
 mod known;
 mod launches;
+mod leases;
 mod ports;
 mod session;
 mod states;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use book::{Book, State};
 use bundles::Bundles;
 use event::{Event, Output, Record};
+use leases::Leases;
 use session::Session;
 use states::Telling;
 
@@ -68,6 +70,7 @@ pub struct Ledger {
     session: Session,
     bundles: Bundles,
     telling: Telling,
+    leases: Leases,
     counts: Counts,
     outputs: VecDeque<Output>,
 }
@@ -110,6 +113,7 @@ impl Ledger {
             session: Session::new(config.heartbeat_ms),
             bundles: Bundles::default(),
             telling: Telling::default(),
+            leases: Leases::default(),
             counts: Counts::default(),
             outputs: VecDeque::new(),
         }
@@ -122,6 +126,7 @@ impl Ledger {
 
     /// Takes in what happened; what follows from it is then to be had from [`Ledger::poll_output`].
     pub fn handle(&mut self, now: Time, event: Event) {
+        self.end_overdue(now);
         match event {
             Event::Tick => {}
             Event::Connected { shards } => self.connected(now, shards),
@@ -136,6 +141,7 @@ impl Ledger {
             Event::Evicted { bundle } => self.bundles.evicted(bundle),
             Event::Surveyed => self.surveyed(now),
         }
+        self.end_overdue(now); // What was launched on a lease that is over.
         self.start_ready(now);
         self.run_timers(now);
     }
@@ -245,13 +251,20 @@ impl Ledger {
             FromMaster::Registered { session, heartbeat_ms, number } if from_own => self.registered(now, session, heartbeat_ms, number),
             FromMaster::Rejected { reason } if from_own => self.outputs.push_back(Output::Quit { reason }),
             FromMaster::Launch(launch) if from_own => self.launch(now, launch),
+            FromMaster::BeatAck { sent } if from_own => self.answered(now, sent),
+            FromMaster::Lease { lease_ms } if from_own => self.lease_said(now, lease_ms),
             FromMaster::ReportWanted { session } if from_own => self.report_wanted(now, session),
             FromMaster::Kill { attempts, grace_ms } => self.kill(now, &attempts, grace_ms),
             FromMaster::Ack { attempts } => self.acknowledged(attempts),
             FromMaster::Prepare { bundle } => self.prepare_ahead(bundle),
-            FromMaster::BeatAck { .. } | FromMaster::Leading { .. } | FromMaster::Masters { .. } => {}
+            FromMaster::Leading { .. } | FromMaster::Masters { .. } => {}
             // Only the agent's own shard may say the others.
-            FromMaster::Registered { .. } | FromMaster::Rejected { .. } | FromMaster::Launch(_) | FromMaster::ReportWanted { .. } => {}
+            FromMaster::Registered { .. }
+            | FromMaster::Rejected { .. }
+            | FromMaster::Launch(_)
+            | FromMaster::BeatAck { .. }
+            | FromMaster::Lease { .. }
+            | FromMaster::ReportWanted { .. } => {}
         }
     }
 

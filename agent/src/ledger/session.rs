@@ -23,6 +23,8 @@ pub(super) struct Session {
     heartbeat_ms: u64,
     /// Of the last registration; only its answer is waited for. It never falls: a leader that comes again may still answer an older one.
     number: u64,
+    /// When the last registration was sent.
+    registered: Time,
     /// While there is a connection.
     reach: Option<Reach>,
 }
@@ -54,7 +56,7 @@ struct Link {
 
 impl Session {
     pub fn new(heartbeat_ms: u64) -> Self {
-        Self { heartbeat_ms: heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1), number: 0, reach: None }
+        Self { heartbeat_ms: heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1), number: 0, registered: Time::ZERO, reach: None }
     }
 
     pub const fn is_connected(&self) -> bool {
@@ -160,6 +162,7 @@ impl Ledger {
         link.beat_at = now;
         self.session.heartbeat_ms = heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1);
         self.session.heard(now);
+        self.answered(now, self.session.registered);
     }
 
     pub(super) fn report_wanted(&mut self, now: Time, session: u64) {
@@ -178,7 +181,7 @@ impl Ledger {
             link.session = None;
             link.register_at = now + link.register_wait_ms;
             link.register_wait_ms = (2 * link.register_wait_ms).min(REGISTER_RETRY_MAX_MS);
-            self.session.number = number;
+            (self.session.number, self.session.registered) = (number, now);
             self.send(own, FromAgent::Register { info: self.info.clone(), incarnation: self.book.incarnation, number });
             self.report(now, 0);
             return;

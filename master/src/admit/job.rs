@@ -7,7 +7,7 @@ use super::member::MemberJudge;
 use super::problem::{Code, PROBLEMS_MAX, Problem};
 use super::spec::{JobSpec, TaskSpec};
 use protocol::ids::ROLE_DEFAULT;
-use protocol::job::{COUNT_MAX, PRIORITY_MAX, RestartPolicy};
+use protocol::job::{COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
 use protocol::resources::PORTS_PER_TASK_MAX;
 use protocol::{Digest, Job, Kind, Name, Resources, Restart, Template};
 use std::sync::Arc;
@@ -40,6 +40,7 @@ pub(super) fn judge(spec: &JobSpec) -> Vec<Problem> {
     }
     judge.group();
     judge.restart();
+    judge.fenced();
     judge.problems
 }
 
@@ -64,7 +65,7 @@ pub fn admit(spec: JobSpec, looked: &impl Fn(Digest) -> Option<Verdict>) -> Resu
 /// The kind that `spec` names or that is guessed: a service restarts always, has ports or is updated part by part; all else is a batch.
 fn kind(spec: &JobSpec) -> Kind {
     let has_ports = spec.tasks.iter().any(|task| !task.resources.ports.is_empty());
-    let goes_on = spec.restart.policy == Some(RestartPolicy::Always) || has_ports || spec.update_parallel.is_some();
+    let goes_on = spec.restart.policy == Some(RestartPolicy::Always) || has_ports || spec.update_parallel.is_some() || spec.fenced;
     let guess = if goes_on && spec.restart.policy != Some(RestartPolicy::Never) { Kind::Service } else { Kind::Batch };
     spec.kind.unwrap_or(guess)
 }
@@ -80,8 +81,15 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
     let restart = restart(&spec, kind);
     let uncountable = || vec![Problem::new(Code::TooLarge, "resources", "the tasks of the group together are more than can be counted")];
     let resources = resources(&spec).ok_or_else(uncountable)?;
-    let strict = spec.strict;
-    let built = |(task, (bundle, stdin)): (TaskSpec, (Option<Digest>, Option<Digest>))| Some(task.build(kind, strict, bundle?, stdin));
+    let (strict, fenced) = (spec.strict, spec.fenced);
+    let built = |(task, (bundle, stdin)): (TaskSpec, (Option<Digest>, Option<Digest>))| {
+        let mut member = task.build(kind, strict, bundle?, stdin);
+        if fenced {
+            let at = member.env.partition_point(|(name, _)| name.as_str() < FENCE_VARIABLE);
+            member.env.insert(at, (FENCE_VARIABLE.to_owned(), String::new()));
+        }
+        Some(member)
+    };
     let members = spec.tasks.into_iter().zip(found).map(built).collect::<Option<Vec<_>>>();
     let missing = || vec![Problem::new(Code::Missing, "task", "the job does not say what runs")];
     let members = members.filter(|members| !members.is_empty()).ok_or_else(missing)?;
@@ -173,6 +181,21 @@ impl Judge<'_> {
                 let field = self.spec.field(pair[1].1, field);
                 self.say(Code::DuplicateField, &field, format!("another task of the group has '{}'", pair[0].0));
             }
+        }
+    }
+
+    /// What is fenced is one service of one task.
+    fn fenced(&mut self) {
+        if !self.spec.fenced {
+            return;
+        }
+        if let Some(count) = self.spec.count.filter(|count| *count != 1) {
+            let problem = Problem::new(Code::Conflict, "count", format!("a fenced service has one task, not {count}"));
+            self.push(problem.with_help("count = 1, or service.fenced = false"));
+        }
+        if kind(self.spec) == Kind::Batch {
+            let problem = Problem::new(Code::Conflict, "service.fenced", "a batch job cannot be fenced");
+            self.push(problem.with_help("kind = \"service\", or service.fenced = false"));
         }
     }
 

@@ -6,7 +6,7 @@ use super::path::{is_absolute, is_kernels, is_plain};
 use super::problem::{Code, Problem, quoted};
 use super::spec::{JobSpec, Source, TaskSpec};
 use super::wasm::Inspection;
-use protocol::job::{MOUNTS_MAX, Network, Process};
+use protocol::job::{FENCE_VARIABLE, MOUNTS_MAX, Network, Process};
 use protocol::resources::{DEVICES_MAX, PORTS_PER_TASK_MAX};
 use protocol::{Digest, Kind, Limits, Member, Metering, Name, Program, Resources};
 
@@ -306,6 +306,7 @@ impl MemberJudge<'_, '_> {
         for (key, value) in pairs {
             let wrong = match key {
                 key if key.is_empty() => "the empty name names nothing",
+                key if key == FENCE_VARIABLE && name == "env" => "it is kept for the fencing token of a fenced service",
                 key if key.contains('=') => "a name cannot hold '='",
                 key if key.chars().any(char::is_control) => "a name cannot hold control characters",
                 key if key.len() > PAIR_NAME_BYTES_MAX => "the name is longer than 256 bytes",

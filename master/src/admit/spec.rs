@@ -30,6 +30,8 @@ pub struct JobSpec {
     pub restart: RestartSpec,
     /// `update.parallel`.
     pub update_parallel: Option<u32>,
+    /// `service.fenced`: of its one task never two attempts are alive at once.
+    pub fenced: bool,
     /// Where in the source the fields stand that were read from one.
     pub(super) places: Vec<Place>,
 }
@@ -204,6 +206,7 @@ impl JobSpec {
         }
         put(&mut job, "restart", self.restart.to_value());
         put(&mut job, "update", self.update_parallel.map(|parallel| json!({ "parallel": parallel })));
+        put(&mut job, "service", self.fenced.then(|| json!({ "fenced": true })));
         Value::Object(job).to_string()
     }
 }

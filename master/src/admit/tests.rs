@@ -93,6 +93,7 @@ fn a_kind_that_is_not_named_is_guessed() {
         ("resources.ports = [\"http\"]", Kind::Service),
         ("restart = \"never\"\nresources.ports = [\"http\"]", Kind::Batch),
         ("update.parallel = 1", Kind::Service),
+        ("service.fenced = true", Kind::Service),
     ] {
         assert_eq!(toml(&format!("task.wasm = \"WASM\"\n{rest}")).unwrap().kind, kind, "{rest}");
     }
@@ -100,6 +101,19 @@ fn a_kind_that_is_not_named_is_guessed() {
     assert_eq!(batch.restart.retries_max, Some(RETRIES_DEFAULT));
     let service = toml("task.wasm = \"WASM\"\nkind = \"service\"").unwrap();
     assert_eq!((service.template.first().limits.fuel_max, service.restart.policy), (None, RestartPolicy::Always));
+}
+
+#[test]
+fn a_fenced_service_has_one_task_and_its_token_is_not_its_own_to_set() {
+    let job = toml("task.wasm = \"WASM\"\ntask.env = { A = \"\", Z = \"\" }\nservice.fenced = true").unwrap();
+    assert!(job.template.is_fenced() && job.template.first().env.is_sorted() && job.count == 1, "{job:?}");
+    assert!(!toml("task.wasm = \"WASM\"\nservice.fenced = false").unwrap().template.is_fenced());
+    let spec = parse(&format!("task.wasm = \"{DIGEST}\"\nservice.fenced = true"), Format::Toml).unwrap();
+    assert!(admit(parse(&spec.to_json(), Format::Json).unwrap(), &small).unwrap().template.is_fenced());
+    check("count = 2\ntask.wasm = \"WASM\"\nservice.fenced = true", &[(Code::Conflict, "count")]);
+    check("kind = \"batch\"\ntask.wasm = \"WASM\"\nservice.fenced = true", &[(Code::Conflict, "service.fenced")]);
+    check("task.wasm = \"WASM\"\nservice.fenced = 1", &[(Code::WrongType, "service.fenced")]);
+    check("task.wasm = \"WASM\"\ntask.env = { SKEP_FENCE = \"7\" }", &[(Code::BadValue, "task.env")]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Jobs and tasks as JSON: ids as text, amounts with their units in their names, states in lower case. Knows views; no request.
 
 use crate::shard::view::{JobView, TaskView};
-use protocol::job::{HostMount, Network, Process, RestartPolicy};
+use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process, RestartPolicy};
 use protocol::task::Loss;
 use protocol::{Digest, Exit, Job, JobId, Kind, Limits, Member, Metering, Phase, Program, Resources};
 use serde::Serialize;
@@ -58,6 +58,8 @@ pub struct SpecBody {
     pub restart: RestartBody,
     /// How many tasks are replaced at a time when a new version is applied.
     pub update_parallel: u32,
+    /// True where never two attempts of its one task are alive at once.
+    pub fenced: bool,
 }
 
 /// One of the programs that make a task.
@@ -297,6 +299,7 @@ const fn loss_text(loss: Loss) -> &'static str {
         Loss::Forgotten => "forgotten",
         Loss::AgentGone => "agent-gone",
         Loss::Refused => "refused",
+        Loss::LeaseOver => "lease-over",
     }
 }
 
@@ -396,6 +399,7 @@ impl From<&Job> for SpecBody {
                 backoff_max_ms: job.restart.backoff_max_ms,
             },
             update_parallel: job.update_parallel,
+            fenced: job.template.is_fenced(),
         }
     }
 }
@@ -426,7 +430,7 @@ impl From<&Member> for MemberBody {
             file,
             process,
             args: member.args.clone(),
-            env: pairs(&member.env),
+            env: member.env.iter().filter(|(name, _)| name != FENCE_VARIABLE).cloned().collect(),
             config: pairs(&member.config),
             stdin: member.stdin.as_ref().map(digest),
             resources: (&member.resources).into(),

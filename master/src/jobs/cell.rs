@@ -91,7 +91,8 @@ enum End {
     Uncommon,
 }
 
-const LOSSES: [Loss; 6] = [Loss::AgentSilent, Loss::Reboot, Loss::Executor, Loss::Forgotten, Loss::AgentGone, Loss::Refused];
+const LOSSES: [Loss; 7] =
+    [Loss::AgentSilent, Loss::Reboot, Loss::Executor, Loss::Forgotten, Loss::AgentGone, Loss::Refused, Loss::LeaseOver];
 
 impl Cell {
     /// The first attempt of a task.

@@ -46,8 +46,8 @@ pub fn next(facts: Facts, exit: &Exit, usage: Usage) -> Next {
     }
     let policy = match exit {
         Exit::Lost { reason: Loss::Refused } => return Next::Again { delay_ms: REFUSED_PAUSE_MS, counted: false, streak },
-        // Whoever kills the executor it runs in must not do so without a pause.
-        Exit::Lost { reason: Loss::Executor } => {
+        // Whoever kills the executor it runs in must not do so without a pause, nor may an agent that loses leases as it gets them.
+        Exit::Lost { reason: Loss::Executor | Loss::LeaseOver } => {
             return Next::Again { delay_ms: backoff_ms(restart, streak), counted: false, streak: streak.saturating_add(1) };
         }
         Exit::Lost { .. } => return Next::Again { delay_ms: 0, counted: false, streak },

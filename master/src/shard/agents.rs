@@ -137,6 +137,8 @@ impl Shard {
             seat.mismatches = 0;
             seat.since_wanted.get_or_insert_with(BTreeSet::new);
         }
+        // It renews the agent's leases: said at once, and by a leader only, since whoever drives hears letters in a round that it leads in. An agent
+        // that is called lost or gone is answered after its leases are over, or not at all.
         self.at_once(Action::Send { agent, message: FromMaster::BeatAck { sent } });
         if wanted {
             self.at_once(Action::Send { agent, message: FromMaster::ReportWanted { session } });

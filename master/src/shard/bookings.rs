@@ -51,6 +51,9 @@ impl Shard {
             self.pool.book(slot, class, attempts_of(&launch));
             self.pool.class_drop(class, 1);
             self.pool.refresh_freed(slot);
+            if launch.template.is_fenced() {
+                self.say_lease(agent);
+            }
             self.at_once(Action::Send { agent, message: FromMaster::Launch(launch) });
         }
     }
@@ -77,6 +80,9 @@ impl Shard {
         let here = |seat: &super::pool::Seat| seat.standing == Standing::Here && seat.session == session;
         let Some((slot, seat)) = self.pool.seat_mut(agent).filter(|(_, seat)| here(seat)) else { return };
         seat.unheard.remove(&from);
+        if launches.iter().any(|launch| launch.template.is_fenced()) {
+            self.say_lease(agent); // An agent that was started anew does not know it.
+        }
         let mut missing = Vec::new();
         for mut launch in launches {
             let class = self.pool.class(&launch.role, &launch.template.resources, 1);

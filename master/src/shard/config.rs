@@ -2,6 +2,13 @@
 
 use protocol::ShardId;
 
+/// How long fenced attempts run after the sending of a beat that was answered, in milliseconds, where agents are replaced late enough.
+pub const LEASE_MS: u64 = 5_000;
+/// What clocks may differ in rate, in percent.
+const DRIFT_PERCENT: u64 = 1;
+/// From the end of a lease until what it held is dead, in milliseconds: an executor's timer, and a kill.
+const LEASE_GRACE_MS: u64 = 1_000;
+
 /// What a shard is told once. The same for all shards of a cluster but for `id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardConfig {
@@ -20,6 +27,9 @@ pub struct ShardConfig {
     pub mass_percent: u32,
     /// Silence after which tasks are replaced even where most agents are silent, in milliseconds.
     pub mass_replace_after_ms: u64,
+    /// How long fenced attempts run after the sending of a beat that was answered, in milliseconds: several beats, and so much less than
+    /// `replace_after_ms` that [`Self::lease_over_ms`] is within it.
+    pub lease_ms: u64,
     /// How long an offer holds, in milliseconds: several journal flushes and a hop to another shard and back.
     pub offer_ms: u64,
     /// How often an unmet demand is said again, in milliseconds.
@@ -40,10 +50,41 @@ impl Default for ShardConfig {
             replace_after_ms: 30_000,
             mass_percent: 50,
             mass_replace_after_ms: 300_000,
+            lease_ms: LEASE_MS,
             offer_ms: 5_000,
             demand_ms: 1_000,
             history_tasks_max: 2_000_000,
             jobs_live_max: 1_000_000,
         }
+    }
+}
+
+impl ShardConfig {
+    /// The same, with agents replaced after this silence, and leases that are over by then.
+    #[must_use]
+    pub fn replaced_after(self, replace_after_ms: u64) -> Self {
+        let longest_ms = replace_after_ms.saturating_sub(LEASE_GRACE_MS) * 100 / (100 + 2 * DRIFT_PERCENT + 1);
+        Self { replace_after_ms, lease_ms: LEASE_MS.min(longest_ms), ..self }
+    }
+
+    /// Milliseconds after an agent was last answered until nothing fenced is alive there, by this machine's clock, though one of the two runs
+    /// slow and the other fast.
+    #[must_use]
+    pub const fn lease_over_ms(&self) -> u64 {
+        self.lease_ms + (self.lease_ms * 2 * DRIFT_PERCENT).div_ceil(100) + LEASE_GRACE_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_over_before_an_agent_is_replaced() {
+        for replace_after_ms in [2_001, 2_500, 6_099, 6_100, 6_101, 30_000, 86_400_000] {
+            let config = ShardConfig::default().replaced_after(replace_after_ms);
+            assert!(config.lease_over_ms() <= replace_after_ms, "{config:?}");
+        }
+        assert_eq!(ShardConfig::default().lease_over_ms(), 6_100);
     }
 }

@@ -17,6 +17,7 @@ mod amounts;
 mod bookings;
 mod demands;
 mod explain;
+mod fences;
 mod index;
 mod masters;
 pub mod policies;
@@ -36,6 +37,7 @@ pub use snapshot::ShardSnapshot;
 use crate::jobs::Jobs;
 use demands::Demands;
 use event::Change;
+use fences::Fences;
 use pool::Pool;
 use protocol::message::shard_of_agent;
 use protocol::{AgentId, AttemptId, JobId, RequestId, ShardId, Time};
@@ -64,6 +66,8 @@ pub struct Shard {
     following: BTreeMap<RequestId, JobId>,
     demands: Demands,
     told: Told,
+    /// Fenced attempts that are lost as soon as their leases are over.
+    fences: Fences,
     totals: Totals,
     /// How far live tasks say that they are.
     notes: BTreeMap<AttemptId, (u8, String)>,
@@ -87,6 +91,7 @@ impl Shard {
     }
 
     fn with(config: ShardConfig, jobs: Jobs, rest: LastingRest) -> Self {
+        assert!(config.lease_over_ms() <= config.replace_after_ms, "fenced tasks would be replaced while they run");
         Self {
             now: Time::ZERO,
             jobs,
@@ -99,6 +104,7 @@ impl Shard {
             following: BTreeMap::new(),
             demands: Demands::new(config.shards),
             told: Told::new(config.shards),
+            fences: Fences::default(),
             totals: Totals::default(),
             notes: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -196,6 +202,7 @@ impl Shard {
         self.jobs.wake(self.now);
         self.pool.expire(self.now);
         self.watch_agents();
+        self.end_fenced();
     }
 
     /// The next thing to do, in order; `None` where there is none.
@@ -211,7 +218,8 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Time> {
         let offer = self.pool.offers.first_key_value().map(|(_, offer)| offer.deadline);
         let watch = self.watches.first().map(|(at, _)| *at);
-        [offer, watch, self.jobs.next_due(), self.demands.due(&self.config)].into_iter().flatten().min()
+        let timers = [offer, watch, self.jobs.next_due(), self.demands.due(&self.config), self.fences.due()];
+        timers.into_iter().flatten().min()
     }
 
     /// Puts a record into effect and on its way to the journal.

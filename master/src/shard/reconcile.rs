@@ -32,6 +32,7 @@ impl Shard {
             }
             match (beyond.remove(&attempt), phase) {
                 (Some(ended), _) => {
+                    self.undoubt(attempt);
                     if !ended && phase < LivePhase::Running {
                         self.jobs.set_phase(attempt, LivePhase::Running);
                     }
@@ -50,13 +51,13 @@ impl Shard {
                         kill.push(attempt);
                     }
                 }
-                (None, _) if reborn => note(&mut ends, attempt, self.loss(attempt, Loss::Reboot)),
+                (None, _) if reborn => self.infer(&mut ends, agent, attempt, self.loss(attempt, Loss::Reboot)),
                 // Its ledger never forgets what it took on before the end is on record: it never took this.
                 (None, LivePhase::Staging) if wanted && given == Some(incarnation) => {
                     self.jobs.set_phase(attempt, LivePhase::StagedAgain);
                     stage.push(attempt);
                 }
-                (None, _) => note(&mut ends, attempt, self.loss(attempt, Loss::Forgotten)),
+                (None, _) => self.infer(&mut ends, agent, attempt, self.loss(attempt, Loss::Forgotten)),
             }
         }
         self.end_attempts(agent, ends);
@@ -121,7 +122,9 @@ impl Shard {
         let reason = if gone { Loss::AgentGone } else { Loss::AgentSilent };
         let mut ends = Ends::new();
         for attempt in self.attempts_on(agent) {
-            note(&mut ends, attempt, protocol::Exit::Lost { reason });
+            let exit = protocol::Exit::Lost { reason };
+            // One that is silent was last answered longer ago than its lease holds: it is called lost no earlier.
+            if gone { self.infer(&mut ends, agent, attempt, exit) } else { note(&mut ends, attempt, exit) }
         }
         self.unreachable.remove(&agent);
         self.end_attempts(agent, ends);

@@ -97,6 +97,11 @@ impl Shard {
         if live.job.kind != job.kind {
             return Err(Refusal::Invalid { reason: "kind: a batch job cannot become a service, nor a service a batch job".into() });
         }
+        // What runs unfenced may live on somewhere, unseen.
+        if live.job.template.is_fenced() != job.template.is_fenced() {
+            let reason = "service.fenced: a job that runs cannot become fenced, nor cease to be: stop it first".into();
+            return Err(Refusal::Invalid { reason });
+        }
         if job.count > COUNT_MAX {
             return Err(Refusal::Invalid { reason: format!("count: at most {COUNT_MAX} tasks") });
         }
@@ -138,8 +143,9 @@ impl Shard {
         if live.stopping.is_some() {
             return Err(Refusal::Conflict { reason: "the job is being stopped".into() });
         }
-        if count > COUNT_MAX {
-            return Err(Refusal::Invalid { reason: format!("count: at most {COUNT_MAX} tasks") });
+        let most = if live.job.template.is_fenced() { 1 } else { COUNT_MAX };
+        if count > most {
+            return Err(Refusal::Invalid { reason: format!("count: at most {most} tasks") });
         }
         if live.job.count != count {
             self.commit(Record::Scaled { id: target, count, at: self.now });

@@ -2,6 +2,7 @@
 
 mod agents;
 mod allocation;
+mod fences;
 mod jobs;
 mod lasting;
 mod peers;
@@ -160,7 +161,11 @@ impl World {
             }
             FromMaster::ReportWanted { .. } => script.reports_wanted += 1,
             FromMaster::Rejected { .. } => script.rejected = true,
-            FromMaster::BeatAck { .. } | FromMaster::Prepare { .. } | FromMaster::Leading { .. } | FromMaster::Masters { .. } => {}
+            FromMaster::BeatAck { .. }
+            | FromMaster::Prepare { .. }
+            | FromMaster::Leading { .. }
+            | FromMaster::Masters { .. }
+            | FromMaster::Lease { .. } => {}
         }
     }
 

@@ -126,6 +126,18 @@ impl Commands {
     /// # Errors
     /// [`TellError::TooLong`]: the plan fits no frame; nothing is queued.
     pub fn launch(&mut self, launch: Launch) -> Result<(), TellError> {
+        self.launch_as(launch, Command::Launch)
+    }
+
+    /// Queues the same of fenced tasks: they are ended at `until_ns`, by [`super::lease::boot_ns`], unless they are renewed before.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub fn launch_fenced(&mut self, launch: Launch, until_ns: u64) -> Result<(), TellError> {
+        self.launch_as(launch, |launch| Command::LaunchFenced(launch, until_ns))
+    }
+
+    fn launch_as(&mut self, launch: Launch, command: impl Fn(Box<Launch>) -> Command) -> Result<(), TellError> {
         let bytes = postcard::to_stdvec(&launch.plan).map_err(io::Error::other)?.len();
         let ports = launch.starts.iter().map(|start| start.ports.len()).max().unwrap_or(0);
         let start_bytes = START_BYTES_MAX + ports * PORT_BYTES_MAX;
@@ -134,7 +146,7 @@ impl Commands {
         }
         for starts in launch.starts.chunks(BATCH_BYTES_MAX / start_bytes) {
             let part = Launch { plan: launch.plan.clone(), starts: starts.to_vec() };
-            self.queue(&Command::Launch(Box::new(part)));
+            self.queue(&command(Box::new(part)));
         }
         Ok(())
     }
@@ -142,6 +154,11 @@ impl Commands {
     /// Queues: ask these to stop, and end them after `grace_ms`. Their exit is `Killed`, whatever their code.
     pub fn stop(&mut self, keys: Vec<Key>, grace_ms: u64) {
         keys.chunks(BATCH_BYTES_MAX / KEY_BYTES_MAX).for_each(|keys| self.queue(&Command::Stop { keys: keys.to_vec(), grace_ms }));
+    }
+
+    /// Queues: the leases of these hold until `until_ns`, by [`super::lease::boot_ns`], where they are not over yet.
+    pub fn renew(&mut self, keys: Vec<Key>, until_ns: u64) {
+        keys.chunks(BATCH_BYTES_MAX / KEY_BYTES_MAX).for_each(|keys| self.queue(&Command::Renew { keys: keys.to_vec(), until_ns }));
     }
 
     /// Queues: forget how these ended. Their output stays until newer output needs the room.

@@ -5,6 +5,7 @@
 //! (see [`logs`]) and what a broken executor said last. It serves one executor process, ever; whoever started that removes it.
 
 pub mod client;
+pub mod lease;
 pub mod logs;
 pub mod process;
 pub mod record;

@@ -66,6 +66,15 @@ pub enum Command {
     Quit,
     /// Tell what tasks use now: [`Told::Used`]. Of no use where the task is a process, which the kernel tells of.
     Usage,
+    /// As `Launch`, fenced: they are ended at this moment, by [`super::lease::boot_ns`], unless a `Renew` came before.
+    LaunchFenced(Box<Launch>, u64),
+    /// The leases of these hold until then, where they are not over yet.
+    Renew {
+        /// Which.
+        keys: Vec<Key>,
+        /// Until when, by [`super::lease::boot_ns`].
+        until_ns: u64,
+    },
 }
 
 /// What a wasm task uses.

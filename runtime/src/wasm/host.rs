@@ -23,6 +23,8 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 const RANDOM_PIECE_BYTES: usize = 64 << 10;
 /// The instance of the linker that `wasi:random/random` of any 0.2 finds; wasmtime-wasi 48 defines this version.
 const WASI_RANDOM: &str = "wasi:random/random@0.2.12";
+/// The variable that holds the fencing token of a fenced task.
+const FENCE_VARIABLE: &str = "SKEP_FENCE";
 /// Ours, from `wit/`.
 const CONTEXT: &str = "skep:task/context@0.1.0";
 
@@ -87,6 +89,12 @@ impl Task {
     fn fill_random(&mut self, bytes: &mut [u8]) {
         self.random.get_or_insert_with(wasmtime_wasi::thread_rng).fill_bytes(bytes);
         self.control.moved(bytes.len());
+    }
+
+    /// What its environment says.
+    fn fence(&self) -> Option<u64> {
+        let env = &self.prepared.plan.env;
+        env.iter().find(|(name, _)| name == FENCE_VARIABLE).and_then(|(_, token)| token.parse().ok())
     }
 
     fn identity(&self) -> Identity {
@@ -177,6 +185,7 @@ pub fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<component
             Ok(())
         })
     })?;
+    context.func_wrap("fence", |store: StoreContextMut<'_, Task>, ()| Ok((store.data().fence(),)))?;
     context.func_wrap("stopping", |store: StoreContextMut<'_, Task>, ()| Ok((store.data().control.is_stopping(),)))?;
     Ok(linker)
 }

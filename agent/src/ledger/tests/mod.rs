@@ -4,6 +4,7 @@ mod ends;
 mod groups;
 mod launches;
 mod leaders;
+mod leases;
 
 use super::event::*;
 use super::*;

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 /// The fields of each table, those of this version; the first is the whole text.
 const FIELDS: &[(&str, &[&str])] = &[
-    ("", &["name", "role", "priority", "kind", "runtime", "count", "task", "resources", "limits", "restart", "update"]),
+    ("", &["name", "role", "priority", "kind", "runtime", "count", "task", "resources", "limits", "restart", "update", "service"]),
     (
         "task",
         &[
@@ -41,12 +41,14 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("restart", &["policy", "retries", "backoff"]),
     ("restart.backoff", &["first", "factor", "max"]),
     ("update", &["parallel"]),
+    ("service", &["fenced"]),
     ("count", &[]),
 ];
 
 /// Fields that job files have, and that this version does not.
 const FIELDS_LATER: &[(&str, &[&str])] = &[
-    ("", &["place", "health", "service"]),
+    ("", &["place", "health"]),
+    ("service", &["http", "after", "schedule"]),
     ("task", &["bundle", "fetch", "scratch"]),
     ("task.mount", &["volume"]),
     ("update", &["canary", "min_healthy", "deadline", "auto_rollback"]),
@@ -84,6 +86,7 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
             "limits" => limits = Some((span, reader.limits("limits", node))),
             "restart" => reader.restart(node, &mut spec.restart),
             "update" => spec.update_parallel = reader.update(node),
+            "service" => spec.fenced = reader.service(node),
             other => reader.unknown("", other, span),
         }
     }
@@ -270,6 +273,24 @@ impl Reader {
         }
         entries.into_iter().for_each(|entry| self.unknown("count", &entry.key, entry.span));
         None
+    }
+
+    /// True where it is to be fenced.
+    fn service(&mut self, node: Node<'_>) -> bool {
+        let mut fenced = false;
+        for Entry { key, span, node } in self.entries("service", node) {
+            match key.as_ref() {
+                "fenced" => {
+                    self.mark("service.fenced", &node);
+                    fenced = match node.value {
+                        Value::Bool(fenced) => fenced,
+                        _ => self.wrong_type("service.fenced", &node, "true or false").unwrap_or(false),
+                    };
+                }
+                other => self.unknown("service", other, span),
+            }
+        }
+        fenced
     }
 
     fn list<'a, T>(&mut self, field: &str, node: Node<'a>, item: impl Fn(&mut Self, Node<'a>) -> Option<T>) -> Vec<T> {

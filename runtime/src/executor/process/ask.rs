@@ -32,6 +32,8 @@ pub(super) enum Ask {
     Unpack(Work),
     /// That the data directory is removed, with all in it: an [`Answer`].
     Vanish,
+    /// As `Executor`, for a fenced task, whose lease holds until this moment by [`super::super::lease::boot_ns`].
+    Fenced(Box<ProcessSpec>, u64),
 }
 
 /// Done, or why not.

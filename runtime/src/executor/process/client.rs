@@ -150,12 +150,24 @@ impl Template {
     /// # Errors
     /// [`LaunchError`]: it was not started, and nothing of it is left running.
     pub async fn start(&self, spec: &ProcessSpec) -> Result<Executor, LaunchError> {
-        let which = Which::Process(spec.key);
+        self.start_as(spec.key, Ask::Executor(Box::new(spec.clone()))).await
+    }
+
+    /// The same of a fenced task: its executor ends it at `until_ns`, by [`super::super::lease::boot_ns`], unless it is renewed before.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_fenced(&self, spec: &ProcessSpec, until_ns: u64) -> Result<Executor, LaunchError> {
+        self.start_as(spec.key, Ask::Fenced(Box::new(spec.clone()), until_ns)).await
+    }
+
+    async fn start_as(&self, key: crate::Key, asking: Ask) -> Result<Executor, LaunchError> {
+        let which = Which::Process(key);
         let dir = self.places().dir(which);
         if fs::symlink_metadata(&dir).is_ok() {
             return Err(LaunchError::Used { path: dir });
         }
-        let asked = self.ask(&Ask::Executor(Box::new(spec.clone())), None).await;
+        let asked = self.ask(&asking, None).await;
         let client =
             asked.map_err(|source| LaunchError::File { step: "asking the template for the executor of", path: dir.clone(), source })?;
         self.met(meet(client, &dir), which, &dir).await

@@ -6,6 +6,7 @@ use super::output::Output;
 use super::places::{Owner, Places, Which};
 use super::watch::{Task, Watch};
 use crate::executor::ExecutorEvent;
+use crate::executor::lease::Lease;
 use crate::executor::place::{self, Identity};
 use crate::executor::record::{Record, RecordLog};
 use crate::executor::wire::{self, HelloReply};
@@ -68,11 +69,19 @@ type Vital<T> = Result<T, (&'static str, io::Error)>;
 
 /// Runs the executor that was asked for, where that is `allowed`. Its client's connection ends when this process does: nothing of it is left then
 /// that will be yet.
-pub(super) fn run(spec: &ProcessSpec, allowed: Result<(), String>, client: UnixStream, lent: Lent, machine: &Machine) -> ! {
+pub(super) fn run(
+    spec: &ProcessSpec,
+    until_ns: Option<u64>,
+    allowed: Result<(), String>,
+    client: UnixStream,
+    lent: Lent,
+    machine: &Machine,
+) -> ! {
     let dir = machine.places.dir(Which::Process(spec.key));
     say_panics(&dir);
     let template = getppid();
-    let code = match serve(spec, &dir, allowed, client, lent, machine) {
+    let lease = until_ns.map(Lease::new);
+    let code = match serve(spec, lease, &dir, allowed, client, lent, machine) {
         Ok(watch) => {
             let is_clean = watch.is_clean() && spec.limits.disk_bytes_max == 0 && network::is_clean();
             // The client looks at the directory as soon as this is closed, by the end of this process.
@@ -96,7 +105,15 @@ pub(super) fn run(spec: &ProcessSpec, allowed: Result<(), String>, client: UnixS
     sys::end_at_once(code)
 }
 
-fn serve(spec: &ProcessSpec, dir: &Path, allowed: Result<(), String>, client: UnixStream, lent: Lent, machine: &Machine) -> Vital<Watch> {
+fn serve(
+    spec: &ProcessSpec,
+    lease: Option<Lease>,
+    dir: &Path,
+    allowed: Result<(), String>,
+    client: UnixStream,
+    lent: Lent,
+    machine: &Machine,
+) -> Vital<Watch> {
     // The template has reset all that it was given. Who is told something may be gone.
     sys::ignore_broken_pipes();
     let _ = rustix::thread::set_name(c"skep-executor");
@@ -108,7 +125,10 @@ fn serve(spec: &ProcessSpec, dir: &Path, allowed: Result<(), String>, client: Un
 
     let started = Instant::now();
     let begun = allowed.map_err(|reason| JailError { step: "what is asked for", reason });
-    let begun = begun.and_then(|()| begin(spec, lent, machine, keeper));
+    // One whose lease was over before it began never begins.
+    let is_over = lease.as_ref().is_some_and(|lease| lease.left().is_none());
+    let over = || Err(JailError { step: "lease", reason: "it is over".into() });
+    let begun = if is_over { over() } else { begun.and_then(|()| begin(spec, lent, machine, keeper)) };
     if let Ok((cell, ..)) = &begun {
         // One that has ended already need not be found again.
         let _ = Identity::of(cell.pid).and_then(|task| task.write_to(&dir.join(TASK)));
@@ -120,8 +140,9 @@ fn serve(spec: &ProcessSpec, dir: &Path, allowed: Result<(), String>, client: Un
     let (task, first) = match begun {
         Ok((cell, group, output)) => {
             let since_ms = now_ms();
-            (Some(Task::new(spec, cell, group, output, started, since_ms)), ExecutorEvent::Started { key: spec.key, since_ms })
+            (Some(Task::new(spec, cell, group, output, lease, (started, since_ms))), ExecutorEvent::Started { key: spec.key, since_ms })
         }
+        Err(_) if is_over => (None, ExecutorEvent::Ended { key: spec.key, exit: Exit::LeaseOver, usage: Usage::default() }),
         Err(error) => {
             let mut reason = error.to_string();
             reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));

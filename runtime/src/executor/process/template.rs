@@ -94,8 +94,9 @@ impl Template {
     }
 
     fn obey(&mut self, asked: Ask, conversation: UnixStream, file: Option<File>) {
-        let mut spec = match asked {
-            Ask::Executor(spec) => *spec,
+        let (mut spec, until_ns) = match asked {
+            Ask::Executor(spec) => (*spec, None),
+            Ask::Fenced(spec, until_ns) => (*spec, Some(until_ns)),
             asked => {
                 return match sys::fork() {
                     Ok(sys::Forked::Child) => {
@@ -117,7 +118,7 @@ impl Template {
         match sys::fork() {
             Ok(sys::Forked::Child) => {
                 self.leave_to_others();
-                run::run(&spec, allowed, conversation, lent, &self.machine)
+                run::run(&spec, until_ns, allowed, conversation, lent, &self.machine)
             }
             Ok(sys::Forked::Parent(pid)) => drop(self.lendings.lent.insert(pid, lent)),
             Err(error) => eprintln!("template: forking an executor: {error}"),
@@ -139,7 +140,7 @@ impl Template {
             0
         };
         let code = match asked {
-            Ask::Executor(_) => unreachable!("it was taken out before"),
+            Ask::Executor(_) | Ask::Fenced(..) => unreachable!("it was taken out before"),
             Ask::Session(session) => session::serve(&session, places, conversation, hierarchies),
             Ask::Wasm(spec) => {
                 // It comes back only where it did not become the executor.

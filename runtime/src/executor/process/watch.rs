@@ -3,6 +3,7 @@
 
 use super::output::Output;
 use super::peer::Peer;
+use crate::executor::lease::{LOOK_EVERY, Lease};
 use crate::executor::record::{Record, RecordLog};
 use crate::executor::wire::{Command, Hello, HelloReply, Told};
 use crate::executor::{ExecutorEvent, Held};
@@ -28,6 +29,7 @@ const FULL_BYTES: u64 = 128 << 10;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Asked,
+    Lease,
     Time,
     CpuTime,
 }
@@ -39,6 +41,8 @@ pub(super) struct Task {
     cell: Cell,
     group: Group,
     output: Output,
+    /// Of one that is fenced.
+    lease: Option<Lease>,
     started: Instant,
     since_ms: u64,
     cause: Option<Cause>,
@@ -77,12 +81,14 @@ enum Ready {
 }
 
 impl Task {
-    pub(super) fn new(spec: &ProcessSpec, cell: Cell, group: Group, output: Output, started: Instant, since_ms: u64) -> Self {
+    /// `began`: when it started, and that moment in milliseconds of the Unix epoch.
+    pub(super) fn new(spec: &ProcessSpec, cell: Cell, group: Group, output: Output, lease: Option<Lease>, began: (Instant, u64)) -> Self {
+        let (started, since_ms) = began;
         let limits = spec.limits.clone();
         let kill_at = limits.time_ms_max.map(|limit| started + Duration::from_millis(limit));
         let look_at = limits.cpu_time_ms_max.map(|_| started);
         let mut task =
-            Self { limits, stop_signal: spec.stop_signal, cell, group, output, started, since_ms, cause: None, kill_at, look_at };
+            Self { limits, stop_signal: spec.stop_signal, cell, group, output, lease, started, since_ms, cause: None, kill_at, look_at };
         task.look(started);
         task
     }
@@ -109,6 +115,10 @@ impl Task {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look(now);
         }
+        if self.lease.take_if(|lease| lease.left().is_none()).is_some() {
+            self.cause = Some(Cause::Lease);
+            sys::kill(&self.cell.process);
+        }
     }
 
     /// Looks whether it has used its processor time up; the next look is when it could have at the earliest.
@@ -125,7 +135,8 @@ impl Task {
     }
 
     fn next_timer(&self) -> Option<Instant> {
-        [self.kill_at, self.look_at, self.output.next_timer()].into_iter().flatten().min()
+        let lease_at = self.lease.as_ref().map(|lease| Instant::now() + lease.left().unwrap_or_default().min(LOOK_EVERY));
+        [self.kill_at, self.look_at, self.output.next_timer(), lease_at].into_iter().flatten().min()
     }
 
     /// What it has used until now.
@@ -163,6 +174,7 @@ impl Task {
         let limits = &self.limits;
         match self.cause {
             Some(Cause::Asked) => return Exit::Killed,
+            Some(Cause::Lease) => return Exit::LeaseOver,
             Some(Cause::Time) => return Exit::OutOfTime { limit_ms: limits.time_ms_max.unwrap_or(0) },
             Some(Cause::CpuTime) => return Exit::OutOfCpuTime { limit_ms: limits.cpu_time_ms_max.unwrap_or(0) },
             None => {}
@@ -371,7 +383,11 @@ impl Watch {
     fn command(&mut self, command: Command) {
         match command {
             // It has one task, and takes no other.
-            Command::Launch(_) | Command::Retire | Command::Usage => {}
+            Command::Launch(_) | Command::LaunchFenced(..) | Command::Retire | Command::Usage => {}
+            Command::Renew { keys, until_ns } => {
+                let task = self.task.as_ref().filter(|_| keys.contains(&self.key));
+                task.and_then(|task| task.lease.as_ref()).into_iter().for_each(|lease| lease.renew(until_ns));
+            }
             Command::Stop { keys, grace_ms } => {
                 if let Some(task) = self.task.as_mut().filter(|_| keys.contains(&self.key)) {
                     task.stop(grace_ms, Instant::now());

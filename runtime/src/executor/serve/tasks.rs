@@ -2,6 +2,7 @@
 //! for the teller, which alone changes them from live to ended.
 
 use crate::executor::ExecutorEvent;
+use crate::executor::lease::{LOOK_EVERY, Lease};
 use crate::executor::logs::{Logs, TaskLog};
 use crate::executor::record::{Record, RecordLog};
 use crate::executor::wire::{Command, USED_MAX, Used};
@@ -65,6 +66,8 @@ pub(super) struct Task {
     key: Key,
     pub(super) control: Control,
     log: Arc<TaskLog>,
+    /// Of one that is fenced.
+    lease: Option<Lease>,
     /// 0 until it starts.
     since_ms: AtomicU64,
     /// What was told last of the time that it used, in microseconds.
@@ -120,7 +123,13 @@ impl Tasks {
     /// Does what the client says. Never waits, so a client that leaves leaves nothing half done.
     pub(super) fn obey(self: &Arc<Self>, command: Command) {
         match command {
-            Command::Launch(launch) => self.launch(*launch),
+            Command::Launch(launch) => self.launch(*launch, None),
+            Command::LaunchFenced(launch, until_ns) => self.launch(*launch, Some(until_ns)),
+            Command::Renew { keys, until_ns } => {
+                let book = self.book();
+                let leases = keys.iter().filter_map(|key| book.live.get(key)?.task.lease.as_ref());
+                leases.for_each(|lease| lease.renew(until_ns));
+            }
             Command::Stop { keys, grace_ms } => self.stop(&keys, Duration::from_millis(grace_ms)),
             Command::Forget(keys) => {
                 let mut book = self.book();
@@ -143,9 +152,10 @@ impl Tasks {
         }
     }
 
-    fn launch(self: &Arc<Self>, launch: Launch) {
+    fn launch(self: &Arc<Self>, launch: Launch, until_ns: Option<u64>) {
         let Launch { plan, starts } = launch;
-        let (taken, refused) = self.take(starts, &plan);
+        let (taken, refused) = self.take(starts, &plan, until_ns);
+        taken.iter().filter(|_| until_ns.is_some()).for_each(|(_, task)| guard(task));
         refused.into_iter().for_each(|(key, reason)| self.push(rejected(key, reason)));
         if taken.is_empty() {
             return;
@@ -181,7 +191,7 @@ impl Tasks {
     }
 
     /// Books those that are new and fit. The others: with the reason.
-    fn take(&self, starts: Vec<Start>, plan: &Plan) -> (Vec<Taken>, Vec<(Key, String)>) {
+    fn take(&self, starts: Vec<Start>, plan: &Plan, until_ns: Option<u64>) -> (Vec<Taken>, Vec<(Key, String)>) {
         let (mut taken, mut refused) = (Vec::with_capacity(starts.len()), vec![]);
         let mut book = self.book();
         for start in starts {
@@ -209,6 +219,7 @@ impl Tasks {
                     key,
                     control,
                     log,
+                    lease: until_ns.map(Lease::new),
                     since_ms: AtomicU64::new(0),
                     told_us: AtomicU64::new(0),
                     progressed: AtomicBool::new(false),
@@ -307,8 +318,34 @@ impl Tasks {
     }
 }
 
+impl Task {
+    /// True where its lease is over, and it with it.
+    fn is_over(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.left().is_none())
+    }
+}
+
+/// Ends a fenced task when its lease is over.
+fn guard(task: &Arc<Task>) {
+    if task.is_over() {
+        return task.control.kill(); // Before its first turn.
+    }
+    let task = Arc::downgrade(task);
+    tokio::spawn(async move {
+        while let Some(task) = task.upgrade() {
+            let Some(left) = task.lease.as_ref().and_then(Lease::left) else { return task.control.kill() };
+            drop(task);
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        }
+    });
+}
+
 impl Output for Outlet {
     fn write(&self, stream: Stream, bytes: &[u8]) {
+        // The machine may have stood still in the middle of a turn of it: nothing that it does then is seen.
+        if self.task.is_over() {
+            return;
+        }
         self.tasks.logs.write(&self.task.log, stream, bytes);
     }
 
@@ -318,7 +355,7 @@ impl Output for Outlet {
     }
 
     fn progressed(&self) {
-        if !self.task.progressed.swap(true, Ordering::SeqCst) {
+        if !self.task.is_over() && !self.task.progressed.swap(true, Ordering::SeqCst) {
             let mut waiting = locked(&self.tasks.waiting);
             waiting.progress.push(Arc::clone(&self.task));
             let first = waiting.progress.len() == 1;
@@ -362,7 +399,11 @@ async fn run(tasks: Arc<Tasks>, prepared: Arc<Prepared>, start: Start, task: Arc
     })
     .await;
     tasks.logs.end(&task.log);
-    let exit = if task.control.is_stopping() { Exit::Killed } else { bounded(exit) };
+    let exit = match bounded(exit) {
+        _ if task.is_over() => Exit::LeaseOver,
+        _ if task.control.is_stopping() => Exit::Killed,
+        exit => exit,
+    };
     tasks.push(ExecutorEvent::Ended { key: task.key, exit, usage });
     drop(first);
 }

@@ -119,6 +119,7 @@ const ASKS: &str = r#"(component
         (export "whoami" (func (result $identity)))
         (export "remaining" (func (result $budget)))
         (export "progress" (func (param "percent" u8) (param "note" string)))
+        (export "fence" (func (result $left)))
         (export "stopping" (func (result bool)))))
     (import "skep:task/context@0.1.0" (instance $skep (type $context)))
     (core module $memory
@@ -131,12 +132,14 @@ const ASKS: &str = r#"(component
     (core func $whoami (canon lower (func $skep "whoami") (memory $memory "memory") (realloc (func $memory "realloc"))))
     (core func $remaining (canon lower (func $skep "remaining") (memory $memory "memory")))
     (core func $progress (canon lower (func $skep "progress") (memory $memory "memory")))
+    (core func $fence (canon lower (func $skep "fence") (memory $memory "memory")))
     (core func $stopping (canon lower (func $skep "stopping")))
     (core module $m
         (import "memory" "memory" (memory 1))
         (import "skep" "whoami" (func $whoami (param i32)))
         (import "skep" "remaining" (func $remaining (param i32)))
         (import "skep" "progress" (func $progress (param i32 i32 i32)))
+        (import "skep" "fence" (func $fence (param i32)))
         (import "skep" "stopping" (func $stopping (result i32)))
         (data (i32.const 1024) "half\1b[2Jway")
         (func $must (param i32) (if (i32.eqz (local.get 0)) (then unreachable)))
@@ -154,13 +157,16 @@ const ASKS: &str = r#"(component
             (call $must (i64.eq (i64.load (i32.const 80)) (i64.const 16777216)))
             (call $must (i32.load8_u (i32.const 88)))
             (call $must (i64.le_u (i64.load (i32.const 96)) (i64.const 60000)))
+            (call $fence (i32.const 128))
+            (call $must (i32.load8_u (i32.const 128)))
+            (call $must (i64.eq (i64.load (i32.const 136)) (i64.const 1207959553)))
             (call $progress (i32.const 200) (i32.const 1024) (i32.const NOTE))
             (call $stopping)))
     (core instance $i (instantiate $m
         (with "memory" (instance $memory))
         (with "skep" (instance
             (export "whoami" (func $whoami)) (export "remaining" (func $remaining))
-            (export "progress" (func $progress)) (export "stopping" (func $stopping))))))
+            (export "progress" (func $progress)) (export "fence" (func $fence)) (export "stopping" (func $stopping))))))
     (func $run (result (result)) (canon lift (core func $i "run")))
     (instance $command (export "run" (func $run)))
     (export "wasi:cli/run@0.2.12" (instance $command)))"#;
@@ -169,6 +175,7 @@ const ASKS: &str = r#"(component
 async fn a_component_learns_who_it_is_and_says_how_far_it_is() {
     let mut program = Program::new(&FUEL, &ASKS.replace("NOTE", "11"));
     program.plan.limits.fuel_max = Some(1_000_000);
+    program.plan.env = vec![("SKEP_FENCE".into(), "1207959553".into())];
     let control = Control::new();
     assert_eq!(program.run_with(&control).await.0, Exit::Code(0));
     let progress = control.progress().unwrap();
