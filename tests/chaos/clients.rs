@@ -173,7 +173,7 @@ impl Client {
 
     fn job(&self, key: &str) -> Value {
         let restart = json!({ "policy": "on-failure", "retries": 3 });
-        json!({ "kind": "batch", "task": { "wasm": &*self.noop, "args": [key] }, "resources": { "cpu": 0.01, "memory": "1MiB" }, "restart": restart })
+        json!({ "kind": "batch", "task": { "wasm": &*self.noop, "env": { "KEY": key } }, "resources": { "cpu": 0.01, "memory": "1MiB" }, "restart": restart })
     }
 
     async fn post(&self, master: usize, key: &str, job: Value) -> Outcome {
@@ -197,7 +197,7 @@ impl Client {
         let acked = Some((self.history.ms(), id.clone()));
         self.history.records().submissions.get_mut(&key).unwrap().acked = acked;
         match self.api.get(any_master(&mut random), &format!("/v1/jobs/{id}")).await {
-            Outcome::Done(job) if job["spec"]["tasks"][0]["args"] == json!([key]) => self.history.records().reads += 1,
+            Outcome::Done(job) if job["spec"]["tasks"][0]["env"]["KEY"] == json!(key) => self.history.records().reads += 1,
             Outcome::Done(job) => self.history.violated(format!("job {id} of key {key} is another: {job}")),
             Outcome::Refused(_, why) => self.history.violated(format!("job {id} of key {key} was acknowledged and then not found: {why}")),
             Outcome::NotDone(why) | Outcome::Unknown(why) => self.history.failed(&why),

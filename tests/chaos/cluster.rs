@@ -12,6 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
+/// The binary under test.
+const SKEP: &str = env!("CARGO_BIN_EXE_skep");
 /// How many masters.
 pub const MASTERS: usize = 3;
 /// Silence after which an agent's tasks are replaced, in milliseconds.
@@ -28,6 +30,7 @@ pub struct Daemon {
     pub host: Host,
     /// Its disk, where it has one of its own.
     pub disk: Option<Disk>,
+    program: &'static str,
     args: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -46,9 +49,9 @@ pub struct Cluster {
 impl Daemon {
     fn command(&self) -> Command {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
-        let mut command = self.host.command(env!("CARGO_BIN_EXE_skep"));
+        let mut command = self.host.command(self.program);
         let words = "warn,master=info,agent=info,openraft=off";
-        command.args(&self.args).env("SKEP_LOG", words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args(&self.args).env("SKEP_LOG", words).env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command
     }
 
@@ -194,14 +197,18 @@ fn master(folder: &Path, number: usize) -> Daemon {
     let data = at.join("data").to_string_lossy().into_owned();
     let args = ["--output", "json", "master", "--replace-after-ms", &replace, "--http", &http, "--quic", &quic, "--data", &data];
     let args = args.iter().map(ToString::to_string).collect();
-    Daemon { host, disk, args, log: folder.join(format!("{name}.log")), child: None }
+    Daemon { host, disk, program: SKEP, args, log: folder.join(format!("{name}.log")), child: None }
 }
 
 fn agent(folder: &Path, number: usize, to: &str) -> Daemon {
     let name = format!("a{number}");
     let host = Host::make(&name, u8::try_from(100 + number).unwrap());
     let data = folder.join(&name).to_string_lossy().into_owned();
-    let args = ["agent", "--to", to, "--name", &name, "--resources", RESOURCES, "--data", &data];
+    // Its processes have mounts of their own, in which a disk of a master would live on after its power was cut.
+    let disks: Vec<String> = (1..=MASTERS).map(|number| folder.join(format!("m{number}")).to_string_lossy().into_owned()).collect();
+    let script = format!("umount {} 2>/dev/null; exec \"$0\" \"$@\"", disks.join(" "));
+    let args =
+        ["--mount", "--", "sh", "-c", &script, SKEP, "agent", "--to", to, "--name", &name, "--resources", RESOURCES, "--data", &data];
     let args = args.iter().map(ToString::to_string).collect();
-    Daemon { host, disk: None, args, log: folder.join(format!("{name}.log")), child: None }
+    Daemon { host, disk: None, program: "unshare", args, log: folder.join(format!("{name}.log")), child: None }
 }

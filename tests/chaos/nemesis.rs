@@ -129,7 +129,7 @@ impl Nemesis {
                     master.start();
                 }
             }
-            sleep(Duration::from_millis(50));
+            sleep(Duration::from_millis(100));
         }
         let whole = self.history.ms();
         self.history.records().faults.push(Done { kind: kind.name(), what, from, healed, whole });

@@ -12,13 +12,15 @@ use crate::shard::{PeerMessage, Refusal, Request, Response};
 use protocol::link::Connection;
 use protocol::{AgentId, RequestId, ShardId};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// How often a question is asked that changes nothing, where the leading master went away while it was asked.
 const ASKED_MAX: usize = 4;
 /// How often is looked whether requests wait for a leader in vain.
 const PARKED_LOOK: Duration = Duration::from_millis(250);
+/// The wait between two times that requests are asked again.
+const PARKED_PAUSE: Duration = Duration::from_millis(5);
 
 /// Changes that a slow watcher may be behind before it misses some.
 pub const CHANGES_MAX: usize = 8_192;
@@ -229,12 +231,17 @@ impl Door {
         self.routes().park(letter);
     }
 
-    /// Asks again whatever waited for a leader, whenever one is known; for ever.
+    /// Asks again whatever waited for a leader, whenever one is known that can be reached; for ever.
     pub(crate) async fn tend_parked(self) {
         let mut changes = self.routes().changes();
         loop {
-            for letter in self.routes().unpark() {
-                self.put(letter);
+            let is_up = |leader| self.peers().find(leader).is_some_and(|peer| peer.is_up());
+            let ready = self.routes().unpark(Instant::now(), is_up);
+            let again = !ready.is_empty();
+            ready.into_iter().for_each(|letter| self.put(letter));
+            if again {
+                // Who led a shard may lead it no more, and say so at once each time.
+                tokio::time::sleep(PARKED_PAUSE).await;
             }
             let look = tokio::time::sleep(PARKED_LOOK);
             tokio::select! {

@@ -113,16 +113,21 @@ impl Routes {
         }
     }
 
-    /// The requests whose shards are led by somebody now. Refuses those that have waited too long.
-    pub fn unpark(&self) -> Vec<Letter> {
-        let now = Instant::now();
+    /// The requests whose shards are led by somebody now who can be asked: this master, or one of which `is_up` holds. Refuses those that have
+    /// waited too long at `now`.
+    pub fn unpark(&self, now: Instant, is_up: impl Fn(u64) -> bool) -> Vec<Letter> {
         let mut parked = lock(&self.parked);
         let mut ready = Vec::new();
         for (until, letter) in std::mem::take(&mut *parked) {
-            match self.find(letter.to()) {
-                Some(Route::Nowhere) | None if until <= now => refuse(letter),
-                Some(Route::Nowhere) | None => parked.push_back((until, letter)),
-                Some(_) => ready.push(letter),
+            let can_be_asked = match self.find(letter.to()) {
+                Some(Route::Here) => true,
+                Some(Route::At(leader)) => is_up(leader),
+                Some(Route::Nowhere) | None => false,
+            };
+            match can_be_asked {
+                true => ready.push(letter),
+                false if until <= now => refuse(letter),
+                false => parked.push_back((until, letter)),
             }
         }
         ready
@@ -156,6 +161,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drive::inbox::Waiter;
+    use crate::shard::view::View;
+    use crate::shard::{Request, Response};
+    use tokio::sync::oneshot;
 
     #[test]
     fn the_highest_term_is_right_whoever_says_it_last() {
@@ -173,5 +182,20 @@ mod tests {
         assert!(routes.leads(shard, 3, 7));
         routes.over(shard);
         assert_eq!(routes.find(shard), Some(Route::At(3)));
+    }
+
+    #[test]
+    fn a_request_waits_for_a_leader_that_cannot_be_reached_no_longer_than_for_one_that_is_not_known() {
+        let (routes, shard) = (Routes::new(1, 1), ShardId(0));
+        let (answer, mut answered) = oneshot::channel();
+        routes.park(Letter::Request { to: shard, request: Request::View(View::Masters), waiter: Waiter::Once(answer) });
+        assert!(routes.leads(shard, 2, 5));
+        let now = Instant::now();
+        assert!(routes.unpark(now, |_| false).is_empty() && routes.has_parked(), "it is not asked over and over");
+        assert!(routes.unpark(now + PARKED_WITHIN, |_| false).is_empty() && !routes.has_parked());
+        assert!(matches!(answered.try_recv(), Ok(Response::Refused(Refusal::Unled))));
+        let (answer, _answered) = oneshot::channel();
+        routes.park(Letter::Request { to: shard, request: Request::View(View::Masters), waiter: Waiter::Once(answer) });
+        assert_eq!(routes.unpark(now, |leader| leader == 2).len(), 1);
     }
 }
