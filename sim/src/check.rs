@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// On top of `replace_after`, until the end of a lost attempt is on record: the beats, the timers and the journal.
 const REPLACED_SLACK_MS: u64 = 5_000;
+/// On top of that, until the end of a fenced attempt of an agent that is gone for good is on record: its lease, and what it may be late.
+const LEASE_SLACK_MS: u64 = 1_000;
 /// From the decision that an agent is gone for good until every shard has heard it: a slow flush, and the way.
 const GONE_HEARD_MS: u64 = 250;
 /// From the shard of an agent to the shard of its tasks.
@@ -36,6 +38,8 @@ pub struct Check {
     last: BTreeMap<TaskId, u32>,
     begun: BTreeSet<AttemptId>,
     replace_after_ms: u64,
+    /// How long fenced attempts of agents that are gone for good go on at most.
+    leases_ms: u64,
     heard: BTreeMap<AgentId, Time>,
     came_back: BTreeMap<AgentId, Time>,
     /// When the living master began to live.
@@ -68,6 +72,7 @@ impl Check {
             last: BTreeMap::new(),
             begun: BTreeSet::new(),
             replace_after_ms: plan.replace_after_ms,
+            leases_ms: if plan.fenced { plan.replace_after_ms + LEASE_SLACK_MS } else { 0 },
             heard: BTreeMap::new(),
             came_back: BTreeMap::new(),
             master_since: Time::ZERO,
@@ -226,7 +231,7 @@ impl Check {
         hold(self.refused <= REFUSED_MIN + self.staged / 2, || format!("{} of {} stagings were refused", self.refused, self.staged))?;
         let silent_ms = self.replace_after_ms + REPLACED_SLACK_MS;
         let silent = self.heard.iter().filter(|(_, heard)| now.since(**heard) > silent_ms);
-        let gone_since = |since: &Time| now.since((*since).max(self.master_since)) > REPLACED_SLACK_MS;
+        let gone_since = |since: &Time| now.since((*since).max(self.master_since)) > REPLACED_SLACK_MS + self.leases_ms;
         let gone = self.gone.iter().filter(|(_, since)| gone_since(since));
         if !master_lives || silent.clone().chain(gone.clone()).next().is_none() {
             return Ok(());

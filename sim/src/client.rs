@@ -40,6 +40,8 @@ pub struct Clients {
     waiting: BTreeMap<RequestId, usize>,
     requests: u64,
     shards: u16,
+    /// Services are fenced.
+    fenced: bool,
     bug: Option<Bug>,
 }
 
@@ -130,7 +132,15 @@ impl Clients {
     /// Clients that have asked nothing yet.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
-        Self { submissions: vec![], acks: 0, waiting: BTreeMap::new(), requests: 0, shards: plan.shards, bug: plan.bug }
+        Self {
+            submissions: vec![],
+            acks: 0,
+            waiting: BTreeMap::new(),
+            requests: 0,
+            shards: plan.shards,
+            fenced: plan.fenced,
+            bug: plan.bug,
+        }
     }
 
     fn ask(&mut self, about: usize) -> RequestId {
@@ -161,7 +171,10 @@ impl Clients {
                 (self.ask(old), job.shard(), Request::Scale { job: JobRef::Id(job), count: random.below(6) as u32 })
             }
             _ => {
-                let job = draw(random, self.submissions.len());
+                let mut job = draw(random, self.submissions.len());
+                if self.fenced {
+                    crate::lease::fence(&mut job);
+                }
                 self.add(job)
             }
         }

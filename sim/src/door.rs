@@ -47,8 +47,14 @@ pub struct Door {
     bug: Option<Bug>,
 }
 
+/// As long as it may be: so a lease that holds too long is seen.
+pub fn lease_ms(plan: &Plan) -> u64 {
+    (plan.replace_after_ms - 1_100) * 100 / 102
+}
+
 fn config(plan: &Plan, id: u16) -> ShardConfig {
     ShardConfig {
+        lease_ms: lease_ms(plan),
         id: ShardId(id),
         shards: plan.shards,
         heartbeat_ms: plan.heartbeat_ms,

@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod door;
+mod lease;
 mod machine;
 mod network;
 mod plan;

@@ -1,6 +1,7 @@
 //! A machine of the cluster: the real ledger, the file of its records as far as it was written, and executors, which outlive the agent's
 //! process and die with the machine.
 
+use crate::lease::{OVER, Rate};
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
 use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
@@ -23,6 +24,8 @@ pub struct Run {
     pub ends: Time,
     /// How it ends by itself.
     pub exit: Exit,
+    /// Until when it may run, by its machine's clock, where it is fenced.
+    pub until: Option<Time>,
 }
 
 /// A machine.
@@ -43,7 +46,9 @@ pub struct Machine {
     pub life: u64,
     written: Vec<Record>,
     heartbeat_ms: u64,
-    bug: Option<Bug>,
+    /// How fast its clock runs.
+    pub rate: Rate,
+    pub(crate) bug: Option<Bug>,
     /// Said on record to be gone for good; it has not heard that yet.
     pub gone: bool,
 }
@@ -80,6 +85,7 @@ impl Machine {
             life: 0,
             written: vec![],
             heartbeat_ms: plan.heartbeat_ms,
+            rate: if plan.fenced { Rate::draw(random) } else { Rate::default() },
             bug: plan.bug,
             gone: false,
         }
@@ -104,6 +110,7 @@ impl Machine {
             self.ledger = Some(Ledger::new(self.config(), random.next(), boot));
             return;
         };
+        let now = self.rate.shown(now);
         if self.bug == Some(Bug::ForgetsSurvivors) {
             ledger.handle(now, Event::Surveyed);
             self.ledger = Some(ledger);
@@ -168,8 +175,10 @@ impl Machine {
 
     /// Something happens to the agent, where it runs.
     pub fn handle(&mut self, now: Time, event: Event, random: &mut Random) -> Vec<Wish> {
+        let shown = self.rate.shown(now);
+        let event = self.misheard(shown, event);
         let Some(ledger) = &mut self.ledger else { return vec![] };
-        ledger.handle(now, event);
+        ledger.handle(shown, event);
         self.drain(now, random)
     }
 
@@ -190,7 +199,7 @@ impl Machine {
                         wishes.push(Wish::EndsAt(attempt, run.ends));
                     }
                 }
-                Output::Renew { .. } => {}
+                Output::Renew { members, until } => self.renew(now, &members, until, &mut wishes),
                 Output::Forget { members } => members.iter().for_each(|member| drop(self.runs.remove(&member.attempt))),
                 Output::Quit { reason } => {
                     self.kill();
@@ -211,7 +220,8 @@ impl Machine {
             let exit = if random.chance(number(1)) { Exit::Code(1) } else { Exit::Code(0) };
             let ends = now + random.between(1, number(0).max(1));
             self.running = self.running.checked_add(&launch.template.resources).expect("sums of small amounts fit");
-            self.runs.insert(attempt, Run { end: None, resources: launch.template.resources.clone(), ends, exit });
+            let until = self.held(start, attempt, wishes);
+            self.runs.insert(attempt, Run { end: None, resources: launch.template.resources.clone(), ends, exit, until });
             started.push((attempt, now));
             wishes.push(Wish::EndsAt(attempt, ends));
         }
@@ -220,11 +230,19 @@ impl Machine {
 
     /// An attempt ends, if it is its time; true where it has.
     pub fn end(&mut self, now: Time, attempt: AttemptId) -> Option<(Exit, Usage)> {
-        let run = self.runs.get_mut(&attempt).filter(|run| run.end.is_none() && run.ends <= now)?;
-        let end = (run.exit.clone(), Usage { fuel: 1, ..Usage::default() });
+        let shown = self.rate.shown(now);
+        let run = self.runs.get_mut(&attempt).filter(|run| run.end.is_none() && (run.ends <= now || run.is_over(shown)))?;
+        let exit = if run.is_over(shown) { OVER } else { run.exit.clone() };
+        let end = (exit, Usage { fuel: 1, ..Usage::default() });
         run.end = Some(end.clone());
         self.running = self.running.checked_sub(&run.resources).expect("it was added when it began");
         Some(end)
+    }
+
+    /// When the agent's process wants to be woken.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Time> {
+        self.ledger.as_ref().and_then(Ledger::poll_timeout).map(|shown| self.rate.moment(shown))
     }
 
     /// Whether a bundle can be had.

@@ -30,11 +30,15 @@ pub enum Bug {
     GivesNoTimeout,
     /// The shards of an agent's tasks are not told that it is gone for good.
     KeepsTheGone,
+    /// A lease counts from when the answer to a beat is received.
+    LeaseFromReceipt,
+    /// Fenced tasks are replaced before their leases are over.
+    ReplacesBeforeLease,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -47,6 +51,8 @@ impl Bug {
         Self::FoldsDifferently,
         Self::GivesNoTimeout,
         Self::KeepsTheGone,
+        Self::LeaseFromReceipt,
+        Self::ReplacesBeforeLease,
     ];
 }
 
@@ -71,6 +77,8 @@ pub struct Plan {
     pub fault_ms: u64,
     /// The mean time between two requests of clients, in milliseconds.
     pub request_ms: u64,
+    /// Whether there are fenced services, and clocks that run fast and slow.
+    pub fenced: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -90,6 +98,7 @@ impl Plan {
             wild: random.chance(300),
             fault_ms: [5_000, 20_000, 60_000][random.below(3) as usize],
             request_ms: [1_000, 10_000, 10_000, 40_000][random.below(4) as usize],
+            fenced: random.chance(500) || matches!(bug, Some(Bug::LeaseFromReceipt | Bug::ReplacesBeforeLease)),
             bug,
         }
     }

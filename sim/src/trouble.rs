@@ -49,6 +49,7 @@ impl World {
         let replace = self.plan.replace_after_ms;
         match self.random.below(9) {
             _ if self.random.chance(40) => self.let_go(at)?,
+            _ if self.plan.fenced && self.random.chance(100) => self.answer_late(at),
             0 => self.kill_master()?,
             1 => self.kill_agent(at, 3_000),
             2 => self.power_off(at),

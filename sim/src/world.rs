@@ -3,13 +3,14 @@
 use crate::check::Check;
 use crate::client::Clients;
 use crate::door::Door;
+use crate::lease;
 use crate::machine::{Machine, Wish};
 use crate::network::{IDLE_MS, Line, Way};
 use crate::plan::{Bug, Plan};
 use crate::queue::Queue;
 use crate::random::Random;
+use agent::ledger::event::PrepareError;
 use agent::ledger::event::{Event as AgentEvent, Form};
-use agent::ledger::{Ledger, event::PrepareError};
 use master::shard::{Action, Event, PeerMessage, Record, Request};
 use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
 use protocol::{AttemptId, Digest, MemberId, RequestId, ShardId, Time};
@@ -48,6 +49,10 @@ pub enum Happening {
     Ends(usize, u64, AttemptId),
     /// A client wants something.
     Client,
+    /// What an agent says is held back, until long after this moment.
+    Unheard(usize, Time),
+    /// Nothing passes between an agent and the master.
+    Silent(usize),
     /// Something breaks.
     Fault,
     /// The master's process starts.
@@ -182,6 +187,14 @@ impl World {
                 None => Ok(()),
             },
             Happening::Client => self.client(),
+            Happening::Unheard(at, answered) => {
+                self.unheard(at, answered);
+                Ok(())
+            }
+            Happening::Silent(at) => {
+                self.silent(at);
+                Ok(())
+            }
             Happening::Fault => self.fault(),
             Happening::StartMaster => self.start_master(),
             Happening::StartAgent(at) => self.start_agent(at),
@@ -260,7 +273,10 @@ impl World {
         for action in actions {
             match action {
                 Action::Send { message: FromMaster::Ack { .. }, .. } if self.plan.bug == Some(Bug::NeverAcknowledges) => {}
-                Action::Send { agent, message } => {
+                Action::Send { agent, mut message } => {
+                    if let (FromMaster::Lease { lease_ms }, Some(Bug::ReplacesBeforeLease)) = (&mut message, self.plan.bug) {
+                        *lease_ms *= 2;
+                    }
                     let Some(at) = self.machines.iter().position(|machine| machine.id == agent) else { continue };
                     let message = ToAgent { shard, message };
                     for time in self.lines[at].send(&mut self.random, self.now, Way::Down, false) {
@@ -312,6 +328,7 @@ impl World {
                 }
                 Wish::Started(attempts) => {
                     self.check.began(&attempts, &self.machines[at])?;
+                    lease::alone(self.now, &self.machines, &attempts)?;
                     let members = attempts.into_iter().map(|(attempt, since)| (MemberId::first(attempt), since)).collect();
                     self.agent(at, AgentEvent::Started { members })?;
                 }
@@ -319,7 +336,7 @@ impl World {
                 Wish::Quit(reason) => return Err(format!("{} was sent away: {reason}", self.machines[at].info.name)),
             }
         }
-        let wanted = self.machines[at].ledger.as_ref().and_then(Ledger::poll_timeout).map(|timer| timer.max(self.now));
+        let wanted = self.machines[at].timeout().map(|timer| timer.max(self.now));
         if let Some(timer) = wanted.filter(|timer| self.agent_timers[at].is_none_or(|set| set > *timer)) {
             self.agent_timers[at] = Some(timer);
             self.queue.push(timer, Happening::AgentTimer(at, self.machines[at].life, timer));
