@@ -5,6 +5,7 @@
 mod busybox;
 mod cluster;
 mod escapes;
+mod fenced;
 mod fuzz;
 mod gone;
 mod hostile_agent;

@@ -315,6 +315,34 @@ async fn more_than_it_may_hold_is_refused_and_a_retired_one_takes_none_and_ends(
 }
 
 #[tokio::test]
+async fn what_is_fenced_ends_with_its_lease_and_what_is_renewed_runs_on() {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(10)).await.unwrap();
+    let until = lease::boot_ns() + SECOND_NS;
+    executor.commands.launch_fenced(machine.launch(SLEEPER, 0..2), until).unwrap();
+    executor.commands.launch_fenced(machine.launch(ENDLESS, 2..3), until).unwrap();
+    executor.commands.launch_fenced(machine.launch(NOOP, 3..4), lease::boot_ns()).unwrap();
+    executor.commands.launch(machine.launch(SLEEPER, 4..5)).unwrap();
+    executor.commands.renew(vec![Key(0), Key(3), Key(4)], until + 3_600 * SECOND_NS);
+    tell(&mut executor).await;
+    let (_, ended) = ends(&mut executor, 3).await;
+    assert!(lease::boot_ns() >= until);
+    assert_eq!(ended, BTreeMap::from([1, 2, 3].map(|key| (Key(key), Exit::LeaseOver))));
+    // Nobody is there: it ends all the same.
+    let until = lease::boot_ns() + SECOND_NS;
+    executor.commands.launch_fenced(machine.launch(FLOOD, 5..6), until).unwrap();
+    tell(&mut executor).await;
+    starts(&mut executor, 1).await;
+    drop(executor);
+    while machine.living().await.held.live.len() > 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(lease::boot_ns() >= until);
+    machine.kill();
+}
+
+#[tokio::test]
 async fn code_outside_what_it_may_read_is_rejected_and_the_executor_lives() {
     let machine = Machine::new().await;
     let mut executor = machine.1.launch(machine.spec(4)).await.unwrap();

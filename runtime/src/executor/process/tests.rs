@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 mod beside;
+mod fenced;
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 

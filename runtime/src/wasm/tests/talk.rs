@@ -171,11 +171,17 @@ const ASKS: &str = r#"(component
     (instance $command (export "run" (func $run)))
     (export "wasi:cli/run@0.2.12" (instance $command)))"#;
 
-#[tokio::test]
-async fn a_component_learns_who_it_is_and_says_how_far_it_is() {
-    let mut program = Program::new(&FUEL, &ASKS.replace("NOTE", "11"));
+/// One that asks, fenced, and notes so many bytes.
+fn asking(note: &str) -> Program {
+    let mut program = Program::new(&FUEL, &ASKS.replace("NOTE", note));
     program.plan.limits.fuel_max = Some(1_000_000);
     program.plan.env = vec![("SKEP_FENCE".into(), "1207959553".into())];
+    program
+}
+
+#[tokio::test]
+async fn a_component_learns_who_it_is_and_says_how_far_it_is() {
+    let mut program = asking("11");
     let control = Control::new();
     assert_eq!(program.run_with(&control).await.0, Exit::Code(0));
     let progress = control.progress().unwrap();
@@ -188,8 +194,7 @@ async fn a_component_learns_who_it_is_and_says_how_far_it_is() {
 
 #[tokio::test]
 async fn what_a_host_call_may_copy_is_limited() {
-    let mut program = Program::new(&FUEL, &ASKS.replace("NOTE", "50000"));
-    program.plan.limits.fuel_max = Some(1_000_000);
+    let mut program = asking("50000");
     let control = Control::new();
     assert_eq!(program.run_with(&control).await.0, Exit::Code(0));
     assert_eq!(control.progress().unwrap().note.len(), super::super::NOTE_BYTES_MAX);
