@@ -181,7 +181,7 @@ fn asking(note: &str) -> Program {
 
 #[tokio::test]
 async fn a_component_learns_who_it_is_and_says_how_far_it_is() {
-    let mut program = asking("11");
+    let program = asking("11");
     let control = Control::new();
     assert_eq!(program.run_with(&control).await.0, Exit::Code(0));
     let progress = control.progress().unwrap();
