@@ -100,7 +100,7 @@ impl Client {
     async fn begin_sleepers(&self) {
         for kind in ["service", "batch"] {
             let task = json!({ "wasm": &*self.sleep, "args": ["36000000"] });
-            let resources = json!({ "cpu": 0.01, "memory": "1MiB" });
+            let resources = json!({ "cpu": 0.2, "memory": "1MiB" });
             let name = format!("sleepers-{kind}");
             let job = json!({ "name": name, "kind": kind, "count": SLEEPERS, "task": task, "resources": resources });
             let made = self.api.call(0, Method::PUT, &format!("/v1/jobs/{name}"), Some(job), None).await;

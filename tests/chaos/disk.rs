@@ -43,8 +43,13 @@ impl Disk {
 
     /// Power is back. Nobody may have anything open on it.
     pub fn restore(&self) {
-        must("umount", &[self.at.to_str().unwrap()]);
+        self.end();
         must("mount", &["-o", "loop", self.image.to_str().unwrap(), self.at.to_str().unwrap()]);
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        must("umount", &[self.at.to_str().unwrap()]);
     }
 
     /// Takes all room there is.

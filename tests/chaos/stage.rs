@@ -84,6 +84,7 @@ fn clear_old() {
 }
 
 /// The first process: whose parents end before them, come to it.
+#[allow(clippy::zombie_processes, reason = "it waits for all children there are, this one among them")]
 fn take_orphans() -> ExitCode {
     let own = std::env::current_exe().unwrap();
     let child = Command::new(own).args(std::env::args_os().skip(1)).env(STAGE, "inside").spawn().unwrap();
