@@ -146,6 +146,7 @@ fn run(opening: &Opening, configs: Vec<ShardConfig>, ready: oneshot::Sender<Resu
             Err(_) => desks.into_iter().map(|(desk, _)| desk).collect(),
         };
         for desk in desks {
+            opening.peers.unseat(desk.id.0);
             desk.group.close().await;
         }
     });

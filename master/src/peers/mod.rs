@@ -30,7 +30,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 /// Most requests that wait for one master's answer: half of what it keeps of answers, since some have two.
@@ -42,7 +42,7 @@ pub struct Peers {
     file: PathBuf,
     own: Mutex<Master>,
     table: Mutex<BTreeMap<u64, Arc<Peer>>>,
-    groups: Vec<OnceLock<Member>>,
+    groups: Vec<Mutex<Option<Member>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -96,7 +96,7 @@ impl Peers {
     pub fn new(own: Master, known: Vec<Master>, shards: u16, file: PathBuf) -> Self {
         let others = known.into_iter().filter(|master| master.number != own.number);
         let table = others.map(|master| (u64::from(master.number), Arc::new(Peer::new(master)))).collect();
-        let groups = (0..shards).map(|_| OnceLock::new()).collect();
+        let groups = (0..shards).map(|_| Mutex::default()).collect();
         Self { file, own: Mutex::new(own), table: Mutex::new(table), groups, changed: watch::Sender::new(0) }
     }
 
@@ -112,13 +112,17 @@ impl Peers {
 
     /// This master's member of a group answers from now on.
     pub fn seat(&self, group: u16, member: Member) {
-        // One group is opened once.
-        let _ = self.groups[usize::from(group)].set(member);
+        *lock(&self.groups[usize::from(group)]) = Some(member);
+    }
+
+    /// It answers no more: the group is closed, and whoever held its member for the others' sake lets it go.
+    pub fn unseat(&self, group: u16) {
+        *lock(&self.groups[usize::from(group)]) = None;
     }
 
     /// This master's member of a group; `None` while that is not open.
-    pub fn group(&self, group: u16) -> Option<&Member> {
-        self.groups.get(usize::from(group))?.get()
+    pub fn group(&self, group: u16) -> Option<Member> {
+        lock(self.groups.get(usize::from(group))?).clone()
     }
 
     /// Another master, if it is one.
