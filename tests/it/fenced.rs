@@ -50,7 +50,7 @@ fn cluster() -> (Cluster, PathBuf) {
     for (path, mode) in [(&shared, 0o777), (&lives, 0o666)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    cluster.text(&["roles", "set", "default", "--host-path", shared.to_str().unwrap()]);
+    cluster.text(&["roles", "set", "default", "--host-path", &format!("{}:rw", shared.display())]);
     write(&cluster, "lives", LIVES);
     let job = format!(
         "name = \"one\"\n[task]\nnative = \"lives\"\nmount = [{{ host = {shared:?}, to = \"/mnt/shared\", writable = true }}]\n\

@@ -28,7 +28,7 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("count-zero-batch.toml", Some((BadValue, "count"))),
     ("cut-off.json", Some((Syntax, "task"))),
     ("date-count.toml", Some((WrongType, "count"))),
-    ("depends-on-itself.toml", Some((NotYet, "service"))),
+    ("depends-on-itself.toml", Some((NotYet, "service.after"))),
     ("device-path.toml", Some((BadValue, "resources.devices./dev/sda"))),
     ("device-zero.toml", Some((BadValue, "resources.devices"))),
     ("digest-not-uploaded.toml", Some((UnknownBundle, "task.wasm"))),

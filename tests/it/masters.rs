@@ -26,7 +26,7 @@ struct Seat {
 impl Masters {
     /// Three of them and an agent.
     fn three() -> Self {
-        let mut cluster = Cluster::master(&["--replace-after-ms", "10000"]);
+        let mut cluster = Cluster::master(&["--replace-after-ms", "20000"]);
         let http = cluster.url.strip_prefix("https://").unwrap().to_owned();
         let first = Seat { http, quic: cluster.quic.clone(), child: cluster.master.take() };
         let mut masters = Self { cluster, seats: BTreeMap::from([(1, first)]) };
@@ -61,7 +61,7 @@ impl Masters {
     fn spawn(&self, data: &str, http: &str, quic: &str, flags: &[&str]) -> (Child, Value) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.cluster.folder.join("master.log")).unwrap();
         let mut command = skep();
-        command.args(["--output", "json", "master", "--replace-after-ms", "10000", "--http", http, "--quic", quic, "--data"]);
+        command.args(["--output", "json", "master", "--replace-after-ms", "20000", "--http", http, "--quic", quic, "--data"]);
         command.arg(self.cluster.folder.join(data)).args(flags).env("SKEP_LOG", "warn,master=info,openraft=off");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
