@@ -27,7 +27,7 @@ const AUTHORITY: [&str; 2] = ["root.pem", "intermediate.pem"];
 /// What stands first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// [`VERSION`] of whoever made it.
+    /// The version of the archive.
     pub version: u32,
     /// The cluster's name.
     pub cluster: String,

@@ -49,7 +49,7 @@ impl Tokens {
         self.unread.store(true, Ordering::Relaxed);
     }
 
-    /// True where it is time to ask shard 0 once more because somebody shows a token that is not known: at most each [`LOOK_AGAIN_MS`].
+    /// True where it is time to ask shard 0 once more because somebody shows a token that is not known: at most four times a second.
     pub fn may_look_again(&self) -> bool {
         let (now, before) = (now().0, self.looked_ms.load(Ordering::Relaxed));
         let due = now >= before.saturating_add(LOOK_AGAIN_MS);
