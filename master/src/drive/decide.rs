@@ -229,7 +229,8 @@ impl Decider {
         let (id, term, now) = (self.desks[place].id, recovered.term, self.given.clock.now());
         let lead = self.desks[place].begin(recovered);
         lead.shard.lead(now);
-        self.given.door.routes().leads(id, self.given.door.routes().member(), term);
+        // Who waits for an answer of the one that led before is told that none comes, or asks again here.
+        self.given.door.led(id, self.given.door.routes().member(), term);
         self.given.door.peers().tell_all(|| Said::Leads { shard: id, term });
         self.given.door.agents().tell_all(id, &FromMaster::Leading { term });
         self.sort(place);
