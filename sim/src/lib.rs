@@ -26,14 +26,16 @@ pub use plan::{Bug, Plan};
 use protocol::Time;
 use world::World;
 
-/// Seeds that once found a bug; each stays.
-pub const REGRESSION_SEEDS: [u64; 6] = [
-    31,  // A new leader launched again what had run on a machine that was reborn since.
-    36,  // The same.
+/// Seeds that once found a bug; each stays. The first ones did while there was one master only: what they do since is something else.
+pub const REGRESSION_SEEDS: [u64; 9] = [
+    31,  // A new leader launched again what had run on a machine that was reborn since; 36 did too.
     292, // The refusal of an offer ended an attempt that was staged again meanwhile, and ran.
     780, // A launch of an older session came after the report without it: staged again, it was refused while it ran.
     // An agent that had registered twice took a launch of the first session on, and the report behind the second did not know it.
     9_000_276, 321, // The check's own: an agent came back between its loss and the record of it.
+    17,  // A report from another master crossed a launch on its way and ended what ran.
+    24, 35,  // The same.
+    374, // An agent's loss was said once, and lost with the connection of two masters.
 ];
 
 /// What a seed did.

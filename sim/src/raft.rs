@@ -18,6 +18,8 @@ pub const LEASE_MS: u64 = 400;
 pub const STICKY_MS: u64 = 410;
 /// How often a leader says that it lives.
 const BEAT_MS: u64 = 100;
+/// Most replicas of a shard.
+const MASTERS_MAX: usize = 5;
 /// Entries in one message.
 const ENTRIES_MAX: usize = 64;
 /// Entries of which only the snapshot is kept.
@@ -217,7 +219,8 @@ impl Replica {
     /// Until when it may act as the leader, by its clock; `None` where it does not lead.
     pub fn lease(&self, shown: Time) -> Option<Time> {
         let Role::Leader(lead) = &self.role else { return None };
-        let mut acked: Vec<Option<Time>> = lead.acked.clone();
+        let mut acked = [None; MASTERS_MAX];
+        acked[..self.masters].copy_from_slice(&lead.acked);
         acked[self.me] = Some(shown);
         acked.sort_unstable_by(|a, b| b.cmp(a));
         acked[self.masters / 2].map(|at| at + LEASE_MS).or(Some(Time::ZERO))

@@ -29,7 +29,8 @@ fn no_promise_is_broken_in_some_seeds() {
 #[test]
 fn a_seed_does_the_same_twice() {
     let steps = |report: sim::Report| (report.steps, report.time_ms, report.acks, report.staged, report.ended);
-    assert_eq!(steps(sim::seed(7, None)), steps(sim::seed(7, None)));
+    // One of three masters.
+    assert_eq!(steps(sim::seed(17, None)), steps(sim::seed(17, None)));
 }
 
 #[test]
