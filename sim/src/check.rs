@@ -12,9 +12,11 @@ use agent::ledger::Ledger;
 use master::shard::Record;
 use master::shard::event::JobRef;
 use master::shard::view::{View, Viewed};
+use protocol::message::shard_of_agent;
 use protocol::task::Loss;
 use protocol::{AgentId, AttemptId, Exit, Job, JobId, Resources, ShardId, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// On top of `replace_after`, until the end of a lost attempt is on record: the beats, the timers and the journal.
 const REPLACED_SLACK_MS: u64 = 5_000;
@@ -24,6 +26,12 @@ const GONE_HEARD_MS: u64 = 250;
 const HOPS_MS: [u64; 2] = [10, IDLE_MS + 100];
 /// How far apart the clocks of two masters are, and a clock of one and the truth after the longest silence, at the most.
 const SKEW_MS: u64 = 3_000;
+/// So many agents of a shard that are silent at once, and not given up yet, are a cut: nobody is given up for it. Seeds have five at the most.
+const MASS_AGENTS: usize = 4;
+/// After so long they are given up all the same.
+const MASS_REPLACED_MS: u64 = 290_000;
+/// How much longer than its shard thinks an agent is silent, at the least, where the checks call it silent: clocks, and the way of a beat.
+const MASS_MARGIN_MS: u64 = SKEW_MS + 1_000;
 /// Refusals beyond this and a half of all stagings are more than bad luck.
 const REFUSED_MIN: u64 = 200;
 
@@ -40,6 +48,10 @@ pub struct Check {
     last: BTreeMap<TaskId, u32>,
     begun: BTreeSet<AttemptId>,
     replace_after_ms: u64,
+    unreachable_ms: u64,
+    shards: u16,
+    /// When most of a shard's agents were last silent at once, by shard; told where it matters only.
+    mass: BTreeMap<ShardId, Time>,
     heard: BTreeMap<AgentId, Time>,
     came_back: BTreeMap<AgentId, Time>,
     /// When the last leader began to lead.
@@ -85,6 +97,9 @@ impl Check {
             last: BTreeMap::new(),
             begun: BTreeSet::new(),
             replace_after_ms: plan.replace_after_ms,
+            unreachable_ms: plan.unreachable_ms(),
+            shards: plan.shards,
+            mass: BTreeMap::new(),
             heard: BTreeMap::new(),
             came_back: BTreeMap::new(),
             leader_since: Time::ZERO,
@@ -255,7 +270,14 @@ impl Check {
                 let silent = now.since(heard) + if self.wild { LATE_MS } else { 0 };
                 // A clock may be one part in a hundred too fast.
                 let least = self.replace_after_ms - if self.several { self.replace_after_ms / 100 } else { 0 };
-                hold(came_back || silent + 1 >= least, || format!("G5: {attempt} was given up after {silent} ms of silence"))
+                hold(came_back || silent + 1 >= least, || format!("G5: {attempt} was given up after {silent} ms of silence"))?;
+                let shard = shard_of_agent(agent, self.shards);
+                // Whoever of these was looked at first, all were silent then.
+                let window_ms = self.replace_after_ms.saturating_sub(self.unreachable_ms + MASS_MARGIN_MS) / 2;
+                let others = self.silent_in(now, shard, silent - window_ms.min(silent)..silent + window_ms).saturating_sub(1);
+                hold(self.wild || others + 1 < MASS_AGENTS || silent > MASS_REPLACED_MS, || {
+                    format!("G24: {attempt} was given up with its agent while {others} others of its shard were silent too")
+                })
             }
             Loss::Refused | Loss::Forgotten => {
                 self.refused += u64::from(*reason == Loss::Refused);
@@ -332,7 +354,7 @@ impl Check {
     ///
     /// # Errors
     /// The promise that is broken.
-    pub fn after_each_event(&self, now: Time, is_calm: bool) -> Verdict {
+    pub fn after_each_event(&mut self, now: Time, is_calm: bool) -> Verdict {
         hold(self.refused <= REFUSED_MIN + self.staged / 2, || format!("{} of {} stagings were refused", self.refused, self.staged))?;
         let silent_ms = self.replace_after_ms + REPLACED_SLACK_MS + if self.several { SKEW_MS } else { 0 };
         let silent = self.heard.iter().filter(|(_, heard)| now.since(**heard) > silent_ms);
@@ -341,9 +363,24 @@ impl Check {
         if !is_calm || silent.clone().chain(gone.clone()).next().is_none() {
             return Ok(());
         }
-        let overdue: BTreeSet<AgentId> = silent.chain(gone).map(|(agent, _)| *agent).collect();
+        let mut overdue: BTreeSet<AgentId> = gone.map(|(agent, _)| *agent).collect();
+        for agent in silent.map(|(agent, _)| *agent).collect::<Vec<_>>() {
+            let shard = shard_of_agent(agent, self.shards);
+            if self.silent_in(now, shard, self.unreachable_ms..u64::MAX) >= MASS_AGENTS {
+                self.mass.insert(shard, now);
+            }
+            if self.mass.get(&shard).is_none_or(|mass| now.since(*mass) > silent_ms - self.replace_after_ms) {
+                overdue.insert(agent);
+            }
+        }
         let late = self.live.iter().find(|(_, (_, agent))| overdue.contains(agent));
         hold(late.is_none(), || format!("G5: {late:?} was not given up in time"))
+    }
+
+    /// How many agents of a shard have been silent for such a time.
+    fn silent_in(&self, now: Time, shard: ShardId, ms: Range<u64>) -> usize {
+        let here = self.heard.iter().filter(|(agent, _)| shard_of_agent(**agent, self.shards) == shard);
+        here.filter(|(agent, heard)| ms.contains(&now.since(**heard)) && !self.gone.contains_key(agent)).count()
     }
 
     /// A client was told that its job is on record.

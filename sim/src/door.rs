@@ -2,7 +2,7 @@
 //! others.
 
 use crate::clock::Clock;
-use crate::plan::Plan;
+use crate::plan::{Bug, Plan};
 use crate::raft::{LOG_ENTRIES_MAX, Replica};
 use crate::random::Random;
 use crate::seat::Seat;
@@ -38,7 +38,8 @@ fn config(plan: &Plan, id: u16) -> ShardConfig {
         id: ShardId(id),
         shards: plan.shards,
         heartbeat_ms: plan.heartbeat_ms,
-        unreachable_ms: plan.heartbeat_ms * 4,
+        unreachable_ms: plan.unreachable_ms(),
+        mass_percent: if plan.bug == Some(Bug::GivesUpMost) { 101 } else { ShardConfig::default().mass_percent },
         ..ShardConfig::default().replaced_after(plan.replace_after_ms)
     }
 }

@@ -42,11 +42,13 @@ pub enum Bug {
     LeavesOutLed,
     /// Who leads no longer does what was held.
     DoesWhatWasHeld,
+    /// Agents are given up however many are silent at once.
+    GivesUpMost,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -65,6 +67,7 @@ impl Bug {
         Self::VotesWithoutDisk,
         Self::LeavesOutLed,
         Self::DoesWhatWasHeld,
+        Self::GivesUpMost,
     ];
 
     /// Whether it is one of several masters only.
@@ -78,6 +81,7 @@ impl Bug {
                 | Self::VotesWithoutDisk
                 | Self::LeavesOutLed
                 | Self::DoesWhatWasHeld
+                | Self::GivesUpMost
         )
     }
 }
@@ -120,21 +124,28 @@ impl Plan {
         let mut random = Random::new(seed ^ 0x91a7);
         // Bugs among masters take many faults to be seen.
         let many_faults = bug.is_some_and(Bug::needs_masters);
+        let all_at_once = bug == Some(Bug::GivesUpMost);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
             seed,
             masters: if many_faults { 3 } else { masters },
-            shards: [1, 2, 3, 5][random.below(4) as usize],
-            agents: random.between(1, 5) as usize,
+            shards: if all_at_once { 1 } else { [1, 2, 3, 5][random.below(4) as usize] },
+            agents: if all_at_once { 5 } else { random.between(1, 5) as usize },
             heartbeat_ms: [500, 1_000, 2_000, 2_000][random.below(4) as usize],
             replace_after_ms: random.between(10, 40) * 1_000,
             trouble_ms: random.between(if many_faults { 60 } else { 5 }, 60) * 60_000,
             slow_disks: masters > 1 && Random::new(seed ^ 0xd15c).chance(100),
-            links_only: bug == Some(Bug::LeavesOutLed) || Random::new(seed ^ 0x117c).chance(200),
+            links_only: bug == Some(Bug::LeavesOutLed) || all_at_once || Random::new(seed ^ 0x117c).chance(200),
             wild: random.chance(300),
             fault_ms: if many_faults { 5_000 } else { [5_000, 20_000, 60_000][random.below(3) as usize] },
             request_ms: [1_000, 10_000, 10_000, 40_000][random.below(4) as usize],
             bug,
         }
+    }
+
+    /// Silence until an agent counts as unreachable, in milliseconds.
+    #[must_use]
+    pub const fn unreachable_ms(&self) -> u64 {
+        self.heartbeat_ms * 4
     }
 }

@@ -96,6 +96,10 @@ impl World {
         let other = (at + 1 + self.random.below(count as u64 - 1) as usize) % count;
         let length = self.random.wait([300, 3_000, 20_000][self.random.clone().below(3) as usize]);
         match self.random.below(13) {
+            // Others may lead on, and still no agent reaches this one for longer than after which a single one's tasks are replaced.
+            _ if self.plan.links_only && self.random.clone().chance(60) => {
+                (0..self.machines.len()).for_each(|machine| self.cut_one(machine, at, &[Way::Up, Way::Down], self.plan.replace_after_ms * 2));
+            }
             _ if self.plan.links_only => self.break_link(at, other),
             0 => self.kill_master(at, 3_000),
             1 => (0..count).for_each(|at| self.kill_master(at, 5_000)),
