@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -42,7 +43,8 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
     let start = Instant::now();
     let mut crowd = JoinSet::new();
     let masters = [address];
-    let connecting = identities.iter().enumerate().map(|(number, identity)| Member::connect(&masters, identity, number));
+    let ways = Member::count(masters.len());
+    let connecting = identities.iter().enumerate().map(|(number, identity)| Member::connect(&masters, identity, number, Arc::clone(&ways)));
     let mut connected = futures::stream::iter(connecting).buffer_unordered(AT_ONCE);
     while let Some(member) = connected.next().await {
         crowd.spawn(member?.run());

@@ -11,6 +11,7 @@ use protocol::message::{FromMaster, Hello, HelloReply, JoinReply, ToAgent, ToSha
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, MemberId, PortRange, Resources, ShardId, Time, Usage};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
@@ -36,6 +37,17 @@ pub struct Member {
     led: Vec<(u64, Option<usize>)>,
     heard: mpsc::Receiver<(usize, Heard)>,
     hearing: mpsc::Sender<(usize, Heard)>,
+    /// Of all of them, by master.
+    ways_up: Arc<Vec<Ways>>,
+}
+
+/// The connections of all to one master.
+#[derive(Debug, Default)]
+pub struct Ways {
+    /// How many there are, as far as their agents know.
+    pub up: AtomicUsize,
+    /// How many have ended.
+    pub ended: AtomicUsize,
 }
 
 /// What comes from a master.
@@ -70,23 +82,29 @@ fn info(number: usize) -> AgentInfo {
 }
 
 impl Member {
-    /// Connects to all masters as number `number`.
+    /// Connects to all masters as number `number`; `ways_up` counts all connections, by master.
     ///
     /// # Errors
     /// The link's.
-    pub async fn connect(masters: &[SocketAddr], identity: &Identity, number: usize) -> anyhow::Result<Self> {
+    pub async fn connect(masters: &[SocketAddr], identity: &Identity, number: usize, ways_up: Arc<Vec<Ways>>) -> anyhow::Result<Self> {
         let agent: AgentId = identity.agent().context("a certificate for no agent")?;
         let config = LedgerConfig { agent, info: info(number), heartbeat_ms: HEARTBEAT_MS };
         let ledger = Ledger::new(config, u64::from_le_bytes(random()?), "crowd".into());
         let (hearing, heard) = mpsc::channel(HEARD_MAX * masters.len());
         let ways = masters.iter().map(|_| None).collect();
         let identity = Arc::new(identity.clone());
-        let mut member = Self { identity, masters: masters.to_vec(), ledger, shards: 0, ways, led: vec![], heard, hearing };
+        let mut member = Self { identity, masters: masters.to_vec(), ledger, shards: 0, ways, led: vec![], heard, hearing, ways_up };
         for (master, address) in masters.iter().enumerate() {
             let (sender, shards) = open(*address, &member.identity, master, &member.hearing).await?;
             member.up(master, sender, shards);
         }
         Ok(member)
+    }
+
+    /// Nothing counted yet, for so many masters.
+    #[must_use]
+    pub fn count(masters: usize) -> Arc<Vec<Ways>> {
+        Arc::new((0..masters).map(|_| Ways::default()).collect())
     }
 
     /// Does what an agent does. A master that goes away is tried again, for ever, where there is another.
@@ -115,6 +133,7 @@ impl Member {
             self.ledger.handle(now(), Event::Connected { shards });
         }
         self.ways[master] = Some(sender);
+        self.ways_up[master].up.fetch_add(1, Ordering::Relaxed);
     }
 
     fn hear(&mut self, master: usize, heard: Heard) -> anyhow::Result<()> {
@@ -124,6 +143,8 @@ impl Member {
             Heard::Down(error) if self.masters.len() == 1 => return Err(error),
             Heard::Down(_) => {
                 self.ways[master] = None;
+                self.ways_up[master].up.fetch_sub(1, Ordering::Relaxed);
+                self.ways_up[master].ended.fetch_add(1, Ordering::Relaxed);
                 for (shard, led) in (0..).map(ShardId).zip(&mut self.led) {
                     if led.1 == Some(master) {
                         led.1 = None;

@@ -2,7 +2,7 @@
 //! Then a job of that shard is submitted to another master, and the clock stops when the client knows that its task was placed and ended.
 
 use super::cluster::temporary;
-use super::crowd::{Member, STAYS};
+use super::crowd::{Member, STAYS, Ways};
 use super::figure::{Figures, What};
 use super::{agents, job, upload};
 use crate::client::{Access, Client};
@@ -17,6 +17,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -126,12 +128,14 @@ fn address(ready: &Value) -> anyhow::Result<String> {
     Ok(text(ready, "url")?.trim_start_matches("https://").to_owned())
 }
 
-/// Kills a leader `kills` times under `count` agents.
+/// Kills a leader `kills` times under `count` agents, each time when the last is started again and has all that it had: its place in the
+/// groups, its share of the shards and a connection of each agent.
 pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u32, kills: u32) -> anyhow::Result<()> {
     agents::may_open(3 * u64::from(count))?;
     let mut masters = Masters::three().await?;
     let what = What { bench: "failover", kind: "crowd", n: u64::from(count), run };
-    let mut crowd = gather(&masters, count).await?;
+    let ways = Member::count(3);
+    let mut crowd = gather(&masters, count, &ways).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let tasks = count * TASKS_EACH;
     let mut staying = job(&wasm, &[], tasks);
@@ -139,13 +143,14 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     masters.client.call(Method::POST, "/v1/jobs", &staying).await?;
     until(&masters.client, &mut crowd, "all run", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks).await?;
 
-    let (mut placed, mut confirmed) = (Vec::new(), Vec::new());
+    let (mut placed, mut confirmed, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for kill in 0..kills {
-        masters.until_whole().await?;
         let shard = ShardId(u16::try_from(kill % 8)?);
         let page = masters.client.get("/v1/masters").await?;
         let leader = page["groups"][usize::from(shard.0)]["leader"].as_u64().context("nobody leads")?;
         let number = usize::try_from(leader)?;
+        let (ways, all) = (&ways[number - 1], usize::try_from(count)?);
+        let ended = ways.ended.load(Ordering::Relaxed);
         masters.kill(number)?;
         let start = Instant::now();
         let client = masters.awake()?;
@@ -157,13 +162,19 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         placed.push(start.elapsed());
         until(&client, &mut crowd, "all agents are back", "/v1/status", |status| status["figures"]["agents_reachable"] == count).await?;
         confirmed.push(start.elapsed());
+        let start = Instant::now();
         masters.start(number)?;
+        masters.until_whole().await?;
+        while ways.ended.load(Ordering::Relaxed) < ended + all || ways.up.load(Ordering::Relaxed) < all {
+            anyhow::ensure!(start.elapsed() < PATIENCE, "agents do not come back to a master that was started again");
+            agents::beat(&mut crowd, LOOK).await?;
+        }
+        whole.push(start.elapsed());
     }
-    masters.until_whole().await?;
     let job = masters.client.get(&format!("/v1/jobs/{STAYS}")).await?;
     let running = job["tasks"]["running"].as_u64().unwrap_or(0);
     let restarts = job["restarts"].as_u64().unwrap_or(u64::MAX) + u64::from(tasks) - running;
-    for (name, mut times) in [("placed", placed), ("confirmed", confirmed)] {
+    for (name, mut times) in [("placed", placed), ("confirmed", confirmed), ("whole", whole)] {
         times.sort_unstable();
         let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1_000.0;
         figures.add(&what, &format!("{name}_p50"), at(50), "ms");
@@ -174,11 +185,12 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     Ok(())
 }
 
-async fn gather(masters: &Masters, count: u32) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+async fn gather(masters: &Masters, count: u32, ways: &Arc<Vec<Ways>>) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let identities = agents::join(&masters.client, masters.seats[0].quic, count).await?;
     let addresses: Vec<SocketAddr> = masters.seats.iter().map(|seat| seat.quic).collect();
     let mut crowd = JoinSet::new();
-    let connecting = identities.iter().enumerate().map(|(number, identity)| Member::connect(&addresses, identity, number));
+    let connecting =
+        identities.iter().enumerate().map(|(number, identity)| Member::connect(&addresses, identity, number, Arc::clone(ways)));
     let mut connected = futures::stream::iter(connecting).buffer_unordered(agents::AT_ONCE);
     while let Some(member) = connected.next().await {
         crowd.spawn(member?.run());

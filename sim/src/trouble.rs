@@ -98,7 +98,8 @@ impl World {
         match self.random.below(13) {
             // Others may lead on, and still no agent reaches this one for longer than after which a single one's tasks are replaced.
             _ if self.plan.links_only && self.random.clone().chance(60) => {
-                (0..self.machines.len()).for_each(|machine| self.cut_one(machine, at, &[Way::Up, Way::Down], self.plan.replace_after_ms * 2));
+                (0..self.machines.len())
+                    .for_each(|machine| self.cut_one(machine, at, &[Way::Up, Way::Down], self.plan.replace_after_ms * 2));
             }
             _ if self.plan.links_only => self.break_link(at, other),
             0 => self.kill_master(at, 3_000),

@@ -4,7 +4,7 @@ use super::*;
 use crate::scratch::Scratch;
 use protocol::AgentId;
 use protocol::identity::{AGENT_LIFETIME, Authority, Identity, MASTER_LIFETIME, csr};
-use protocol::link::{Limits, Listener, connect};
+use protocol::link::{Limits, Listener, ResetKey, connect};
 use protocol::message::{BulkReply, BulkRequest};
 use std::fs;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ async fn link(dir: &Scratch, answers: Vec<Vec<BulkReply>>) -> (Connection, mpsc:
     let master = authority.issue_master(1, &["localhost".into(), "127.0.0.1".into()], MASTER_LIFETIME).unwrap();
     let (key, request) = csr().unwrap();
     let agent = Identity::new(authority.issue_agent(AgentId(7), &request, AGENT_LIFETIME).unwrap(), key).unwrap();
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &master, Limits::default()).unwrap();
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &master, &ResetKey::new([7; 32]), Limits::default()).unwrap();
     let address = listener.address();
     let (say, asked) = mpsc::channel(16);
     tokio::spawn(async move {

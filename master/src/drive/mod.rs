@@ -215,7 +215,6 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let threads = Threads::start(&config, opening).await?;
     let (root, door) = (authority.root_digest(), threads.door.clone());
     let http = HttpConfig {
-        address: config.http_addr,
         hosts: config.hosts.clone(),
         cluster: authority.cluster().into(),
         root,
@@ -225,17 +224,19 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let (serving, admin_token) = (config.clone(), data.admin_token());
     let opening = threads.first.spawn(async move {
-        let listener = Listener::bind(serving.quic_addr, &identity, Limits::default())?;
+        let listener = Listener::bind(serving.quic_addr, &identity, &authority.reset_key(member), Limits::default())?;
+        let taken = Server::listen(serving.http_addr).await.map_err(HttpError::from)?;
         tokio::spawn(door.clone().tend_parked());
         let reception = Arc::new(Reception::new(listener, door.clone(), authority, shelf.clone()));
         // Listened to before it is read who is gone, so that nobody falls between.
         tokio::spawn(Arc::clone(&reception).revoke(door.changes()));
-        let http = crate::http::start(door.clone(), &identity, http).await?;
-        peers.set_own(steward::advertised(&serving, member, reception.listener.address(), http.address()));
+        peers.set_own(steward::advertised(&serving, member, reception.listener.address(), taken.0));
         tokio::spawn(Arc::clone(&reception).run());
-        tokio::spawn(peers::keep_all(Arc::clone(&peers), door.clone(), identity));
+        tokio::spawn(peers::keep_all(Arc::clone(&peers), door.clone(), identity.clone()));
         tokio::spawn(steward::run(door.clone()));
         tokio::spawn(shelf.keep_whole());
+        // Last, since it waits for what other masters may have to say: they are heard by now.
+        let http = crate::http::start(taken, door.clone(), &identity, http).await?;
         if member == FIRST {
             admit_the_first(&admin_token, &door).await?;
         }

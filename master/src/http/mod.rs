@@ -56,6 +56,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::{Semaphore, oneshot};
 use utoipa::OpenApi;
@@ -71,8 +72,6 @@ const READ_RETRY: Duration = Duration::from_millis(250);
 /// How the API is served.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Where; port 0: any.
-    pub address: SocketAddr,
     /// Names that this master goes by, besides `localhost` and every address.
     pub hosts: Vec<String>,
     /// The cluster's name.
@@ -114,14 +113,13 @@ pub enum HttpError {
     Server(#[from] ServerError),
 }
 
-/// Serves the API on the runtime that it is called in.
+/// Serves the API at what [`Server::listen`] took, on the runtime that it is called in.
 ///
 /// # Errors
 /// [`HttpError`].
-pub async fn start(door: Door, identity: &Identity, config: HttpConfig) -> Result<Server, HttpError> {
-    let address = config.address;
+pub async fn start(taken: (SocketAddr, TcpListener), door: Door, identity: &Identity, config: HttpConfig) -> Result<Server, HttpError> {
     let router = router(door, config).await;
-    Ok(Server::start(address, identity, router, Patience::default()).await?)
+    Ok(Server::start(taken, identity, router, Patience::default())?)
 }
 
 /// The routes alone, for whoever serves them over something else than sockets. They follow what changes on the runtime that this is called

@@ -111,15 +111,27 @@ impl std::fmt::Debug for TlsAcceptorOf {
 }
 
 impl Server {
-    /// Serves `router` at `address` as `identity`, on the runtime that it is called in.
+    /// Takes the port at `address`; who calls waits until it is served.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub async fn start(address: SocketAddr, identity: &Identity, router: Router, patience: Patience) -> Result<Self, ServerError> {
+    /// [`ServerError::Listen`].
+    pub async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), ServerError> {
+        let failed = |error| ServerError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        Ok((listener.local_addr().map_err(failed)?, listener))
+    }
+
+    /// Serves `router` at what [`Self::listen`] took, as `identity`, on the runtime that it is called in.
+    ///
+    /// # Errors
+    /// [`ServerError::Identity`].
+    pub fn start(
+        (address, listener): (SocketAddr, TcpListener),
+        identity: &Identity,
+        router: Router,
+        patience: Patience,
+    ) -> Result<Self, ServerError> {
         let tls = Arc::new(Mutex::new(settings(identity)?));
-        let listen = |error| ServerError::Listen { address, error };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
         let stop = watch::Sender::new(false);
         let accepting = tokio::spawn(accept(listener, tls.clone(), router, patience, stop.subscribe()));
         Ok(Self { address, tls, stop, accepting })

@@ -67,7 +67,6 @@ impl Closed {
         let folder = Folder::new();
         let bundles = Bundles::open(&folder.path().join("bundles"), BUNDLE_BYTES_MAX).unwrap();
         let config = HttpConfig {
-            address: "127.0.0.1:0".parse().unwrap(),
             hosts: vec!["master.example".to_owned()],
             cluster: "test".to_owned(),
             root: Digest::of(b"root"),
@@ -93,7 +92,8 @@ impl Closed {
         let authority = Authority::open_or_create(&self.folder.path().join("ca")).unwrap();
         let identity = authority.issue_master(1, &["localhost".to_owned()], Duration::from_secs(3_600)).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
-        let server = Server::start(address, &identity, self.router.clone(), patience).await.unwrap();
+        let taken = Server::listen(address).await.unwrap();
+        let server = Server::start(taken, &identity, self.router.clone(), patience).unwrap();
         (server, authority.root_der().to_vec())
     }
 }

@@ -4,12 +4,14 @@ use super::certificate::{Facts, check_chain, now_s, uri};
 use super::files::{self, Block, CERTIFICATE, KEY};
 use super::token::{draw, hex};
 use super::{Identity, IdentityError, Subject};
+use crate::link::ResetKey;
 use crate::{AgentId, Digest};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
+use ring::hmac;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::net::IpAddr;
 use std::path::Path;
@@ -177,6 +179,14 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(crypto("a key"))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(crypto("a master's certificate"))?;
         Identity::new(self.chain(certificate.der()), key.serialize_der())
+    }
+
+    /// What the listener of master `number` knows its former connections by: the same at each start, for as long as the intermediate is.
+    #[must_use]
+    pub fn reset_key(&self, number: u16) -> ResetKey {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.issuer.key().serialize_der());
+        let signed = hmac::sign(&key, format!("skep: stateless resets of master {number}").as_bytes());
+        ResetKey::new(signed.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
     /// A certificate chain for `agent` and the key of a request: its own, the intermediate's, the root's. Of the request only the key is

@@ -2,7 +2,7 @@
 
 use super::admission::{Admission, Place, Refusal, UNPROVEN_MAX};
 use super::connection::{CloseCode, connection_error};
-use super::{ALPN, ALPN_JOIN, ALPN_PEER, Connection, HANDSHAKE_DEADLINE, Limits, LinkError, Who, tls, transport};
+use super::{ALPN, ALPN_JOIN, ALPN_PEER, Connection, HANDSHAKE_DEADLINE, Limits, LinkError, ResetKey, Who, tls, transport};
 use crate::AgentId;
 use crate::identity::{Identity, Subject};
 use std::net::SocketAddr;
@@ -31,10 +31,10 @@ impl Listener {
     ///
     /// # Errors
     /// [`LinkError::Socket`] and [`LinkError::Tls`].
-    pub fn bind(address: SocketAddr, identity: &Identity, limits: Limits) -> Result<Self, LinkError> {
+    pub fn bind(address: SocketAddr, identity: &Identity, reset: &ResetKey, limits: Limits) -> Result<Self, LinkError> {
         let admission = Arc::new(Admission::default());
         let crypto = tls::server(identity, admission.clone())?;
-        let (endpoint, receive_buffer_bytes) = transport::endpoint(address, Some(transport::server(Arc::new(crypto), &limits)))?;
+        let (endpoint, receive_buffer_bytes) = transport::endpoint(address, Some((transport::server(Arc::new(crypto), &limits), reset)))?;
         let address = endpoint.local_addr().map_err(|source| LinkError::Socket { address, source })?;
         if receive_buffer_bytes < transport::RECEIVE_BUFFER_BYTES {
             let wanted = transport::RECEIVE_BUFFER_BYTES;

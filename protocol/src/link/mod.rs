@@ -26,7 +26,7 @@ pub use connection::{CloseCode, Connection};
 pub use listener::{Incoming, Listener};
 pub use stream::{QUEUED_BYTES_MAX, Receiver, STRANGER_FRAME_BYTES_MAX, Sender};
 pub use tls::install_crypto;
-pub use transport::Limits;
+pub use transport::{Limits, ResetKey};
 
 /// Protocol of a connection between master and agent (ALPN, RFC 7301): its number is the version of the messages.
 pub const ALPN: &[u8] = b"skep/1";

@@ -23,8 +23,14 @@ impl Cluster {
         let folder = Folder::new();
         let authority = folder.authority();
         let master = authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &master, limits).unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &master, &authority.reset_key(1), limits).unwrap();
         Self { authority, listener, _folder: folder }
+    }
+
+    /// The listener of the same master after another start.
+    fn again(&self) -> Listener {
+        let master = self.authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
+        Listener::bind("127.0.0.1:0".parse().unwrap(), &master, &self.authority.reset_key(1), Limits::default()).unwrap()
     }
 
     fn address(&self) -> SocketAddr {

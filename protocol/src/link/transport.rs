@@ -2,6 +2,8 @@
 
 use super::LinkError;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,9 @@ const UNACKNOWLEDGED_BYTES_MAX: u64 = 4 << 20;
 /// Silence after which a connection is over. Longer than the four missed beats that make an agent unreachable: those are judged by the
 /// shard, and a machine that stalls for two seconds need not shake hands again.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Between two resets, at the least: quinn's 20 ms would make ten thousand agents wait for minutes. A reset is shorter than what it answers, so
+/// nobody's packets grow by it.
+const RESET_EACH: Duration = Duration::from_micros(100);
 /// An agent says something at least this often, so that a connection lives through lengthened heartbeats.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Bytes of one stream, and of a connection, that a master holds unread of another master's.
@@ -54,6 +59,29 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { connections_max: 20_000, segmentation_offload: true }
+    }
+}
+
+/// What a listener that starts again knows the packets of its former connections by, to say that these are over (a stateless reset, RFC 9000,
+/// section 10.3): peers then come again at once, and not only after [`IDLE_MAX`]. Secret, since whoever has it can end connections; the same
+/// for all starts of one master, and of that master only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ResetKey([u8; 32]);
+
+impl ResetKey {
+    /// A key of 32 secret bytes.
+    #[must_use]
+    pub const fn new(secret: [u8; 32]) -> Self {
+        Self(secret)
+    }
+
+    fn config(&self) -> EndpointConfig {
+        let derive = |what: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), what.as_bytes());
+        let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derive("reset tokens").as_ref())));
+        let ids = u64::from_le_bytes(derive("connection ids").as_ref()[..8].try_into().expect("eight bytes"));
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+        config.min_reset_interval(RESET_EACH);
+        config
     }
 }
 
@@ -133,11 +161,12 @@ pub(super) fn raise_master(connection: &quinn::Connection) {
 }
 
 /// A UDP port at `address`, and how many bytes the system holds for it.
-pub(super) fn endpoint(address: SocketAddr, config: Option<ServerConfig>) -> Result<(quinn::Endpoint, usize), LinkError> {
+pub(super) fn endpoint(address: SocketAddr, server: Option<(ServerConfig, &ResetKey)>) -> Result<(quinn::Endpoint, usize), LinkError> {
     let failed = |source: std::io::Error| LinkError::Socket { address, source };
     let socket = UdpSocket::bind(address).map_err(failed)?;
     let held = receive_buffer(&socket).map_err(failed)?;
-    let endpoint = quinn::Endpoint::new(EndpointConfig::default(), config, socket, Arc::new(TokioRuntime)).map_err(failed)?;
+    let (config, server) = server.map_or_else(|| (EndpointConfig::default(), None), |(server, reset)| (reset.config(), Some(server)));
+    let endpoint = quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(failed)?;
     Ok((endpoint, held))
 }
 

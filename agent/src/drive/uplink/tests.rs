@@ -6,7 +6,7 @@ use crate::ledger::event::{Event, Output};
 use crate::ledger::{Ledger, LedgerConfig};
 use crate::scratch::Scratch;
 use protocol::identity::{AGENT_LIFETIME, Authority, MASTER_LIFETIME, csr};
-use protocol::link::{CloseCode, Limits, Listener, Receiver};
+use protocol::link::{CloseCode, Limits, Listener, Receiver, ResetKey};
 use protocol::message::{FromAgent, FromMaster, Hello, HelloReply, ToShard, shard_of_agent};
 use protocol::{AgentId, AgentInfo, ShardId, Time};
 use std::fs;
@@ -31,7 +31,7 @@ impl Cluster {
 
     fn listen(&self, number: u16, address: &str) -> Listener {
         let identity = self.authority.issue_master(number, &[], MASTER_LIFETIME).unwrap();
-        Listener::bind(address.parse().unwrap(), &identity, Limits::default()).unwrap()
+        Listener::bind(address.parse().unwrap(), &identity, &ResetKey::new([7; 32]), Limits::default()).unwrap()
     }
 
     fn master(&self, number: u16) -> Listener {
@@ -279,7 +279,7 @@ async fn a_master_that_comes_back_is_connected_again() {
     let again = soon("the port", async {
         loop {
             let identity = cluster.authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
-            match Listener::bind(address.parse().unwrap(), &identity, Limits::default()) {
+            match Listener::bind(address.parse().unwrap(), &identity, &ResetKey::new([7; 32]), Limits::default()) {
                 Ok(listener) => return listener,
                 Err(_) => tokio::task::yield_now().await,
             }

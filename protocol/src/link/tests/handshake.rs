@@ -7,6 +7,7 @@ use crate::identity::{JoinToken, Subject};
 use crate::link::client::connect_as;
 use crate::link::tls::Trust;
 use crate::message::{Join, JoinReply};
+use std::sync::Arc;
 
 /// What a connection ends with that looked open to the agent: it learns last what the master thinks of its certificate.
 async fn end_of(connected: Result<Connection, LinkError>) -> LinkError {
@@ -90,7 +91,7 @@ async fn an_agents_certificate_does_not_make_a_master() {
     assert!(matches!(admitted, Err(LinkError::NotAllowed { .. })), "{admitted:?}");
     assert!(matches!(end_of(connected).await, LinkError::Closed { code: CloseCode::NotAllowed, .. }));
     let (impostor, agent) = (cluster.agent(8), cluster.agent(7));
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &impostor, Limits::default()).unwrap();
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &impostor, &ResetKey::new([7; 32]), Limits::default()).unwrap();
     let admit = async { listener.accept().await.unwrap().admit().await };
     let (connected, admitted) = tokio::join!(connect(listener.address(), &agent), admit);
     assert!(matches!(connected, Err(LinkError::Handshake { .. })) && admitted.is_err());
@@ -348,7 +349,7 @@ async fn many_strangers_make_the_next_one_show_where_it_is() {
 
 #[test]
 fn places_of_strangers_are_bounded_and_come_back() {
-    let admission = std::sync::Arc::new(admission::Admission::default());
+    let admission = Arc::new(admission::Admission::default());
     let mut held: Vec<_> = (0..admission::STRANGERS_MAX).map(|_| admission.stranger().unwrap()).collect();
     assert!(admission.stranger().is_none());
     held.pop();
@@ -370,4 +371,39 @@ async fn a_handshake_that_stops_in_the_middle_is_given_up() {
     };
     let (connected, admitted, ()) = tokio::join!(connect(between.local_addr().unwrap(), &agent), cluster.admit(), passing);
     assert!(matches!(admitted, Err(LinkError::Late { .. })) && matches!(connected, Err(LinkError::Late { .. })));
+}
+
+#[tokio::test]
+async fn who_starts_again_says_so_to_whoever_speaks_to_it_as_before() {
+    let cluster = Cluster::new();
+    assert!(cluster.authority.reset_key(1) != cluster.authority.reset_key(2));
+    let again = cluster.again();
+    let between = Arc::new(tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (to, reached) = tokio::sync::watch::channel(cluster.address());
+    let passing = tokio::spawn(pass(Arc::clone(&between), reached));
+    let agent = cluster.agent(7);
+    let (connected, admitted) = tokio::join!(connect(between.local_addr().unwrap(), &agent), cluster.admit());
+    let (connected, (_, _admitted)) = (connected.unwrap(), admitted.unwrap());
+    to.send(again.address()).unwrap();
+    let (mut sender, mut receiver) = connected.open_control().await.unwrap();
+    sender.send(&1u8).await.unwrap();
+    let ended = receiver.next::<u8>().await.unwrap_err().to_string();
+    assert!(ended.contains("reset by peer"), "{ended}");
+    passing.abort();
+}
+
+/// Passes packets between one client and whoever is to be reached now.
+async fn pass(between: Arc<tokio::net::UdpSocket>, to: tokio::sync::watch::Receiver<SocketAddr>) {
+    let (mut bytes, mut client, mut servers) = (vec![0; 65_536], None, vec![]);
+    loop {
+        let (count, from) = between.recv_from(&mut bytes).await.unwrap();
+        servers.push(*to.borrow());
+        let is_server = servers.contains(&from);
+        if !is_server {
+            client = Some(from);
+        }
+        if let Some(next) = if is_server { client } else { Some(*to.borrow()) } {
+            between.send_to(&bytes[..count], next).await.unwrap();
+        }
+    }
 }
