@@ -6,7 +6,7 @@ use agent::ledger::event::{Event, Output, Start};
 use agent::ledger::{Ledger, LedgerConfig};
 use anyhow::{Context, bail};
 use protocol::identity::{self, Identity, JoinToken};
-use protocol::link::{self, Connection, Receiver, Sender};
+use protocol::link::{self, Connection, Port, Receiver, Sender};
 use protocol::message::{FromMaster, Hello, HelloReply, JoinReply, ToAgent, ToShard};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, MemberId, PortRange, Resources, ShardId, Time, Usage};
 use std::net::SocketAddr;
@@ -28,6 +28,7 @@ const HEARD_MAX: usize = 4;
 /// One of them.
 pub struct Member {
     identity: Arc<Identity>,
+    port: Port,
     masters: Vec<SocketAddr>,
     ledger: Ledger,
     shards: u16,
@@ -91,11 +92,12 @@ impl Member {
         let config = LedgerConfig { agent, info: info(number), heartbeat_ms: HEARTBEAT_MS };
         let ledger = Ledger::new(config, u64::from_le_bytes(random()?), "crowd".into());
         let (hearing, heard) = mpsc::channel(HEARD_MAX * masters.len());
+        let port = Port::towards(*masters.first().context("no masters")?)?;
         let ways = masters.iter().map(|_| None).collect();
         let identity = Arc::new(identity.clone());
-        let mut member = Self { identity, masters: masters.to_vec(), ledger, shards: 0, ways, led: vec![], heard, hearing, ways_up };
+        let mut member = Self { identity, port, masters: masters.to_vec(), ledger, shards: 0, ways, led: vec![], heard, hearing, ways_up };
         for (master, address) in masters.iter().enumerate() {
-            let (sender, shards) = open(*address, &member.identity, master, &member.hearing).await?;
+            let (sender, shards) = open(&member.port, *address, &member.identity, master, &member.hearing).await?;
             member.up(master, sender, shards);
         }
         Ok(member)
@@ -151,11 +153,12 @@ impl Member {
                         self.ledger.handle(now(), Event::Unled { shard });
                     }
                 }
-                let (address, identity, hearing) = (self.masters[master], Arc::clone(&self.identity), self.hearing.clone());
+                let (port, address) = (self.port.clone(), self.masters[master]);
+                let (identity, hearing) = (Arc::clone(&self.identity), self.hearing.clone());
                 tokio::spawn(async move {
                     loop {
                         tokio::time::sleep(RETRY).await;
-                        if let Ok((sender, shards)) = open(address, &identity, master, &hearing).await {
+                        if let Ok((sender, shards)) = open(&port, address, &identity, master, &hearing).await {
                             // The bench may have ended.
                             let _ = hearing.send((master, Heard::Up(sender, shards))).await;
                             return;
@@ -212,12 +215,13 @@ impl Member {
 
 /// Connects to one master, and has what it says heard.
 async fn open(
+    port: &Port,
     address: SocketAddr,
     identity: &Identity,
     master: usize,
     hearing: &mpsc::Sender<(usize, Heard)>,
 ) -> anyhow::Result<(Sender, u16)> {
-    let connection = link::connect(address, identity).await?;
+    let connection = port.connect(address, identity).await?;
     let (mut sender, mut receiver) = connection.open_control().await?;
     sender.send(&Hello { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
     let HelloReply { shards, .. } = receiver.next().await?.context("the master ended the stream")?;

@@ -131,7 +131,7 @@ fn address(ready: &Value) -> anyhow::Result<String> {
 /// Kills a leader `kills` times under `count` agents, each time when the last is started again and has all that it had: its place in the
 /// groups, its share of the shards and a connection of each agent.
 pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u32, kills: u32) -> anyhow::Result<()> {
-    agents::may_open(3 * u64::from(count))?;
+    agents::may_open(u64::from(count))?;
     let mut masters = Masters::three().await?;
     let what = What { bench: "failover", kind: "crowd", n: u64::from(count), run };
     let ways = Member::count(3);

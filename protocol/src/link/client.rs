@@ -15,6 +15,46 @@ const JOIN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a good-bye may take.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
+/// A UDP port of its own, from which any number of connections may be opened; it is closed when it and all of them are dropped.
+#[derive(Clone)]
+pub struct Port {
+    endpoint: quinn::Endpoint,
+}
+
+impl Port {
+    /// Takes a free port to speak to `address`, and to others of the same kind (IPv4 or IPv6), from.
+    ///
+    /// # Errors
+    /// [`LinkError::Socket`].
+    pub fn towards(address: SocketAddr) -> Result<Self, LinkError> {
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let (endpoint, _) = transport::endpoint(SocketAddr::new(any, 0), None)?;
+        Ok(Self { endpoint })
+    }
+
+    /// As [`connect`], from this port.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn connect(&self, address: SocketAddr, identity: &Identity) -> Result<Connection, LinkError> {
+        self.connect_as(address, &Trust::Known(identity), ALPN).await
+    }
+
+    async fn connect_as(&self, address: SocketAddr, trust: &Trust<'_>, alpn: &[u8]) -> Result<Connection, LinkError> {
+        let crypto = Arc::new(tls::client(trust, alpn)?);
+        let config = if alpn == ALPN_PEER { transport::peer(crypto) } else { transport::client(crypto) };
+        let failed = |reason: String| LinkError::Handshake { remote: address, reason };
+        let connecting = self.endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| failed(error.to_string()))?;
+        let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, connecting).await;
+        let late = |_| LinkError::Late { what: "a handshake", deadline: HANDSHAKE_DEADLINE };
+        let quinn = shaken.map_err(late)?.map_err(|error| failed(connection_error(error).to_string()))?;
+        match tls::peer(&quinn).map(|peer| peer.subject) {
+            Some(Subject::Master(number)) => Ok(Connection::new(quinn, Who::Master(number), self.endpoint.clone(), None)),
+            _ => Err(failed("it is no master".into())),
+        }
+    }
+}
+
 /// Connects to a master as `identity`. The master is who its certificate says, not who answers at an address.
 ///
 /// # Errors
@@ -61,19 +101,7 @@ pub async fn renew(address: SocketAddr, identity: &Identity, csr_der: Vec<u8>) -
 }
 
 pub(super) async fn connect_as(address: SocketAddr, trust: &Trust<'_>, alpn: &[u8]) -> Result<Connection, LinkError> {
-    let crypto = Arc::new(tls::client(trust, alpn)?);
-    let config = if alpn == ALPN_PEER { transport::peer(crypto) } else { transport::client(crypto) };
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let (endpoint, _) = transport::endpoint(SocketAddr::new(any, 0), None)?;
-    let failed = |reason: String| LinkError::Handshake { remote: address, reason };
-    let connecting = endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| failed(error.to_string()))?;
-    let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, connecting).await;
-    let late = |_| LinkError::Late { what: "a handshake", deadline: HANDSHAKE_DEADLINE };
-    let quinn = shaken.map_err(late)?.map_err(|error| failed(connection_error(error).to_string()))?;
-    match tls::peer(&quinn).map(|peer| peer.subject) {
-        Some(Subject::Master(number)) => Ok(Connection::new(quinn, Who::Master(number), endpoint, None)),
-        _ => Err(failed("it is no master".into())),
-    }
+    Port::towards(address)?.connect_as(address, trust, alpn).await
 }
 
 /// One question on a connection of its own, and its answer.

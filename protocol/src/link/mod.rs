@@ -21,7 +21,7 @@ use crate::identity::IdentityError;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use client::{connect, connect_master, join, join_master, renew};
+pub use client::{Port, connect, connect_master, join, join_master, renew};
 pub use connection::{CloseCode, Connection};
 pub use listener::{Incoming, Listener};
 pub use stream::{QUEUED_BYTES_MAX, Receiver, STRANGER_FRAME_BYTES_MAX, Sender};

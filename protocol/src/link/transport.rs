@@ -25,9 +25,9 @@ const UNACKNOWLEDGED_BYTES_MAX: u64 = 4 << 20;
 /// Silence after which a connection is over. Longer than the four missed beats that make an agent unreachable: those are judged by the
 /// shard, and a machine that stalls for two seconds need not shake hands again.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// Between two resets, at the least: quinn's 20 ms would make ten thousand agents wait for minutes. A reset is shorter than what it answers, so
-/// nobody's packets grow by it.
-const RESET_EACH: Duration = Duration::from_micros(100);
+/// Between two resets, at the least. quinn's 20 ms would make ten thousand agents wait for minutes, and any time at all lets only one be sent for
+/// the packets that are read together. A reset is shorter than what it answers, so nobody's packets grow by it.
+const RESET_EACH: Duration = Duration::ZERO;
 /// An agent says something at least this often, so that a connection lives through lengthened heartbeats.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Bytes of one stream, and of a connection, that a master holds unread of another master's.
