@@ -2,7 +2,7 @@
 
 use super::event::Change;
 use super::pool::{CLASS_UNKNOWN, Pool, Silence, Standing};
-use super::{Action, PeerMessage, Record, Refusal, Shard, ShardConfig};
+use super::{Action, PeerMessage, Record, Refusal, Shard};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
 use protocol::{AgentId, AgentInfo, AttemptId, FromAgent, FromMaster, Held, Resources, ShardId, Time};
 use std::collections::BTreeSet;
@@ -80,8 +80,9 @@ impl Shard {
         }
         let slot = self.pool.seat(agent).map(|(slot, _)| slot).unwrap_or_else(|| self.pool.seat_new(agent, self.now));
         self.pool.retract_all(|offer| offer.slot == slot);
-        let now = self.now;
+        let (now, beat_ms) = (self.now, self.config.beat_ms(self.pool.seats.len()));
         let seat = &mut self.pool.seats[slot as usize];
+        seat.beat_ms = beat_ms;
         seat.session = (seat.session + 1).max(now.0);
         seat.sequence = 0;
         seat.standing = Standing::Joining;
@@ -96,7 +97,7 @@ impl Shard {
         self.pool.set_capacity(slot, &info.capacity);
         self.pool.refresh(slot);
         self.watch(slot);
-        let message = FromMaster::Registered { session, heartbeat_ms: self.config.heartbeat_ms, number };
+        let message = FromMaster::Registered { session, heartbeat_ms: beat_ms, number };
         self.held(Action::Send { agent, message });
         self.publish_agent(agent, "registered");
     }
@@ -266,7 +267,7 @@ impl Shard {
         let seat = &mut self.pool.seats[slot as usize];
         if !seat.watched {
             seat.watched = true;
-            self.watches.insert((seat.heard + self.config.unreachable_ms, slot));
+            self.watches.insert((seat.heard + self.config.unreachable_at(seat.beat_ms), slot));
         }
     }
 
@@ -277,7 +278,8 @@ impl Shard {
             let seat = &mut self.pool.seats[slot as usize];
             let (agent, silent_ms) = (seat.id, self.now.since(seat.heard));
             let said = seat.silence;
-            let mut found = silence(&self.config, silent_ms);
+            let unreachable_ms = self.config.unreachable_at(seat.beat_ms);
+            let mut found = silence(silent_ms, unreachable_ms, self.config.replace_after_ms);
             if found == Silence::Lost && said < found && silent_ms < self.config.mass_replace_after_ms && self.most_are_silent() {
                 if said == Silence::Unreachable {
                     self.watches.insert((self.now + MASS_LOOK_MS, slot));
@@ -290,7 +292,7 @@ impl Shard {
             let (next, now_silent) = (seat.silence, seat.heard);
             seat.watched = next != Silence::Lost;
             match next {
-                Silence::None => drop(self.watches.insert((now_silent + self.config.unreachable_ms, slot))),
+                Silence::None => drop(self.watches.insert((now_silent + unreachable_ms, slot))),
                 Silence::Unreachable => drop(self.watches.insert((now_silent + self.config.replace_after_ms, slot))),
                 Silence::Lost => {}
             }
@@ -306,12 +308,11 @@ impl Shard {
     fn most_are_silent(&mut self) -> bool {
         // Looked at once for all whose time has come, and not for each.
         if self.now.since(self.silent.at) >= MASS_LOOK_MS || self.silent.at == Time::ZERO {
-            let since = self.now.0.saturating_sub(self.config.unreachable_ms);
             let here = |seat: &&super::pool::Seat| seat.silence != Silence::Lost;
             let (mut known, mut silent) = (0u64, 0u64);
             for seat in self.pool.seats.iter().filter(here) {
                 known += 1;
-                silent += u64::from(seat.heard.0 < since);
+                silent += u64::from(self.now.since(seat.heard) > self.config.unreachable_at(seat.beat_ms));
             }
             self.silent =
                 Silent { at: self.now, most: silent >= MASS_AGENTS_MIN && silent * 100 >= known * u64::from(self.config.mass_percent) };
@@ -354,10 +355,10 @@ impl Shard {
     }
 }
 
-fn silence(config: &ShardConfig, silent_ms: u64) -> Silence {
+fn silence(silent_ms: u64, unreachable_ms: u64, replace_after_ms: u64) -> Silence {
     match silent_ms {
-        ms if ms >= config.replace_after_ms => Silence::Lost,
-        ms if ms >= config.unreachable_ms => Silence::Unreachable,
+        ms if ms >= replace_after_ms => Silence::Lost,
+        ms if ms >= unreachable_ms => Silence::Unreachable,
         _ => Silence::None,
     }
 }

@@ -9,6 +9,13 @@ const DRIFT_PERCENT: u64 = 1;
 /// From the end of a lease until what it held is dead, in milliseconds: an executor's timer, and a kill.
 const LEASE_GRACE_MS: u64 = 1_000;
 
+/// Beats that a shard takes in a second, before it asks for fewer.
+const BEATS_PER_S: u64 = 1_250;
+/// Beats within a lease, at the least: one may be lost, and the next late.
+const LEASE_BEATS: u64 = 3;
+/// Beats that are missed until an agent is called unreachable, where they are rare.
+const MISSED_BEATS: u64 = 4;
+
 /// What a shard is told once. The same for all shards of a cluster but for `id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardConfig {
@@ -16,9 +23,9 @@ pub struct ShardConfig {
     pub id: ShardId,
     /// How many shards the cluster has; at least 1.
     pub shards: u16,
-    /// How often agents beat, in milliseconds.
+    /// How often agents beat, in milliseconds, where there are not so many that they are told to beat less often: see [`Self::beat_ms`].
     pub heartbeat_ms: u64,
-    /// Silence after which an agent is called unreachable, in milliseconds.
+    /// Silence after which an agent is called unreachable, in milliseconds; where agents beat less often, four beats of theirs.
     pub unreachable_ms: u64,
     /// Silence after which an agent's tasks are replaced, in milliseconds; longer than `unreachable_ms`.
     pub replace_after_ms: u64,
@@ -67,6 +74,20 @@ impl ShardConfig {
         Self { replace_after_ms, lease_ms: LEASE_MS.min(longest_ms), ..self }
     }
 
+    /// How often each of so many agents is to beat, in milliseconds: so that all together beat no more than 1,250 times a second, yet three
+    /// times within a lease.
+    #[must_use]
+    pub fn beat_ms(&self, agents: usize) -> u64 {
+        let spread_ms = u64::try_from(agents).unwrap_or(u64::MAX).saturating_mul(1_000) / BEATS_PER_S;
+        spread_ms.min(self.lease_ms / LEASE_BEATS).max(self.heartbeat_ms)
+    }
+
+    /// How long an agent that beats so often is silent until it is called unreachable, in milliseconds.
+    #[must_use]
+    pub fn unreachable_at(&self, beat_ms: u64) -> u64 {
+        (beat_ms * MISSED_BEATS).clamp(self.unreachable_ms, self.replace_after_ms.max(self.unreachable_ms))
+    }
+
     /// Milliseconds after an agent was last answered until nothing fenced is alive there, by this machine's clock, though one of the two runs
     /// slow and the other fast.
     #[must_use]
@@ -78,6 +99,17 @@ impl ShardConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_agents_beat_less_often_and_never_too_seldom_for_a_lease() {
+        let config = ShardConfig::default();
+        assert_eq!([0, 625, 1_250, 1_000_000].map(|agents| config.beat_ms(agents)), [500, 500, 1_000, 1_666]);
+        assert_eq!([500, 1_000, 1_666].map(|beat_ms| config.unreachable_at(beat_ms)), [2_000, 4_000, 6_664]);
+        for replace_after_ms in [2_001, 3_000, 10_000, 30_000] {
+            let config = ShardConfig::default().replaced_after(replace_after_ms);
+            assert!(config.unreachable_at(config.beat_ms(100_000)) <= replace_after_ms, "{config:?}");
+        }
+    }
 
     #[test]
     fn a_lease_is_over_before_an_agent_is_replaced() {

@@ -51,6 +51,8 @@ pub struct Seat {
     pub silence: Silence,
     /// When it was last heard of.
     pub heard: Time,
+    /// How often it was told to beat, in milliseconds; 0 until it has registered with this leader.
+    pub beat_ms: u64,
     /// True where its connection is gone: it counts as silent, whatever `heard` says.
     pub disconnected: bool,
     /// What it has.
@@ -237,6 +239,7 @@ impl Pool {
             standing: Standing::Expected,
             silence: Silence::None,
             heard: now,
+            beat_ms: 0,
             disconnected: true,
             capacity: Resources::NONE,
             booked: Resources::NONE,
