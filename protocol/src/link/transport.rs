@@ -63,7 +63,7 @@ impl Default for Limits {
 }
 
 /// What a listener that starts again knows the packets of its former connections by, to say that these are over (a stateless reset, RFC 9000,
-/// section 10.3): peers then come again at once, and not only after [`IDLE_MAX`]. Secret, since whoever has it can end connections; the same
+/// section 10.3): peers then come again at once, and not only after ten seconds. Secret, since whoever has it can end connections; the same
 /// for all starts of one master, and of that master only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ResetKey([u8; 32]);
