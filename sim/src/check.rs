@@ -50,7 +50,7 @@ pub struct Check {
     replace_after_ms: u64,
     unreachable_ms: u64,
     shards: u16,
-    /// When most of a shard's agents were last silent at once, by shard; told where it matters only.
+    /// When most of a shard's agents were last silent at once, by shard.
     mass: BTreeMap<ShardId, Time>,
     heard: BTreeMap<AgentId, Time>,
     came_back: BTreeMap<AgentId, Time>,
@@ -356,6 +356,7 @@ impl Check {
     /// The promise that is broken.
     pub fn after_each_event(&mut self, now: Time, is_calm: bool) -> Verdict {
         hold(self.refused <= REFUSED_MIN + self.staged / 2, || format!("{} of {} stagings were refused", self.refused, self.staged))?;
+        self.see_mass(now);
         let silent_ms = self.replace_after_ms + REPLACED_SLACK_MS + if self.several { SKEW_MS } else { 0 };
         let silent = self.heard.iter().filter(|(_, heard)| now.since(**heard) > silent_ms);
         let gone_since = |since: &Time| now.since((*since).max(self.leader_since)) > REPLACED_SLACK_MS;
@@ -364,17 +365,27 @@ impl Check {
             return Ok(());
         }
         let mut overdue: BTreeSet<AgentId> = gone.map(|(agent, _)| *agent).collect();
-        for agent in silent.map(|(agent, _)| *agent).collect::<Vec<_>>() {
+        for agent in silent.map(|(agent, _)| *agent) {
             let shard = shard_of_agent(agent, self.shards);
-            if self.silent_in(now, shard, self.unreachable_ms..u64::MAX) >= MASS_AGENTS {
-                self.mass.insert(shard, now);
-            }
             if self.mass.get(&shard).is_none_or(|mass| now.since(*mass) > silent_ms - self.replace_after_ms) {
                 overdue.insert(agent);
             }
         }
         let late = self.live.iter().find(|(_, (_, agent))| overdue.contains(agent));
         hold(late.is_none(), || format!("G5: {late:?} was not given up in time"))
+    }
+
+    /// Notes of which shards most agents are silent now.
+    fn see_mass(&mut self, now: Time) {
+        let is_silent = |heard: &Time| now.since(*heard) >= self.unreachable_ms;
+        if self.heard.values().filter(|heard| is_silent(heard)).count() < MASS_AGENTS {
+            return;
+        }
+        for shard in (0..self.shards).map(ShardId) {
+            if self.silent_in(now, shard, self.unreachable_ms..u64::MAX) >= MASS_AGENTS {
+                self.mass.insert(shard, now);
+            }
+        }
     }
 
     /// How many agents of a shard have been silent for such a time.
