@@ -27,6 +27,7 @@ const B: AgentId = AgentId(2);
 #[derive(Default)]
 struct Script {
     session: u64,
+    beat_ms: u64,
     held: BTreeMap<AttemptId, bool>,
     launched: Vec<AttemptId>,
     killed: Vec<AttemptId>,
@@ -139,7 +140,7 @@ impl World {
     fn told(&mut self, agent: AgentId, message: FromMaster) {
         let script = self.agents.entry(agent).or_default();
         match message {
-            FromMaster::Registered { session, .. } => script.session = session,
+            FromMaster::Registered { session, heartbeat_ms, .. } => (script.session, script.beat_ms) = (session, heartbeat_ms),
             FromMaster::Launch(launch) => {
                 assert_eq!(launch.session, script.session);
                 for (index, number) in launch.attempts {

@@ -377,3 +377,20 @@ fn where_most_agents_are_silent_at_once_their_tasks_are_not_replaced_in_a_storm(
     assert_eq!(world.job(id).tasks.get(&Phase::Unreachable), None);
     world.check();
 }
+
+#[test]
+fn one_of_many_agents_beats_less_often_and_may_be_silent_for_longer() {
+    let mut world = World::new();
+    let all: Vec<AgentId> = (1..=1_250).map(AgentId).collect();
+    all.iter().for_each(|agent| world.register(*agent, cpu(1_000), 1));
+    let (first, last) = (all[0], all[all.len() - 1]);
+    assert_eq!([first, last].map(|agent| world.agents[&agent].beat_ms), [500, 1_000]);
+    let unreachable = |world: &World, agent: AgentId| {
+        let is_said = |change: &Change| matches!(change, Change::Agent { agent: of, what, .. } if *of == agent && what == "unreachable");
+        world.changes.iter().any(is_said)
+    };
+    world.pass(3_000, &[]);
+    assert_eq!([first, last].map(|agent| unreachable(&world, agent)), [true, false]);
+    world.pass(2_000, &[]);
+    assert!(unreachable(&world, last));
+}
