@@ -81,7 +81,7 @@ async fn list(client: &Client, shape: Shape) -> anyhow::Result<ExitCode> {
         println!("{answer}");
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = print::table(&["MASTER", "STATE", "HTTP", "QUIC", "LEADS", "VOTES", "BEHIND", "VERSION"]);
+    let mut table = print::table(&["MASTER", "STATE", "HTTP", "QUIC", "LEADS", "VOTES", "AGENTS", "BEHIND", "VERSION"]);
     let masters = answer["masters"].as_array().context("the answer has no masters")?;
     for master in masters {
         let leads = master["leads"].as_array().map_or(0, Vec::len);
@@ -92,6 +92,7 @@ async fn list(client: &Client, shape: Shape) -> anyhow::Result<ExitCode> {
             text(&master["quic"]),
             format!("{leads} shards"),
             text(&master["votes"]),
+            master["agents"].as_u64().map_or_else(|| "not known".to_owned(), |agents| agents.to_string()),
             master["lag"].as_u64().map_or_else(|| "not known".to_owned(), |lag| format!("{lag} entries")),
             text(&master["version"]),
         ]);

@@ -1,14 +1,15 @@
 //! Many agents in one process: each with its own certificate, connection and ledger, as the agent's daemon has them. What it lacks are executors:
 //! a task ends as soon as it is started, and nothing of it is put on record.
 
+use agent::drive::Ways;
 use agent::fingerprint::random;
 use agent::ledger::event::{Event, Output, Start};
 use agent::ledger::{Ledger, LedgerConfig};
 use anyhow::{Context, bail};
 use protocol::identity::{self, Identity, JoinToken};
 use protocol::link::{self, Connection, Port, Receiver, Sender};
-use protocol::message::{FromMaster, Hello, HelloReply, JoinReply, ToAgent, ToShard};
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, MemberId, PortRange, Resources, ShardId, Time, Usage};
+use protocol::message::{Hello, HelloReply, JoinReply, ToAgent, ToShard};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, MemberId, PortRange, Resources, Time, Usage};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,20 +32,16 @@ pub struct Member {
     port: Port,
     masters: Vec<SocketAddr>,
     ledger: Ledger,
-    shards: u16,
-    /// By master.
-    ways: Vec<Option<Sender>>,
-    /// By shard: the highest term of which was heard, and the master that leads in it.
-    led: Vec<(u64, Option<usize>)>,
-    heard: mpsc::Receiver<(usize, Heard)>,
-    hearing: mpsc::Sender<(usize, Heard)>,
+    ways: Ways,
+    heard: mpsc::Receiver<(u16, Heard)>,
+    hearing: mpsc::Sender<(u16, Heard)>,
     /// Of all of them, by master.
-    ways_up: Arc<Vec<Ways>>,
+    counts: Arc<Vec<Count>>,
 }
 
 /// The connections of all to one master.
 #[derive(Debug, Default)]
-pub struct Ways {
+pub struct Count {
     /// How many there are, as far as their agents know.
     pub up: AtomicUsize,
     /// How many have ended.
@@ -53,7 +50,7 @@ pub struct Ways {
 
 /// What comes from a master.
 enum Heard {
-    Up(Sender, u16),
+    Up(Connection, Sender, u16),
     Messages(Vec<ToAgent>),
     Down(anyhow::Error),
 }
@@ -83,30 +80,29 @@ fn info(number: usize) -> AgentInfo {
 }
 
 impl Member {
-    /// Connects to all masters as number `number`; `ways_up` counts all connections, by master.
+    /// Connects to all masters as number `number`; `counts` counts all connections, by master.
     ///
     /// # Errors
     /// The link's.
-    pub async fn connect(masters: &[SocketAddr], identity: &Identity, number: usize, ways_up: Arc<Vec<Ways>>) -> anyhow::Result<Self> {
+    pub async fn connect(masters: &[SocketAddr], identity: &Identity, number: usize, counts: Arc<Vec<Count>>) -> anyhow::Result<Self> {
         let agent: AgentId = identity.agent().context("a certificate for no agent")?;
         let config = LedgerConfig { agent, info: info(number), heartbeat_ms: HEARTBEAT_MS };
         let ledger = Ledger::new(config, u64::from_le_bytes(random()?), "crowd".into());
         let (hearing, heard) = mpsc::channel(HEARD_MAX * masters.len());
         let port = Port::towards(*masters.first().context("no masters")?)?;
-        let ways = masters.iter().map(|_| None).collect();
         let identity = Arc::new(identity.clone());
-        let mut member = Self { identity, port, masters: masters.to_vec(), ledger, shards: 0, ways, led: vec![], heard, hearing, ways_up };
-        for (master, address) in masters.iter().enumerate() {
-            let (sender, shards) = open(&member.port, *address, &member.identity, master, &member.hearing).await?;
-            member.up(master, sender, shards);
+        let mut member = Self { identity, port, masters: masters.to_vec(), ledger, ways: Ways::default(), heard, hearing, counts };
+        for (master, address) in (0..).zip(masters) {
+            let opened = open(&member.port, *address, &member.identity, master, &member.hearing).await?;
+            member.up(master, opened);
         }
         Ok(member)
     }
 
     /// Nothing counted yet, for so many masters.
     #[must_use]
-    pub fn count(masters: usize) -> Arc<Vec<Ways>> {
-        Arc::new((0..masters).map(|_| Ways::default()).collect())
+    pub fn count(masters: usize) -> Arc<Vec<Count>> {
+        Arc::new((0..masters).map(|_| Count::default()).collect())
     }
 
     /// Does what an agent does. A master that goes away is tried again, for ever, where there is another.
@@ -116,10 +112,7 @@ impl Member {
     pub async fn run(mut self) -> anyhow::Result<()> {
         loop {
             self.act()?;
-            for way in self.ways.iter_mut().flatten() {
-                // Its end is heard from whoever reads.
-                let _ = way.flush().await;
-            }
+            self.ways.flush().await;
             let wait = self.ledger.poll_timeout().map(|at| Duration::from_millis(at.since(now())));
             tokio::select! {
                 Some((master, heard)) = self.heard.recv() => self.hear(master, heard)?,
@@ -128,39 +121,39 @@ impl Member {
         }
     }
 
-    fn up(&mut self, master: usize, sender: Sender, shards: u16) {
-        if self.shards == 0 {
-            self.shards = shards;
-            self.led = vec![(0, None); usize::from(shards)];
-            self.ledger.handle(now(), Event::Connected { shards });
-        }
-        self.ways[master] = Some(sender);
-        self.ways_up[master].up.fetch_add(1, Ordering::Relaxed);
+    fn up(&mut self, master: u16, (connection, sender, shards): (Connection, Sender, u16)) {
+        let events = self.ways.up(master, shards, connection, sender);
+        self.handle(events);
+        self.counts[usize::from(master)].up.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn hear(&mut self, master: usize, heard: Heard) -> anyhow::Result<()> {
+    fn handle(&mut self, events: Vec<Event>) {
+        let at = now();
+        events.into_iter().for_each(|event| self.ledger.handle(at, event));
+    }
+
+    fn hear(&mut self, master: u16, heard: Heard) -> anyhow::Result<()> {
         match heard {
-            Heard::Up(sender, shards) => self.up(master, sender, shards),
-            Heard::Messages(messages) => messages.into_iter().for_each(|message| self.message(master, message)),
+            Heard::Up(connection, sender, shards) => self.up(master, (connection, sender, shards)),
+            Heard::Messages(messages) => {
+                let events = self.ways.heard(master, messages);
+                self.handle(events);
+            }
             Heard::Down(error) if self.masters.len() == 1 => return Err(error),
             Heard::Down(_) => {
-                self.ways[master] = None;
-                self.ways_up[master].up.fetch_sub(1, Ordering::Relaxed);
-                self.ways_up[master].ended.fetch_add(1, Ordering::Relaxed);
-                for (shard, led) in (0..).map(ShardId).zip(&mut self.led) {
-                    if led.1 == Some(master) {
-                        led.1 = None;
-                        self.ledger.handle(now(), Event::Unled { shard });
-                    }
-                }
-                let (port, address) = (self.port.clone(), self.masters[master]);
+                let events = self.ways.down(master);
+                self.handle(events);
+                let count = &self.counts[usize::from(master)];
+                count.up.fetch_sub(1, Ordering::Relaxed);
+                count.ended.fetch_add(1, Ordering::Relaxed);
+                let (port, address) = (self.port.clone(), self.masters[usize::from(master)]);
                 let (identity, hearing) = (Arc::clone(&self.identity), self.hearing.clone());
                 tokio::spawn(async move {
                     loop {
                         tokio::time::sleep(RETRY).await;
-                        if let Ok((sender, shards)) = open(&port, address, &identity, master, &hearing).await {
+                        if let Ok((connection, sender, shards)) = open(&port, address, &identity, master, &hearing).await {
                             // The bench may have ended.
-                            let _ = hearing.send((master, Heard::Up(sender, shards))).await;
+                            let _ = hearing.send((master, Heard::Up(connection, sender, shards))).await;
                             return;
                         }
                     }
@@ -170,26 +163,12 @@ impl Member {
         Ok(())
     }
 
-    fn message(&mut self, master: usize, ToAgent { shard, message }: ToAgent) {
-        match message {
-            FromMaster::Leading { term } => {
-                if let Some(led) = self.led.get_mut(usize::from(shard.0)).filter(|led| led.0 <= term) {
-                    *led = (term, Some(master));
-                    self.ledger.handle(now(), Event::Led { shard });
-                }
-            }
-            message => self.ledger.handle(now(), Event::Master { shard, message }),
-        }
-    }
-
     fn act(&mut self) -> anyhow::Result<()> {
         while let Some(output) = self.ledger.poll_output() {
             match output {
                 Output::Send { shard, message } => {
-                    let master = self.led.get(usize::from(shard.0)).and_then(|led| led.1);
-                    if let Some(way) = master.and_then(|master| self.ways[master].as_mut()) {
-                        way.queue(&ToShard { shard, message })?;
-                    }
+                    let events = self.ways.send(&ToShard { shard, message });
+                    self.handle(events);
                 }
                 Output::Prepare { bundle, form } => self.ledger.handle(now(), Event::Prepared { bundle, form, result: Ok(()) }),
                 Output::Start(start) => self.start(&start),
@@ -218,18 +197,18 @@ async fn open(
     port: &Port,
     address: SocketAddr,
     identity: &Identity,
-    master: usize,
-    hearing: &mpsc::Sender<(usize, Heard)>,
-) -> anyhow::Result<(Sender, u16)> {
+    master: u16,
+    hearing: &mpsc::Sender<(u16, Heard)>,
+) -> anyhow::Result<(Connection, Sender, u16)> {
     let connection = port.connect(address, identity).await?;
     let (mut sender, mut receiver) = connection.open_control().await?;
     sender.send(&Hello { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
     let HelloReply { shards, .. } = receiver.next().await?.context("the master ended the stream")?;
-    tokio::spawn(listen(connection, receiver, master, hearing.clone()));
-    Ok((sender, shards))
+    tokio::spawn(listen(connection.clone(), receiver, master, hearing.clone()));
+    Ok((connection, sender, shards))
 }
 
-async fn listen(connection: Connection, mut receiver: Receiver, master: usize, hearing: mpsc::Sender<(usize, Heard)>) {
+async fn listen(connection: Connection, mut receiver: Receiver, master: u16, hearing: mpsc::Sender<(u16, Heard)>) {
     let error = loop {
         let first = match receiver.next::<ToAgent>().await {
             Ok(Some(first)) => first,

@@ -2,7 +2,7 @@
 //! Then a job of that shard is submitted to another master, and the clock stops when the client knows that its task was placed and ended.
 
 use super::cluster::temporary;
-use super::crowd::{Member, STAYS, Ways};
+use super::crowd::{Count, Member, STAYS};
 use super::figure::{Figures, What};
 use super::{agents, job, upload};
 use crate::client::{Access, Client};
@@ -149,8 +149,8 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     setpriority_process(None, NICE).context("setpriority")?;
     let mut masters = Masters::three().await?;
     let what = What { bench: "failover", kind: "crowd", n: u64::from(count), run };
-    let ways = Member::count(3);
-    let mut crowd = gather(&masters, count, &ways).await?;
+    let counts = Member::count(3);
+    let mut crowd = gather(&masters, count, &counts).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let tasks = count * TASKS_EACH;
     let mut staying = job(&wasm, &[], tasks);
@@ -164,7 +164,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         let page = masters.client.get("/v1/masters").await?;
         let leader = page["groups"][usize::from(shard.0)]["leader"].as_u64().context("nobody leads")?;
         let number = usize::try_from(leader)?;
-        let (ways, all) = (&ways[number - 1], usize::try_from(count)?);
+        let (ways, all) = (&counts[number - 1], usize::try_from(count)?);
         let ended = ways.ended.load(Ordering::Relaxed);
         masters.kill(number)?;
         let start = Instant::now();
@@ -200,12 +200,12 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     Ok(())
 }
 
-async fn gather(masters: &Masters, count: u32, ways: &Arc<Vec<Ways>>) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+async fn gather(masters: &Masters, count: u32, counts: &Arc<Vec<Count>>) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let identities = agents::join(&masters.client, masters.seats[0].quic, count).await?;
     let addresses: Vec<SocketAddr> = masters.seats.iter().map(|seat| seat.quic).collect();
     let mut crowd = JoinSet::new();
     let connecting =
-        identities.iter().enumerate().map(|(number, identity)| Member::connect(&addresses, identity, number, Arc::clone(ways)));
+        identities.iter().enumerate().map(|(number, identity)| Member::connect(&addresses, identity, number, Arc::clone(counts)));
     let mut connected = futures::stream::iter(connecting).buffer_unordered(agents::AT_ONCE);
     while let Some(member) = connected.next().await {
         crowd.spawn(member?.run());

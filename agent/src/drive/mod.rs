@@ -36,7 +36,7 @@ pub use config::{AgentConfig, AgentError};
 use executors::{Executors, Said};
 use processes::Processes;
 use uplink::Heard;
-use ways::Ways;
+pub use ways::Ways;
 
 /// What waits to be handled; whoever is faster waits himself.
 const INBOX_MAX: usize = 256;

@@ -1,5 +1,6 @@
 //! The connections to masters, and which of them leads each shard: what is for a shard goes to its leader, and nobody else is heard in its
-//! name. Knows nothing of what is said but who leads; what follows for the ledger it gives back as events.
+//! name. Knows nothing of what is said but who leads; what follows for the ledger it gives back as events. The agent's daemon keeps one, and
+//! so does each agent of `skep bench`.
 
 use protocol::link::{CloseCode, Connection, Sender};
 use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
@@ -10,7 +11,7 @@ use crate::ledger::event::Event;
 
 /// The connections to masters.
 #[derive(Default)]
-pub(super) struct Ways {
+pub struct Ways {
     /// By the number of the master at the other end.
     ways: BTreeMap<u16, Way>,
     leaders: Leaders,
@@ -33,10 +34,11 @@ impl Leaders {
         self.0.get(&shard)?.1
     }
 
-    /// True where this makes `master` the leader, the first time or anew. Of two with the same term the one that says it last is right.
+    /// True where this makes `master` the leader, the first time or anew. Of two with the same term the one that says it last is right, and
+    /// one that says it again leads anew: between the two it did not, and it knows nothing of what was said to it before.
     fn said(&mut self, shard: ShardId, term: u64, master: u16) -> bool {
         let (last, leader) = self.0.entry(shard).or_default();
-        if term < *last || (term == *last && *leader == Some(master)) {
+        if term < *last {
             return false;
         }
         (*last, *leader) = (term, Some(master));
@@ -177,7 +179,8 @@ mod tests {
             }
             assert_eq!((leaders.of(shard), leaders.of(ShardId(6))), (expected, None), "step {at}");
         }
-        assert!(!leaders.said(shard, 4, 3), "nothing new");
+        assert!(leaders.said(shard, 4, 3), "it had let go, and leads anew in the same term");
+        assert!(!leaders.said(shard, 3, 3));
         assert!(leaders.said(shard, 5, 3), "the same master leads anew");
         assert_eq!(leaders.gone(3), [shard]);
     }

@@ -8,10 +8,12 @@ use super::Ledger;
 use super::book::State;
 use super::event::Output;
 
-/// The wait before registering again where nothing was answered; doubled each time.
-const REGISTER_RETRY_FIRST_MS: u64 = 1_000;
+/// The wait before registering again where nothing was answered; doubled each time. A leader loses no registration but with the connection or
+/// with its lead, and whoever leads next says so: this is for what nobody foresaw. A leader that has thousands of agents to take in may need
+/// seconds, and an answer to an earlier registration than the last is not taken, so a short wait would make it longer for all.
+const REGISTER_RETRY_FIRST_MS: u64 = 5_000;
 /// The longest such wait.
-const REGISTER_RETRY_MAX_MS: u64 = 10_000;
+const REGISTER_RETRY_MAX_MS: u64 = 20_000;
 /// After so many beats without a word from the agent's shard the agent registers again.
 const SILENT_BEATS_MAX: u64 = 10;
 /// The shortest and the longest time between two beats that a master may ask for.

@@ -59,6 +59,11 @@ impl Agents {
         }
     }
 
+    /// How many are connected.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.here.len()).unwrap_or(u32::MAX)
+    }
+
     /// The agent's entry.
     pub fn find(&self, id: AgentId) -> Option<Arc<Agent>> {
         self.here.get(&id).map(|agent| Arc::clone(&agent))

@@ -3,6 +3,7 @@
 mod accept;
 mod agents;
 pub mod backup;
+mod choice;
 pub(crate) mod clock;
 mod data_dir;
 mod decide;

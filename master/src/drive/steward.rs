@@ -1,12 +1,14 @@
 //! Who the masters are, and which of them leads what: keeps every group's members what shard 0 has on record, has new masters fill up before
-//! they get a vote, spreads the leaders, and hands them over when this master ends.
+//! they get a vote, spreads the leaders over the masters that agents can reach, and hands them over when this master ends.
 
 use super::MasterConfig;
+use super::choice::{Fit, chosen, order};
 use super::door::Door;
 use super::inbox::Letter;
 use super::routes::Route;
 use crate::journal::Standing;
-use crate::peers::Peers;
+use crate::peers::message::Said;
+use crate::peers::{Peer, Peers};
 use crate::shard::event::{Change, Master, MasterRequest};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Refusal, Request, Response};
@@ -26,6 +28,14 @@ pub const VOTERS_MAX: usize = 5;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a master must have been connected before it is given shards to lead: one that comes and goes gets none.
 const SETTLED: Duration = Duration::from_secs(3);
+/// How long a master must have been away until its shards are dealt out to the others: most are only started again.
+const AWAY: Duration = Duration::from_secs(10);
+/// A master is given shards where it hears so much of the agents that the best of the masters hears, in percent.
+const HEARS_MOST_PERCENT: u64 = 90;
+/// It hands over what it leads where it hears less than so much of them.
+const HEARS_ENOUGH_PERCENT: u64 = 50;
+/// Fewer agents than this say nothing of who can be reached.
+const AGENTS_MIN: u32 = 4;
 /// How long handing over all that is led may take when a master ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -69,8 +79,8 @@ struct Steward {
     door: Door,
     /// Where agents were last told that masters are.
     said: Vec<String>,
-    /// Since when each other master is connected.
-    connected: BTreeMap<u64, Instant>,
+    /// Whether each other master is connected, and since when that is so.
+    connected: BTreeMap<u64, (bool, Instant)>,
     /// True where it was said that this master was removed.
     removed: bool,
 }
@@ -78,6 +88,8 @@ struct Steward {
 impl Steward {
     /// Looks once; false where shard 0 could not be asked.
     async fn look(&mut self) -> bool {
+        let agents = self.door.agents().count();
+        self.door.peers().tell_all(|| Said::Agents(agents));
         let own = self.door.peers().own();
         let seen = self.door.ask(MASTERS_SHARD, Request::Master(MasterRequest::Seen(own.clone()))).await;
         let removed = matches!(seen, Ok(Response::Refused(Refusal::NotFound { .. })));
@@ -118,29 +130,45 @@ impl Steward {
     }
 
     fn note_connected(&mut self) {
-        let up: BTreeSet<u64> = self.door.peers().all().iter().filter(|peer| peer.is_up()).map(|peer| peer.number()).collect();
-        self.connected.retain(|number, _| up.contains(number));
-        for number in up {
-            self.connected.entry(number).or_insert_with(Instant::now);
+        let peers = self.door.peers().all();
+        self.connected.retain(|number, _| peers.iter().any(|peer| peer.number() == *number));
+        for peer in peers {
+            let (is_up, now) = (peer.is_up(), Instant::now());
+            let (was, since) = self.connected.entry(peer.number()).or_insert((is_up, now));
+            if *was != is_up {
+                (*was, *since) = (is_up, now);
+            }
         }
     }
 
-    /// Hands a shard over to the master that it is to be led by, if that is ready: each shard has a first choice, so leaders spread.
+    /// Hands a shard over to the master that it is to be led by, if that is ready.
     fn balance(&self, shard: ShardId, standing: &Standing) {
         let own = self.door.routes().member();
-        let is_ready = |voter: &&u64| **voter == own || self.connected.get(voter).is_some_and(|since| since.elapsed() >= SETTLED);
-        let ready: Vec<u64> = standing.voters.iter().filter(is_ready).copied().collect();
-        let choice = chosen(shard, &ready);
+        let voters: Vec<u64> = standing.voters.iter().copied().collect();
         let near = |voter: u64| standing.matching.get(&voter).is_some_and(|have| have + 64 >= standing.last);
-        if let Some(to) = choice.filter(|to| *to != own && near(*to)) {
+        if let Some(to) = chosen(shard, &voters, own, |voter| self.fit(voter)).filter(|to| near(*to)) {
             hand_over(&self.door, shard, to);
         }
     }
-}
 
-/// Which of the masters is to lead a shard: shards are dealt out in turn.
-fn chosen(shard: ShardId, voters: &[u64]) -> Option<u64> {
-    voters.get(usize::from(shard.0).checked_rem(voters.len())?).copied()
+    /// How fit a master is to lead.
+    fn fit(&self, master: u64) -> Fit {
+        let (peers, own) = (self.door.peers(), self.door.agents().count());
+        let heard = |peer: &Arc<Peer>| if peer.is_up() { peer.agents() } else { None };
+        let most = peers.all().iter().filter_map(heard).fold(own, u32::max);
+        let hears = |agents: u32, percent| u64::from(agents) * 100 >= u64::from(most) * percent;
+        if master == self.door.routes().member() {
+            return if most < AGENTS_MIN || hears(own, HEARS_ENOUGH_PERCENT) { Fit::Ready } else { Fit::Away };
+        }
+        let agents = peers.find(master).as_ref().and_then(heard);
+        match self.connected.get(&master) {
+            Some((true, since)) if since.elapsed() >= SETTLED && agents.is_some_and(|agents| hears(agents, HEARS_MOST_PERCENT)) => {
+                Fit::Ready
+            }
+            Some((is_up, since)) if *is_up || since.elapsed() < AWAY => Fit::Soon,
+            _ => Fit::Away,
+        }
+    }
 }
 
 /// Who has a vote: an odd number, the oldest masters first, so that one that comes while another is away changes nothing.
@@ -165,10 +193,10 @@ pub async fn hand_over_all(door: &Door) {
         let Some(member) = door.peers().group(shard.0) else { continue };
         let standing = member.standing();
         let is_up = |voter: &u64| *voter != own && door.peers().find(*voter).is_some_and(|peer| peer.is_up());
-        let able: Vec<u64> = standing.voters.iter().copied().filter(is_up).collect();
+        let voters: Vec<u64> = standing.voters.iter().copied().collect();
         // Without a majority of the others nobody could be elected.
-        let enough = able.len() > standing.voters.len() / 2;
-        if let Some(next) = chosen(shard, &able).filter(|_| enough) {
+        let enough = voters.iter().filter(|voter| is_up(voter)).count() > voters.len() / 2;
+        if let Some(next) = order(shard, &voters).into_iter().find(is_up).filter(|_| enough) {
             hand_over(door, shard, next);
             going.push(shard);
         }
@@ -203,12 +231,5 @@ mod tests {
         for (all, expected) in sets {
             assert_eq!(voters(&masters(all)).into_iter().collect::<Vec<_>>(), expected, "{all:?}");
         }
-    }
-
-    #[test]
-    fn leaders_are_dealt_out_in_turn() {
-        let led: Vec<_> = (0..6).map(|shard| chosen(ShardId(shard), &[1, 4, 9])).collect();
-        assert_eq!(led, [Some(1), Some(4), Some(9), Some(1), Some(4), Some(9)]);
-        assert_eq!(chosen(ShardId(0), &[]), None);
     }
 }

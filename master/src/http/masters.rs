@@ -41,6 +41,9 @@ pub struct MasterBody {
     pub leads: Vec<u16>,
     /// In how many of the shards' groups it has a vote.
     pub votes: u16,
+    /// How many agents are connected to it, as it said within the last second or two; nothing where it is away. One that hears far fewer than
+    /// the others leads nothing.
+    pub agents: Option<u32>,
     /// Entries of the journal, of all shards together, that it lacks of what the furthest has; nothing where it does not answer.
     pub lag: Option<u64>,
 }
@@ -136,11 +139,11 @@ fn body_of(api: &Api, master: Master, standings: &BTreeMap<u16, Vec<Standing>>, 
     let Master { number, quic, http } = master;
     let member = u64::from(number);
     let peer = peers.find(member);
-    let (state, version) = match &peer {
-        _ if number == peers.own().number => ("here", env!("CARGO_PKG_VERSION").to_owned()),
-        Some(peer) if peer.is_up() => ("connected", peer.version()),
-        Some(peer) => ("away", peer.version()),
-        None => ("away", String::new()),
+    let (state, version, agents) = match &peer {
+        _ if number == peers.own().number => ("here", env!("CARGO_PKG_VERSION").to_owned(), Some(api.door.agents().count())),
+        Some(peer) if peer.is_up() => ("connected", peer.version(), peer.agents()),
+        Some(peer) => ("away", peer.version(), None),
+        None => ("away", String::new(), None),
     };
     let furthest = |shard: usize| standings.values().filter_map(|standings| standings.get(shard)).map(|standing| standing.applied).max();
     let lag = standings.get(&number).map(|own| {
@@ -149,5 +152,5 @@ fn body_of(api: &Api, master: Master, standings: &BTreeMap<u16, Vec<Standing>>, 
     });
     let leads = groups.iter().filter(|group| group.leader == Some(member)).map(|group| group.shard).collect();
     let votes = groups.iter().filter(|group| group.voters.contains(&member)).count();
-    MasterBody { number, state, quic, http, version, leads, votes: u16::try_from(votes).unwrap_or(u16::MAX), lag }
+    MasterBody { number, state, quic, http, version, leads, votes: u16::try_from(votes).unwrap_or(u16::MAX), agents, lag }
 }

@@ -39,6 +39,7 @@ pub async fn attend(shelf: &Shelf, door: &Door, number: u16, connection: Connect
         older.close(CloseCode::Replaced, "this master has a newer connection");
     }
     let _alone = peer.listening.lock().await;
+    peer.hears(None);
     let (quick_answer, quick_answers) = mpsc::channel(ANSWERS_MAX);
     let (respond, responses) = mpsc::channel(ANSWERS_MAX);
     let (long_answer, long_answers) = mpsc::channel(ANSWERS_MAX);
@@ -112,6 +113,7 @@ impl Hears<'_> {
                     let shelf = self.shelf.clone();
                     reply(answer, async move { Answered::Bundles { call, bundles: shelf.list().await } });
                 }
+                Said::Agents(count) => self.peer.hears(Some(count)),
                 Said::Hello { .. } | Said::Long => {}
             }
         }

@@ -82,6 +82,8 @@ pub enum Said {
         /// Given back with the answer.
         call: u64,
     },
+    /// So many agents are connected to the speaker.
+    Agents(u32),
 }
 
 /// What is answered.

@@ -59,6 +59,8 @@ pub struct Peer {
     version: Mutex<String>,
     /// True where it has said itself where it is.
     introduced: AtomicBool,
+    /// How many agents are connected to it.
+    agents: Mutex<Option<u32>>,
     /// There while its connection stands.
     up: Mutex<Option<Connection>>,
     /// What is said to it, in order.
@@ -242,6 +244,7 @@ impl Peer {
             master: Mutex::new(master),
             version: Mutex::default(),
             introduced: AtomicBool::new(false),
+            agents: Mutex::default(),
             up: Mutex::default(),
             quick: Outbox::default(),
             long: Outbox::default(),
@@ -266,6 +269,16 @@ impl Peer {
     /// The version of its binary; empty where it never said it.
     pub fn version(&self) -> String {
         lock(&self.version).clone()
+    }
+
+    /// How many agents are connected to it, as it said last; `None` where it has not said so since it came.
+    pub fn agents(&self) -> Option<u32> {
+        *lock(&self.agents)
+    }
+
+    /// It said how many agents are connected to it.
+    fn hears(&self, agents: Option<u32>) {
+        *lock(&self.agents) = agents;
     }
 
     /// The connection to it, while it stands.

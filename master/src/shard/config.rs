@@ -10,7 +10,7 @@ const DRIFT_PERCENT: u64 = 1;
 const LEASE_GRACE_MS: u64 = 1_000;
 
 /// Beats that a shard takes in a second, before it asks for fewer.
-const BEATS_PER_S: u64 = 1_250;
+const BEATS_PER_S: u64 = 625;
 /// Beats within a lease, at the least: one may be lost, and the next late.
 const LEASE_BEATS: u64 = 3;
 /// Beats that are missed until an agent is called unreachable, where they are rare.
@@ -74,7 +74,7 @@ impl ShardConfig {
         Self { replace_after_ms, lease_ms: LEASE_MS.min(longest_ms), ..self }
     }
 
-    /// How often each of so many agents is to beat, in milliseconds: so that all together beat no more than 1,250 times a second, yet three
+    /// How often each of so many agents is to beat, in milliseconds: so that all together beat no more than 625 times a second, yet three
     /// times within a lease.
     #[must_use]
     pub fn beat_ms(&self, agents: usize) -> u64 {
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn many_agents_beat_less_often_and_never_too_seldom_for_a_lease() {
         let config = ShardConfig::default();
-        assert_eq!([0, 625, 1_250, 1_000_000].map(|agents| config.beat_ms(agents)), [500, 500, 1_000, 1_666]);
+        assert_eq!([0, 312, 625, 1_000_000].map(|agents| config.beat_ms(agents)), [500, 500, 1_000, 1_666]);
         assert_eq!([500, 1_000, 1_666].map(|beat_ms| config.unreachable_at(beat_ms)), [2_000, 4_000, 6_664]);
         for replace_after_ms in [2_001, 3_000, 10_000, 30_000] {
             let config = ShardConfig::default().replaced_after(replace_after_ms);
