@@ -165,6 +165,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         let leader = page["groups"][usize::from(shard.0)]["leader"].as_u64().context("nobody leads")?;
         let number = usize::try_from(leader)?;
         let (ways, all) = (&counts[number - 1], usize::try_from(count)?);
+        until_connected(&mut crowd, &counts, all).await?;
         let ended = ways.ended.load(Ordering::Relaxed);
         masters.kill(number)?;
         let start = Instant::now();
@@ -180,10 +181,12 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         let start = Instant::now();
         masters.start(number)?;
         masters.until_whole().await?;
-        while ways.ended.load(Ordering::Relaxed) < ended + all || ways.up.load(Ordering::Relaxed) < all {
-            anyhow::ensure!(start.elapsed() < PATIENCE, "agents do not come back to a master that was started again");
+        // Each has noticed.
+        while ways.ended.load(Ordering::Relaxed) < ended + all {
+            anyhow::ensure!(start.elapsed() < PATIENCE, "agents do not notice that a master was started again");
             agents::beat(&mut crowd, LOOK).await?;
         }
+        until_connected(&mut crowd, &counts, all).await?;
         whole.push(start.elapsed());
     }
     // Which of a job's tasks run is not on record: a new leader hears it of their agents.
@@ -197,6 +200,16 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         figures.add(&what, &format!("{name}_max"), at(100), "ms");
     }
     figures.add(&what, "restarts", restarts as f64, "tasks");
+    Ok(())
+}
+
+/// Waits until each agent has a connection to each master.
+async fn until_connected(crowd: &mut JoinSet<anyhow::Result<()>>, counts: &[Count], all: usize) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while let Some(count) = counts.iter().find(|count| count.up.load(Ordering::Relaxed) < all) {
+        anyhow::ensure!(start.elapsed() < PATIENCE, "of {all} agents only {} are connected to a master", count.up.load(Ordering::Relaxed));
+        agents::beat(crowd, LOOK).await?;
+    }
     Ok(())
 }
 

@@ -209,10 +209,19 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     let log = Arc::new(opened.map_err(|error| StartError::Thread(error.into()))??);
     data.set_member(member, true)?;
     let listens = event::Master { number: member, quic: config.quic_addr.to_string(), http: format!("https://{}", config.http_addr) };
-    let peers = Arc::new(Peers::new(listens, data.masters()?, shards, data.masters_file()));
+    let others = data.masters()?;
+    let has_others = others.iter().any(|other| other.number != member);
+    let peers = Arc::new(Peers::new(listens, others, shards, data.masters_file()));
     let seat = Seat { member: u64::from(member), carrier: Arc::clone(&peers) as Arc<dyn Carrier>, timing: config.timing };
-    let opening =
-        Opening { shards, log: Arc::clone(&log), snapshots: data.snapshots(), seat, peers: Arc::clone(&peers), founds: member == FIRST };
+    let opening = Opening {
+        shards,
+        log: Arc::clone(&log),
+        snapshots: data.snapshots(),
+        seat,
+        peers: Arc::clone(&peers),
+        has_others,
+        founds: member == FIRST,
+    };
     let threads = Threads::start(&config, opening).await?;
     let (root, door) = (authority.root_digest(), threads.door.clone());
     let http = HttpConfig {
@@ -224,9 +233,11 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     };
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let (serving, admin_token) = (config.clone(), data.admin_token());
-    let opening = threads.first.spawn(async move {
+    let http_addr = config.http_addr;
+    let taken = threads.first.spawn(async move { Server::listen(http_addr).await.map_err(HttpError::from) });
+    let taken = taken.await.map_err(|error| StartError::Thread(error.into()))??;
+    let opening = threads.link.spawn(async move {
         let listener = Listener::bind(serving.quic_addr, &identity, &authority.reset_key(member), Limits::default())?;
-        let taken = Server::listen(serving.http_addr).await.map_err(HttpError::from)?;
         tokio::spawn(door.clone().tend_parked());
         let reception = Arc::new(Reception::new(listener, door.clone(), authority, shelf.clone()));
         // Listened to before it is read who is gone, so that nobody falls between.
@@ -236,14 +247,19 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         tokio::spawn(peers::keep_all(Arc::clone(&peers), door.clone(), identity.clone()));
         tokio::spawn(steward::run(door.clone()));
         tokio::spawn(shelf.keep_whole());
-        // Last, since it waits for what other masters may have to say: they are heard by now.
+        Ok::<_, StartError>((reception, identity))
+    });
+    let (reception, identity) = opening.await.map_err(|error| StartError::Thread(error.into()))??;
+    let door = threads.door.clone();
+    // Last, since it waits for what other masters may have to say: they are heard by now.
+    let serving = threads.first.spawn(async move {
         let http = crate::http::start(taken, door.clone(), &identity, http).await?;
         if member == FIRST {
             admit_the_first(&admin_token, &door).await?;
         }
-        Ok::<_, StartError>((reception, http))
+        Ok::<_, StartError>(http)
     });
-    let (reception, http) = opening.await.map_err(|error| StartError::Thread(error.into()))??;
+    let http = serving.await.map_err(|error| StartError::Thread(error.into()))??;
     Ok(Master {
         http_addr: http.address(),
         quic_addr: reception.listener.address(),

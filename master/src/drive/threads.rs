@@ -1,4 +1,6 @@
-//! The deciding threads: each with a runtime of its own that never leaves it, and the shards that it decides for.
+//! The deciding threads: each with a runtime of its own that never leaves it, and the shards that it decides for. A master that has others
+//! keeps the link and the journal's groups on one more: what masters promise each other runs out within tenths of a second, and a job of ten
+//! thousands of tasks takes as long to decide. A master that is alone saves itself the way from one to the other.
 
 use super::clock::Clock;
 use super::decide::{Decider, Given};
@@ -14,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Most deciding threads, whatever the cores.
 const THREADS_MAX: usize = 16;
@@ -23,8 +25,10 @@ const CORES_PER_THREAD: usize = 4;
 
 /// The deciding threads.
 pub struct Threads {
-    /// The runtime of the first, on which HTTP and the link run too.
+    /// The runtime of the first, on which HTTP runs too.
     pub first: Handle,
+    /// The runtime that the link runs on.
+    pub link: Handle,
     /// To the shards.
     pub door: Door,
     stop: watch::Sender<bool>,
@@ -55,6 +59,8 @@ pub struct Opening {
     pub seat: Seat,
     /// The other masters.
     pub peers: Arc<Peers>,
+    /// True where this master had others when it ended, or joins some.
+    pub has_others: bool,
     /// True where this is the first master of a new cluster, or the only one it ever had: it makes the groups where they are not made.
     pub founds: bool,
 }
@@ -70,18 +76,19 @@ impl Threads {
         let count = count(config, shards);
         let inboxes: Vec<_> = (0..count).map(|thread| Arc::new(Inbox::new(thread))).collect();
         let of_shards = (0..usize::from(shards)).map(|shard| Arc::clone(&inboxes[shard % count])).collect();
+        let link = if opening.has_others { Some(Link::start()?) } else { None };
         let clock = Clock::start();
         let door = Door::new(of_shards, Arc::clone(&opening.peers), clock.clone());
         let (mut threads, mut starting) = (Vec::new(), Vec::new());
         for index in 0..count {
             let mine = (0..shards).filter(|shard| usize::from(*shard) % count == index);
             let configs = mine.map(|shard| ShardConfig { id: ShardId(shard), shards, ..config.shard_config.clone() }).collect();
-            let opening = Arc::clone(&opening);
+            let (opening, link) = (Arc::clone(&opening), link.clone());
             let (ready, is_ready) = oneshot::channel();
             let guard = Fallen { door: door.clone() };
             let body = move || {
                 let guard = guard;
-                run(&opening, configs, ready);
+                run(&opening, configs, link.as_ref(), ready);
                 std::mem::forget(guard);
             };
             threads.push(thread::Builder::new().name(format!("shards-{index}")).spawn(body).map_err(StartError::Thread)?);
@@ -99,7 +106,8 @@ impl Threads {
             // A thread that ended meanwhile has said so.
             let _ = ready.go.send(given);
         }
-        Ok(Self { first, door, stop, threads })
+        let link = link.map_or_else(|| first.clone(), |link| link.runtime);
+        Ok(Self { first, link, door, stop, threads })
     }
 
     /// Lets them end. What is not durable then is told to nobody.
@@ -116,6 +124,24 @@ impl Threads {
     }
 }
 
+/// The thread of the link and the groups, for as long as somebody holds it.
+#[derive(Clone)]
+struct Link {
+    runtime: Handle,
+    _held: mpsc::Sender<()>,
+}
+
+impl Link {
+    fn start() -> Result<Self, StartError> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let (held, mut is_held) = mpsc::channel(1);
+        let link = Self { runtime: runtime.handle().clone(), _held: held };
+        let body = move || runtime.block_on(async { while is_held.recv().await.is_some() {} });
+        thread::Builder::new().name("link".into()).spawn(body).map_err(StartError::Thread)?;
+        Ok(link)
+    }
+}
+
 /// Says that nothing is decided any more where a thread ends by a panic.
 struct Fallen {
     door: Door,
@@ -128,13 +154,13 @@ impl Drop for Fallen {
 }
 
 /// One thread from its first breath to its last.
-fn run(opening: &Opening, configs: Vec<ShardConfig>, ready: oneshot::Sender<Result<Ready, StartError>>) {
+fn run(opening: &Arc<Opening>, configs: Vec<ShardConfig>, link: Option<&Link>, ready: oneshot::Sender<Result<Ready, StartError>>) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
     };
     runtime.block_on(async {
-        let desks = match open(opening, configs).await {
+        let desks = match open(opening, configs, link).await {
             Ok(desks) => desks,
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
@@ -152,15 +178,20 @@ fn run(opening: &Opening, configs: Vec<ShardConfig>, ready: oneshot::Sender<Resu
     });
 }
 
-async fn open(opening: &Opening, configs: Vec<ShardConfig>) -> Result<Vec<(Desk, Turns)>, JournalError> {
-    let open = async |config: ShardConfig| {
-        let id = config.id;
-        let (group, turns) = Group::open(&opening.log, &opening.snapshots, config, &opening.seat).await?;
-        opening.peers.seat(id.0, group.member());
-        if opening.founds {
-            group.found(&opening.peers.own().quic).await?;
-        }
-        Ok((Desk::new(id, group), turns))
-    };
-    futures::future::try_join_all(configs.into_iter().map(open)).await
+/// Opens the groups of these shards, on the link's thread where that has one.
+async fn open(opening: &Arc<Opening>, configs: Vec<ShardConfig>, link: Option<&Link>) -> Result<Vec<(Desk, Turns)>, JournalError> {
+    let on = link.map_or_else(Handle::current, |link| link.runtime.clone());
+    let opened = configs.into_iter().map(|config| on.spawn(open_group(Arc::clone(opening), config)));
+    let opened = futures::future::join_all(opened).await.into_iter();
+    opened.map(|opened| opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))).collect()
+}
+
+async fn open_group(opening: Arc<Opening>, config: ShardConfig) -> Result<(Desk, Turns), JournalError> {
+    let id = config.id;
+    let (group, turns) = Group::open(&opening.log, &opening.snapshots, config, &opening.seat).await?;
+    opening.peers.seat(id.0, group.member());
+    if opening.founds {
+        group.found(&opening.peers.own().quic).await?;
+    }
+    Ok((Desk::new(id, group), turns))
 }

@@ -33,6 +33,9 @@ const SNAPSHOT_PIECE_BYTES: u64 = 256 << 10;
 const ENTRIES_KEPT: u64 = 256;
 /// How long a member may take to install a piece of a snapshot, in milliseconds: the last one is installed whole before it is answered.
 const SNAPSHOT_ANSWER_MS: u64 = 30_000;
+/// So many leases after its start a member may want to lead by itself. Until then it hears of whoever leads: to be elected only since it was not
+/// heard yet, would take the lead away from a master that agents are connected with.
+const QUIET_LEASES: u32 = 4;
 /// How long a hand-over waits for what is on its way to the member that is to lead.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -131,7 +134,12 @@ impl Group {
         };
         let (turns, reigning) = reign.begin();
         let tending = tokio::spawn(tend(raft.clone(), machine.clone(), Arc::clone(log), shard));
-        let tasks = vec![reigning, tending];
+        let (engine, quiet) = (raft.clone(), QUIET_LEASES * Duration::from_millis(seat.timing.lease_ms));
+        let waiting = tokio::spawn(async move {
+            tokio::time::sleep(quiet).await;
+            engine.runtime_config().elect(true);
+        });
+        let tasks = vec![reigning, tending, waiting];
         let group = Self { raft, machine, shard, seat: seat.clone(), log: Arc::clone(log), lease, opened: Instant::now(), lapsed, tasks };
         Ok((group, turns))
     }
@@ -428,6 +436,7 @@ fn settings(timing: Timing) -> Config {
         purge_batch_size: 1,
         // Until there is another member to beat for: the reign sees to it.
         enable_tick: false,
+        enable_elect: false,
         ..Config::default()
     }
 }
