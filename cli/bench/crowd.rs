@@ -21,6 +21,8 @@ const HEARTBEAT_MS: u64 = 500;
 
 /// Tasks of jobs with this name run until the bench ends; all others end as soon as they start.
 pub const STAYS: &str = "stay";
+/// How often a master is tried at first: while thousands come at once it may answer late.
+const TRIES_MAX: u32 = 20;
 /// The wait before a master is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 /// Batches of one master's messages that wait to be handled.
@@ -93,7 +95,14 @@ impl Member {
         let identity = Arc::new(identity.clone());
         let mut member = Self { identity, port, masters: masters.to_vec(), ledger, ways: Ways::default(), heard, hearing, counts };
         for (master, address) in (0..).zip(masters) {
-            let opened = open(&member.port, *address, &member.identity, master, &member.hearing).await?;
+            let mut tries = 1;
+            let opened = loop {
+                match open(&member.port, *address, &member.identity, master, &member.hearing).await {
+                    Err(_) if tries < TRIES_MAX => tries += 1,
+                    opened => break opened?,
+                }
+                tokio::time::sleep(RETRY).await;
+            };
             member.up(master, opened);
         }
         Ok(member)

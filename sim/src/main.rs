@@ -5,7 +5,8 @@
 use clap::{Parser, Subcommand};
 use protocol::Time;
 use sim::Bug;
-use sim::scale::Size;
+use sim::scale::{Figures, Size};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -53,6 +54,12 @@ enum Verb {
         /// Shards.
         #[arg(long, default_value_t = 8)]
         shards: u16,
+        /// Masters whose real journals keep every record; 0: shards decide alone.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3))]
+        masters: u64,
+        /// Where their journals are, for as long as it runs: on the disk that is to be measured.
+        #[arg(long, default_value = "target/tmp/scale")]
+        dir: PathBuf,
     },
     /// Puts each bug in and runs seeds until it is seen; ends with 1 where one is not.
     Bugs {
@@ -67,7 +74,9 @@ const HOUR_MS: f64 = 3_600_000.0;
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Seeds { count, from, hours, all, trace_ms } => seeds((from, count, hours), all, trace_ms),
-        Verb::Scale { agents, tasks, jobs, shards } => scale(Size { agents, tasks, jobs: jobs.max(1), shards: shards.max(1) }),
+        Verb::Scale { agents, tasks, jobs, shards, masters, dir } => {
+            scale(&Size { agents, tasks, jobs: jobs.max(1), shards: shards.max(1), masters, dir })
+        }
         Verb::Bugs { count } => bugs(count),
     }
 }
@@ -104,23 +113,46 @@ fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Opt
     if broken_seeds == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn scale(size: Size) -> ExitCode {
-    let figures = sim::scale::run(size);
+fn scale(size: &Size) -> ExitCode {
+    // Of an earlier run that was killed.
+    let _ = std::fs::remove_dir_all(&size.dir);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ran = runtime.block_on(sim::scale::run(size.clone()));
+    let _ = std::fs::remove_dir_all(&size.dir);
+    match ran {
+        Ok(figures) => said(size, &figures),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn said(size: &Size, figures: &Figures) -> ExitCode {
+    let Size { agents, tasks, masters, .. } = *size;
+    let kind = if masters == 0 { "scale".to_owned() } else { format!("scale-{masters}") };
     let line = |metric: &str, n: u32, value: f64, unit: &str| {
         println!(
-            r#"{{"system":"skep","bench":"sim","kind":"scale","metric":"{metric}","n":{n},"value":{value:.3},"unit":"{unit}","run":1}}"#
+            r#"{{"system":"skep","bench":"sim","kind":"{kind}","metric":"{metric}","n":{n},"value":{value:.3},"unit":"{unit}","run":1}}"#
         );
     };
-    let Size { agents, tasks, .. } = size;
     line("registering_s", agents, figures.registering_s, "s");
     line("placing_s", tasks, figures.placing_s, "s");
     line("placing_cpu_s", tasks, figures.placing_cpu_s, "s");
     line("decisions_per_s", tasks, f64::from(figures.ran) / figures.placing_s, "1/s");
+    if masters > 0 {
+        line("restart_led_s", tasks, figures.led_s, "s");
+        line("restart_known_s", tasks, figures.restart_s, "s");
+    }
     line("ending_s", tasks, figures.ending_s, "s");
     line("memory_per_agent", agents, figures.agent_bytes as f64, "B");
     line("memory_per_task", tasks, figures.task_bytes as f64, "B");
     println!("{size:?}: {} ran, {} ended, {} were placed again", figures.ran, figures.ended, figures.refused);
-    if figures.ran == tasks && figures.ended == tasks { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let known = masters == 0 || figures.known == tasks;
+    if !known {
+        println!("after the restart {} tasks of all agents were known to run", figures.known);
+    }
+    if figures.ran == tasks && figures.ended == tasks && known { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn bugs(count: u64) -> ExitCode {

@@ -7,7 +7,7 @@ mod choice;
 pub(crate) mod clock;
 mod data_dir;
 mod decide;
-mod desk;
+pub mod desk;
 pub mod door;
 pub(crate) mod inbox;
 mod join;
