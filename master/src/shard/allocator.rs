@@ -4,6 +4,7 @@
 use super::amounts::{self, SHARE_ONE};
 use super::event::Want;
 use super::pool::{Offered, Pool, Wanted, place};
+use super::uncounted::Uncounted;
 use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
 use protocol::{Offer, OfferId, Resources, Role, ShardId, Time};
 use std::cmp::Reverse;
@@ -16,7 +17,7 @@ impl Wanted {
     /// How many tasks no offer is out for.
     #[must_use]
     pub fn unmet(&self) -> u32 {
-        self.offered.iter().fold(self.count, |rest, (_, count)| rest.saturating_sub(*count))
+        u32::try_from(u64::from(self.count).saturating_sub(self.offered.tasks())).expect("less than the count")
     }
 }
 
@@ -33,7 +34,7 @@ impl Pool {
                 self.class_drop(class, 1);
                 if let Some(known) = self.wants[at as usize].as_mut() {
                     known.count = want.count;
-                    known.offered.retain(|(number, _)| *number > seen);
+                    known.offered.counted(seen);
                 }
                 self.stir(at);
             } else {
@@ -49,7 +50,7 @@ impl Pool {
         let (from, class, priority) = key;
         self.ages += 1;
         let age = self.ages;
-        let want = Wanted { from, class, priority, count, age, offered: std::collections::VecDeque::new(), blocked: false };
+        let want = Wanted { from, class, priority, count, age, offered: Uncounted::default(), blocked: false };
         let at = place(&mut self.wants, &mut self.wants_free, want);
         self.by_want.insert(key, at);
         if let Some(role) = self.role_of_mut(class) {
@@ -98,7 +99,7 @@ impl Pool {
         self.refresh_freed(offer.slot);
         if let Some(at) = self.by_want.get(&(offer.to, offer.class, offer.priority)).copied() {
             if let Some(want) = self.wants[at as usize].as_mut() {
-                want.offered.retain(|(other, _)| *other != number);
+                want.offered.remove(number);
             }
             self.stir(at);
         }
@@ -209,7 +210,7 @@ impl Pool {
         let number = self.next_offer;
         self.next_offer += 1;
         let deadline = now + self.offer_ms;
-        want.offered.push_back((number, count));
+        want.offered.push(number, count);
         let Some(role) = self.roles[class.role as usize].as_ref().map(|role: &super::pool::RoleUse| Role::clone(&role.name)) else {
             return;
         };

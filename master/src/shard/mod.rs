@@ -27,6 +27,7 @@ mod requests;
 mod tasks;
 mod tokens;
 mod told;
+mod uncounted;
 mod views;
 
 pub use config::ShardConfig;

@@ -4,10 +4,11 @@
 use super::amounts;
 use super::config::ShardConfig;
 use super::index::Index;
+use super::uncounted::Uncounted;
 use protocol::message::attempt_hash;
 use protocol::{AgentId, AttemptId, Held, Resources, Role, ShardId, Time};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most attempts booked on one agent, so that tasks that need nothing are bounded too.
 pub const ATTEMPTS_PER_AGENT_MAX: u32 = 131_072;
@@ -126,8 +127,8 @@ pub struct Wanted {
     pub count: u32,
     /// Its age.
     pub age: u64,
-    /// Offers that it had not counted when it said so, and for how many tasks each is.
-    pub offered: VecDeque<(u64, u32)>,
+    /// Offers that it had not counted when it said so.
+    pub offered: Uncounted,
     /// True where no agent has room for one, as far as was looked: only freed resources can help it.
     pub blocked: bool,
 }

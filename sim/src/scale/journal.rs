@@ -1,5 +1,6 @@
-//! The journals of one master or three in this process: real groups, logs and flushes. The first master leads all shards; the others follow on
-//! a thread of theirs, and what masters say to each other is carried in the bytes that it has on the wire.
+//! The journals of one master or three in this process: real groups, logs and flushes. The first master leads all shards. Where there are
+//! three, their groups are on threads of their own, as in masters, and what masters say to each other is carried in the bytes that it has on
+//! the wire.
 
 use super::{LED_WITHIN, Size};
 use futures::future::BoxFuture;
@@ -87,7 +88,7 @@ pub struct Journal {
     groups: Vec<(Group, Turns)>,
     turns: Vec<Turns>,
     logs: Vec<Arc<Log>>,
-    followers: Option<Runtime>,
+    links: Option<Runtime>,
     wires: Arc<Wires>,
 }
 
@@ -97,8 +98,9 @@ impl Journal {
     /// # Errors
     /// [`JournalError`].
     pub async fn open(size: &Size, timing: Timing, config: impl Fn(u16) -> ShardConfig) -> Result<(Self, Vec<Desk>), JournalError> {
-        let followers = (size.masters > 1).then(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread"));
-        let mut journal = Self { groups: vec![], turns: vec![], logs: vec![], followers, wires: Arc::default() };
+        let links = (size.masters > 1).then(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads"));
+        let on = links.as_ref().map_or_else(Handle::current, |links| links.handle().clone());
+        let mut journal = Self { groups: vec![], turns: vec![], logs: vec![], links, wires: Arc::default() };
         let mut led = Vec::new();
         for master in LEADER..=size.masters {
             let dir = size.dir.join(format!("m{master}"));
@@ -110,8 +112,6 @@ impl Journal {
                 }
             };
             journal.logs.push(Arc::clone(&log));
-            let on =
-                if master == LEADER { Handle::current() } else { journal.followers.as_ref().expect("there are several").handle().clone() };
             for shard in 0..size.shards {
                 let seat = Seat { member: master, carrier: Arc::clone(&journal.wires) as Arc<dyn Carrier>, timing };
                 let (log, dir, config) = (Arc::clone(&log), dir.clone(), config(shard));
@@ -159,8 +159,8 @@ impl Journal {
         for group in groups {
             group.close().await;
         }
-        if let Some(followers) = self.followers {
-            followers.shutdown_background();
+        if let Some(links) = self.links {
+            links.shutdown_background();
         }
     }
 }
