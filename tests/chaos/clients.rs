@@ -1,5 +1,6 @@
 //! Clients at all masters: jobs submitted under keys, services scaled, stopped and read, ends watched, long tasks watched.
 
+use crate::Flags;
 use crate::api::{Api, Outcome};
 use crate::cluster::{MASTERS, REPLACE_AFTER_MS};
 use crate::history::{History, Register, Submission};
@@ -16,8 +17,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How often a job is submitted.
-const SUBMIT_EVERY: Duration = Duration::from_millis(120);
 /// Submissions that are tried at once; at the limit none is begun.
 const SUBMISSIONS_MAX: usize = 48;
 /// The wait before something is tried again.
@@ -48,7 +47,8 @@ pub struct Load {
 
 impl Load {
     /// Uploads what runs, starts the long tasks, and begins.
-    pub async fn start(api: Api, history: Arc<History>, seed: u64) -> Self {
+    pub async fn start(api: Api, history: Arc<History>, flags: &Flags) -> Self {
+        let seed = flags.seed;
         let upload = async |name: &str| {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/dist").join(name);
             let bytes = std::fs::read(&path).unwrap_or_else(|_| panic!("{} is missing: run samples/build", path.display()));
@@ -58,7 +58,7 @@ impl Load {
         let client = Client { api, history, noop, sleep, over: Arc::default() };
         client.begin_sleepers().await;
         let mut tasks = JoinSet::new();
-        tasks.spawn(client.clone().submit_all(Random::new(seed ^ 0x51)));
+        tasks.spawn(client.clone().submit_all(flags.rate(), Random::new(seed ^ 0x51)));
         for number in 0..REGISTERS {
             tasks.spawn(client.clone().keep_register(number, Random::new(seed ^ 0x52 ^ number << 8)));
         }
@@ -154,7 +154,9 @@ impl Client {
         rows.iter().find(|row| row["id"] == agent).map(|row| text(&row["name"])).unwrap_or_default()
     }
 
-    async fn submit_all(self, mut random: Random) {
+    async fn submit_all(self, rate: u64, mut random: Random) {
+        let mut due = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).expect("a rate"));
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let (mut all, room, mut number) = (JoinSet::new(), Arc::new(Semaphore::new(SUBMISSIONS_MAX)), 0);
         while !self.is_over() {
             if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
@@ -165,7 +167,7 @@ impl Client {
                     drop(permit);
                 });
             }
-            sleep(SUBMIT_EVERY).await;
+            due.tick().await;
             while all.try_join_next().is_some() {}
         }
         all.join_all().await;
@@ -195,7 +197,11 @@ impl Client {
         };
         self.history.acknowledged();
         let acked = Some((self.history.ms(), id.clone()));
-        self.history.records().submissions.get_mut(&key).unwrap().acked = acked;
+        {
+            let mut records = self.history.records();
+            records.submissions.get_mut(&key).unwrap().acked = acked;
+            records.acked.push(key.clone());
+        }
         match self.api.get(any_master(&mut random), &format!("/v1/jobs/{id}")).await {
             Outcome::Done(job) if job["spec"]["tasks"][0]["env"]["KEY"] == json!(key) => self.history.records().reads += 1,
             Outcome::Done(job) => self.history.violated(format!("job {id} of key {key} is another: {job}")),
@@ -316,14 +322,17 @@ impl Client {
     async fn watch_ends(self, mut random: Random) {
         while !self.is_over() {
             sleep(Duration::from_millis(60)).await;
-            let acked: Vec<(String, String)> = {
+            let drawn = {
                 let records = self.history.records();
-                let acked = records.submissions.iter().filter_map(|(key, one)| Some((key.clone(), one.acked.as_ref()?.1.clone())));
-                acked.collect()
+                let count = records.acked.len() as u64;
+                (count > 0).then(|| {
+                    let key = records.acked[random.below(count) as usize].clone();
+                    let id = records.submissions[&key].acked.as_ref().map(|(_, id)| id.clone());
+                    (key, id.unwrap_or_default())
+                })
             };
-            if !acked.is_empty() {
-                let (key, id) = &acked[random.below(acked.len() as u64) as usize];
-                self.look(key, id, any_master(&mut random)).await;
+            if let Some((key, id)) = drawn {
+                self.look(&key, &id, any_master(&mut random)).await;
             }
         }
     }

@@ -26,6 +26,8 @@ pub struct Records {
     pub faults: Vec<Done>,
     /// Submissions by their keys.
     pub submissions: BTreeMap<String, Submission>,
+    /// The keys of those that were acknowledged.
+    pub acked: Vec<String>,
     /// When a write was acknowledged, in milliseconds.
     pub acks: Vec<u64>,
     /// Services whose count is a register.

@@ -33,6 +33,8 @@ const SEED_DEFAULT: u64 = 1;
 const SHORT: Duration = Duration::from_secs(45);
 /// Agents of a short run, and of one that was given its minutes.
 const AGENTS: (usize, usize) = (3, 20);
+/// Submissions in a second of a short run, and of one that was given its minutes.
+const RATE: (u64, u64) = (8, 200);
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Flags {
     pub minutes: Option<f64>,
     /// How many agents, where it is said.
     pub agents: Option<usize>,
+    /// How many jobs are submitted in a second, where it is said.
+    pub rate: Option<u64>,
     /// Faults that alone are done, by their names; empty: all.
     pub only: Vec<String>,
 }
@@ -50,7 +54,7 @@ pub struct Flags {
 impl Flags {
     /// Reads them; `None` where a filter of other tests leaves this one out. What the usual harness knows and this one does not is passed over.
     fn parse() -> Option<Self> {
-        let mut flags = Self { seed: SEED_DEFAULT, minutes: None, agents: None, only: Vec::new() };
+        let mut flags = Self { seed: SEED_DEFAULT, minutes: None, agents: None, rate: None, only: Vec::new() };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
@@ -58,6 +62,7 @@ impl Flags {
                 "--seed" => flags.seed = value().parse().expect("--seed is a number"),
                 "--minutes" => flags.minutes = Some(value().parse().expect("--minutes is a number")),
                 "--agents" => flags.agents = Some(value().parse().expect("--agents is a number")),
+                "--rate" => flags.rate = Some(value().parse().expect("--rate is a number")),
                 "--only" => flags.only = value().split(',').map(str::to_owned).collect(),
                 "--list" => return None,
                 "--test-threads" | "--skip" | "--format" | "--color" => drop(value()),
@@ -72,6 +77,11 @@ impl Flags {
     /// How many agents there are.
     pub fn agents(&self) -> usize {
         self.agents.unwrap_or(if self.minutes.is_some() { AGENTS.1 } else { AGENTS.0 })
+    }
+
+    /// How many jobs are submitted in a second; at least one.
+    pub fn rate(&self) -> u64 {
+        self.rate.unwrap_or(if self.minutes.is_some() { RATE.1 } else { RATE.0 }).max(1)
     }
 
     /// How long faults are done.
@@ -111,7 +121,7 @@ fn attempt(flags: &Flags, history: &Arc<History>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut cluster = Cluster::start(&stage::folder(), flags.agents(), &runtime);
     history.note("the cluster stands");
-    let load = runtime.block_on(clients::Load::start(cluster.api(), Arc::clone(history), flags.seed));
+    let load = runtime.block_on(clients::Load::start(cluster.api(), Arc::clone(history), flags));
     let until = Instant::now() + flags.length();
     let mut nemesis = Nemesis::new(flags, Arc::clone(history), runtime.handle().clone());
     while Instant::now() < until {

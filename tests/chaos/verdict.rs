@@ -4,12 +4,16 @@ use crate::clients::{Client, SLEEPERS};
 use crate::cluster::{Cluster, MASTERS};
 use crate::history::History;
 use crate::register;
+use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long after the last fault a job that does nothing may take to end.
 const END_WITHIN: Duration = Duration::from_secs(60);
+
+/// Jobs that are looked at at the same time.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// Looks at everything.
 pub async fn pass(cluster: &Cluster, history: &Arc<History>) {
@@ -52,19 +56,17 @@ async fn one_job_for_each_key(client: &Client) {
 }
 
 async fn every_job_ends(client: &Client) {
-    let until = Instant::now() + END_WITHIN;
     let acked = |(key, submission): (&String, &crate::history::Submission)| Some((key.clone(), submission.acked.as_ref()?.1.clone()));
     let mut left: Vec<(String, String)> = client.history.records().submissions.iter().filter_map(acked).collect();
-    let mut master = 0;
-    while !left.is_empty() && Instant::now() < until {
-        let mut still = Vec::new();
-        for (key, id) in left {
-            master = (master + 1) % MASTERS;
-            if !client.look(&key, &id, master).await {
-                still.push((key, id));
-            }
-        }
-        left = still;
+    // All are looked at once, however many there are; those that have not ended then, again.
+    let mut until = None;
+    while !left.is_empty() && until.is_none_or(|until| Instant::now() < until) {
+        let looks = left.into_iter().enumerate().map(|(place, (key, id))| async move {
+            let ended = client.look(&key, &id, place % MASTERS).await;
+            (!ended).then_some((key, id))
+        });
+        left = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).filter_map(std::future::ready).collect().await;
+        until.get_or_insert_with(|| Instant::now() + END_WITHIN);
     }
     for (key, id) in left.iter().take(5) {
         let job = client.api.any(&format!("/v1/jobs/{id}/tasks")).await.unwrap_or_default();
