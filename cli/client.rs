@@ -103,6 +103,14 @@ const RETRY_WITHIN: Duration = Duration::from_secs(10);
 /// The wait between two tries.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
+impl Refused {
+    /// True where the same may be answered otherwise when another leads; `harmless`: it may be asked again though it may have been done.
+    pub fn may_pass(&self, harmless: bool) -> bool {
+        let unknown = || self.codes.iter().any(|code| code == "unknown");
+        self.status == StatusCode::SERVICE_UNAVAILABLE && (self.retry_after_ms.is_some() || harmless && unknown())
+    }
+}
+
 async fn refused(response: Response) -> Refused {
     let status = response.status();
     let body = response.bytes().await.unwrap_or_default();
@@ -156,32 +164,34 @@ impl Client {
 
     /// Finds a master that answers, for a request that cannot be sent twice.
     pub async fn settle(&self) -> anyhow::Result<()> {
-        if self.access.url.contains(',') {
+        if self.has_several() {
             self.get("/v1/status").await?;
         }
         Ok(())
     }
 
-    /// Sends `request`; to another master where the first cannot be reached, and again where no master leads what is asked for now.
+    /// Sends `request`; to another master where the first cannot be reached, and again where no master leads what is asked for now. What does no
+    /// harm when it is done twice is also sent again where nobody knows whether it was done.
     ///
     /// # Errors
     /// [`Refused`] where the cluster says no.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
         let until = Instant::now() + RETRY_WITHIN;
         let mut request = request.build()?;
+        let harmless = *request.method() == Method::GET || *request.method() == Method::PUT;
         loop {
             let again = request.try_clone();
             let error = match self.http.execute(request).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => match refused(response).await {
-                    error if error.retry_after_ms.is_some() && error.status == StatusCode::SERVICE_UNAVAILABLE => error.into(),
+                    error if error.may_pass(harmless) => error.into(),
                     error => return Err(error.into()),
                 },
                 // It was not sent: it can be sent elsewhere.
-                Err(error) if error.is_connect() => self.unreachable(&error),
+                Err(error) if harmless || error.is_connect() => self.unreachable(&error),
                 Err(error) => return Err(self.unreachable(&error)),
             };
-            let several = self.access.url.contains(',') || error.is::<Refused>();
+            let several = self.has_several() || error.is::<Refused>();
             let Some(mut next) = again.filter(|_| several && Instant::now() < until) else { return Err(error) };
             let before = self.url().to_owned();
             self.chosen.fetch_add(1, Ordering::Relaxed);
@@ -203,7 +213,19 @@ impl Client {
 
     /// The JSON answer to a GET.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        Ok(self.send(self.request(Method::GET, path)).await?.json().await?)
+        let until = Instant::now() + RETRY_WITHIN;
+        loop {
+            match self.send(self.request(Method::GET, path)).await?.json().await {
+                // Its master went away while it answered.
+                Err(error) if !error.is_decode() && self.has_several() && Instant::now() < until => {}
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    /// True where there is more than one master to ask.
+    fn has_several(&self) -> bool {
+        self.access.url.contains(',')
     }
 
     /// The JSON answer to `method` with a JSON body.

@@ -10,6 +10,10 @@ use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// The wait before a submission that broke off is sent again, under the same key.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How often in a row.
+const AGAIN_MAX: u32 = 50;
 /// A task that has ended by then is printed at once; a longer one is followed.
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -29,7 +33,9 @@ pub async fn run(reach: &Reach, flags: Run, shape: Shape) -> anyhow::Result<Exit
         return Ok(ExitCode::SUCCESS);
     }
     let single = draft.job["count"].as_u64().unwrap_or(1) == 1;
-    let job = follow(&client, &mut submission, &id, flags.quiet || shape == Shape::Json, single).await?;
+    let again = line(&key, &draft.job, true);
+    let ended = ended(&client, &mut submission, &again);
+    let job = follow(&client, ended, &id, flags.quiet || shape == Shape::Json, single).await?;
     if shape == Shape::Json {
         println!("{job}");
     }
@@ -46,13 +52,18 @@ fn fresh_key() -> String {
 
 /// Submits and, where the master lacks a bundle, uploads and submits again: what is known costs one round trip.
 async fn submit(client: &Client, draft: &Draft, key: &str, follow: bool) -> anyhow::Result<(Submission, String)> {
-    let mut uploaded = false;
+    let (mut uploaded, mut broken) = (false, 0);
     loop {
         let mut submission = Submission::open(client).await?;
-        submission.send(line(key, &draft.job, follow)).await?;
+        // Where it cannot be sent there is no answer either.
+        let _ = submission.send(line(key, &draft.job, follow)).await;
         match submission.next().await {
             Ok(Answer::Submitted { job }) => return Ok((submission, job)),
             Ok(Answer::Ended { job, .. }) => return Ok((submission, print::text(&job["id"]))),
+            Err(error) if may_pass(&error) && broken < AGAIN_MAX => {
+                broken += 1;
+                tokio::time::sleep(AGAIN).await;
+            }
             Err(error) => {
                 let lacks =
                     error.downcast_ref::<Refused>().is_some_and(|refused| refused.codes.iter().any(|code| code == "unknown-bundle"));
@@ -66,20 +77,47 @@ async fn submit(client: &Client, draft: &Draft, key: &str, follow: bool) -> anyh
     }
 }
 
-/// Waits for the end while it prints what the tasks print.
-async fn follow(client: &Client, submission: &mut Submission, id: &str, quiet: bool, single: bool) -> anyhow::Result<Value> {
-    let prefix = !single;
-    let ended = async {
-        match submission.next().await? {
-            Answer::Ended { job, .. } => Ok(job),
-            Answer::Submitted { .. } => bail!("the master answered twice for one key"),
+/// True where the same, sent again, may be answered: the master went away, or whoever led.
+fn may_pass(error: &anyhow::Error) -> bool {
+    const PASSING: [&str; 2] = ["unavailable", "unknown"];
+    error.downcast_ref::<Refused>().is_none_or(|refused| refused.codes.iter().any(|code| PASSING.contains(&code.as_str())))
+}
+
+/// Waits for the end of what was submitted, as `again` from its first line on, by one master after another.
+async fn ended(client: &Client, submission: &mut Submission, again: &[u8]) -> anyhow::Result<Value> {
+    let mut broken = 0;
+    loop {
+        match submission.next().await {
+            Ok(Answer::Ended { job, .. }) => return Ok(job),
+            // To the line that was sent again.
+            Ok(Answer::Submitted { .. }) if broken > 0 => {}
+            Ok(Answer::Submitted { .. }) => bail!("the master answered twice for one key"),
+            Err(error) if may_pass(&error) && broken < AGAIN_MAX => {
+                broken += 1;
+                tokio::time::sleep(AGAIN).await;
+                *submission = Submission::open(client).await?;
+                // Where it cannot be sent there is no answer either.
+                let _ = submission.send(again.to_vec()).await;
+            }
+            Err(error) => return Err(error),
         }
-    };
+    }
+}
+
+/// Waits for the end while it prints what the tasks print.
+async fn follow(
+    client: &Client,
+    ended: impl Future<Output = anyhow::Result<Value>>,
+    id: &str,
+    quiet: bool,
+    single: bool,
+) -> anyhow::Result<Value> {
+    let prefix = !single;
     tokio::pin!(ended);
     if let Ok(job) = tokio::time::timeout(SHORT, &mut ended).await {
         let job: Value = job?;
         if !quiet {
-            logs::print(client, id, None, false, prefix).await?;
+            logs::print(client, id, false, prefix).await?;
         }
         return Ok(job);
     }
@@ -89,7 +127,7 @@ async fn follow(client: &Client, submission: &mut Submission, id: &str, quiet: b
             _ = tokio::signal::ctrl_c() => interrupted(id),
         };
     }
-    let printing = logs::print(client, id, None, true, prefix);
+    let printing = logs::print(client, id, true, prefix);
     tokio::pin!(printing);
     let mut printed = false;
     loop {

@@ -58,6 +58,9 @@ pub enum FromAgent {
         session: u64,
         /// When it was sent, by the agent's own clock; given back in [`FromMaster::BeatAck`].
         sent: Time,
+        /// True where that is to be said at once: the agent has fenced attempts, or has heard nothing of its shard for some beats. Where it is
+        /// not, it is said before the next fenced launch.
+        answer: bool,
         /// How many attempts the agent holds.
         held: u32,
         /// Exclusive or of [`attempt_hash`] of each: where it differs from what the shard has booked and stays so, the shard asks for a

@@ -5,7 +5,9 @@ use crate::cluster::{Cluster, sample, skep};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 const RESOURCES: &str = "cpu=64,memory=64GiB,disk=1GiB,ports=20000-20099";
 const TASKS: usize = 200;
@@ -136,6 +138,43 @@ impl Drop for Masters {
         for child in self.seats.values_mut().filter_map(|seat| seat.child.as_mut()) {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+}
+
+/// Says numbers, one after the other, for about fifteen seconds.
+const COUNTS: &str = "#!/bin/sh\nn=0; while [ $n -lt 600 ]; do echo $n; n=$((n+1)); sleep 0.02; done\n";
+
+#[test]
+fn who_follows_output_or_waits_for_a_job_notices_nothing_of_masters_that_are_killed() {
+    let mut masters = Masters::three();
+    let script = masters.cluster.folder.join("count");
+    std::fs::write(&script, COUNTS).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (script, file) = (script.to_str().unwrap(), masters.cluster.folder.join("count.toml"));
+    std::fs::write(&file, "name = \"applied\"\nkind = \"batch\"\n[task]\nnative = \"./count\"\n").unwrap();
+    let id = masters.cluster.text(&["run", "--detach", script]).trim().to_owned();
+    let users = [vec!["logs", "--follow", &id], vec!["run", script], vec!["apply", file.to_str().unwrap()]];
+    let users = users.map(|args| (masters.cluster.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap(), args));
+    std::thread::sleep(Duration::from_secs(1));
+    // The first is the one that all of them speak with, and then the second.
+    for number in [1, 2] {
+        masters.kill(number);
+        std::thread::sleep(Duration::from_secs(1));
+        masters.start(number);
+        masters.until_led(3);
+    }
+    let all: String = (0..600).map(|n| format!("{n}\n")).collect();
+    for (user, args) in users {
+        let output = user.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{args:?}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
+        match args[0] {
+            "logs" => {
+                assert_eq!(said.lines().map(|line| line.rsplit_once(' ').unwrap().1).collect::<Vec<_>>(), all.lines().collect::<Vec<_>>())
+            }
+            "run" => assert_eq!(said, all),
+            _ => assert!(said.contains("applied: "), "{said}"),
         }
     }
 }

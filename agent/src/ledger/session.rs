@@ -14,6 +14,8 @@ use super::event::Output;
 const REGISTER_RETRY_FIRST_MS: u64 = 5_000;
 /// The longest such wait.
 const REGISTER_RETRY_MAX_MS: u64 = 20_000;
+/// So many beats without a word from the agent's shard need no answer: it costs the master more than the beat.
+const UNANSWERED_BEATS: u64 = 3;
 /// After so many beats without a word from the agent's shard the agent registers again.
 const SILENT_BEATS_MAX: u64 = 10;
 /// The shortest and the longest time between two beats that a master may ask for.
@@ -52,6 +54,8 @@ struct Link {
     /// Of the last launch that was taken in this session.
     sequence: Option<u64>,
     beat_at: Time,
+    /// Beats since the last word from the agent's shard.
+    unanswered: u64,
     register_at: Time,
     register_wait_ms: u64,
 }
@@ -91,6 +95,7 @@ impl Session {
         if let Some(link) = self.link().filter(|link| link.session.is_some()) {
             link.register_at = now + silent_ms;
             link.register_wait_ms = REGISTER_RETRY_FIRST_MS;
+            link.unanswered = 0;
         }
     }
 
@@ -135,6 +140,7 @@ impl Ledger {
                 session_last: 0,
                 sequence: None,
                 beat_at: now,
+                unanswered: 0,
                 register_at: now,
                 register_wait_ms: REGISTER_RETRY_FIRST_MS,
             };
@@ -175,7 +181,7 @@ impl Ledger {
 
     /// Registers and beats when it is time.
     pub(super) fn keep_session(&mut self, now: Time) {
-        let (held, held_hash) = (self.book.held(), self.book.held_hash());
+        let (held, held_hash, fenced) = (self.book.held(), self.book.held_hash(), self.book.has_fenced());
         let (heartbeat_ms, number) = (self.session.heartbeat_ms, self.session.number + 1);
         let Some(own) = self.session.own() else { return };
         let Some(link) = self.session.link() else { return };
@@ -190,8 +196,10 @@ impl Ledger {
         }
         if let Some(session) = link.session.filter(|_| now >= link.beat_at) {
             link.beat_at = now + heartbeat_ms;
+            let answer = fenced || link.unanswered >= UNANSWERED_BEATS;
+            link.unanswered += 1;
             let held = u32::try_from(held).expect("ATTEMPTS_HELD_MAX fits");
-            self.send(own, FromAgent::Beat { session, sent: now, held, held_hash });
+            self.send(own, FromAgent::Beat { session, sent: now, answer, held, held_hash });
         }
     }
 

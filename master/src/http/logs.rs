@@ -10,7 +10,7 @@ use crate::shard::event::{Change, JobRef};
 use crate::shard::view::{TaskView, View, Viewed};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -31,6 +31,8 @@ pub const LOG_READERS_MAX: usize = 64;
 pub const TASKS_AT_ONCE_MAX: usize = 8;
 /// So often it is looked whether an agent that is away is back.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// So often it is looked where a task is, though nothing was said of it.
+const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 /// How long an agent may take to allow one more stream.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -264,6 +266,11 @@ impl Reading {
         }
         let task = match self.task().await {
             Ok(task) => task,
+            // Nobody leads its shard now.
+            Err(error) if self.follow && error.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                return None;
+            }
             Err(error) => return self.failed(self.read, error.body().message.clone()),
         };
         match task.agent {
@@ -279,7 +286,8 @@ impl Reading {
                 None
             }
             _ => {
-                self.changed().await;
+                // What another master says of its shards may be lost with it.
+                let _ = tokio::time::timeout(LOOK_ANYWAY, self.changed()).await;
                 None
             }
         }

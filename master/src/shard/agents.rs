@@ -58,7 +58,7 @@ impl Shard {
             FromAgent::Progress { notes } => self.progressed(agent, notes),
             _ if !own => self.disconnect(agent, "this is not the shard of that agent"),
             FromAgent::Register { info, incarnation, number } => self.register(agent, info, incarnation, number),
-            FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, sent, held_hash),
+            FromAgent::Beat { session, sent, answer, held_hash, .. } => self.beat(agent, session, (sent, answer), held_hash),
             FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
             FromAgent::Leaving => self.agent_disconnected(agent),
         }
@@ -87,7 +87,7 @@ impl Shard {
         seat.sequence = 0;
         seat.standing = Standing::Joining;
         seat.silence = Silence::None;
-        seat.heard = now;
+        (seat.heard, seat.beaten) = (now, None);
         seat.disconnected = false;
         seat.mismatches = 0;
         seat.since_wanted = None;
@@ -115,7 +115,7 @@ impl Shard {
         }
     }
 
-    fn beat(&mut self, agent: AgentId, session: u64, sent: Time, held_hash: u64) {
+    fn beat(&mut self, agent: AgentId, session: u64, (sent, answer): (Time, bool), held_hash: u64) {
         let now = self.now;
         let at = self.pool.seat_mut(agent).filter(|(_, seat)| seat.session == session && seat.standing != Standing::Expected);
         let Some((slot, seat)) = at else { return self.disconnect(agent, "a beat of another session: register anew") };
@@ -129,7 +129,7 @@ impl Shard {
                 returned = true;
             }
         }
-        (seat.heard, seat.disconnected) = (now, false);
+        (seat.heard, seat.beaten, seat.disconnected) = (now, Some(sent), false);
         // One that beats and whose report never came is asked for it as one whose report was wrong.
         let behind = seat.standing == Standing::Joining || seat.unknown == 0 && seat.hash != held_hash;
         seat.mismatches = if behind { seat.mismatches.saturating_add(1) } else { 0 };
@@ -140,7 +140,9 @@ impl Shard {
         }
         // It renews the agent's leases: said at once, and by a leader only, since whoever drives hears letters in a round that it leads in. An agent
         // that is called lost or gone is answered after its leases are over, or not at all.
-        self.at_once(Action::Send { agent, message: FromMaster::BeatAck { sent } });
+        if answer {
+            self.at_once(Action::Send { agent, message: FromMaster::BeatAck { sent } });
+        }
         if wanted {
             self.at_once(Action::Send { agent, message: FromMaster::ReportWanted { session } });
         }

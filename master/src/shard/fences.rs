@@ -4,6 +4,7 @@
 //! agent is lost later than that by the shard's config. Not on record: a new leader hears again what led to it, and waits anew.
 
 use super::Shard;
+use super::pool::Silence;
 use super::tasks::{Ends, note};
 use protocol::{AgentId, AttemptId, Exit, FromMaster, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,9 +74,14 @@ impl Shard {
         }
     }
 
-    /// Tells an agent for how long fenced attempts run there. Before it hears of any.
+    /// Tells an agent for how long fenced attempts run there, and which of its beats was heard last: not each is answered. Before it hears of
+    /// any, and only where it is not lost.
     pub(super) fn say_lease(&mut self, agent: AgentId) {
         let lease_ms = self.config.lease_ms;
+        let beaten = self.pool.seat(agent).filter(|(_, seat)| seat.silence != Silence::Lost).and_then(|(_, seat)| seat.beaten);
+        if let Some(sent) = beaten {
+            self.at_once(super::Action::Send { agent, message: FromMaster::BeatAck { sent } });
+        }
         self.at_once(super::Action::Send { agent, message: FromMaster::Lease { lease_ms } });
     }
 }

@@ -52,6 +52,8 @@ pub struct Seat {
     pub silence: Silence,
     /// When it was last heard of.
     pub heard: Time,
+    /// When its last beat of this session was sent, by its own clock.
+    pub beaten: Option<Time>,
     /// How often it was told to beat, in milliseconds; 0 until it has registered with this leader.
     pub beat_ms: u64,
     /// True where its connection is gone: it counts as silent, whatever `heard` says.
@@ -240,6 +242,7 @@ impl Pool {
             standing: Standing::Expected,
             silence: Silence::None,
             heard: now,
+            beaten: None,
             beat_ms: 0,
             disconnected: true,
             capacity: Resources::NONE,

@@ -99,3 +99,20 @@ fn an_agent_that_was_started_anew_renews_what_its_executors_hold() {
     bench.connect(2);
     assert_eq!(until(&bench.hears(FromMaster::Lease { lease_ms: LEASE_MS })), [Time(3_000 + LEASE_MS)]);
 }
+
+#[test]
+fn a_beat_asks_for_an_answer_for_the_sake_of_a_lease_or_when_nothing_was_heard_for_long() {
+    let asked = |outputs: &[Output]| -> Vec<bool> {
+        let answer = |output: &Output| match output {
+            Output::Send { message: FromAgent::Beat { answer, .. }, .. } => Some(*answer),
+            _ => None,
+        };
+        outputs.iter().filter_map(answer).collect()
+    };
+    let mut bench = bench(true);
+    assert_eq!(asked(&bench.after(2_600)), [false, false, false, true, true]);
+    bench.hears(FromMaster::BeatAck { sent: bench.now });
+    assert_eq!(asked(&bench.after(600)), [false]);
+    bench.hears(fenced(2, 1));
+    assert_eq!(asked(&bench.after(1_100)), [true, true]);
+}

@@ -30,9 +30,13 @@ fn lost(world: &World) -> Vec<(u64, Exit)> {
 }
 
 #[test]
-fn each_fenced_launch_follows_word_of_the_lease() {
+fn each_fenced_launch_follows_word_of_the_lease_and_the_answer_to_the_last_beat() {
     let mut world = World::new();
     world.register(A, cpu(10_000), 1);
+    let (session, sent) = (world.agents[&A].session, Time(77));
+    let beat = FromAgent::Beat { session, sent, answer: false, held: 0, held_hash: 0 };
+    world.shard.handle(world.now, Event::Agent { agent: A, message: beat });
+    assert!(world.shard.poll_output().is_none(), "it asks for none");
     world
         .shard
         .handle(world.now, Event::Request { id: RequestId(99), request: Request::Submit { job: fenced(), key: None, follow: false } });
@@ -44,7 +48,8 @@ fn each_fenced_launch_follows_word_of_the_lease() {
             said.push(message);
         }
     }
-    assert!(matches!(&said[..], [FromMaster::Lease { lease_ms: 5_000 }, FromMaster::Launch(_)]), "{said:?}");
+    let right = matches!(&said[..], [FromMaster::BeatAck { sent: Time(77) }, FromMaster::Lease { lease_ms: 5_000 }, FromMaster::Launch(_)]);
+    assert!(right, "{said:?}");
 }
 
 #[test]
