@@ -1,11 +1,11 @@
 //! Agents in the world: their connections to every master that they can reach, which of them leads which shard as far as they know, and what
 //! their ledgers want.
 
+use crate::lease;
 use crate::machine::{Machine, Wish};
 use crate::network::{IDLE_MS, Way};
 use crate::plan::Plan;
 use crate::world::{Happening, Verdict, World};
-use agent::ledger::Ledger;
 use agent::ledger::event::Event as AgentEvent;
 use master::shard::Event;
 use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
@@ -69,6 +69,7 @@ impl World {
                 }
                 Wish::Started(attempts) => {
                     self.check.began(&attempts, &self.machines[at])?;
+                    lease::alone(&self.machines, at, &attempts)?;
                     let members = attempts.into_iter().map(|(attempt, since)| (MemberId::first(attempt), since)).collect();
                     self.agent(at, AgentEvent::Started { members })?;
                 }
@@ -76,7 +77,7 @@ impl World {
                 Wish::Quit(reason) => return Err(format!("{} was sent away: {reason}", self.machines[at].info.name)),
             }
         }
-        let wanted = self.machines[at].ledger.as_ref().and_then(Ledger::poll_timeout).map(|timer| timer.max(self.now));
+        let wanted = self.machines[at].timeout(self.now);
         if let Some(timer) = wanted.filter(|timer| self.agent_timers[at].is_none_or(|set| set > *timer)) {
             self.agent_timers[at] = Some(timer);
             self.queue.push(timer, Happening::AgentTimer(at, self.machines[at].life, timer));

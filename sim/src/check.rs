@@ -20,6 +20,8 @@ use std::ops::Range;
 
 /// On top of `replace_after`, until the end of a lost attempt is on record: the beats, the timers and the journal.
 const REPLACED_SLACK_MS: u64 = 5_000;
+/// On top of that and of `replace_after`, until the end of a fenced attempt of an agent that is gone for good is on record.
+const LEASE_SLACK_MS: u64 = 1_000;
 /// From the decision that an agent is gone for good until every shard has heard it: a slow flush, and the way.
 const GONE_HEARD_MS: u64 = 250;
 /// From the shard of an agent to the shard of its tasks: in one process, and between two.
@@ -48,6 +50,8 @@ pub struct Check {
     last: BTreeMap<TaskId, u32>,
     begun: BTreeSet<AttemptId>,
     replace_after_ms: u64,
+    /// How long fenced attempts of agents that are gone for good are waited for at the most.
+    leases_ms: u64,
     unreachable_ms: u64,
     shards: u16,
     /// When most of a shard's agents were last silent at once, by shard.
@@ -97,6 +101,7 @@ impl Check {
             last: BTreeMap::new(),
             begun: BTreeSet::new(),
             replace_after_ms: plan.replace_after_ms,
+            leases_ms: if plan.fenced { plan.replace_after_ms + LEASE_SLACK_MS } else { 0 },
             unreachable_ms: plan.unreachable_ms(),
             shards: plan.shards,
             mass: BTreeMap::new(),
@@ -354,14 +359,15 @@ impl Check {
     ///
     /// # Errors
     /// The promise that is broken.
-    pub fn after_each_event(&mut self, now: Time, is_calm: bool) -> Verdict {
+    pub fn after_each_event(&mut self, now: Time, calm: Option<Time>) -> Verdict {
         hold(self.refused <= REFUSED_MIN + self.staged / 2, || format!("{} of {} stagings were refused", self.refused, self.staged))?;
         self.see_mass(now);
         let silent_ms = self.replace_after_ms + REPLACED_SLACK_MS + if self.several { SKEW_MS } else { 0 };
         let silent = self.heard.iter().filter(|(_, heard)| now.since(**heard) > silent_ms);
-        let gone_since = |since: &Time| now.since((*since).max(self.leader_since)) > REPLACED_SLACK_MS;
+        let heard = self.leader_since.max(calm.unwrap_or(Time::ZERO));
+        let gone_since = |since: &Time| now.since((*since).max(heard)) > REPLACED_SLACK_MS + self.leases_ms;
         let gone = self.gone.iter().filter(|(_, since)| gone_since(since));
-        if !is_calm || silent.clone().chain(gone.clone()).next().is_none() {
+        if calm.is_none() || silent.clone().chain(gone.clone()).next().is_none() {
             return Ok(());
         }
         let mut overdue: BTreeSet<AgentId> = gone.map(|(agent, _)| *agent).collect();

@@ -50,6 +50,8 @@ pub struct Clients {
     waiting: BTreeMap<RequestId, Asked>,
     requests: u64,
     shards: u16,
+    /// Services are fenced.
+    fenced: bool,
     bug: Option<Bug>,
 }
 
@@ -140,7 +142,8 @@ impl Clients {
     /// Clients that have asked nothing yet.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
-        Self { submissions: vec![], acks: 0, waiting: BTreeMap::new(), requests: 0, shards: plan.shards, bug: plan.bug }
+        let (shards, fenced, bug) = (plan.shards, plan.fenced, plan.bug);
+        Self { submissions: vec![], acks: 0, waiting: BTreeMap::new(), requests: 0, shards, fenced, bug }
     }
 
     fn ask(&mut self, about: usize) -> RequestId {
@@ -185,7 +188,10 @@ impl Clients {
                 (self.ask(old), job.shard(), Request::Scale { job: JobRef::Id(job), count: random.below(6) as u32 })
             }
             _ => {
-                let job = draw(random, self.submissions.len());
+                let mut job = draw(random, self.submissions.len());
+                if self.fenced {
+                    crate::lease::fence(&mut job);
+                }
                 self.add(job)
             }
         }

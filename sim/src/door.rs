@@ -34,13 +34,15 @@ pub struct Master {
 }
 
 fn config(plan: &Plan, id: u16) -> ShardConfig {
+    let default = ShardConfig::default().replaced_after(plan.replace_after_ms);
     ShardConfig {
+        lease_ms: if plan.long_leases { plan.lease_ms_max() } else { default.lease_ms },
         id: ShardId(id),
         shards: plan.shards,
         heartbeat_ms: plan.heartbeat_ms,
         unreachable_ms: plan.unreachable_ms(),
-        mass_percent: if plan.bug == Some(Bug::GivesUpMost) { 101 } else { ShardConfig::default().mass_percent },
-        ..ShardConfig::default().replaced_after(plan.replace_after_ms)
+        mass_percent: if plan.bug == Some(Bug::GivesUpMost) { 101 } else { default.mass_percent },
+        ..default
     }
 }
 

@@ -269,6 +269,9 @@ impl World {
             self.trace(|| format!("m{at} shard {} -> {action:?}", shard.0));
             match action {
                 Action::Send { message: FromMaster::Ack { .. }, .. } if self.plan.bug == Some(Bug::NeverAcknowledges) => {}
+                Action::Send { agent, message: FromMaster::Lease { lease_ms } } if self.plan.bug == Some(Bug::ReplacesBeforeLease) => {
+                    self.send_down(at, agent, ToAgent { shard, message: FromMaster::Lease { lease_ms: 2 * lease_ms } });
+                }
                 Action::Send { agent, message } => self.send_down(at, agent, ToAgent { shard, message }),
                 Action::Peer { to, message } => self.send_peer(at, shard, to, message),
                 Action::Reply { id, response } => {

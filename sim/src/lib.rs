@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod door;
 mod groups;
+mod lease;
 mod log;
 mod machine;
 mod network;

@@ -1,6 +1,8 @@
 //! A machine of the cluster: the real ledger, the file of its records as far as it was written, and executors, which outlive the agent's
 //! process and die with the machine.
 
+use crate::clock::Clock;
+use crate::lease::OVER;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
 use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
@@ -23,6 +25,10 @@ pub struct Run {
     pub ends: Time,
     /// How it ends by itself.
     pub exit: Exit,
+    /// Whether it is an instance of a fenced task.
+    pub fenced: bool,
+    /// Until when it may run, by its machine's clock, where it is fenced.
+    pub until: Option<Time>,
 }
 
 /// A machine.
@@ -43,7 +49,9 @@ pub struct Machine {
     pub life: u64,
     written: Vec<Record>,
     heartbeat_ms: u64,
-    bug: Option<Bug>,
+    /// Its clock.
+    pub clock: Clock,
+    pub(crate) bug: Option<Bug>,
     /// Said on record to be gone for good; it has not heard that yet.
     pub gone: bool,
 }
@@ -80,6 +88,7 @@ impl Machine {
             life: 0,
             written: vec![],
             heartbeat_ms: plan.heartbeat_ms,
+            clock: if plan.fenced { Clock::draw(&mut Random::new(plan.seed ^ (0xc10c + number as u64))) } else { Clock::TRUE },
             bug: plan.bug,
             gone: false,
         }
@@ -104,6 +113,7 @@ impl Machine {
             self.ledger = Some(Ledger::new(self.config(), random.next(), boot));
             return;
         };
+        let now = self.clock.show(now);
         if self.bug == Some(Bug::ForgetsSurvivors) {
             ledger.handle(now, Event::Surveyed);
             self.ledger = Some(ledger);
@@ -168,8 +178,10 @@ impl Machine {
 
     /// Something happens to the agent, where it runs.
     pub fn handle(&mut self, now: Time, event: Event, random: &mut Random) -> Vec<Wish> {
+        let shown = self.clock.show(now);
+        let event = self.misheard(shown, event);
         let Some(ledger) = &mut self.ledger else { return vec![] };
-        ledger.handle(now, event);
+        ledger.handle(shown, event);
         self.drain(now, random)
     }
 
@@ -190,7 +202,7 @@ impl Machine {
                         wishes.push(Wish::EndsAt(attempt, run.ends));
                     }
                 }
-                Output::Renew { .. } => {}
+                Output::Renew { members, until } => wishes.extend(self.renew(now, &members, until, random)),
                 Output::Forget { members } => members.iter().for_each(|member| drop(self.runs.remove(&member.attempt))),
                 Output::Quit { reason } => {
                     self.kill();
@@ -211,20 +223,31 @@ impl Machine {
             let exit = if random.chance(number(1)) { Exit::Code(1) } else { Exit::Code(0) };
             let ends = now + random.between(1, number(0).max(1));
             self.running = self.running.checked_add(&launch.template.resources).expect("sums of small amounts fit");
-            self.runs.insert(attempt, Run { end: None, resources: launch.template.resources.clone(), ends, exit });
-            started.push((attempt, now));
+            let (resources, fenced, until) = (launch.template.resources.clone(), launch.template.is_fenced(), start.until);
+            self.runs.insert(attempt, Run { end: None, resources, ends, exit, fenced, until });
+            started.push((attempt, self.clock.show(now)));
             wishes.push(Wish::EndsAt(attempt, ends));
+            wishes.extend(until.map(|until| self.killed(now, attempt, until, random)));
         }
         wishes.push(Wish::Started(started));
     }
 
     /// An attempt ends, if it is its time; true where it has.
     pub fn end(&mut self, now: Time, attempt: AttemptId) -> Option<(Exit, Usage)> {
-        let run = self.runs.get_mut(&attempt).filter(|run| run.end.is_none() && run.ends <= now)?;
-        let end = (run.exit.clone(), Usage { fuel: 1, ..Usage::default() });
+        let shown = self.clock.show(now);
+        let run = self.runs.get_mut(&attempt).filter(|run| run.end.is_none() && (run.ends <= now || run.is_over(shown)))?;
+        let exit = if run.is_over(shown) { OVER } else { run.exit.clone() };
+        let end = (exit, Usage { fuel: 1, ..Usage::default() });
         run.end = Some(end.clone());
         self.running = self.running.checked_sub(&run.resources).expect("it was added when it began");
         Some(end)
+    }
+
+    /// When the agent's process wants to be woken, not before `now`.
+    #[must_use]
+    pub fn timeout(&self, now: Time) -> Option<Time> {
+        let shown = self.ledger.as_ref().and_then(Ledger::poll_timeout)?;
+        Some(self.clock.when(now, shown))
     }
 
     /// Whether a bundle can be had.

@@ -44,11 +44,15 @@ pub enum Bug {
     DoesWhatWasHeld,
     /// Agents are given up however many are silent at once.
     GivesUpMost,
+    /// A lease counts from when the answer to a beat is received.
+    LeaseFromReceipt,
+    /// Fenced tasks are replaced before their leases are over.
+    ReplacesBeforeLease,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -68,6 +72,8 @@ impl Bug {
         Self::LeavesOutLed,
         Self::DoesWhatWasHeld,
         Self::GivesUpMost,
+        Self::LeaseFromReceipt,
+        Self::ReplacesBeforeLease,
     ];
 
     /// Whether it is one of several masters only.
@@ -83,6 +89,12 @@ impl Bug {
                 | Self::DoesWhatWasHeld
                 | Self::GivesUpMost
         )
+    }
+
+    /// Whether it is one of fenced services only.
+    #[must_use]
+    pub const fn needs_leases(self) -> bool {
+        matches!(self, Self::LeaseFromReceipt | Self::ReplacesBeforeLease)
     }
 }
 
@@ -113,6 +125,10 @@ pub struct Plan {
     pub fault_ms: u64,
     /// The mean time between two requests of clients, in milliseconds.
     pub request_ms: u64,
+    /// Whether services are fenced, and machines' clocks run fast and slow.
+    pub fenced: bool,
+    /// Whether leases of fenced services hold as long as they may; otherwise as long as they do by themselves.
+    pub long_leases: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -122,13 +138,15 @@ impl Plan {
     #[must_use]
     pub fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut random = Random::new(seed ^ 0x91a7);
-        // Bugs among masters take many faults to be seen.
-        let many_faults = bug.is_some_and(Bug::needs_masters);
+        // Bugs among masters, and of leases, take many faults to be seen.
+        let (among_masters, of_leases) = (bug.is_some_and(Bug::needs_masters), bug.is_some_and(Bug::needs_leases));
+        let many_faults = among_masters || of_leases;
         let all_at_once = bug == Some(Bug::GivesUpMost);
+        let mut leases = Random::new(seed ^ 0x6b96);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
             seed,
-            masters: if many_faults { 3 } else { masters },
+            masters: if among_masters { 3 } else { masters },
             shards: if all_at_once { 1 } else { [1, 2, 3, 5][random.below(4) as usize] },
             agents: if all_at_once { 5 } else { random.between(1, 5) as usize },
             heartbeat_ms: [500, 1_000, 2_000, 2_000][random.below(4) as usize],
@@ -139,6 +157,8 @@ impl Plan {
             wild: random.chance(300),
             fault_ms: if many_faults { 5_000 } else { [5_000, 20_000, 60_000][random.below(3) as usize] },
             request_ms: [1_000, 10_000, 10_000, 40_000][random.below(4) as usize],
+            fenced: leases.chance(500) || of_leases,
+            long_leases: leases.chance(500) || of_leases,
             bug,
         }
     }
@@ -147,5 +167,11 @@ impl Plan {
     #[must_use]
     pub const fn unreachable_ms(&self) -> u64 {
         self.heartbeat_ms * 4
+    }
+
+    /// The longest lease that is over, by whatever clocks, when a silent agent's tasks are replaced, in milliseconds.
+    #[must_use]
+    pub const fn lease_ms_max(&self) -> u64 {
+        (self.replace_after_ms - 1_001) * 100 / 102
     }
 }

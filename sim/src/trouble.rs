@@ -72,6 +72,7 @@ impl World {
         let other = (master + 1) % self.masters.len();
         match self.random.below(9) {
             _ if self.random.chance(40) => self.let_go(at)?,
+            _ if self.plan.fenced && self.random.chance(100) => self.answer_late(at),
             0 | 7 if self.plan.links_only && other != master => self.break_link(master, other),
             _ if self.random.chance(60) && !self.plan.links_only => self.stop_process(master, 3_000),
             0 => self.kill_master(master, 3_000),

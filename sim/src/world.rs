@@ -64,6 +64,10 @@ pub enum Happening {
     Fetched(usize, u64, Digest, Form),
     /// An attempt's own end, in a machine's boot.
     Ends(usize, u64, AttemptId),
+    /// What an agent says is held back, until long after this moment.
+    Unheard(usize, Time),
+    /// Nothing passes between an agent and the masters.
+    Silent(usize),
     /// A client wants something.
     Client,
     /// Something breaks.
@@ -193,17 +197,20 @@ impl World {
             if matches!(happening, Happening::End) {
                 return self.finish().map_err(|broken| format!("at {}, the end: {broken}", self.now));
             }
-            let happened = self.happen(happening).and_then(|()| self.check.after_each_event(self.now, self.is_calm()));
+            let happened = self.happen(happening).and_then(|()| self.check.after_each_event(self.now, self.calm()));
             happened.map_err(|broken| format!("at {}: {broken}", self.now))?;
         }
         Err("nothing happens any more".into())
     }
 
-    /// Whether everything is to be done in time now.
-    fn is_calm(&self) -> bool {
+    /// Since when everything is to be done in time, where it is.
+    fn calm(&self) -> Option<Time> {
         match &self.masters[..] {
-            [master] => master.up && self.now.since(master.stopped_until) > STOPPED_CALM_MS && master.seats.iter().all(Option::is_some),
-            _ => self.now.since(self.calm_since) > CALM_MS,
+            [master] => {
+                let well = self.now.since(master.stopped_until) > STOPPED_CALM_MS && master.seats.iter().all(Option::is_some);
+                (master.up && well).then_some(master.stopped_until)
+            }
+            _ => (self.now.since(self.calm_since) > CALM_MS).then_some(self.calm_since),
         }
     }
 
@@ -258,6 +265,14 @@ impl World {
                 Some((exit, usage)) => self.agent(at, AgentEvent::Ended { members: vec![(MemberId::first(attempt), exit, usage)] }),
                 None => Ok(()),
             },
+            Happening::Unheard(at, answered) => {
+                self.unheard(at, answered);
+                Ok(())
+            }
+            Happening::Silent(at) => {
+                self.silent(at);
+                Ok(())
+            }
             Happening::Client => self.client(),
             Happening::Fault => self.fault(),
             Happening::StartMaster(master) => self.start_master(master),
