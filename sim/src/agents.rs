@@ -103,7 +103,15 @@ impl World {
         }
         let agent = self.machines[at].id;
         // A status is for the shard of its task, and a task's end may come late: an agent's sign of life is its beat.
-        let lives = matches!(message.message, FromAgent::Register { .. } | FromAgent::Beat { .. });
+        // One that is older than the leader is of a session that he does not know.
+        let began = self.masters[master].seats[usize::from(message.shard.0)].as_ref().map_or(self.now, |seat| seat.since);
+        let lives = match message.message {
+            FromAgent::Register { .. } => true,
+            FromAgent::Beat { session, sent, .. } => {
+                sent >= self.machines[at].clock.show(began) && session >= self.masters[master].clock.show(began).0
+            }
+            _ => false,
+        };
         if lives && self.leader(usize::from(message.shard.0)) == Some(master) {
             self.check.heard(self.now, agent);
         }

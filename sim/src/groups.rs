@@ -156,7 +156,7 @@ impl World {
         let (made, latest) = replica.fold();
         let term = replica.term;
         let first = replica.propose(vec![], shown);
-        master.seats[shard] = Some(Seat::new(made, term, first, bug));
+        master.seats[shard] = Some(Seat::new(made, (term, self.now), first, bug));
         self.leaders += 1;
         self.calm_since = self.calm_since.max(self.now);
         let agents = self.machines.iter().map(|machine| machine.id);
@@ -215,8 +215,14 @@ impl World {
 
     fn collect(&mut self, at: usize, shard: usize) -> Vec<Action> {
         let (check, machines, now) = (&mut self.check, &self.machines, self.now);
+        let traces = self.trace_from.is_some_and(|from| from <= now);
         let Some(seat) = self.masters[at].seats[shard].as_mut() else { return vec![] };
-        seat.collect(|record| Note { broken: check.made(now, &record, machines).err(), record, made: now })
+        seat.collect(|record| {
+            if traces {
+                eprintln!("{now} m{at} shard {shard} notes {record:?}");
+            }
+            Note { broken: check.made(now, &record, machines).err(), record, made: now }
+        })
     }
 
     /// Proposes the next batch of a leader and sets its timer.

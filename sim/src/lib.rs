@@ -28,7 +28,7 @@ use protocol::Time;
 use world::World;
 
 /// Seeds that once found a bug; each stays.
-pub const REGRESSION_SEEDS: [u64; 9] = [
+pub const REGRESSION_SEEDS: [u64; 13] = [
     31,  // A new leader launched again what had run on a machine that was reborn since.
     36,  // The same.
     292, // The refusal of an offer ended an attempt that was staged again meanwhile, and ran.
@@ -37,6 +37,10 @@ pub const REGRESSION_SEEDS: [u64; 9] = [
     9_000_276, 321, // The check's own: an agent came back between its loss and the record of it.
     374, // An agent's loss was said once, and lost with the connection of two masters.
     57, 174, // The check's own: most agents of a shard were cut off from its leader, and nobody is to be replaced then.
+    // A fenced attempt that was held to be lost was staged again by a report that crossed what was said of it, and ran beside its replacement.
+    1_000_008, 1_000_162,
+    1_000_089, // Tasks of two lives of an agent, the first of them fenced: a report that crossed a launch ended what ran.
+    1_000_088, // The check's own: a beat of an older session was late, and was taken for a sign of life.
 ];
 
 /// What a seed did.

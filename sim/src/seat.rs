@@ -20,6 +20,8 @@ pub struct Seat {
     pub shard: Shard,
     /// Its leader's.
     pub term: u64,
+    /// When it began to lead, in true time.
+    pub since: Time,
     /// The timer that was set last, in true time.
     pub timer: Option<Time>,
     gathering: Vec<Note>,
@@ -33,9 +35,20 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// A leader whose first batch stands at `first`.
-    pub fn new(shard: Shard, term: u64, first: u64, bug: Option<Bug>) -> Self {
-        Self { shard, term, timer: None, gathering: vec![], flying: Some(first), held: VecDeque::new(), batches: 0, compared: 0, bug }
+    /// A leader since then, whose first batch stands at `first`.
+    pub fn new(shard: Shard, (term, since): (u64, Time), first: u64, bug: Option<Bug>) -> Self {
+        Self {
+            shard,
+            term,
+            since,
+            timer: None,
+            gathering: vec![],
+            flying: Some(first),
+            held: VecDeque::new(),
+            batches: 0,
+            compared: 0,
+            bug,
+        }
     }
 
     /// Takes what the shard wants: gives what is to be done now, keeps what waits. `note` looks at each record.

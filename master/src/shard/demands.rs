@@ -79,11 +79,16 @@ impl Shard {
         self.demands.said = wants;
     }
 
-    /// Takes of each offer as many waiting tasks of its role as fit.
+    /// Takes of each offer as many waiting tasks of its role as fit. None of an agent that may still run what was given to an earlier life of it:
+    /// a report could not be held against tasks of two lives.
     pub(super) fn take_offers(&mut self, from: ShardId, offers: Vec<Offer>) {
         for offer in offers {
             if let Some(seen) = self.demands.seen.get_mut(usize::from(from.0)) {
                 *seen = offer.id.number.max(*seen);
+            }
+            let reborn = self.jobs.incarnation_on(offer.agent) != Some(offer.incarnation) && self.fences.doubts_any_on(offer.agent);
+            if reborn {
+                continue; // It lapses: declined, it would be made again at once.
             }
             let in_time = offer.deadline > self.now && offer.id.shard == from;
             let most = if in_time { ATTEMPTS_PER_MESSAGE_MAX as u32 } else { 0 };

@@ -29,6 +29,16 @@ impl Fences {
         self.due.first().map(|(due, _)| *due)
     }
 
+    /// True where this attempt is held to be lost.
+    pub(super) fn doubts(&self, attempt: AttemptId) -> bool {
+        self.doubted.contains_key(&attempt)
+    }
+
+    /// True where an attempt on this agent is.
+    pub(super) fn doubts_any_on(&self, agent: AgentId) -> bool {
+        self.doubted.values().any(|doubt| doubt.agent == agent)
+    }
+
     fn drop(&mut self, attempt: AttemptId) -> Option<Doubt> {
         let doubt = self.doubted.remove(&attempt)?;
         self.due.remove(&(doubt.due, attempt));

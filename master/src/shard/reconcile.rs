@@ -41,6 +41,8 @@ impl Shard {
                         kill.push(attempt);
                     }
                 }
+                // Launched now, it would run beside what replaces it.
+                (None, _) if self.fences.doubts(attempt) => {}
                 // A launch may be on its way: said again it does no harm, and then a refusal of it says nothing.
                 (None, _) if !known && given == Some(incarnation) => {
                     if wanted && phase == LivePhase::Staging {

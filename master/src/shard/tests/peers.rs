@@ -1,6 +1,7 @@
 //! What shards led by different masters say to each other: it crosses on its way, is lost with a connection, and said again.
 
 use super::*;
+use protocol::job::FENCE_VARIABLE;
 use protocol::message::shard_of_agent;
 use protocol::{Offer, OfferId};
 
@@ -26,6 +27,31 @@ fn said(shard: &mut Shard, now: u64, message: PeerMessage) -> Vec<Output> {
     outputs(shard)
 }
 
+/// Makes a task waiting, and offers room for it on an agent of the other shard.
+fn offered(shard: &mut Shard, now: u64, job: Job, agent: AgentId, incarnation: u64) -> Vec<Output> {
+    let request = Request::Submit { job, key: None, follow: false };
+    shard.handle(Time(now), Event::Request { id: RequestId(now), request });
+    outputs(shard);
+    let id = OfferId { shard: OTHER, number: now };
+    let (role, resources, deadline) = (name("default"), cpu(100), Time(now + 5_000));
+    said(shard, now, PeerMessage::Offers { offers: vec![Offer { id, agent, incarnation, role, resources, deadline }] })
+}
+
+fn fenced() -> Job {
+    let mut job = Job { name: Some(name("one")), ..job(Kind::Service, 1, 100) };
+    Arc::make_mut(&mut job.template).members[0].env = vec![(FENCE_VARIABLE.into(), String::new())];
+    job
+}
+
+/// How many attempts are to be launched by what is said again.
+fn staged_again(outputs: &[Output]) -> usize {
+    let launches = |output: &Output| match output {
+        Output::Held(Action::Peer { message: PeerMessage::Stage { launches, .. }, .. }) => launches.len(),
+        _ => 0,
+    };
+    outputs.iter().map(launches).sum()
+}
+
 fn ends(outputs: &[Output]) -> usize {
     outputs.iter().filter(|output| matches!(output, Output::Journal(Record::Ended { .. }))).count()
 }
@@ -42,18 +68,7 @@ fn number(outputs: &[Output]) -> u64 {
 #[test]
 fn a_report_that_crosses_a_launch_says_nothing_of_it_nor_does_its_refusal() {
     let (mut shard, agent) = (shard_of_two(), agent_of(OTHER));
-    let request = Request::Submit { job: job(Kind::Batch, 1, 100), key: None, follow: false };
-    shard.handle(Time(1_000), Event::Request { id: RequestId(1), request });
-    outputs(&mut shard);
-    let offer = Offer {
-        id: OfferId { shard: OTHER, number: 1 },
-        agent,
-        incarnation: 1,
-        role: name("default"),
-        resources: cpu(100),
-        deadline: Time(9_000),
-    };
-    let accepted = number(&said(&mut shard, 1_000, PeerMessage::Offers { offers: vec![offer] }));
+    let accepted = number(&offered(&mut shard, 1_000, job(Kind::Batch, 1, 100), agent, 1));
     let report = |seen| PeerMessage::Report { agent, session: 1, incarnation: 1, held: vec![], seen };
     let mut last = accepted;
     for seen in [0, 0, accepted] {
@@ -64,6 +79,34 @@ fn a_report_that_crosses_a_launch_says_nothing_of_it_nor_does_its_refusal() {
     let attempts = vec![AttemptId::new(JobId::new(ShardId(0), 1), 0, 1)];
     assert_eq!(ends(&said(&mut shard, 1_000, PeerMessage::Refused { agent, attempts })), 0, "it was said again since");
     assert_eq!(ends(&said(&mut shard, 1_000, report(last))), 1);
+}
+
+#[test]
+fn a_fenced_attempt_that_is_held_to_be_lost_is_not_said_again() {
+    let (mut shard, agent) = (shard_of_two(), agent_of(OTHER));
+    offered(&mut shard, 1_000, fenced(), agent, 1);
+    let report = |seen| PeerMessage::Report { agent, session: 1, incarnation: 1, held: vec![], seen };
+    let again = said(&mut shard, 1_000, report(0));
+    assert_eq!(staged_again(&again), 1, "its launch may be lost");
+    let lost = said(&mut shard, 1_000, report(number(&again)));
+    assert_eq!((ends(&lost), staged_again(&lost)), (0, 0), "it was launched and is not there: lost, once its lease is over");
+    let crossed = said(&mut shard, 2_000, report(0));
+    assert_eq!((ends(&crossed), staged_again(&crossed)), (0, 0), "launched now, it would run beside its replacement");
+    shard.handle(Time(7_100), Event::Tick);
+    assert_eq!(ends(&outputs(&mut shard)), 1);
+}
+
+#[test]
+fn a_report_ends_nothing_that_a_reborn_agent_was_given_while_it_may_run_what_it_was_given_before() {
+    let (mut shard, agent) = (shard_of_two(), agent_of(OTHER));
+    let accepted = number(&offered(&mut shard, 1_000, fenced(), agent, 1));
+    let report = |seen| PeerMessage::Report { agent, session: 2, incarnation: 2, held: vec![], seen };
+    assert_eq!(ends(&said(&mut shard, 1_000, report(accepted))), 0, "it may run on until its lease is over");
+    offered(&mut shard, 1_001, job(Kind::Batch, 1, 100), agent, 2);
+    assert_eq!(ends(&said(&mut shard, 1_001, report(accepted))), 0, "whoever reports has not heard of the second task");
+    shard.handle(Time(7_100), Event::Tick);
+    assert_eq!(ends(&outputs(&mut shard)), 1);
+    number(&offered(&mut shard, 7_101, job(Kind::Batch, 1, 100), agent, 2));
 }
 
 #[test]
