@@ -142,6 +142,7 @@ impl Plan {
         let (among_masters, of_leases) = (bug.is_some_and(Bug::needs_masters), bug.is_some_and(Bug::needs_leases));
         let many_faults = among_masters || of_leases;
         let all_at_once = bug == Some(Bug::GivesUpMost);
+        // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
