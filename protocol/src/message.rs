@@ -58,9 +58,6 @@ pub enum FromAgent {
         session: u64,
         /// When it was sent, by the agent's own clock; given back in [`FromMaster::BeatAck`].
         sent: Time,
-        /// True where that is to be said at once: the agent has fenced attempts, or has heard nothing of its shard for some beats. Where it is
-        /// not, it is said before the next fenced launch.
-        answer: bool,
         /// How many attempts the agent holds.
         held: u32,
         /// Exclusive or of [`attempt_hash`] of each: where it differs from what the shard has booked and stays so, the shard asks for a
@@ -98,6 +95,18 @@ pub enum FromAgent {
         /// At most [`NOTES_PER_MESSAGE_MAX`].
         #[serde(deserialize_with = "bounded::list::<_, _, NOTES_PER_MESSAGE_MAX>")]
         notes: Vec<Progress>,
+    },
+    /// As [`FromAgent::Beat`], of an agent that waits for no answer: it has no fenced attempts, and has heard of its shard lately. It is given
+    /// one with the next fenced launch.
+    Alive {
+        /// As there.
+        session: u64,
+        /// As there.
+        sent: Time,
+        /// As there.
+        held: u32,
+        /// As there.
+        held_hash: u64,
     },
 }
 

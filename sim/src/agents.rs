@@ -107,7 +107,7 @@ impl World {
         let began = self.masters[master].seats[usize::from(message.shard.0)].as_ref().map_or(self.now, |seat| seat.since);
         let lives = match message.message {
             FromAgent::Register { .. } => true,
-            FromAgent::Beat { session, sent, .. } => {
+            FromAgent::Beat { session, sent, .. } | FromAgent::Alive { session, sent, .. } => {
                 sent >= self.machines[at].clock.show(began) && session >= self.masters[master].clock.show(began).0
             }
             _ => false,

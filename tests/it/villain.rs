@@ -187,7 +187,7 @@ impl Wire {
 
 /// A beat of an agent that holds nothing.
 pub fn beat(session: u64) -> FromAgent {
-    FromAgent::Beat { session, sent: Time(1), answer: true, held: 0, held_hash: 0 }
+    FromAgent::Beat { session, sent: Time(1), held: 0, held_hash: 0 }
 }
 
 /// An agent of this name with next to nothing, and `bait` devices of a kind that no other has.

@@ -199,7 +199,14 @@ impl Ledger {
             let answer = fenced || link.unanswered >= UNANSWERED_BEATS;
             link.unanswered += 1;
             let held = u32::try_from(held).expect("ATTEMPTS_HELD_MAX fits");
-            self.send(own, FromAgent::Beat { session, sent: now, answer, held, held_hash });
+            let sent = now;
+            self.send(
+                own,
+                match answer {
+                    true => FromAgent::Beat { session, sent, held, held_hash },
+                    false => FromAgent::Alive { session, sent, held, held_hash },
+                },
+            );
         }
     }
 

@@ -58,7 +58,8 @@ impl Shard {
             FromAgent::Progress { notes } => self.progressed(agent, notes),
             _ if !own => self.disconnect(agent, "this is not the shard of that agent"),
             FromAgent::Register { info, incarnation, number } => self.register(agent, info, incarnation, number),
-            FromAgent::Beat { session, sent, answer, held_hash, .. } => self.beat(agent, session, (sent, answer), held_hash),
+            FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, (sent, true), held_hash),
+            FromAgent::Alive { session, sent, held_hash, .. } => self.beat(agent, session, (sent, false), held_hash),
             FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
             FromAgent::Leaving => self.agent_disconnected(agent),
         }

@@ -196,7 +196,7 @@ impl World {
         let script = &self.agents[&agent];
         let held_hash = script.held.keys().fold(0, |hash, attempt| hash ^ attempt_hash(*attempt));
         let (session, held) = (script.session, script.held.len() as u32);
-        self.say(agent, FromAgent::Beat { session, sent: self.now, answer: true, held, held_hash });
+        self.say(agent, FromAgent::Beat { session, sent: self.now, held, held_hash });
     }
 
     fn register(&mut self, agent: AgentId, capacity: Resources, incarnation: u64) {

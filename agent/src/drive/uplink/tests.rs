@@ -109,7 +109,7 @@ impl Master {
 
     /// Waits until the agent beats in this session.
     async fn beats(&mut self, expected: u64) {
-        while !matches!(self.hears().await.message, FromAgent::Beat { session, .. } if session == expected) {}
+        while !matches!(self.hears().await.message, FromAgent::Alive { session, .. } if session == expected) {}
     }
 }
 

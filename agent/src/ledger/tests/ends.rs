@@ -64,7 +64,7 @@ fn it_registers_reports_and_beats() {
     bench.registered(4);
     let held_hash = attempt_hash(id(1)) ^ attempt_hash(id(2));
     let beats = |outputs: &[Output]| {
-        let beat = |output: &&Output| matches!(output, Output::Send { message: FromAgent::Beat { session: 4, held: 2, held_hash: hash, .. }, .. } if *hash == held_hash);
+        let beat = |output: &&Output| matches!(output, Output::Send { message: FromAgent::Alive { session: 4, held: 2, held_hash: hash, .. }, .. } if *hash == held_hash);
         outputs.iter().filter(beat).count()
     };
     assert_eq!(beats(&bench.after(1_100)), 2);

@@ -66,7 +66,7 @@ fn an_own_shard_that_moves_is_registered_with_anew_and_its_old_session_is_over()
         bench.registered(8);
         assert_eq!(started(&bench.hears(FromMaster::Launch(launch(8, 1, needs(1, 0), 5..6)))), [5]);
         let beats = bench.after(1_000);
-        let beat = |(shard, message): &(ShardId, &FromAgent)| *shard == own && matches!(message, FromAgent::Beat { session: 8, .. });
+        let beat = |(shard, message): &(ShardId, &FromAgent)| *shard == own && matches!(message, FromAgent::Alive { session: 8, .. });
         assert!(sent(&beats).iter().any(beat), "{beats:?}");
     }
 }

@@ -104,7 +104,8 @@ fn an_agent_that_was_started_anew_renews_what_its_executors_hold() {
 fn a_beat_asks_for_an_answer_for_the_sake_of_a_lease_or_when_nothing_was_heard_for_long() {
     let asked = |outputs: &[Output]| -> Vec<bool> {
         let answer = |output: &Output| match output {
-            Output::Send { message: FromAgent::Beat { answer, .. }, .. } => Some(*answer),
+            Output::Send { message: FromAgent::Beat { .. }, .. } => Some(true),
+            Output::Send { message: FromAgent::Alive { .. }, .. } => Some(false),
             _ => None,
         };
         outputs.iter().filter_map(answer).collect()

@@ -77,7 +77,7 @@ impl Script {
             let first = tokio::select! {
                 first = receiver.next::<ToAgent>() => first?,
                 _ = beat.tick(), if session != 0 => {
-                    let message = FromAgent::Beat { session, sent: Time::ZERO, answer: true, held: 0, held_hash: 0 };
+                    let message = FromAgent::Beat { session, sent: Time::ZERO, held: 0, held_hash: 0 };
                     sender.send(&ToShard { shard: shard_of_agent(self.id, self.shards), message }).await?;
                     continue;
                 }

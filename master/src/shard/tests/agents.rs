@@ -91,7 +91,7 @@ fn attempts_launched_after_a_report_was_asked_for_are_not_missing() {
     let (mut world, _) = world(1);
     let session = world.agents[&A].session;
     for _ in 0..4 {
-        world.say(A, FromAgent::Beat { session, sent: Time(0), answer: true, held: 0, held_hash: 7 });
+        world.say(A, FromAgent::Beat { session, sent: Time(0), held: 0, held_hash: 7 });
     }
     assert_eq!(world.agents[&A].reports_wanted, 1);
     let before: Vec<Held> = world.held(A).into_iter().map(|attempt| Held { attempt, ended: false }).collect();
@@ -224,7 +224,7 @@ fn what_is_out_of_bounds_is_not_taken() {
             let device = protocol::Device { name: name("gpu"), milli: 1 };
             info.capacity.devices = vec![device.clone(), device];
         }),
-        FromAgent::Beat { session: 1, sent: Time(0), answer: true, held: 0, held_hash: 0 },
+        FromAgent::Beat { session: 1, sent: Time(0), held: 0, held_hash: 0 },
         FromAgent::Report { session: 0, held: vec![], last: true },
         FromAgent::Status { updates: vec![Update { attempt: AttemptId::new(JobId(1), 0, 1), state: TaskState::Starting }; 5_000] },
         FromAgent::Refused { attempts: vec![AttemptId::new(JobId(1), 0, 1); 5_000], reason: String::new() },
@@ -259,7 +259,7 @@ fn a_session_that_is_over_is_not_heard() {
     assert!(world.agents[&A].session > old);
     world.say(A, FromAgent::Report { session: old, held: vec![], last: true });
     assert_eq!(world.count(id, Phase::Running), 1);
-    world.say(A, FromAgent::Beat { session: old, sent: Time(0), answer: true, held: 0, held_hash: 0 });
+    world.say(A, FromAgent::Beat { session: old, sent: Time(0), held: 0, held_hash: 0 });
     assert_eq!(world.disconnected, [A]);
     world.now = Time(5);
     world.beat(A);

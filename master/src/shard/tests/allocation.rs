@@ -115,7 +115,7 @@ fn an_agent_gets_offers_once_each_shard_has_said_what_it_holds_there_or_does_not
             offers(&actions)
         } else {
             for _ in 0..4 {
-                let beat = FromAgent::Beat { session, sent: Time(1_000), answer: true, held: 0, held_hash: 0 };
+                let beat = FromAgent::Beat { session, sent: Time(1_000), held: 0, held_hash: 0 };
                 shard.handle(Time(1_000), Event::Agent { agent, message: beat });
             }
             offers(&outputs(&mut shard, 1_000, demand(9)))
@@ -194,7 +194,7 @@ fn an_offer_ends_with_its_deadline_and_is_made_again() {
     assert_eq!(first.resources, cpu(1_000));
     assert_eq!(shard.poll_timeout(), Some(Time(1_000) + ShardConfig::default().unreachable_ms));
     let beat = |shard: &mut Shard, at: u64| {
-        let message = FromAgent::Beat { session: 1_000, sent: Time(0), answer: true, held: 0, held_hash: 0 };
+        let message = FromAgent::Beat { session: 1_000, sent: Time(0), held: 0, held_hash: 0 };
         shard.handle(Time(at), Event::Agent { agent, message });
     };
     (1..=20).for_each(|beats| beat(&mut shard, 1_000 + beats * 250));

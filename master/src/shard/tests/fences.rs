@@ -34,7 +34,7 @@ fn each_fenced_launch_follows_word_of_the_lease_and_the_answer_to_the_last_beat(
     let mut world = World::new();
     world.register(A, cpu(10_000), 1);
     let (session, sent) = (world.agents[&A].session, Time(77));
-    let beat = FromAgent::Beat { session, sent, answer: false, held: 0, held_hash: 0 };
+    let beat = FromAgent::Alive { session, sent, held: 0, held_hash: 0 };
     world.shard.handle(world.now, Event::Agent { agent: A, message: beat });
     assert!(world.shard.poll_output().is_none(), "it asks for none");
     world
