@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod backup;
 mod bench;
 mod busybox;
 mod client;
@@ -17,6 +18,7 @@ mod print;
 mod rights;
 mod run;
 mod show;
+mod store;
 mod submit;
 mod thing;
 mod top;

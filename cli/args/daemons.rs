@@ -19,15 +19,25 @@ pub enum MastersVerb {
         /// Its number.
         number: u16,
     },
-    /// Write all that the cluster has on record, its keys and its bundles to a file; `-` is standard output. Keep it as you keep keys.
+    /// Write all that the cluster has on record, its keys and its bundles to a file, an object store or standard output. Keep it as you keep
+    /// keys.
+    ///
+    /// It is written once and whole: where something breaks off, nothing is left under its name, and a name that is taken is refused. s3:// is
+    /// asked to refuse itself; AWS_CONDITIONAL_PUT=disabled is for stores that cannot, and then, as with gs:// and files, the name is looked
+    /// at before. The environment says who asks and where: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+    /// AWS_ENDPOINT, AWS_ALLOW_HTTP; GOOGLE_APPLICATION_CREDENTIALS, GOOGLE_SERVICE_ACCOUNT; else the machine's own role is asked for.
     Backup {
-        /// A new file.
-        file: PathBuf,
+        /// A new file, file:///PATH, s3://BUCKET/PATH or gs://BUCKET/PATH; `-` is standard output.
+        #[arg(value_name = "FILE|URL|-")]
+        target: PathBuf,
     },
-    /// Make the data directory of a new first master from a backup; `-` is standard input. Then start it with `skep master --data DIR`.
+    /// Make the data directory of a new first master from a backup. Then start it with `skep master --data DIR`.
+    ///
+    /// Where it fails, nothing is left in the directory. The environment says who asks a store, as with `skep masters backup`.
     Restore {
-        /// The backup.
-        file: PathBuf,
+        /// The backup: a file, file:///PATH, s3://BUCKET/PATH, gs://BUCKET/PATH, https://HOST/PATH; `-` is standard input.
+        #[arg(value_name = "FILE|URL|-")]
+        target: PathBuf,
         /// The directory to make.
         #[arg(long, value_name = "DIR")]
         data: PathBuf,

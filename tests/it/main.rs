@@ -19,6 +19,7 @@ mod rights;
 mod run;
 mod scene;
 mod simulator;
+mod stores;
 mod survive;
 mod tidy;
 mod villain;

@@ -21,6 +21,9 @@ const HEAD_BYTES_MAX: u64 = 1 << 20;
 /// Longest file of the authority.
 const PEM_BYTES_MAX: u64 = 1 << 16;
 
+/// What is done with the archive, in [`RestoreError::Io`].
+const READ: &str = "read";
+
 /// The files of the authority that go along: all but the root's key, which is needed for a new intermediate only.
 const AUTHORITY: [&str; 2] = ["root.pem", "intermediate.pem"];
 
@@ -59,7 +62,7 @@ pub enum RestoreError {
         path: PathBuf,
     },
     /// It is no backup, or not a whole one.
-    #[error("this is no backup of a cluster: {reason}")]
+    #[error("this is no whole backup of a cluster: {reason}\nhelp: take one that `skep masters backup` has written to its end")]
     NoBackup {
         /// Why not.
         reason: String,
@@ -130,65 +133,134 @@ fn append(archive: &mut tar::Builder<impl Write>, name: &str, bytes: u64, conten
 /// Makes the data directory of a cluster's first and only master from an archive: what was on record when it was made is so again. Blocks.
 ///
 /// # Errors
-/// [`RestoreError`]; what was written by then is left, and the directory is no master's.
+/// [`RestoreError`]; the directory is then empty, or as missing as it was.
 pub fn restore(from: impl Read, to: &Path) -> Result<Head, RestoreError> {
-    let failed = |doing, path: &Path| {
-        let path = path.to_owned();
-        move |source| RestoreError::Io { doing, path, source }
+    let there = match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => return Err(RestoreError::NotEmpty { path: to.to_owned() }),
+        found => found.is_ok(),
     };
-    if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(RestoreError::NotEmpty { path: to.to_owned() });
-    }
     let data = DataDir::open(to)?;
+    let mut source = Source { from, failed: false };
+    let restored = unpack(&mut source, &data);
+    if restored.is_err() {
+        // What cannot be removed is named by the next try: the directory is not empty.
+        let _ = if there { clear(to) } else { fs::remove_dir_all(to) };
+    }
+    restored.map_err(|error| match error {
+        RestoreError::Io { doing: READ, path, source: why } if !source.failed => no_backup(format!("{}: {why}", path.display())),
+        error => error,
+    })
+}
+
+/// Where the archive comes from, and whether that failed: else what cannot be read is the archive's fault.
+struct Source<R> {
+    from: R,
+    failed: bool,
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into);
+        self.failed |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        read
+    }
+}
+
+fn clear(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    Ok(())
+}
+
+fn unpack(from: impl Read, data: &DataDir) -> Result<Head, RestoreError> {
     let mut archive = tar::Archive::new(from);
     let (mut head, mut authority, mut found) = (None, Vec::new(), 0);
     let bundles = Bundles::open(&data.bundles(), u64::MAX).map_err(failed("make", &data.bundles()))?;
     fs::create_dir_all(data.snapshots()).map_err(failed("make", &data.snapshots()))?;
-    for entry in archive.entries().map_err(failed("read", Path::new("the archive")))? {
-        let mut entry = entry.map_err(failed("read", Path::new("the archive")))?;
+    for entry in archive.entries().map_err(failed(READ, Path::new("the archive")))? {
+        let mut entry = entry.map_err(failed(READ, Path::new("the archive")))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let read = failed("read", Path::new(&name));
-        match (name.split_once('/'), &head) {
-            (None, None) if name == "backup.json" => head = Some(parse(&text(&mut entry, HEAD_BYTES_MAX).map_err(read)?)?),
+        let bytes = entry.size();
+        let read = match (name.split_once('/'), &head) {
+            (None, None) if name == "backup.json" => {
+                let json = text(&mut entry, HEAD_BYTES_MAX).map_err(failed(READ, Path::new(&name)))?;
+                head = Some(parse(&json)?);
+                json.len() as u64
+            }
             (Some(("authority", file)), Some(_)) if AUTHORITY.contains(&file) => {
-                authority.push((file.to_owned(), text(&mut entry, PEM_BYTES_MAX).map_err(read)?));
+                let pem = text(&mut entry, PEM_BYTES_MAX).map_err(failed(READ, Path::new(&name)))?;
+                let bytes = pem.len() as u64;
+                authority.push((file.to_owned(), pem));
+                bytes
             }
             (Some(("snapshots", shard)), Some(head)) if shard.parse::<u16>().is_ok_and(|shard| shard < head.shards) => {
                 let path = journal::snapshot_path(&data.snapshots(), shard.parse().expect("it was just parsed"));
-                io::copy(&mut entry, &mut private(&path).map_err(failed("make", &path))?).map_err(read)?;
                 found += 1;
+                io::copy(&mut entry, &mut private(&path).map_err(failed("make", &path))?).map_err(failed(READ, Path::new(&name)))?
             }
             (Some(("bundles", digest)), Some(_)) => {
                 let digest: Digest = digest.parse().map_err(|_| no_backup(format!("{digest} is no digest")))?;
                 let mut upload = bundles.create()?;
-                let mut bytes = vec![0; 256 << 10];
-                loop {
-                    match entry.read(&mut bytes).map_err(failed("read", Path::new(&name)))? {
-                        0 => break,
-                        n => upload.write(&bytes[..n])?,
-                    }
+                let read = copy(&mut entry, |piece| upload.write(piece), &name)?;
+                if read == bytes {
+                    upload.finish(Some(digest))?;
                 }
-                upload.finish(Some(digest))?;
+                read
             }
             _ => return Err(no_backup(format!("{name:?} stands in it"))),
+        };
+        if read != bytes {
+            return Err(no_backup(format!("it broke off in {name}")));
         }
     }
     let head = head.ok_or_else(|| no_backup("it is empty".into()))?;
-    if found != head.shards || authority.len() != AUTHORITY.len() {
+    if found != head.shards
+        || authority.len() != AUTHORITY.len()
+        || !ends(archive.into_inner()).map_err(failed(READ, Path::new("the archive")))?
+    {
         return Err(no_backup("it broke off".into()));
     }
-    finish(&data, &head, &authority)?;
+    finish(data, &head, &authority)?;
     Ok(head)
+}
+
+fn copy(entry: &mut impl Read, mut write: impl FnMut(&[u8]) -> Result<(), BundleError>, name: &str) -> Result<u64, RestoreError> {
+    let mut bytes = vec![0; 256 << 10];
+    let mut read = 0;
+    loop {
+        let n = entry.read(&mut bytes).map_err(failed(READ, Path::new(name)))?;
+        if n == 0 {
+            return Ok(read);
+        }
+        write(&bytes[..n])?;
+        read += n as u64;
+    }
+}
+
+/// An archive ends with two blocks of zeros (POSIX, pax, *ustar Interchange Format*), of which the first was read: without the second it may
+/// have broken off between two bundles.
+fn ends(mut rest: impl Read) -> io::Result<bool> {
+    let mut block = [1; 512];
+    match rest.read_exact(&mut block) {
+        Ok(()) => Ok(block == [0; 512]),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
+    move |source| RestoreError::Io { doing, path: path.to_owned(), source }
 }
 
 /// Makes what was unpacked a master's.
 fn finish(data: &DataDir, head: &Head, authority: &[(String, String)]) -> Result<(), RestoreError> {
     let dir = data.authority();
-    let failed = |doing: &'static str, path: &Path, source| RestoreError::Io { doing, path: path.to_owned(), source };
-    fs::create_dir(&dir).map_err(|error| failed("make", &dir, error))?;
+    fs::create_dir(&dir).map_err(failed("make", &dir))?;
     for (name, text) in authority {
         let path = dir.join(name);
-        private(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| failed("write", &path, error))?;
+        private(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed("write", &path))?;
     }
     Authority::open_or_create(&dir)?;
     data.shards(head.shards)?;
