@@ -34,7 +34,7 @@ use crate::shard::event::{self, Level};
 use accept::Reception;
 use data_dir::DataDir;
 use protocol::Digest;
-use protocol::identity::{Authority, IdentityError, JoinToken};
+use protocol::identity::{Authority, Identity, IdentityError, JoinToken};
 use protocol::link::{Limits, LinkError, Listener};
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use threads::{Opening, Threads};
+use tokio::runtime::Handle;
 
 /// Shards of a cluster whose maker did not say.
 pub const SHARDS_DEFAULT: u16 = 8;
@@ -231,35 +232,21 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         bundles: bundles.clone(),
         data_dir: config.data_dir.clone(),
     };
+    let (http_addr, admin_token) = (config.http_addr, data.admin_token());
+    let taken = on(&threads.first, async move { Ok(Server::listen(http_addr).await.map_err(HttpError::from)?) }).await?;
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
-    let (serving, admin_token) = (config.clone(), data.admin_token());
-    let http_addr = config.http_addr;
-    let taken = threads.first.spawn(async move { Server::listen(http_addr).await.map_err(HttpError::from) });
-    let taken = taken.await.map_err(|error| StartError::Thread(error.into()))??;
-    let opening = threads.link.spawn(async move {
-        let listener = Listener::bind(serving.quic_addr, &identity, &authority.reset_key(member), Limits::default())?;
-        tokio::spawn(door.clone().tend_parked());
-        let reception = Arc::new(Reception::new(listener, door.clone(), authority, shelf.clone()));
-        // Listened to before it is read who is gone, so that nobody falls between.
-        tokio::spawn(Arc::clone(&reception).revoke(door.changes()));
-        peers.set_own(steward::advertised(&serving, member, reception.listener.address(), taken.0));
-        tokio::spawn(Arc::clone(&reception).run());
-        tokio::spawn(peers::keep_all(Arc::clone(&peers), door.clone(), identity.clone()));
-        tokio::spawn(steward::run(door.clone()));
-        tokio::spawn(shelf.keep_whole());
-        Ok::<_, StartError>((reception, identity))
-    });
-    let (reception, identity) = opening.await.map_err(|error| StartError::Thread(error.into()))??;
-    let door = threads.door.clone();
+    let linking =
+        link(config.clone(), Linked { member, http_addr: taken.0, identity: identity.clone(), authority, shelf, peers }, door.clone());
+    let reception = on(&threads.link, linking).await?;
     // Last, since it waits for what other masters may have to say: they are heard by now.
-    let serving = threads.first.spawn(async move {
+    let serving = async move {
         let http = crate::http::start(taken, door.clone(), &identity, http).await?;
         if member == FIRST {
             admit_the_first(&admin_token, &door).await?;
         }
-        Ok::<_, StartError>(http)
-    });
-    let http = serving.await.map_err(|error| StartError::Thread(error.into()))??;
+        Ok(http)
+    };
+    let http = on(&threads.first, serving).await?;
     Ok(Master {
         http_addr: http.address(),
         quic_addr: reception.listener.address(),
@@ -272,6 +259,40 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         _log: log,
         _data: data,
     })
+}
+
+/// Does something on a runtime of another thread.
+async fn on<T: Send + 'static>(
+    runtime: &Handle,
+    what: impl Future<Output = Result<T, StartError>> + Send + 'static,
+) -> Result<T, StartError> {
+    runtime.spawn(what).await.map_err(|error| StartError::Thread(error.into()))?
+}
+
+/// What the link needs.
+struct Linked {
+    member: u16,
+    http_addr: SocketAddr,
+    identity: Identity,
+    authority: Authority,
+    shelf: Shelf,
+    peers: Arc<Peers>,
+}
+
+/// Takes agents and masters in, and keeps connections to the other masters, from now on.
+async fn link(config: MasterConfig, linked: Linked, door: Door) -> Result<Arc<Reception>, StartError> {
+    let Linked { member, http_addr, identity, authority, shelf, peers } = linked;
+    let listener = Listener::bind(config.quic_addr, &identity, &authority.reset_key(member), Limits::default())?;
+    tokio::spawn(door.clone().tend_parked());
+    let reception = Arc::new(Reception::new(listener, door.clone(), authority, shelf.clone()));
+    // Listened to before it is read who is gone, so that nobody falls between.
+    tokio::spawn(Arc::clone(&reception).revoke(door.changes()));
+    peers.set_own(steward::advertised(&config, member, reception.listener.address(), http_addr));
+    tokio::spawn(Arc::clone(&reception).run());
+    tokio::spawn(peers::keep_all(peers, door.clone(), identity));
+    tokio::spawn(steward::run(door));
+    tokio::spawn(shelf.keep_whole());
+    Ok(reception)
 }
 
 /// Makes the administrator's token where there is none: on record first, so that what the file says is good.
