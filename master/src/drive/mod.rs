@@ -42,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use threads::{Opening, Threads};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 /// Shards of a cluster whose maker did not say.
@@ -232,21 +233,15 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         bundles: bundles.clone(),
         data_dir: config.data_dir.clone(),
     };
-    let (http_addr, admin_token) = (config.http_addr, data.admin_token());
+    let http_addr = config.http_addr;
     let taken = on(&threads.first, async move { Ok(Server::listen(http_addr).await.map_err(HttpError::from)?) }).await?;
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let linking =
         link(config.clone(), Linked { member, http_addr: taken.0, identity: identity.clone(), authority, shelf, peers }, door.clone());
     let reception = on(&threads.link, linking).await?;
     // Last, since it waits for what other masters may have to say: they are heard by now.
-    let serving = async move {
-        let http = crate::http::start(taken, door.clone(), &identity, http).await?;
-        if member == FIRST {
-            admit_the_first(&admin_token, &door).await?;
-        }
-        Ok(http)
-    };
-    let http = on(&threads.first, serving).await?;
+    let admin_token = (member == FIRST).then(|| data.admin_token());
+    let http = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
     Ok(Master {
         http_addr: http.address(),
         quic_addr: reception.listener.address(),
@@ -293,6 +288,21 @@ async fn link(config: MasterConfig, linked: Linked, door: Door) -> Result<Arc<Re
     tokio::spawn(steward::run(door));
     tokio::spawn(shelf.keep_whole());
     Ok(reception)
+}
+
+/// Serves HTTP where that was `taken`; the first master makes the administrator's token.
+async fn serve(
+    taken: (SocketAddr, TcpListener),
+    door: Door,
+    identity: Identity,
+    http: HttpConfig,
+    admin_token: Option<PathBuf>,
+) -> Result<Server, StartError> {
+    let http = crate::http::start(taken, door.clone(), &identity, http).await?;
+    if let Some(path) = admin_token {
+        admit_the_first(&path, &door).await?;
+    }
+    Ok(http)
 }
 
 /// Makes the administrator's token where there is none: on record first, so that what the file says is good.
