@@ -64,7 +64,8 @@ pub fn refusal(url: &str, doing: Doing, error: &Error) -> anyhow::Error {
         _ => (unreached(error), "look at the network, and at AWS_ENDPOINT and AWS_REGION"),
     };
     let verb = match doing {
-        Doing::Look | Doing::Read => "read",
+        Doing::Look => "looked at",
+        Doing::Read => "read",
         Doing::Write => "written",
     };
     anyhow!("{url} cannot be {verb}: {what} ({})\nhelp: {help}", said(error))

@@ -277,7 +277,7 @@ fn a_backup_is_in_a_store_whole_or_not_at_all() {
     assert!(said.contains("only read from"), "{said}");
     let mut command = backup(&good, "s3://hive/unsigned");
     let said = refused(&command.env("AWS_SECRET_ACCESS_KEY", "wrong").output().unwrap());
-    assert!(said.contains("s3://hive/unsigned cannot be read: the secret does not fit the key"), "{said}");
+    assert!(said.contains("s3://hive/unsigned cannot be looked at: the secret does not fit the key"), "{said}");
 
     let mut names: Vec<_> = std::fs::read_dir(store.folder.join("hive")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();

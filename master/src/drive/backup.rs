@@ -147,7 +147,9 @@ pub fn restore(from: impl Read, to: &Path) -> Result<Head, RestoreError> {
         let _ = if there { clear(to) } else { fs::remove_dir_all(to) };
     }
     restored.map_err(|error| match error {
-        RestoreError::Io { doing: READ, path, source: why } if !source.failed => no_backup(format!("{}: {why}", path.display())),
+        RestoreError::Io { doing: READ, path, source: why } if !source.failed => {
+            no_backup(format!("{}: {}", path.display(), why.to_string().escape_debug()))
+        }
         error => error,
     })
 }
