@@ -26,6 +26,8 @@ const MASTERS_SHARD: ShardId = ShardId(0);
 pub const VOTERS_MAX: usize = 5;
 /// How often is looked whether all is as it should be.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often where there is one master and its groups are its own: it hears at once of one that joins.
+const LOOK_ALONE: Duration = Duration::from_secs(30);
 /// How long a master must have been connected before it is given shards to lead: one that comes and goes gets none.
 const SETTLED: Duration = Duration::from_secs(3);
 /// How long a master must have been away until its shards are dealt out to the others: most are only started again.
@@ -57,10 +59,14 @@ pub fn addresses(peers: &Peers) -> Vec<String> {
 /// Sees to it for as long as this master runs.
 pub async fn run(door: Door) {
     let mut changes = door.changes();
-    let mut steward = Steward { door, said: Vec::new(), connected: BTreeMap::new(), removed: false };
+    let mut steward = Steward { door, said: Vec::new(), connected: BTreeMap::new(), removed: false, whole: false };
     loop {
         let introduced = steward.look().await;
-        let next = if introduced { LOOK } else { LOOK / 4 };
+        let next = match introduced {
+            true if steward.is_alone() => LOOK_ALONE,
+            true => LOOK,
+            false => LOOK / 4,
+        };
         let deadline = Instant::now() + next;
         loop {
             tokio::select! {
@@ -83,9 +89,16 @@ struct Steward {
     connected: BTreeMap<u64, (bool, Instant)>,
     /// True where it was said that this master was removed.
     removed: bool,
+    /// True where the groups that this master leads had the members that they are to have.
+    whole: bool,
 }
 
 impl Steward {
+    /// True where there is nobody to look after.
+    fn is_alone(&self) -> bool {
+        self.whole && self.door.peers().all().is_empty()
+    }
+
     /// Looks once; false where shard 0 could not be asked.
     async fn look(&mut self) -> bool {
         let agents = self.door.agents().count();
@@ -108,9 +121,13 @@ impl Steward {
         self.note_connected();
         let voters = voters(&masters);
         let wanted: BTreeMap<u64, String> = masters.into_iter().map(|master| (u64::from(master.number), master.quic)).collect();
-        for (shard, _) in self.door.routes().led_by(self.door.routes().member()) {
+        let led = self.door.routes().led_by(self.door.routes().member());
+        self.whole = led.len() == usize::from(self.door.shards());
+        for (shard, _) in led {
             let Some(member) = peers.group(shard.0) else { continue };
-            match member.become_members(&wanted, &voters).await {
+            let became = member.become_members(&wanted, &voters).await;
+            self.whole &= became == Ok(true);
+            match became {
                 Ok(true) => self.balance(shard, &member.standing()),
                 Ok(false) => {}
                 Err(reason) => tracing::debug!(%shard, reason, "the members of a group are not yet as they should be"),
