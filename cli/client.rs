@@ -101,7 +101,7 @@ pub struct Client {
 /// How long another master is tried, or the same again, before it is given up.
 const RETRY_WITHIN: Duration = Duration::from_secs(10);
 /// The wait between two tries.
-const RETRY_WAIT: Duration = Duration::from_millis(100);
+pub const RETRY_WAIT: Duration = Duration::from_millis(100);
 
 impl Refused {
     /// True where the same may be answered otherwise when another leads; `harmless`: it may be asked again though it may have been done.

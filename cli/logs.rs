@@ -1,7 +1,7 @@
 //! `skep logs`: what tasks print, merged; harmless to the terminal.
 
 use crate::args::{Logs, Reach, Shape};
-use crate::client::Client;
+use crate::client::{Client, RETRY_WAIT};
 use crate::print as show;
 use crate::show::Named;
 use anyhow::Context;
@@ -15,12 +15,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The wait before output that broke off is asked for again.
-const AGAIN: Duration = Duration::from_millis(200);
 /// An answer that lasted less long is taken for one that broke off at once.
 const BRIEF: Duration = Duration::from_secs(1);
 /// How many of those may come one after another.
-const BRIEF_MAX: u32 = 25;
+const BRIEF_MAX: u32 = 50;
 
 /// Prints the output of a job or of one task.
 pub async fn logs(reach: &Reach, flags: Logs, shape: Shape) -> anyhow::Result<ExitCode> {
@@ -113,7 +111,7 @@ impl What<'_> {
             match broken {
                 Some(error) if over => return Err(error),
                 None if over || !self.goes_on(client).await? => return Ok(()),
-                _ => tokio::time::sleep(AGAIN).await,
+                _ => tokio::time::sleep(RETRY_WAIT).await,
             }
         }
     }
@@ -121,15 +119,15 @@ impl What<'_> {
     /// True where a task may print more: then whoever answered ended early.
     async fn goes_on(&self, client: &Client) -> anyhow::Result<bool> {
         let role = self.role.map(|role| format!("&role={role}")).unwrap_or_default();
-        let page = client.get(&format!("/v1/jobs/{}/tasks?limit=1000{role}", self.job)).await?;
-        let tasks = page["tasks"].as_array().into_iter().flatten();
-        let mut wanted = tasks.filter(|task| self.index.is_none_or(|index| task["index"] == index));
-        Ok(wanted.any(|task| !ENDED.iter().any(|phase| task["phase"] == *phase)))
+        let from = self.index.unwrap_or(0);
+        let page = client.get(&format!("/v1/jobs/{}/tasks?phase={LIVE}&limit=1&from={from}{role}", self.job)).await?;
+        let first = &page["tasks"][0]["index"];
+        Ok(self.index.map_or(!first.is_null(), |index| *first == index))
     }
 }
 
-/// How a task's end is called.
-const ENDED: [&str; 5] = ["finished", "failed", "killed", "rejected", "lost"];
+/// The states of tasks that have not ended, as the API has them.
+const LIVE: &str = "waiting,staging,starting,running,killing,unreachable";
 
 /// True where this line was not there before.
 fn is_new(seen: &mut Seen, line: &Value) -> bool {

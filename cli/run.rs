@@ -1,7 +1,7 @@
 //! `skep run`: one thing, from its file to its end; output and exit code are the task's own.
 
 use crate::args::{Reach, Run, Shape};
-use crate::client::{Client, Refused};
+use crate::client::{Client, RETRY_WAIT, Refused};
 use crate::job::{self, Draft};
 use crate::submit::{Answer, Submission, line};
 use crate::{logs, print};
@@ -10,10 +10,8 @@ use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The wait before a submission that broke off is sent again, under the same key.
-const AGAIN: Duration = Duration::from_millis(200);
-/// How often in a row.
-const AGAIN_MAX: u32 = 50;
+/// How often in a row a submission that broke off is sent again, under the same key.
+const AGAIN_MAX: u32 = 100;
 /// A task that has ended by then is printed at once; a longer one is followed.
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -62,7 +60,7 @@ async fn submit(client: &Client, draft: &Draft, key: &str, follow: bool) -> anyh
             Ok(Answer::Ended { job, .. }) => return Ok((submission, print::text(&job["id"]))),
             Err(error) if may_pass(&error) && broken < AGAIN_MAX => {
                 broken += 1;
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_WAIT).await;
             }
             Err(error) => {
                 let lacks =
@@ -85,17 +83,17 @@ fn may_pass(error: &anyhow::Error) -> bool {
 
 /// Waits for the end of what was submitted, as `again` from its first line on, by one master after another.
 async fn ended(client: &Client, submission: &mut Submission, again: &[u8]) -> anyhow::Result<Value> {
-    let mut broken = 0;
+    let (mut sent_again, mut broken) = (false, 0);
     loop {
         match submission.next().await {
             Ok(Answer::Ended { job, .. }) => return Ok(job),
-            // To the line that was sent again.
-            Ok(Answer::Submitted { .. }) if broken > 0 => {}
+            Ok(Answer::Submitted { .. }) if sent_again => (sent_again, broken) = (false, 0),
             Ok(Answer::Submitted { .. }) => bail!("the master answered twice for one key"),
             Err(error) if may_pass(&error) && broken < AGAIN_MAX => {
                 broken += 1;
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_WAIT).await;
                 *submission = Submission::open(client).await?;
+                sent_again = true;
                 // Where it cannot be sent there is no answer either.
                 let _ = submission.send(again.to_vec()).await;
             }

@@ -67,6 +67,7 @@ async fn every_job_ends(client: &Client) {
         });
         left = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE).filter_map(std::future::ready).collect().await;
         until.get_or_insert_with(|| Instant::now() + END_WITHIN);
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for (key, id) in left.iter().take(5) {
         let job = client.api.any(&format!("/v1/jobs/{id}/tasks")).await.unwrap_or_default();

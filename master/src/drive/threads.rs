@@ -76,7 +76,7 @@ impl Threads {
         let count = count(config, shards);
         let inboxes: Vec<_> = (0..count).map(|thread| Arc::new(Inbox::new(thread))).collect();
         let of_shards = (0..usize::from(shards)).map(|shard| Arc::clone(&inboxes[shard % count])).collect();
-        let link = if opening.has_others { Some(Link::start()?) } else { None };
+        let (link, link_thread) = if opening.has_others { Some(Link::start()?) } else { None }.unzip();
         let clock = Clock::start();
         let door = Door::new(of_shards, Arc::clone(&opening.peers), clock.clone());
         let (mut threads, mut starting) = (Vec::new(), Vec::new());
@@ -106,7 +106,9 @@ impl Threads {
             // A thread that ended meanwhile has said so.
             let _ = ready.go.send(given);
         }
-        let link = link.map_or_else(|| first.clone(), |link| link.runtime);
+        let link = link.map_or_else(|| first.clone(), |link: Link| link.runtime);
+        // It ends when those that decide have, and with it all that its tasks hold of the journal.
+        threads.extend(link_thread);
         Ok(Self { first, link, door, stop, threads })
     }
 
@@ -132,13 +134,13 @@ struct Link {
 }
 
 impl Link {
-    fn start() -> Result<Self, StartError> {
+    fn start() -> Result<(Self, JoinHandle<()>), StartError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (held, mut is_held) = mpsc::channel(1);
         let link = Self { runtime: runtime.handle().clone(), _held: held };
         let body = move || runtime.block_on(async { while is_held.recv().await.is_some() {} });
-        thread::Builder::new().name("link".into()).spawn(body).map_err(StartError::Thread)?;
-        Ok(link)
+        let thread = thread::Builder::new().name("link".into()).spawn(body).map_err(StartError::Thread)?;
+        Ok((link, thread))
     }
 }
 
