@@ -1,7 +1,7 @@
 //! Many agents in one process: each with its own certificate, connection and ledger, as the agent's daemon has them. What it lacks are executors:
 //! a task ends as soon as it is started, and nothing of it is put on record.
 
-use agent::drive::Ways;
+use agent::drive::{KNOCK_EACH, Ways};
 use agent::fingerprint::random;
 use agent::ledger::event::{Event, Output, Start};
 use agent::ledger::{Ledger, LedgerConfig};
@@ -30,6 +30,7 @@ const HEARD_MAX: usize = 4;
 
 /// One of them.
 pub struct Member {
+    agent: AgentId,
     identity: Arc<Identity>,
     port: Port,
     masters: Vec<SocketAddr>,
@@ -93,7 +94,7 @@ impl Member {
         let (hearing, heard) = mpsc::channel(HEARD_MAX * masters.len());
         let port = Port::towards(*masters.first().context("no masters")?)?;
         let identity = Arc::new(identity.clone());
-        let mut member = Self { identity, port, masters: masters.to_vec(), ledger, ways: Ways::default(), heard, hearing, counts };
+        let mut member = Self { agent, identity, port, masters: masters.to_vec(), ledger, ways: Ways::default(), heard, hearing, counts };
         for (master, address) in (0..).zip(masters) {
             let mut tries = 1;
             let opened = loop {
@@ -119,6 +120,7 @@ impl Member {
     /// # Errors
     /// The link's, where there is one master, or that a master does not want it.
     pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut knock = tokio::time::interval(KNOCK_EACH);
         loop {
             self.act()?;
             self.ways.flush().await;
@@ -126,6 +128,7 @@ impl Member {
             tokio::select! {
                 Some((master, heard)) = self.heard.recv() => self.hear(master, heard)?,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.ledger.handle(now(), Event::Tick),
+                _ = knock.tick() => self.ways.knock(self.agent),
             }
         }
     }
@@ -176,7 +179,7 @@ impl Member {
         while let Some(output) = self.ledger.poll_output() {
             match output {
                 Output::Send { shard, message } => {
-                    let events = self.ways.send(&ToShard { shard, message });
+                    let events = self.ways.send(ToShard { shard, message });
                     self.handle(events);
                 }
                 Output::Prepare { bundle, form } => self.ledger.handle(now(), Event::Prepared { bundle, form, result: Ok(()) }),

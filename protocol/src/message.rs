@@ -3,6 +3,7 @@
 //! bytes.
 
 use crate::bounded;
+use crate::link::ResetToken;
 use crate::task::{Held, Progress, Update};
 use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, MemberId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
@@ -97,7 +98,8 @@ pub enum FromAgent {
         notes: Vec<Progress>,
     },
     /// As [`FromAgent::Beat`], of an agent that waits for no answer: it has no fenced attempts, and has heard of its shard lately. It is given
-    /// one with the next fenced launch.
+    /// one with the next fenced launch. It may come before what was said earlier, or after what was said later: one of another session is
+    /// passed over.
     Alive {
         /// As there.
         session: u64,
@@ -108,6 +110,17 @@ pub enum FromAgent {
         /// As there.
         held_hash: u64,
     },
+}
+
+impl FromAgent {
+    /// What says the same over a connection of this version ([`crate::link::VERSION`]): a variant that came later has one that came before.
+    #[must_use]
+    pub fn in_version(self, version: u16) -> Self {
+        match self {
+            Self::Alive { session, sent, held, held_hash } if version < 2 => Self::Beat { session, sent, held, held_hash },
+            message => message,
+        }
+    }
 }
 
 /// What a shard says to an agent. New variants at the end.
@@ -178,6 +191,23 @@ pub enum FromMaster {
         /// How long, in milliseconds, by a clock of the agent's machine that is never set and goes on while that sleeps.
         lease_ms: u64,
     },
+    /// This master takes [`FromAgent::Alive`] as a pulse, beside the connection ([`crate::link::Connection::pulse`]). Said once, when a connection
+    /// begins.
+    Pulses {
+        /// How it says that it does not know the connection any more.
+        reset: ResetToken,
+    },
+}
+
+impl FromMaster {
+    /// The version that this variant came with: over a connection of an earlier one it is not said, and need not be.
+    #[must_use]
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::Pulses { .. } => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Tasks of one job to run on one agent.

@@ -4,7 +4,7 @@
 use crate::lease;
 use crate::machine::{Machine, Wish};
 use crate::network::{IDLE_MS, Way};
-use crate::plan::Plan;
+use crate::plan::{Plan, Process};
 use crate::world::{Happening, Verdict, World};
 use agent::ledger::event::Event as AgentEvent;
 use master::shard::Event;
@@ -88,11 +88,18 @@ impl World {
     /// A message goes to the leader of its shard, where the agent knows him and is connected to him.
     fn send_up(&mut self, at: usize, message: ToShard) {
         let Some((_, master)) = self.routes[at].known.get(usize::from(message.shard.0)).copied().flatten() else { return };
+        let spoken = |process, life| self.plan.version(process, life);
+        let version = spoken(Process::Agent(at), self.machines[at].life).min(spoken(Process::Master(master), self.masters[master].life));
+        let message = ToShard { shard: message.shard, message: message.message.in_version(version) };
         // No stream gives a frame twice, and a report does not say which request it answers: an old one that came again would be taken for
         // the answer to a new one. All else may come twice.
         let once = matches!(message.message, FromAgent::Report { .. });
         let line = &mut self.lines[at][master];
-        for time in line.send(&mut self.random, self.now, Way::Up, once) {
+        let times = match message.message {
+            FromAgent::Alive { .. } => line.pulse(&mut self.random, self.now, Way::Up),
+            _ => line.send(&mut self.random, self.now, Way::Up, once),
+        };
+        for time in times {
             self.queue.push(time, Happening::Up(at, master, line.connection, Box::new(message.clone())));
         }
     }

@@ -88,6 +88,14 @@ impl Line {
         vec![at]
     }
 
+    /// When something that is sent beside the connection now arrives: never, or at its own time, whatever was said before or after.
+    pub fn pulse(&mut self, random: &mut Random, now: Time, way: Way) -> Vec<Time> {
+        if !self.up || self.cut_until[way as usize] > now || random.chance(20) {
+            return vec![];
+        }
+        vec![now + if random.chance(900) { random.between(0, 2) } else { random.between(0, 600) }]
+    }
+
     /// A connection is there.
     pub fn connect(&mut self, now: Time) {
         self.connection += 1;

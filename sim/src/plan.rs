@@ -2,6 +2,7 @@
 //! are put in on purpose, to see that the checks would find them.
 
 use crate::random::Random;
+use protocol::link::VERSION;
 
 /// A bug put in on purpose, in the model around the real shard and ledger: what the code would do if it broke its own rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +130,19 @@ pub struct Plan {
     pub fenced: bool,
     /// Whether leases of fenced services hold as long as they may; otherwise as long as they do by themselves.
     pub long_leases: bool,
+    /// Whether processes are of two builds, one of which speaks the version of the messages before this one; each start may change which.
+    pub upgrades: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
+}
+
+/// A process, by its number among those of its kind.
+#[derive(Clone, Copy, Debug)]
+pub enum Process {
+    /// A master.
+    Master(usize),
+    /// An agent.
+    Agent(usize),
 }
 
 impl Plan {
@@ -160,8 +172,20 @@ impl Plan {
             request_ms: if of_leases { 1_000 } else { [1_000, 10_000, 10_000, 40_000][random.below(4) as usize] },
             fenced: leases.chance(500) || of_leases,
             long_leases: leases.chance(500) || of_leases,
+            upgrades: Random::new(seed ^ 0x0b1d).chance(300),
             bug,
         }
+    }
+
+    /// The version of the messages that a process speaks in this life.
+    #[must_use]
+    pub fn version(&self, process: Process, life: u64) -> u16 {
+        let number = match process {
+            Process::Master(number) => number,
+            Process::Agent(number) => number + 1_000,
+        };
+        let draw = || Random::new(self.seed ^ 0xb17d ^ ((number as u64) << 32) ^ (life << 48)).chance(500);
+        if self.upgrades && draw() { VERSION - 1 } else { VERSION }
     }
 
     /// Silence until an agent counts as unreachable, in milliseconds.

@@ -36,7 +36,7 @@ pub use config::{AgentConfig, AgentError};
 use executors::{Executors, Said};
 use processes::Processes;
 use uplink::Heard;
-pub use ways::Ways;
+pub use ways::{KNOCK_EACH, Ways};
 
 /// What waits to be handled; whoever is faster waits himself.
 const INBOX_MAX: usize = 256;
@@ -179,6 +179,7 @@ enum Woken {
     Flushed,
     Timer,
     IdleLook,
+    Knock,
     Stop(Ending),
     TemplateGone,
 }
@@ -188,7 +189,7 @@ impl Door {
         let (template, mut dirty) = (Arc::clone(&self.template), true);
         let gone = template.gone();
         tokio::pin!(stop, gone);
-        let mut idle_look = tokio::time::interval(IDLE_LOOK);
+        let (mut idle_look, mut knock) = (tokio::time::interval(IDLE_LOOK), tokio::time::interval(KNOCK_EACH));
         self.act()?;
         while self.quit.is_none() {
             let timer = self.ledger.poll_timeout().map(|at| self.clock.at(at));
@@ -201,12 +202,17 @@ impl Door {
                 Some(prepared) = self.prepared.recv() => Woken::Prepared(prepared),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(tokio::time::Instant::now)), if timer.is_some() => Woken::Timer,
                 _ = idle_look.tick(), if !self.executors.is_empty() => Woken::IdleLook,
+                _ = knock.tick() => Woken::Knock,
                 ending = &mut stop => Woken::Stop(ending),
                 () = &mut gone => Woken::TemplateGone,
             };
             match woken {
                 Woken::Flushed => {
                     dirty = false;
+                    continue;
+                }
+                Woken::Knock => {
+                    self.ways.knock(self.agent);
                     continue;
                 }
                 Woken::Heard(heard) => self.hear(heard),
@@ -349,7 +355,7 @@ impl Door {
         match output {
             Output::Checkpoint(_) => unreachable!("records are taken out before"),
             Output::Send { shard, message } => {
-                let events = self.ways.send(&ToShard { shard, message });
+                let events = self.ways.send(ToShard { shard, message });
                 let now = self.clock.now();
                 events.into_iter().for_each(|event| self.ledger.handle(now, event));
             }

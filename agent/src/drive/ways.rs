@@ -1,13 +1,17 @@
 //! The connections to masters, and which of them leads each shard: what is for a shard goes to its leader, and nobody else is heard in its
 //! name. Knows nothing of what is said but who leads; what follows for the ledger it gives back as events. The agent's daemon keeps one, and
-//! so does each agent of `skep bench`.
+//! so does each agent of `skep bench`. What may be lost, and is said again and again, goes as a pulse.
 
 use protocol::link::{CloseCode, Connection, Sender};
 use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
 use protocol::{AgentId, ShardId};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::ledger::event::Event;
+
+/// How often all masters are to be asked whether they know their connections ([`Ways::knock`]).
+pub const KNOCK_EACH: Duration = Duration::from_secs(3);
 
 /// The connections to masters.
 #[derive(Default)]
@@ -98,6 +102,10 @@ impl Ways {
             FromMaster::Leading { term } => {
                 (shard.0 < self.shards && self.leaders.said(shard, term, master)).then_some(Event::Led { shard })
             }
+            FromMaster::Pulses { reset } => {
+                self.ways[&master].connection.begin_pulses(reset);
+                None
+            }
             message => (self.leaders.of(shard) == Some(master)).then_some(Event::Master { shard, message }),
         };
         messages.into_iter().filter_map(event).collect()
@@ -109,20 +117,31 @@ impl Ways {
     }
 
     /// Queues this for the leader of its shard; dropped where there is none, since whoever leads next is told all again.
-    pub fn send(&mut self, message: &ToShard) -> Vec<Event> {
+    pub fn send(&mut self, message: ToShard) -> Vec<Event> {
         let Some(master) = self.leader(message.shard) else { return vec![] };
         let way = self.ways.get_mut(&master).expect("a master without a connection leads nothing");
-        let Err(error) = way.sender.queue(message) else { return vec![] };
+        if matches!(message.message, FromAgent::Alive { .. }) && way.connection.pulse(&message) {
+            return vec![];
+        }
+        let message = ToShard { shard: message.shard, message: message.message.in_version(way.connection.version()) };
+        let Err(error) = way.sender.queue(&message) else { return vec![] };
         // It does not read, or the message is too long for a frame: either way all is told again on a new connection.
         tracing::error!(master, %error, "a message could not be queued: the connection is given up");
         way.connection.close(CloseCode::Late, "the control stream is not read");
         self.down(master)
     }
 
+    /// Asks the masters whether they still know their connections: one that has started again since says that it does not, and is connected
+    /// again at once. Beats ask the leader of the agent's own shard.
+    pub fn knock(&self, agent: AgentId) {
+        let own = self.own(agent).and_then(|shard| self.leader(shard));
+        self.ways.iter().filter(|(master, _)| Some(**master) != own).for_each(|(_, way)| way.connection.knock());
+    }
+
     /// Says good-bye to the leader of the agent's own shard.
     pub fn leave(&mut self, agent: AgentId) {
         if let Some(shard) = self.own(agent) {
-            self.send(&ToShard { shard, message: FromAgent::Leaving });
+            self.send(ToShard { shard, message: FromAgent::Leaving });
         }
     }
 

@@ -15,9 +15,9 @@ const REGISTER_RETRY_FIRST_MS: u64 = 5_000;
 /// The longest such wait.
 const REGISTER_RETRY_MAX_MS: u64 = 20_000;
 /// So many beats without a word from the agent's shard need no answer: it costs the master more than the beat.
-const UNANSWERED_BEATS: u64 = 3;
+const UNANSWERED_BEATS: u64 = 7;
 /// After so many beats without a word from the agent's shard the agent registers again.
-const SILENT_BEATS_MAX: u64 = 10;
+const SILENT_BEATS_MAX: u64 = 12;
 /// The shortest and the longest time between two beats that a master may ask for.
 const HEARTBEAT_MS: (u64, u64) = (10, 600_000);
 

@@ -9,9 +9,10 @@ use crate::peers::{self, Shelf};
 use crate::shard::event::{self, Change, MasterRequest, TokenRequest};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Request, Response};
+use protocol::frame;
 use protocol::identity::{Authority, draw_agent};
 use protocol::link::{CloseCode, Connection, Incoming, LinkError, Listener, Receiver, Sender, Who};
-use protocol::message::{FromMaster, Hello, HelloReply, Join, JoinReply, MasterPlace, ToShard, shard_of_agent};
+use protocol::message::{FromAgent, FromMaster, Hello, HelloReply, Join, JoinReply, MasterPlace, ToShard, shard_of_agent};
 use protocol::{AgentId, Digest, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,14 +58,36 @@ impl Reception {
         while let Some(incoming) = self.listener.accept().await {
             let reception = Arc::clone(&self);
             tokio::spawn(async move {
-                if let Err(error) = reception.receive(incoming).await {
-                    tracing::debug!(%error, "a connection ended");
-                }
+                let received = Arc::clone(&reception).receive(incoming).await;
+                note(received);
             });
         }
     }
 
-    async fn receive(&self, incoming: Incoming) -> Result<(), LinkError> {
+    /// Takes agents' pulses until the listener is closed.
+    pub async fn hear(self: Arc<Self>) {
+        let shards = self.door.shards();
+        while let Some(pulses) = self.listener.pulses().await {
+            let mut letters: Vec<Letter> = Vec::with_capacity(pulses.len());
+            for (agent, said) in pulses {
+                match frame::decode(&said) {
+                    // Lost like any other pulse where no more letters are taken.
+                    Ok(ToShard { shard: to, message: message @ FromAgent::Alive { .. } }) if to.0 < shards => {
+                        letters.push(Letter::Agent { to, agent, message });
+                    }
+                    _ => tracing::debug!(%agent, "a pulse that is no sign of life"),
+                }
+            }
+            while let Some(inbox) = letters.first().and_then(|letter| self.door.inbox(letter.to())) {
+                let is_here = |letter: &Letter| self.door.inbox(letter.to()).is_some_and(|other| Arc::ptr_eq(inbox, other));
+                let (mut here, elsewhere) = std::mem::take(&mut letters).into_iter().partition(is_here);
+                letters = elsewhere;
+                inbox.offer(&mut here);
+            }
+        }
+    }
+
+    async fn receive(self: Arc<Self>, incoming: Incoming) -> Result<(), LinkError> {
         let (who, connection) = incoming.admit().await?;
         match who {
             Who::Agent(agent) => {
@@ -73,7 +96,9 @@ impl Reception {
                     connection.close(CloseCode::Full, "this master does not know yet which agents are gone for good");
                     return Ok(());
                 }
-                self.attend(agent, connection).await
+                // A task of its own: what a handshake and a certificate take is not kept for as long as an agent is connected.
+                tokio::spawn(async move { note(self.attend(agent, connection).await) });
+                Ok(())
             }
             Who::Renewing(_) | Who::Stranger => self.certify(who, &connection).await,
             Who::Master(number) => peers::attend(&self.shelf, &self.door, number, connection).await,
@@ -210,6 +235,9 @@ impl Reception {
             agent.queue(shard, FromMaster::Leading { term });
         }
         agent.queue(ShardId(0), FromMaster::Masters { addresses: steward::addresses(self.door.peers()) });
+        if let Some(reset) = connection.reset_token() {
+            agent.queue(ShardId(0), FromMaster::Pulses { reset });
+        }
         agent.wake();
         let writing = tokio::spawn(write(Arc::clone(&agent), sender));
         let serving = tokio::spawn(self.shelf.clone().serve(connection.clone()));
@@ -258,6 +286,12 @@ impl Reception {
             let before = &mut before[inbox.thread()];
             *before = inbox.push(&mut here, *before).await;
         }
+    }
+}
+
+fn note(ended: Result<(), LinkError>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
     }
 }
 

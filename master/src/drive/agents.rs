@@ -87,6 +87,9 @@ impl Agents {
 impl Agent {
     /// Puts a message into the outbox. Returns true where it was empty: then [`Self::wake`] is due when the round is over.
     pub fn queue(&self, shard: ShardId, message: FromMaster) -> bool {
+        if message.since() > self.connection.version() {
+            return false;
+        }
         let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         outbox.bytes += bytes_about(&message);
         if outbox.bytes > OUTBOX_BYTES_MAX {

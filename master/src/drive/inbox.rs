@@ -152,6 +152,16 @@ impl Inbox {
         self.filled.notify_one();
     }
 
+    /// Takes in what may be lost; it is where [`LETTERS_MAX`] wait.
+    pub fn offer(&self, more: &mut Vec<Letter>) {
+        let mut queue = self.lock();
+        if queue.letters.len() < LETTERS_MAX {
+            queue.letters.append(more);
+            drop(queue);
+            self.filled.notify_one();
+        }
+    }
+
     /// Takes a batch in once there is room, and once the batch of which `before` was the answer was taken out: so whoever says much has one
     /// batch here at a time, and leaves room for others. Returns what is `before` for the next; the first has 0.
     pub async fn push(&self, more: &mut Vec<Letter>, before: u64) -> u64 {

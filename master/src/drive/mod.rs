@@ -283,6 +283,7 @@ async fn link(config: MasterConfig, linked: Linked, door: Door) -> Result<Arc<Re
     // Listened to before it is read who is gone, so that nobody falls between.
     tokio::spawn(Arc::clone(&reception).revoke(door.changes()));
     peers.set_own(steward::advertised(&config, member, reception.listener.address(), http_addr));
+    tokio::spawn(Arc::clone(&reception).hear());
     tokio::spawn(Arc::clone(&reception).run());
     tokio::spawn(peers::keep_all(peers, door.clone(), identity));
     tokio::spawn(steward::run(door));

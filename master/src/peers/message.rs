@@ -86,6 +86,16 @@ pub enum Said {
     Agents(u32),
 }
 
+impl Said {
+    /// The version that this variant came with: over a connection of an earlier one it is not said, and need not be.
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::Agents(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answered {

@@ -293,7 +293,7 @@ impl Peer {
 
     /// Says something; passed over where it is not connected.
     pub fn say(&self, said: Said) {
-        let Some(connection) = self.connection() else { return };
+        let Some(connection) = self.connection().filter(|connection| said.since() <= connection.version()) else { return };
         self.quick.put(said, &connection);
     }
 

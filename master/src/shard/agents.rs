@@ -119,7 +119,12 @@ impl Shard {
     fn beat(&mut self, agent: AgentId, session: u64, (sent, answer): (Time, bool), held_hash: u64) {
         let now = self.now;
         let at = self.pool.seat_mut(agent).filter(|(_, seat)| seat.session == session && seat.standing != Standing::Expected);
-        let Some((slot, seat)) = at else { return self.disconnect(agent, "a beat of another session: register anew") };
+        let Some((slot, seat)) = at else {
+            // One that waits for no answer may have been overtaken by a registration.
+            return if answer {
+                self.disconnect(agent, "a beat of another session: register anew")
+            };
+        };
         let silence = std::mem::replace(&mut seat.silence, Silence::None);
         let mut returned = silence != Silence::None || seat.disconnected;
         if !seat.unheard.is_empty() {

@@ -166,7 +166,8 @@ impl World {
             | FromMaster::Prepare { .. }
             | FromMaster::Leading { .. }
             | FromMaster::Masters { .. }
-            | FromMaster::Lease { .. } => {}
+            | FromMaster::Lease { .. }
+            | FromMaster::Pulses { .. } => {}
         }
     }
 

@@ -1,13 +1,14 @@
 //! The agent's end: connecting, joining and renewing.
 
-use super::connection::connection_error;
+use super::connection::{Aside, connection_error};
+use super::pulse::Resets;
 use super::tls::{self, SERVER_NAME, Trust};
 use super::{ALPN, ALPN_JOIN, ALPN_PEER, CloseCode, Connection, HANDSHAKE_DEADLINE, LinkError, Who, transport};
 use crate::Digest;
 use crate::identity::{Identity, JoinToken, Subject};
 use crate::message::{Join, JoinReply};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// From the request for a certificate until the answer: the token's end is made durable first.
@@ -19,6 +20,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Port {
     endpoint: quinn::Endpoint,
+    socket: Arc<dyn quinn::AsyncUdpSocket>,
+    resets: Arc<Resets>,
 }
 
 impl Port {
@@ -28,8 +31,10 @@ impl Port {
     /// [`LinkError::Socket`].
     pub fn towards(address: SocketAddr) -> Result<Self, LinkError> {
         let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let (endpoint, _) = transport::endpoint(SocketAddr::new(any, 0), None)?;
-        Ok(Self { endpoint })
+        let (socket, _) = transport::socket(SocketAddr::new(any, 0))?;
+        let resets = Arc::new(Resets::default());
+        let endpoint = transport::endpoint(resets.sieve(Arc::clone(&socket)), None)?;
+        Ok(Self { endpoint, socket, resets })
     }
 
     /// As [`connect`], from this port.
@@ -49,7 +54,11 @@ impl Port {
         let late = |_| LinkError::Late { what: "a handshake", deadline: HANDSHAKE_DEADLINE };
         let quinn = shaken.map_err(late)?.map_err(|error| failed(connection_error(error).to_string()))?;
         match tls::peer(&quinn).map(|peer| peer.subject) {
-            Some(Subject::Master(number)) => Ok(Connection::new(quinn, Who::Master(number), self.endpoint.clone(), None)),
+            Some(Subject::Master(number)) => {
+                let (socket, resets) = (Arc::clone(&self.socket), Arc::clone(&self.resets));
+                let aside = Aside::Says { socket, resets, pulsing: OnceLock::new() };
+                Ok(Connection::new(quinn, Who::Master(number), self.endpoint.clone(), None, aside))
+            }
             _ => Err(failed("it is no master".into())),
         }
     }

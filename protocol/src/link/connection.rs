@@ -1,11 +1,14 @@
 //! One connection: who is at the other end, its streams, and its end.
 
 use super::admission::Place;
+use super::pulse::{Listening, Pulsing, ResetToken, Resets};
 use super::stream::{Receiver, Sender};
-use super::{FIRST_FRAME_DEADLINE, LinkError, Who};
+use super::{ALPN_FORMER, ALPN_PEER_FORMER, FIRST_FRAME_DEADLINE, LinkError, VERSION, Who, tls};
+use quinn::AsyncUdpSocket;
+use serde::Serialize;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Why a connection is closed, for programs. The numbers stand on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,20 +82,40 @@ pub struct Connection {
 pub(super) struct Inner {
     quinn: quinn::Connection,
     who: Who,
+    version: u16,
     /// Held so that an agent's connection leaves the listener's list, or a stranger's place is freed, when it is over.
     _place: Option<Place>,
     endpoint: quinn::Endpoint,
+    aside: Aside,
+}
+
+/// What goes beside the connection.
+pub(super) enum Aside {
+    /// Nothing.
+    Nothing,
+    /// The pulses of an agent, for as long as the connection is open.
+    Hears(Mutex<Option<Listening>>),
+    /// Pulses to a master, once it has said what it does not know them by.
+    Says { socket: Arc<dyn AsyncUdpSocket>, resets: Arc<Resets>, pulsing: OnceLock<Option<Pulsing>> },
 }
 
 impl Connection {
-    pub(super) fn new(quinn: quinn::Connection, who: Who, endpoint: quinn::Endpoint, place: Option<Place>) -> Self {
-        Self { inner: Arc::new(Inner { quinn, who, _place: place, endpoint }) }
+    pub(super) fn new(quinn: quinn::Connection, who: Who, endpoint: quinn::Endpoint, place: Option<Place>, aside: Aside) -> Self {
+        let former = matches!(tls::protocol(&quinn).as_deref(), Some(ALPN_FORMER | ALPN_PEER_FORMER));
+        let version = if former { VERSION - 1 } else { VERSION };
+        Self { inner: Arc::new(Inner { quinn, who, version, _place: place, endpoint, aside }) }
     }
 
     /// Who is at the other end.
     #[must_use]
     pub fn who(&self) -> Who {
         self.inner.who
+    }
+
+    /// The version of the messages that both ends speak.
+    #[must_use]
+    pub fn version(&self) -> u16 {
+        self.inner.version
     }
 
     /// Where the other end is.
@@ -149,6 +172,40 @@ impl Connection {
         Ok((sender, receiver))
     }
 
+    /// What an agent at the other end is to be told, so that it may send pulses ([`Connection::begin_pulses`]); `None` where it is no agent
+    /// or the connection is over.
+    #[must_use]
+    pub fn reset_token(&self) -> Option<ResetToken> {
+        let Aside::Hears(listening) = &self.inner.aside else { return None };
+        listening.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Listening::token)
+    }
+
+    /// From now on the master at the other end takes pulses; it says with `token` that it does not know the connection, which is then closed.
+    pub fn begin_pulses(&self, token: ResetToken) {
+        if let Aside::Says { socket, resets, pulsing } = &self.inner.aside {
+            pulsing.get_or_init(|| Pulsing::new(&self.inner.quinn, &self.inner, (socket, resets), token));
+        }
+    }
+
+    /// Says something beside the connection: at most once, perhaps never, and whatever else is said before or after. False where it cannot
+    /// be said so: it is too long, or the master takes no pulses.
+    #[must_use]
+    pub fn pulse<T: Serialize>(&self, message: &T) -> bool {
+        let Aside::Says { pulsing, .. } = &self.inner.aside else { return false };
+        let Some(Some(pulsing)) = pulsing.get() else { return false };
+        let mut space = [0; super::PULSE_BYTES_MAX];
+        postcard::to_slice(message, &mut space).is_ok_and(|said| pulsing.send(said))
+    }
+
+    /// Asks the master, beside the connection, whether it still knows it: only one that does not answers. Nothing where it takes no pulses.
+    pub fn knock(&self) {
+        if let Aside::Says { pulsing, .. } = &self.inner.aside
+            && let Some(Some(pulsing)) = pulsing.get()
+        {
+            pulsing.send(&[]);
+        }
+    }
+
     /// Closes it at once: what is flushed and not yet acknowledged may be lost. The first call counts.
     pub fn close(&self, code: CloseCode, reason: &str) {
         self.inner.close(code, reason);
@@ -171,6 +228,25 @@ impl Connection {
         self.inner.endpoint.wait_idle().await;
     }
 
+    /// A pulse as the agent's end would send it.
+    #[cfg(test)]
+    pub(super) fn sealed(&self, number: u64, said: &[u8]) -> Vec<u8> {
+        super::pulse::sealed(&self.inner.quinn, number, said)
+    }
+
+    #[cfg(test)]
+    pub(super) fn quinn_port(&self) -> u16 {
+        self.inner.endpoint.local_addr().unwrap().port()
+    }
+
+    /// As if the process had started again.
+    #[cfg(test)]
+    pub(super) fn forget_pulses(&self) {
+        if let Aside::Hears(listening) = &self.inner.aside {
+            listening.lock().unwrap().take();
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn quinn(&self) -> &quinn::Connection {
         &self.inner.quinn
@@ -183,6 +259,9 @@ impl Connection {
 
 impl Inner {
     pub(super) fn close(&self, code: CloseCode, reason: &str) {
+        if let Aside::Hears(listening) = &self.aside {
+            listening.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
         self.quinn.close(code.number(), reason.as_bytes());
     }
 }

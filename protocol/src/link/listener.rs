@@ -1,18 +1,25 @@
 //! The master's end: who is let in, and who no longer is.
 
 use super::admission::{Admission, Place, Refusal, UNPROVEN_MAX};
-use super::connection::{CloseCode, connection_error};
-use super::{ALPN, ALPN_JOIN, ALPN_PEER, Connection, HANDSHAKE_DEADLINE, Limits, LinkError, ResetKey, Who, tls, transport};
+use super::connection::{Aside, CloseCode, connection_error};
+use super::pulse::{Hearts, Pulses};
+use super::{
+    ALPN, ALPN_FORMER, ALPN_JOIN, ALPN_PEER, ALPN_PEER_FORMER, Connection, HANDSHAKE_DEADLINE, Limits, LinkError, ResetKey, Who, tls,
+    transport,
+};
 use crate::AgentId;
 use crate::identity::{Identity, Subject};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
 
 /// A master's UDP port.
 pub struct Listener {
     endpoint: quinn::Endpoint,
     address: SocketAddr,
     admission: Arc<Admission>,
+    hearts: Arc<Hearts>,
+    heard: tokio::sync::Mutex<mpsc::Receiver<Pulses>>,
     limits: Limits,
     receive_buffer_bytes: usize,
 }
@@ -22,6 +29,7 @@ pub struct Incoming {
     incoming: quinn::Incoming,
     endpoint: quinn::Endpoint,
     admission: Arc<Admission>,
+    hearts: Arc<Hearts>,
     place: Place,
     agents_max: usize,
 }
@@ -34,13 +42,15 @@ impl Listener {
     pub fn bind(address: SocketAddr, identity: &Identity, reset: &ResetKey, limits: Limits) -> Result<Self, LinkError> {
         let admission = Arc::new(Admission::default());
         let crypto = tls::server(identity, admission.clone())?;
-        let (endpoint, receive_buffer_bytes) = transport::endpoint(address, Some((transport::server(Arc::new(crypto), &limits), reset)))?;
+        let (socket, receive_buffer_bytes) = transport::socket(address)?;
+        let (hearts, heard) = Hearts::new(reset.pulses());
+        let endpoint = transport::endpoint(hearts.sieve(socket), Some((transport::server(Arc::new(crypto), &limits), reset)))?;
         let address = endpoint.local_addr().map_err(|source| LinkError::Socket { address, source })?;
         if receive_buffer_bytes < transport::RECEIVE_BUFFER_BYTES {
             let wanted = transport::RECEIVE_BUFFER_BYTES;
             tracing::warn!(receive_buffer_bytes, wanted, "a small UDP receive buffer: for many agents raise net.core.rmem_max");
         }
-        Ok(Self { endpoint, address, admission, limits, receive_buffer_bytes })
+        Ok(Self { endpoint, address, admission, hearts, heard: tokio::sync::Mutex::new(heard), limits, receive_buffer_bytes })
     }
 
     /// Where it listens.
@@ -79,9 +89,14 @@ impl Listener {
                 incoming.refuse();
                 continue;
             };
-            let (endpoint, admission) = (self.endpoint.clone(), self.admission.clone());
-            return Some(Incoming { incoming, endpoint, admission, place, agents_max: self.limits.connections_max });
+            let (endpoint, admission, hearts) = (self.endpoint.clone(), self.admission.clone(), self.hearts.clone());
+            return Some(Incoming { incoming, endpoint, admission, hearts, place, agents_max: self.limits.connections_max });
         }
+    }
+
+    /// Pulses of agents that were read together; waits for them. `None` after the last.
+    pub async fn pulses(&self) -> Option<Pulses> {
+        self.heard.lock().await.recv().await
     }
 
     /// Lets this agent in no more, and closes the connections that it has. To be said again after each start: the list is in memory.
@@ -117,7 +132,7 @@ impl Incoming {
     /// # Errors
     /// [`LinkError::Late`], [`LinkError::Handshake`] and [`LinkError::NotAllowed`]: the peer has been told and is gone.
     pub async fn admit(self) -> Result<(Who, Connection), LinkError> {
-        let Self { incoming, endpoint, admission, place, agents_max } = self;
+        let Self { incoming, endpoint, admission, hearts, place, agents_max } = self;
         let remote = incoming.remote_address();
         let handshake = |error| LinkError::Handshake { remote, reason: connection_error(error).to_string() };
         let connecting = incoming.accept().map_err(handshake)?;
@@ -136,15 +151,16 @@ impl Incoming {
             Who::Agent(agent) => {
                 let place = admission.agent(agent, agents_max).map_err(refused)?;
                 transport::raise(&quinn);
-                let connection = Connection::new(quinn.clone(), who, endpoint, Some(place));
+                let aside = Aside::Hears(Mutex::new(hearts.listen(&quinn, agent)));
+                let connection = Connection::new(quinn.clone(), who, endpoint, Some(place), aside);
                 admission.enlist(agent, connection.downgrade()).map_err(refused)?;
                 connection
             }
             Who::Master(_) => {
                 transport::raise_master(&quinn);
-                Connection::new(quinn, who, endpoint, None)
+                Connection::new(quinn, who, endpoint, None, Aside::Nothing)
             }
-            _ => Connection::new(quinn, who, endpoint, Some(place)),
+            _ => Connection::new(quinn, who, endpoint, Some(place), Aside::Nothing),
         };
         Ok((who, connection))
     }
@@ -154,10 +170,10 @@ impl Incoming {
 fn who(quinn: &quinn::Connection) -> Result<Who, &'static str> {
     let peer = tls::peer(quinn);
     match (tls::protocol(quinn).as_deref(), peer.map(|peer| (peer.subject, peer.is_expired))) {
-        (Some(ALPN), Some((Subject::Agent(agent), false))) => Ok(Who::Agent(agent)),
-        (Some(ALPN), Some((Subject::Agent(_), true))) => Err("the certificate has expired: it may only be renewed"),
-        (Some(ALPN), None) => Err("no certificate was shown"),
-        (Some(ALPN_PEER), Some((Subject::Master(number), false))) => Ok(Who::Master(number)),
+        (Some(ALPN | ALPN_FORMER), Some((Subject::Agent(agent), false))) => Ok(Who::Agent(agent)),
+        (Some(ALPN | ALPN_FORMER), Some((Subject::Agent(_), true))) => Err("the certificate has expired: it may only be renewed"),
+        (Some(ALPN | ALPN_FORMER), None) => Err("no certificate was shown"),
+        (Some(ALPN_PEER | ALPN_PEER_FORMER), Some((Subject::Master(number), false))) => Ok(Who::Master(number)),
         (Some(ALPN_JOIN), Some((Subject::Agent(agent), _))) => Ok(Who::Renewing(agent)),
         (Some(ALPN_JOIN), None) => Ok(Who::Stranger),
         _ => Err("neither an agent or a master nor one that may become one"),

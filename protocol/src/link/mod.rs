@@ -2,12 +2,13 @@
 //!
 //! Knows connections, streams of frames, who is at the other end and what a stranger may cost. Knows no message but the frames it moves.
 //! An agent opens one connection to a master, and on it one control stream that stands as long as the connection; each transfer of bulk
-//! is a stream of its own. Nothing here spawns a task: what quinn drives, it drives; the rest happens where the caller awaits.
+//! is a stream of its own. What an agent says again and again goes beside the connection (`pulse`). Nothing here spawns a task: what quinn drives, it drives; the rest happens where the caller awaits.
 
 mod admission;
 mod client;
 mod connection;
 mod listener;
+mod pulse;
 mod stream;
 mod tls;
 mod transport;
@@ -24,16 +25,25 @@ use std::time::Duration;
 pub use client::{Port, connect, connect_master, join, join_master, renew};
 pub use connection::{CloseCode, Connection};
 pub use listener::{Incoming, Listener};
+pub use pulse::{PULSE_BYTES_MAX, Pulses, ResetToken};
 pub use stream::{QUEUED_BYTES_MAX, Receiver, STRANGER_FRAME_BYTES_MAX, Sender};
 pub use tls::install_crypto;
 pub use transport::{Limits, ResetKey};
 
+/// The version of the messages that this build speaks best. It speaks the one before too: a connection has the newest that both ends speak, and
+/// what came with a version is said only over connections that have it ([`Connection::version`]). So masters and agents may be upgraded one
+/// after the other, in any order.
+pub const VERSION: u16 = 2;
 /// Protocol of a connection between master and agent (ALPN, RFC 7301): its number is the version of the messages.
-pub const ALPN: &[u8] = b"skep/1";
+pub const ALPN: &[u8] = b"skep/2";
+/// The same, of the version before.
+pub const ALPN_FORMER: &[u8] = b"skep/1";
 /// Protocol of a connection that may only ask for a certificate.
 pub const ALPN_JOIN: &[u8] = b"skep-join/1";
 /// Protocol of a connection between two masters: its number is the version of what they say.
-pub const ALPN_PEER: &[u8] = b"skep-peer/1";
+pub const ALPN_PEER: &[u8] = b"skep-peer/2";
+/// The same, of the version before.
+pub const ALPN_PEER_FORMER: &[u8] = b"skep-peer/1";
 /// From the first packet of a peer until both sides know each other.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 /// From a stream's first byte (a control stream's: from the connection's beginning) until its first frame is whole.
@@ -42,14 +52,14 @@ pub const FIRST_FRAME_DEADLINE: Duration = Duration::from_secs(2);
 /// Who is at the other end of a connection, by its certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// An agent of this cluster, neither expired nor revoked: on `skep/1`.
+    /// An agent of this cluster, neither expired nor revoked: on `skep/2` or `skep/1`.
     Agent(AgentId),
     /// An agent of this cluster that wants a new certificate, its present one expired or not, but not revoked: it may only say
     /// `Join::Renew`.
     Renewing(AgentId),
     /// Anybody: it may only say `Join::Token`.
     Stranger,
-    /// A master of this cluster: what an agent that connected sees, and another master on `skep-peer/1`.
+    /// A master of this cluster: what an agent that connected sees, and another master on `skep-peer/2` or `skep-peer/1`.
     Master(u16),
 }
 

@@ -1,6 +1,7 @@
 //! Handshakes good and bad, streams, limits. All over loopback with real sockets; what is awaited has the link's own deadlines.
 
 mod handshake;
+mod pulses;
 mod streams;
 
 use super::*;

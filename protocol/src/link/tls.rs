@@ -2,7 +2,7 @@
 //! whatever address or name it is reached by.
 
 use super::admission::Admission;
-use super::{ALPN, ALPN_JOIN, ALPN_PEER, LinkError};
+use super::{ALPN, ALPN_FORMER, ALPN_JOIN, ALPN_PEER, ALPN_PEER_FORMER, LinkError};
 use crate::Digest;
 use crate::identity::certificate::{Facts, now_s};
 use crate::identity::{Identity, Subject};
@@ -82,7 +82,8 @@ pub(super) fn server(identity: &Identity, admission: Arc<Admission>) -> Result<Q
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain, key)
         .map_err(tls_error)?;
-    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec(), ALPN_PEER.to_vec()];
+    // Of those that the other side speaks too, the first is taken.
+    config.alpn_protocols = [ALPN, ALPN_FORMER, ALPN_JOIN, ALPN_PEER, ALPN_PEER_FORMER].map(<[u8]>::to_vec).to_vec();
     config.max_early_data_size = 0;
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -100,7 +101,7 @@ pub(super) enum Trust<'a> {
     Mixed { shown: &'a Identity, root_der: &'a [u8], above: usize },
 }
 
-/// An agent's side.
+/// An agent's side: `alpn`, and the version before where it has one.
 pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig, LinkError> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
@@ -130,7 +131,11 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
         }
         Trust::Pinned(_) => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = match alpn {
+        ALPN => vec![ALPN.to_vec(), ALPN_FORMER.to_vec()],
+        ALPN_PEER => vec![ALPN_PEER.to_vec(), ALPN_PEER_FORMER.to_vec()],
+        alpn => vec![alpn.to_vec()],
+    };
     config.enable_early_data = false;
     config.resumption = Resumption::disabled();
     QuicClientConfig::try_from(config).map_err(tls_error)

@@ -1,7 +1,8 @@
 //! What QUIC may use: windows, streams, timers and buffers. Each figure says what it is a limit of.
 
 use super::LinkError;
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::Runtime;
+use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 use std::net::{SocketAddr, UdpSocket};
@@ -23,13 +24,14 @@ const AGENT_BYTES: u32 = 2 * STREAMS_MAX * AGENT_STREAM_BYTES;
 /// Bytes sent and not acknowledged that a connection keeps.
 const UNACKNOWLEDGED_BYTES_MAX: u64 = 4 << 20;
 /// Silence after which a connection is over. Longer than the four missed beats that make an agent unreachable: those are judged by the
-/// shard, and a machine that stalls for two seconds need not shake hands again.
-const IDLE_MAX: Duration = Duration::from_secs(10);
+/// shard, and a machine that stalls need not shake hands again. A master that has started again says so to the next pulse.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Between two resets, at the least. quinn's 20 ms would make ten thousand agents wait for minutes, and any time at all lets only one be sent for
 /// the packets that are read together. A reset is shorter than what it answers, so nobody's packets grow by it.
 const RESET_EACH: Duration = Duration::ZERO;
-/// An agent says something at least this often, so that a connection lives through lengthened heartbeats.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// An agent says something over the connection at least this often: three times within the silence that ends it. Each time costs a master about
+/// as much as ten pulses, so that is no way to notice something soon.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Bytes of one stream, and of a connection, that a master holds unread of another master's.
 const PEER_STREAM_BYTES: u32 = 4 << 20;
 const PEER_BYTES: u32 = 16 << 20;
@@ -75,10 +77,18 @@ impl ResetKey {
         Self(secret)
     }
 
+    fn derive(&self, what: &str) -> hmac::Tag {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), what.as_bytes())
+    }
+
+    /// What resets of pulses are made with.
+    pub(super) fn pulses(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, self.derive("resets of pulses").as_ref())
+    }
+
     fn config(&self) -> EndpointConfig {
-        let derive = |what: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), what.as_bytes());
-        let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derive("reset tokens").as_ref())));
-        let ids = u64::from_le_bytes(derive("connection ids").as_ref()[..8].try_into().expect("eight bytes"));
+        let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, self.derive("reset tokens").as_ref())));
+        let ids = u64::from_le_bytes(self.derive("connection ids").as_ref()[..8].try_into().expect("eight bytes"));
         config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
         config.min_reset_interval(RESET_EACH);
         config
@@ -94,7 +104,7 @@ fn base(segmentation_offload: bool) -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .send_window(UNACKNOWLEDGED_BYTES_MAX)
-        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX).expect("ten seconds fit")))
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX).expect("thirty seconds fit")))
         .initial_rtt(ROUND_TRIP_FIRST)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
         .crypto_buffer_size(CRYPTO_BYTES_MAX)
@@ -161,13 +171,21 @@ pub(super) fn raise_master(connection: &quinn::Connection) {
 }
 
 /// A UDP port at `address`, and how many bytes the system holds for it.
-pub(super) fn endpoint(address: SocketAddr, server: Option<(ServerConfig, &ResetKey)>) -> Result<(quinn::Endpoint, usize), LinkError> {
+pub(super) fn socket(address: SocketAddr) -> Result<(Arc<dyn AsyncUdpSocket>, usize), LinkError> {
     let failed = |source: std::io::Error| LinkError::Socket { address, source };
     let socket = UdpSocket::bind(address).map_err(failed)?;
     let held = receive_buffer(&socket).map_err(failed)?;
-    let (config, server) = server.map_or_else(|| (EndpointConfig::default(), None), |(server, reset)| (reset.config(), Some(server)));
-    let endpoint = quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(failed)?;
-    Ok((endpoint, held))
+    Ok((TokioRuntime.wrap_udp_socket(socket).map_err(failed)?, held))
+}
+
+/// QUIC over a port.
+pub(super) fn endpoint(socket: Arc<dyn AsyncUdpSocket>, server: Option<(ServerConfig, &ResetKey)>) -> Result<quinn::Endpoint, LinkError> {
+    let (mut config, server) = server.map_or_else(|| (EndpointConfig::default(), None), |(server, reset)| (reset.config(), Some(server)));
+    // Its packets are to be told from pulses by their first byte.
+    config.grease_quic_bit(false);
+    let address = socket.local_addr();
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
+        .map_err(|source| LinkError::Socket { address: address.unwrap_or_else(|_| SocketAddr::from(([0; 4], 0))), source })
 }
 
 /// Asks for [`RECEIVE_BUFFER_BYTES`], with the right to pass the system's limit (`net.core.rmem_max`) where we have it.

@@ -159,7 +159,7 @@ impl Agent {
         events.into_iter().for_each(|event| self.ledger.handle(now, event));
         while let Some(output) = self.ledger.poll_output() {
             if let Output::Send { shard, message } = output {
-                assert!(self.ways.send(&ToShard { shard, message }).is_empty());
+                assert!(self.ways.send(ToShard { shard, message }).is_empty());
             }
         }
     }

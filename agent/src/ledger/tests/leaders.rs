@@ -80,7 +80,7 @@ fn another_shard_that_moves_is_told_all_again_and_nothing_while_nobody_leads_it(
     bench.does(Event::Progress { notes: vec![(MemberId::first(runs), 5, String::new())] });
     let refused = Launch { job: JobId::new(shard, 4), ..launch(1, 10, needs(99_000, 0), 0..1) };
     bench.hears(FromMaster::Launch(refused));
-    let meanwhile = bench.after(60_000);
+    let meanwhile = bench.after(50_000);
     let to_own = sent(&meanwhile).iter().all(|(to, _)| *to == bench.own());
     assert!(to_own && !meanwhile.is_empty() && updates(&meanwhile).is_empty(), "its own shard hears its beats: {meanwhile:?}");
     assert!(

@@ -111,7 +111,7 @@ fn a_beat_asks_for_an_answer_for_the_sake_of_a_lease_or_when_nothing_was_heard_f
         outputs.iter().filter_map(answer).collect()
     };
     let mut bench = bench(true);
-    assert_eq!(asked(&bench.after(2_600)), [false, false, false, true, true]);
+    assert_eq!(asked(&bench.after(4_600)), [false, false, false, false, false, false, false, true, true]);
     bench.hears(FromMaster::BeatAck { sent: bench.now });
     assert_eq!(asked(&bench.after(600)), [false]);
     bench.hears(fenced(2, 1));

@@ -51,12 +51,16 @@ async fn the_newer_of_two_connections_of_an_agent_wins() {
         sender.queue(&message).unwrap();
     }
     sender.flush().await.unwrap();
-    // Said first: which shards this master leads, and where all masters are.
+    // Said first: which shards this master leads, where all masters are, and that it takes pulses.
     let mut said = Vec::new();
     while !matches!(said.last(), Some(FromMaster::Registered { .. })) {
         said.push(receiver.next::<ToAgent>().await.unwrap().unwrap().message);
     }
-    assert!(matches!(&said[..3], [FromMaster::Leading { .. }, FromMaster::Leading { .. }, FromMaster::Masters { .. }]), "{said:?}");
+    let first = matches!(
+        &said[..4],
+        [FromMaster::Leading { .. }, FromMaster::Leading { .. }, FromMaster::Masters { .. }, FromMaster::Pulses { .. }]
+    );
+    assert!(first, "{said:?}");
     assert!(master.door().agent_connection(script.id).is_some());
     master.shutdown().await;
 }
