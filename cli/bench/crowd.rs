@@ -1,7 +1,7 @@
 //! Many agents in one process: each with its own certificate, connection and ledger, as the agent's daemon has them. What it lacks are executors:
 //! a task ends as soon as it is started, and nothing of it is put on record.
 
-use agent::drive::{KNOCK_EACH, Ways};
+use agent::drive::{Ways, knock_each};
 use agent::fingerprint::random;
 use agent::ledger::event::{Event, Output, Start};
 use agent::ledger::{Ledger, LedgerConfig};
@@ -120,7 +120,7 @@ impl Member {
     /// # Errors
     /// The link's, where there is one master, or that a master does not want it.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let mut knock = tokio::time::interval(KNOCK_EACH);
+        let mut knock = tokio::time::Instant::now();
         loop {
             self.act()?;
             self.ways.flush().await;
@@ -128,7 +128,10 @@ impl Member {
             tokio::select! {
                 Some((master, heard)) = self.heard.recv() => self.hear(master, heard)?,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.ledger.handle(now(), Event::Tick),
-                _ = knock.tick() => self.ways.knock(self.agent),
+                () = tokio::time::sleep_until(knock) => {
+                    self.ways.knock(self.agent);
+                    knock = tokio::time::Instant::now() + knock_each(self.ledger.heartbeat_ms());
+                }
             }
         }
     }

@@ -36,7 +36,7 @@ pub use config::{AgentConfig, AgentError};
 use executors::{Executors, Said};
 use processes::Processes;
 use uplink::Heard;
-pub use ways::{KNOCK_EACH, Ways};
+pub use ways::{Ways, knock_each};
 
 /// What waits to be handled; whoever is faster waits himself.
 const INBOX_MAX: usize = 256;
@@ -189,7 +189,7 @@ impl Door {
         let (template, mut dirty) = (Arc::clone(&self.template), true);
         let gone = template.gone();
         tokio::pin!(stop, gone);
-        let (mut idle_look, mut knock) = (tokio::time::interval(IDLE_LOOK), tokio::time::interval(KNOCK_EACH));
+        let (mut idle_look, mut knock) = (tokio::time::interval(IDLE_LOOK), tokio::time::Instant::now());
         self.act()?;
         while self.quit.is_none() {
             let timer = self.ledger.poll_timeout().map(|at| self.clock.at(at));
@@ -202,7 +202,7 @@ impl Door {
                 Some(prepared) = self.prepared.recv() => Woken::Prepared(prepared),
                 () = tokio::time::sleep_until(timer.unwrap_or_else(tokio::time::Instant::now)), if timer.is_some() => Woken::Timer,
                 _ = idle_look.tick(), if !self.executors.is_empty() => Woken::IdleLook,
-                _ = knock.tick() => Woken::Knock,
+                () = tokio::time::sleep_until(knock) => Woken::Knock,
                 ending = &mut stop => Woken::Stop(ending),
                 () = &mut gone => Woken::TemplateGone,
             };
@@ -213,6 +213,7 @@ impl Door {
                 }
                 Woken::Knock => {
                     self.ways.knock(self.agent);
+                    knock = tokio::time::Instant::now() + knock_each(self.ledger.heartbeat_ms());
                     continue;
                 }
                 Woken::Heard(heard) => self.hear(heard),

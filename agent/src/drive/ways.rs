@@ -10,8 +10,18 @@ use std::time::Duration;
 
 use crate::ledger::event::Event;
 
-/// How often all masters are to be asked whether they know their connections ([`Ways::knock`]).
-pub const KNOCK_EACH: Duration = Duration::from_secs(3);
+/// The shortest time between two knocks.
+const KNOCK_FIRST: Duration = Duration::from_secs(3);
+/// Beats between two knocks, where that is longer: the more agents there are, the rarer the beats, and the longer the time over which all of them
+/// shake hands with a master that has started again.
+const KNOCK_BEATS: u64 = 8;
+
+/// How long to wait between two calls of [`Ways::knock`], for an agent that beats so often.
+#[must_use]
+pub const fn knock_each(heartbeat_ms: u64) -> Duration {
+    let beats = Duration::from_millis(KNOCK_BEATS * heartbeat_ms);
+    if beats.as_millis() > KNOCK_FIRST.as_millis() { beats } else { KNOCK_FIRST }
+}
 
 /// The connections to masters.
 #[derive(Default)]

@@ -185,6 +185,12 @@ impl Ledger {
         self.book.held_hash()
     }
 
+    /// How often the agent beats, in milliseconds: as its shard said last.
+    #[must_use]
+    pub const fn heartbeat_ms(&self) -> u64 {
+        self.session.heartbeat_ms()
+    }
+
     /// How many attempts are held, ended ones included.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -65,6 +65,11 @@ impl Session {
         Self { heartbeat_ms: heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1), number: 0, registered: Time::ZERO, reach: None }
     }
 
+    /// How often the agent beats.
+    pub const fn heartbeat_ms(&self) -> u64 {
+        self.heartbeat_ms
+    }
+
     pub const fn is_connected(&self) -> bool {
         self.reach.is_some()
     }

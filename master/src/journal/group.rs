@@ -13,6 +13,7 @@ use super::{Batch, JournalError};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Refusal, ShardConfig};
 use openraft::error::{ClientWriteError, Fatal, RaftError};
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{AppendEntriesRequest, ClientWriteResponse};
 use openraft::{BasicNode, ChangeMembers, CommittedLeaderId, Config, SnapshotPolicy, Vote};
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -71,6 +72,7 @@ pub struct Group {
 #[derive(Clone)]
 pub struct Member {
     raft: Raft,
+    server: watch::Receiver<RaftServerMetrics<u64, BasicNode>>,
     machine: Machine,
     shard: u16,
     seat: Seat,
@@ -161,6 +163,7 @@ impl Group {
         let Self { raft, machine, shard, seat, lease, opened, .. } = self;
         Member {
             raft: raft.clone(),
+            server: raft.server_metrics(),
             machine: machine.clone(),
             shard: *shard,
             seat: seat.clone(),
@@ -252,7 +255,7 @@ impl Member {
 
     /// The engine forgets in a restart when it heard of a leader last, and a leader counts on what it was promised.
     fn may_have_promised(&self) -> bool {
-        let several = self.raft.server_metrics().borrow().membership_config.membership().voter_ids().count() > 1;
+        let several = self.server.borrow().membership_config.membership().voter_ids().count() > 1;
         several && self.opened.elapsed() < Duration::from_millis(self.seat.timing.lease_ms)
     }
 
@@ -313,7 +316,8 @@ impl Member {
     /// True while this member leads and no other can.
     #[must_use]
     pub fn leads(&self) -> bool {
-        let metrics = self.raft.server_metrics().borrow().clone();
+        // Asked in each round of a deciding thread.
+        let metrics = self.server.borrow();
         let vote = metrics.vote;
         let mine = vote.committed && vote.leader_id.voted_for() == Some(self.seat.member);
         mine && self.lease.until(&metrics.membership_config).is_none_or(|until| Instant::now() < until)

@@ -10,7 +10,7 @@ const DRIFT_PERCENT: u64 = 1;
 const LEASE_GRACE_MS: u64 = 1_000;
 
 /// Beats that a shard takes in a second, before it asks for fewer.
-const BEATS_PER_S: u64 = 625;
+const BEATS_PER_S: u64 = 1_250;
 /// Beats within a lease, at the least: one may be lost, and the next late.
 const LEASE_BEATS: u64 = 3;
 /// Beats that are missed until an agent is called unreachable, where they are rare.

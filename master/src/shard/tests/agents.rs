@@ -381,7 +381,7 @@ fn where_most_agents_are_silent_at_once_their_tasks_are_not_replaced_in_a_storm(
 #[test]
 fn one_of_many_agents_beats_less_often_and_may_be_silent_for_longer() {
     let mut world = World::new();
-    let all: Vec<AgentId> = (1..=625).map(AgentId).collect();
+    let all: Vec<AgentId> = (1..=1_250).map(AgentId).collect();
     all.iter().for_each(|agent| world.register(*agent, cpu(1_000), 1));
     let (first, last) = (all[0], all[all.len() - 1]);
     assert_eq!([first, last].map(|agent| world.agents[&agent].beat_ms), [500, 1_000]);
