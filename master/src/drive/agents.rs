@@ -3,7 +3,7 @@
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use protocol::link::{CloseCode, Connection, LinkError, Sender};
-use protocol::message::{FromMaster, ToAgent};
+use protocol::message::{FromMaster, ToAgent, shard_of_agent};
 use protocol::{AgentId, ShardId};
 use std::collections::VecDeque;
 use std::fmt;
@@ -74,6 +74,17 @@ impl Agents {
         for agent in &self.here {
             if agent.queue(shard, message.clone()) {
                 agent.wake();
+            }
+        }
+    }
+
+    /// Tells all that are connected who leads `shard`, those first that it is the own shard of: they have to register.
+    pub fn tell_leading(&self, shard: ShardId, term: u64, shards: u16) {
+        for first in [true, false] {
+            for agent in self.here.iter().filter(|agent| (shard_of_agent(*agent.key(), shards) == shard) == first) {
+                if agent.queue(shard, FromMaster::Leading { term }) {
+                    agent.wake();
+                }
             }
         }
     }

@@ -17,7 +17,6 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll, unfold};
 use futures::{FutureExt, StreamExt};
 use protocol::link::CloseCode;
-use protocol::message::FromMaster;
 use protocol::{ShardId, Time};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -232,7 +231,7 @@ impl Decider {
         // Who waits for an answer of the one that led before is told that none comes, or asks again here.
         self.given.door.led(id, self.given.door.routes().member(), term);
         self.given.door.peers().tell_all(|| Said::Leads { shard: id, term });
-        self.given.door.agents().tell_all(id, &FromMaster::Leading { term });
+        self.given.door.agents().tell_leading(id, term, self.given.door.shards());
         self.sort(place);
     }
 
