@@ -57,6 +57,7 @@ bench: samples
 	cargo build --locked --release --workspace
 	target/release/skep bench tasks
 	target/release/skep bench tasks --separate
+	target/release/skep bench tasks --masters 3
 	target/release/skep bench latency
 	target/release/skep bench latency --process
 	target/release/skep bench idle

@@ -31,6 +31,9 @@ pub enum BenchWhat {
         /// A submission for each task, pipelined by one client.
         #[arg(long)]
         separate: bool,
+        /// 3: of wasm tasks, first with one master and then with three, and the share of the rate that is left.
+        #[arg(long, default_value_t = 1)]
+        masters: u8,
     },
     /// One task at a time over one connection: submit to done.
     Latency {

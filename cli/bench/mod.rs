@@ -6,6 +6,7 @@ mod crowd;
 mod failover;
 mod figure;
 mod latency;
+mod masters;
 mod processes;
 mod rest;
 mod tasks;
@@ -35,7 +36,16 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
     let mut figures = Figures::default();
     for run in 1..=flags.runs {
         match &flags.what {
-            BenchWhat::Tasks { count, kind, separate } => {
+            BenchWhat::Tasks { count, kind, separate, masters } => {
+                match *masters {
+                    1 => {}
+                    3 => {
+                        wasm_only(kind)?;
+                        tasks::by_three(&mut figures, &flags.samples, run, count.unwrap_or(tasks::COUNT), *separate).await?;
+                        continue;
+                    }
+                    other => bail!("--masters {other}: expected 1 or 3"),
+                }
                 if kind != "wasm" {
                     let count = count.unwrap_or(processes::COUNT);
                     processes::whole(&mut figures, run, count, processes::Kind::named(kind)?).await?;
@@ -78,7 +88,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
 
 fn wasm_only(kind: &str) -> anyhow::Result<()> {
     if kind != "wasm" {
-        bail!("--kind {kind}: only wasm tasks are there yet");
+        bail!("--kind {kind}: only wasm tasks are measured so");
     }
     Ok(())
 }
