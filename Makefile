@@ -73,3 +73,4 @@ bench: samples
 	target/release/skep bench recover
 	target/release/skep bench agents
 	target/release/skep bench failover
+	target/release/skep bench cold-start

@@ -99,6 +99,13 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 20)]
         kills: u32,
     },
+    /// Three masters under many agents with running tasks, all masters killed at once and started again: until every agent and every task is
+    /// known again, each in the attempt that it was in; then the same with all agents, which have lost what they ran.
+    ColdStart {
+        /// How many agents, with ten tasks each.
+        #[arg(long, default_value_t = 5_000)]
+        count: u32,
+    },
     /// An agent killed: until its tasks are placed anew.
     Detect,
 }

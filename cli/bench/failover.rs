@@ -1,32 +1,29 @@
 //! What a failover costs: three masters, many agents (`crowd`) with running tasks, and again and again the master that leads a shard is killed.
 //! Then a job of that shard is submitted to another master, and the clock stops when the client knows that its task was placed and ended.
 
+use super::agents::{self, LOOK};
 use super::crowd::{Count, Member, STAYS};
 use super::figure::{Figures, What};
 use super::masters::{Masters, PATIENCE};
-use super::{agents, job, upload};
+use super::{job, upload};
 use crate::client::Client;
 use crate::submit::{Answer, Submission, line};
 use anyhow::{Context, bail};
-use futures::StreamExt;
 use protocol::message::shard_of_job;
 use protocol::{Role, ShardId};
 use reqwest::Method;
 use rustix::process::setpriority_process;
 use serde_json::Value;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::task::JoinSet;
 
-/// The wait between two looks.
-const LOOK: Duration = Duration::from_millis(10);
 /// Tasks that run on each agent.
-const TASKS_EACH: u32 = 10;
+pub const TASKS_EACH: u32 = 10;
 
 /// How far this process, with all its agents, gives way to the masters.
-const NICE: i32 = 10;
+pub const NICE: i32 = 10;
 
 /// Kills a leader `kills` times under `count` agents, each time when the last is started again and has all that it had: its place in the
 /// groups, its share of the shards and a connection of each agent.
@@ -36,13 +33,16 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     let mut masters = Masters::three(true).await?;
     let what = What { bench: "failover", kind: "crowd", n: u64::from(count), run };
     let counts = Member::count(3);
-    let mut crowd = gather(&masters, count, &counts).await?;
+    let addresses = masters.quic();
+    let identities = agents::join(&masters.client, addresses[0], count).await?;
+    let mut crowd = agents::connect(&addresses, &identities, &counts).await?;
+    agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let tasks = count * TASKS_EACH;
     let mut staying = job(&wasm, &[], tasks);
     staying["name"] = STAYS.into();
     masters.client.call(Method::POST, "/v1/jobs", &staying).await?;
-    until(&masters.client, &mut crowd, "all run", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks).await?;
+    agents::until(&masters.client, &mut crowd, "all run", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks).await?;
 
     let (mut placed, mut confirmed, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for kill in 0..kills {
@@ -62,7 +62,8 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         };
         probe?;
         placed.push(start.elapsed());
-        until(&client, &mut crowd, "all agents are back", "/v1/status", |status| status["figures"]["agents_reachable"] == count).await?;
+        agents::until(&client, &mut crowd, "all agents are back", "/v1/status", |status| status["figures"]["agents_reachable"] == count)
+            .await?;
         confirmed.push(start.elapsed());
         let start = Instant::now();
         masters.start(number)?;
@@ -76,7 +77,8 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         whole.push(start.elapsed());
     }
     // Which of a job's tasks run is not on record: a new leader hears it of their agents.
-    until(&masters.client, &mut crowd, "all run still", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks).await?;
+    agents::until(&masters.client, &mut crowd, "all run still", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks)
+        .await?;
     let restarts = masters.client.get(&format!("/v1/jobs/{STAYS}")).await?["restarts"].as_u64().context("a job counts restarts")?;
     for (name, mut times) in [("placed", placed), ("confirmed", confirmed), ("whole", whole)] {
         times.sort_unstable();
@@ -97,21 +99,6 @@ async fn until_connected(crowd: &mut JoinSet<anyhow::Result<()>>, counts: &[Coun
         agents::beat(crowd, LOOK).await?;
     }
     Ok(())
-}
-
-async fn gather(masters: &Masters, count: u32, counts: &Arc<Vec<Count>>) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
-    let addresses = masters.quic();
-    let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = JoinSet::new();
-    let connecting =
-        identities.iter().enumerate().map(|(number, identity)| Member::connect(&addresses, identity, number, Arc::clone(counts)));
-    let mut connected = futures::stream::iter(connecting).buffer_unordered(agents::AT_ONCE);
-    while let Some(member) = connected.next().await {
-        crowd.spawn(member?.run());
-    }
-    drop(connected);
-    agents::until_registered(&masters.client, &mut crowd, count).await?;
-    Ok(crowd)
 }
 
 /// A job of one task in that shard, submitted until it is acknowledged, and followed to its end.
@@ -141,25 +128,4 @@ async fn follow(client: &Client, key: &str, probe: &Value) -> anyhow::Result<()>
             return Ok(());
         }
     }
-}
-
-async fn until(
-    client: &Client,
-    crowd: &mut JoinSet<anyhow::Result<()>>,
-    what: &str,
-    path: &str,
-    holds: impl Fn(&Value) -> bool,
-) -> anyhow::Result<()> {
-    let start = Instant::now();
-    let mut last = Value::Null;
-    while start.elapsed() < PATIENCE {
-        if let Ok(value) = client.get(path).await {
-            if holds(&value) {
-                return Ok(());
-            }
-            last = value;
-        }
-        agents::beat(crowd, LOOK).await?;
-    }
-    bail!("{what}: not after {} s: {last}", PATIENCE.as_secs())
 }

@@ -5,7 +5,7 @@ use super::cluster::{self, temporary};
 use crate::client::{Access, Client};
 use anyhow::{Context, bail};
 use reqwest::Method;
-use rustix::process::{Pid, setpriority_process};
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -111,10 +111,32 @@ impl Masters {
         Ok(())
     }
 
+    /// `kill -9` to all that run, before any is waited for.
+    pub fn kill_all(&mut self) -> anyhow::Result<()> {
+        let mut children: Vec<Child> = self.seats.iter_mut().filter_map(|seat| seat.child.take()).collect();
+        for child in &children {
+            let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process id is a positive number")?;
+            kill_process(id, Signal::KILL)?;
+        }
+        for child in &mut children {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
     /// Starts one again on what it left, where it was.
     pub fn start(&mut self, number: usize) -> anyhow::Result<()> {
         let child = self.begin(number)?;
         self.seats[number - 1].child = Some(first_line(child)?.0);
+        Ok(())
+    }
+
+    /// Starts all again at once; returns when each has said that it is there.
+    pub fn start_all(&mut self) -> anyhow::Result<()> {
+        let begun = (1..=self.seats.len()).map(|number| self.begin(number)).collect::<anyhow::Result<Vec<Child>>>()?;
+        for (seat, child) in self.seats.iter_mut().zip(begun) {
+            seat.child = Some(first_line(child)?.0);
+        }
         Ok(())
     }
 

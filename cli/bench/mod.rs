@@ -2,6 +2,7 @@
 
 mod agents;
 mod cluster;
+mod cold_start;
 mod crowd;
 mod failover;
 mod figure;
@@ -79,6 +80,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Recover { count } => processes::recover(&mut figures, run, *count).await?,
             BenchWhat::Agents { count } => agents::agents(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Failover { count, kills } => failover::failover(&mut figures, &flags.samples, run, *count, *kills).await?,
+            BenchWhat::ColdStart { count } => cold_start::cold_start(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }
