@@ -74,3 +74,4 @@ bench: samples
 	target/release/skep bench agents
 	target/release/skep bench failover
 	target/release/skep bench cold-start
+	target/release/skep bench overload

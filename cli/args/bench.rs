@@ -106,6 +106,13 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 5_000)]
         count: u32,
     },
+    /// More than a master takes: how long accepted submissions take, and how many are, under five times as many callers as it takes whole,
+    /// against those in the same run; what it turned away, and by how much it grew.
+    Overload {
+        /// For how long, each half.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// An agent killed: until its tasks are placed anew.
     Detect,
 }

@@ -8,6 +8,7 @@ mod failover;
 mod figure;
 mod latency;
 mod masters;
+mod overload;
 mod processes;
 mod rest;
 mod tasks;
@@ -81,6 +82,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Agents { count } => agents::agents(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Failover { count, kills } => failover::failover(&mut figures, &flags.samples, run, *count, *kills).await?,
             BenchWhat::ColdStart { count } => cold_start::cold_start(&mut figures, &flags.samples, run, *count).await?,
+            BenchWhat::Overload { seconds } => overload::overload(&mut figures, &flags.samples, run, *seconds).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

@@ -3,6 +3,7 @@
 use super::agents::Agents;
 use super::clock::Clock;
 use super::inbox::{Inbox, Letter, RETRY_AFTER_MS, Waiter};
+use super::rooms::{Room, Rooms};
 use super::routes::{Route, Routes};
 use crate::peers::Peers;
 use crate::peers::message::Said;
@@ -49,6 +50,8 @@ pub enum Busy {
 #[derive(Clone, Debug)]
 pub struct Door {
     inner: Arc<Inner>,
+    /// What clients may have here at once; `None` where this master itself asks.
+    rooms: Option<Arc<Rooms>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,21 @@ impl Door {
         let shards = u16::try_from(inboxes.len()).expect("a cluster has at most SHARDS_MAX shards");
         let routes = Routes::new(u64::from(peers.own().number), shards);
         let (agents, stopped) = (Arc::default(), OnceLock::new());
-        Self { inner: Arc::new(Inner { inboxes, agents, changes, stopped, routes, peers, clock }) }
+        Self { inner: Arc::new(Inner { inboxes, agents, changes, stopped, routes, peers, clock }), rooms: None }
+    }
+
+    /// The same door for clients: how much all of them ask at once is bounded.
+    #[must_use]
+    pub fn for_clients(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), rooms: Some(Arc::default()) }
+    }
+
+    /// Room for `request`, to be kept until it is answered; none where it needs none. [`Self::ask`] takes it by itself, [`Self::post`] does not.
+    ///
+    /// # Errors
+    /// [`Busy::Full`].
+    pub fn room(&self, request: &Request) -> Result<Option<Room>, Busy> {
+        self.rooms.as_ref().map_or(Ok(None), |rooms| rooms.take(request))
     }
 
     /// How many shards the cluster has.
@@ -94,6 +111,7 @@ impl Door {
     /// # Errors
     /// [`Busy`], also where the shard stopped deciding while it was asked: whether it was done is then not known.
     pub async fn ask(&self, shard: ShardId, request: Request) -> Result<Response, Busy> {
+        let _room = self.room(&request)?;
         let mut again = match &request {
             Request::View(_) => ASKED_MAX,
             _ => 1,

@@ -11,6 +11,7 @@ pub mod desk;
 pub mod door;
 pub(crate) mod inbox;
 mod join;
+pub mod rooms;
 pub(crate) mod routes;
 mod steward;
 mod threads;

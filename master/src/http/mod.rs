@@ -26,6 +26,7 @@ pub mod server;
 mod spec;
 mod stall;
 pub mod status;
+mod streams;
 pub mod submit;
 pub mod tokens;
 pub mod uploads;
@@ -56,6 +57,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use streams::Streams;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::{Semaphore, oneshot};
@@ -100,6 +102,7 @@ pub struct Api {
     events: EventLog,
     uploads: Semaphore,
     log_readers: Arc<Semaphore>,
+    streams: Arc<Streams>,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     description: Bytes,
@@ -182,7 +185,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     let description = serde_json::to_vec(&description).expect("a description has text for keys").into();
     let shelf = Shelf::new(config.bundles.clone(), Arc::clone(door.peers()));
     let api = Arc::new(Api {
-        door,
+        door: door.for_clients(),
         hosts: gate::Hosts::new(&config.hosts),
         cluster: config.cluster,
         root: config.root,
@@ -195,6 +198,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         events: EventLog::new(format!("{:x}", access::now().0)),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
+        streams: Arc::default(),
         turn: AtomicU64::new(0),
         description,
     });
