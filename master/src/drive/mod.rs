@@ -15,6 +15,7 @@ pub mod rooms;
 pub(crate) mod routes;
 mod steward;
 mod threads;
+pub mod told;
 mod waiters;
 
 #[cfg(test)]
