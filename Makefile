@@ -57,6 +57,7 @@ bench: samples
 	cargo build --locked --release --workspace
 	target/release/skep bench tasks
 	target/release/skep bench tasks --separate
+	target/release/skep bench tasks --masters 3
 	target/release/skep bench latency
 	target/release/skep bench latency --process
 	target/release/skep bench idle
@@ -72,3 +73,5 @@ bench: samples
 	target/release/skep bench recover
 	target/release/skep bench agents
 	target/release/skep bench failover
+	target/release/skep bench cold-start
+	target/release/skep bench overload

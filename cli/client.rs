@@ -104,10 +104,17 @@ const RETRY_WITHIN: Duration = Duration::from_secs(10);
 pub const RETRY_WAIT: Duration = Duration::from_millis(100);
 
 impl Refused {
-    /// True where the same may be answered otherwise when another leads; `harmless`: it may be asked again though it may have been done.
+    /// True where the same may be answered otherwise when another leads, or fewer ask; `harmless`: it may be asked again though it may have been
+    /// done.
     pub fn may_pass(&self, harmless: bool) -> bool {
         let unknown = || self.codes.iter().any(|code| code == "unknown");
-        self.status == StatusCode::SERVICE_UNAVAILABLE && (self.retry_after_ms.is_some() || harmless && unknown())
+        let is_away = self.status == StatusCode::SERVICE_UNAVAILABLE && (self.retry_after_ms.is_some() || harmless && unknown());
+        is_away || self.is_busy()
+    }
+
+    /// True where too many ask: nothing was done.
+    fn is_busy(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS && self.retry_after_ms.is_some()
     }
 }
 
@@ -181,10 +188,14 @@ impl Client {
         let harmless = *request.method() == Method::GET || *request.method() == Method::PUT;
         loop {
             let again = request.try_clone();
+            let mut wait = RETRY_WAIT;
             let error = match self.http.execute(request).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => match refused(response).await {
-                    error if error.may_pass(harmless) => error.into(),
+                    error if error.may_pass(harmless) => {
+                        wait = if error.is_busy() { error.retry_after_ms.map_or(wait, Duration::from_millis) } else { wait };
+                        error.into()
+                    }
                     error => return Err(error.into()),
                 },
                 // It was not sent: it can be sent elsewhere.
@@ -198,7 +209,7 @@ impl Client {
             if let Some(rest) = next.url().as_str().strip_prefix(&before) {
                 *next.url_mut() = format!("{}{rest}", self.url()).parse()?;
             }
-            tokio::time::sleep(RETRY_WAIT).await;
+            tokio::time::sleep(wait).await;
             request = next;
         }
     }

@@ -75,9 +75,9 @@ async fn submit(client: &Client, draft: &Draft, key: &str, follow: bool) -> anyh
     }
 }
 
-/// True where the same, sent again, may be answered: the master went away, or whoever led.
+/// True where the same, sent again, may be answered: the master went away, or whoever led, or too many asked.
 fn may_pass(error: &anyhow::Error) -> bool {
-    const PASSING: [&str; 2] = ["unavailable", "unknown"];
+    const PASSING: [&str; 3] = ["unavailable", "unknown", "busy"];
     error.downcast_ref::<Refused>().is_none_or(|refused| refused.codes.iter().any(|code| PASSING.contains(&code.as_str())))
 }
 

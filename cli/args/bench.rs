@@ -31,6 +31,9 @@ pub enum BenchWhat {
         /// A submission for each task, pipelined by one client.
         #[arg(long)]
         separate: bool,
+        /// 3: of wasm tasks, first with one master and then with three, and the share of the rate that is left.
+        #[arg(long, default_value_t = 1)]
+        masters: u8,
     },
     /// One task at a time over one connection: submit to done.
     Latency {
@@ -95,6 +98,20 @@ pub enum BenchWhat {
         /// How often a leader is killed.
         #[arg(long, default_value_t = 20)]
         kills: u32,
+    },
+    /// Three masters under many agents with running tasks, all masters killed at once and started again: until every agent and every task is
+    /// known again, each in the attempt that it was in; then the same with all agents, which have lost what they ran.
+    ColdStart {
+        /// How many agents, with ten tasks each.
+        #[arg(long, default_value_t = 5_000)]
+        count: u32,
+    },
+    /// More than a master takes: how long accepted submissions take, and how many are, under five times as many callers as it takes whole,
+    /// against those in the same run; what it turned away, and by how much it grew.
+    Overload {
+        /// For how long, each half.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
     },
     /// An agent killed: until its tasks are placed anew.
     Detect,

@@ -1,8 +1,9 @@
 //! What agents cost a master: thousands of them over the real link, from one process (`crowd`).
 
 use super::cluster::{Cluster, cpu_us, memory as held};
-use super::crowd::{self, Member};
+use super::crowd::{self, Count, Member};
 use super::figure::{Figures, What};
+use super::masters::PATIENCE;
 use super::{job, upload};
 use crate::client::Client;
 use crate::submit::{Answer, Submission, line};
@@ -11,7 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use protocol::identity::{Identity, JoinToken};
 use reqwest::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use tokio::task::JoinSet;
 pub const AT_ONCE: usize = 16;
 /// How long the master is looked at while its agents do nothing but beat.
 const BEATING: Duration = Duration::from_secs(10);
-/// How long all may take to be registered.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The wait between two looks.
+pub const LOOK: Duration = Duration::from_millis(10);
 /// Descriptors besides those of connections.
 const OTHER_FILES: u64 = 256;
 /// Tasks for each agent in the job that all take part in.
@@ -41,14 +42,7 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
 
     let before = held(master)?;
     let start = Instant::now();
-    let mut crowd = JoinSet::new();
-    let masters = [address];
-    let ways = Member::count(masters.len());
-    let connecting = identities.iter().enumerate().map(|(number, identity)| Member::connect(&masters, identity, number, Arc::clone(&ways)));
-    let mut connected = futures::stream::iter(connecting).buffer_unordered(AT_ONCE);
-    while let Some(member) = connected.next().await {
-        crowd.spawn(member?.run());
-    }
+    let mut crowd = connect(&[address], &identities, &Member::count(1)).await?;
     until_registered(&cluster.client, &mut crowd, count).await?;
     figures.add(&what, "registered", f64::from(count) / start.elapsed().as_secs_f64(), "/s");
 
@@ -98,6 +92,43 @@ pub async fn join(client: &Client, address: SocketAddr, count: u32) -> anyhow::R
         crowd::join(address, &token).await
     };
     futures::stream::iter(0..count).map(one).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Connects all of them to all masters, and lets them run.
+pub async fn connect(
+    masters: &[SocketAddr],
+    identities: &[Identity],
+    ways: &Arc<Vec<Count>>,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    let mut crowd = JoinSet::new();
+    let connecting = identities.iter().enumerate().map(|(number, identity)| Member::connect(masters, identity, number, Arc::clone(ways)));
+    let mut connected = futures::stream::iter(connecting).buffer_unordered(AT_ONCE);
+    while let Some(member) = connected.next().await {
+        crowd.spawn(member?.run());
+    }
+    Ok(crowd)
+}
+
+/// Waits until what is at `path` is as it is to be.
+pub async fn until(
+    client: &Client,
+    crowd: &mut JoinSet<anyhow::Result<()>>,
+    what: &str,
+    path: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut last = Value::Null;
+    while start.elapsed() < PATIENCE {
+        if let Ok(value) = client.get(path).await {
+            if holds(&value) {
+                return Ok(());
+            }
+            last = value;
+        }
+        beat(crowd, LOOK).await?;
+    }
+    bail!("{what}: not after {} s: {last}", PATIENCE.as_secs())
 }
 
 pub async fn until_registered(client: &Client, crowd: &mut JoinSet<anyhow::Result<()>>, count: u32) -> anyhow::Result<()> {

@@ -49,27 +49,8 @@ impl Cluster {
 
     /// One more agent.
     pub async fn agent(&mut self, name: &str, resources: &str) -> anyhow::Result<()> {
-        let token = self.client.call(reqwest::Method::POST, "/v1/tokens", &serde_json::json!({ "level": "join" })).await?;
-        let token = token["token"].as_str().context("no join token in the answer")?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(["agent", "--to", &self.quic, "--name", name, "--resources", resources, "--data"])
-            .arg(self.place.join(name))
-            .env("SKEP_JOIN", token);
-        self.agents.push(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("starting an agent")?);
-        let wanted = self.agents.len();
-        let start = Instant::now();
-        loop {
-            let agents = self.client.get("/v1/agents").await?;
-            let here = agents["agents"].as_array().map_or(0, |agents| agents.iter().filter(|agent| agent["state"] == "reachable").count());
-            if here >= wanted {
-                return Ok(());
-            }
-            if start.elapsed() > READY {
-                bail!("the agent {name} did not register within {} s", READY.as_secs());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.agents.push(join(&self.client, &self.place, &self.quic, name, resources).await?);
+        until_registered(&self.client, self.agents.len()).await
     }
 
     /// Kills the first agent, named `name`, and starts it again on what it left; returns how long the new one took from its start until it had
@@ -102,19 +83,49 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for child in self.agents.iter_mut().chain([&mut self.master]) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        for process in executors(&self.place) {
-            let pid = rustix::process::Pid::from_raw(process as i32).expect("a process id is not 0");
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        for agent in std::fs::read_dir(&self.place).into_iter().flatten().flatten() {
-            let _ = runtime::executor::process::sweep(&agent.path()); // The master's part has none.
-        }
-        let _ = std::fs::remove_dir_all(&self.place);
+        clear(&self.place, self.agents.iter_mut().chain([&mut self.master]));
     }
+}
+
+/// Starts an agent that joins the masters at `quic` and keeps its things below `place`.
+pub async fn join(client: &Client, place: &Path, quic: &str, name: &str, resources: &str) -> anyhow::Result<Child> {
+    let token = client.call(reqwest::Method::POST, "/v1/tokens", &serde_json::json!({ "level": "join" })).await?;
+    let token = token["token"].as_str().context("no join token in the answer")?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["agent", "--to", quic, "--name", name, "--resources", resources, "--data"]).arg(place.join(name)).env("SKEP_JOIN", token);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("starting an agent")
+}
+
+/// Waits until so many agents can be reached.
+pub async fn until_registered(client: &Client, wanted: usize) -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let agents = client.get("/v1/agents").await?;
+        let here = agents["agents"].as_array().map_or(0, |agents| agents.iter().filter(|agent| agent["state"] == "reachable").count());
+        if here >= wanted {
+            return Ok(());
+        }
+        if start.elapsed() > READY {
+            bail!("of {wanted} agents {here} are registered after {} s", READY.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Ends these processes and all executors of agents below `place`, and removes it.
+pub fn clear<'a>(place: &Path, processes: impl Iterator<Item = &'a mut Child>) {
+    for child in processes {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    for process in executors(place) {
+        let pid = rustix::process::Pid::from_raw(process as i32).expect("a process id is not 0");
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    for agent in std::fs::read_dir(place).into_iter().flatten().flatten() {
+        let _ = runtime::executor::process::sweep(&agent.path()); // A master's part has none.
+    }
+    let _ = std::fs::remove_dir_all(place);
 }
 
 /// A new empty folder for this process alone.

@@ -2,10 +2,13 @@
 
 mod agents;
 mod cluster;
+mod cold_start;
 mod crowd;
 mod failover;
 mod figure;
 mod latency;
+mod masters;
+mod overload;
 mod processes;
 mod rest;
 mod tasks;
@@ -35,7 +38,16 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
     let mut figures = Figures::default();
     for run in 1..=flags.runs {
         match &flags.what {
-            BenchWhat::Tasks { count, kind, separate } => {
+            BenchWhat::Tasks { count, kind, separate, masters } => {
+                match *masters {
+                    1 => {}
+                    3 => {
+                        wasm_only(kind)?;
+                        tasks::by_three(&mut figures, &flags.samples, run, count.unwrap_or(tasks::COUNT), *separate).await?;
+                        continue;
+                    }
+                    other => bail!("--masters {other}: expected 1 or 3"),
+                }
                 if kind != "wasm" {
                     let count = count.unwrap_or(processes::COUNT);
                     processes::whole(&mut figures, run, count, processes::Kind::named(kind)?).await?;
@@ -69,6 +81,8 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Recover { count } => processes::recover(&mut figures, run, *count).await?,
             BenchWhat::Agents { count } => agents::agents(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Failover { count, kills } => failover::failover(&mut figures, &flags.samples, run, *count, *kills).await?,
+            BenchWhat::ColdStart { count } => cold_start::cold_start(&mut figures, &flags.samples, run, *count).await?,
+            BenchWhat::Overload { seconds } => overload::overload(&mut figures, &flags.samples, run, *seconds).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }
@@ -78,7 +92,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
 
 fn wasm_only(kind: &str) -> anyhow::Result<()> {
     if kind != "wasm" {
-        bail!("--kind {kind}: only wasm tasks are there yet");
+        bail!("--kind {kind}: only wasm tasks are measured so");
     }
     Ok(())
 }

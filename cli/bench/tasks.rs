@@ -3,6 +3,7 @@
 
 use super::cluster::Cluster;
 use super::figure::{Figures, What};
+use super::masters::Masters;
 use super::{RESOURCES, job, upload};
 use crate::client::Client;
 use crate::submit::{Answer, Submission, line};
@@ -40,20 +41,46 @@ async fn ended(submission: &mut Submission) -> anyhow::Result<Value> {
 /// One job of `count` tasks, from its submission until the client has read that all of them ended.
 pub async fn whole(figures: &mut Figures, samples: &Path, run: u32, count: u32) -> anyhow::Result<()> {
     let cluster = Cluster::start(RESOURCES).await?;
-    let wasm = upload(&cluster.client, samples, "noop.wasm").await?;
-    let seed = run;
+    let rate = whole_rate(&cluster.client, samples, run, count).await?;
+    figures.add(&What { bench: "tasks", kind: "wasm", n: u64::from(count), run }, "throughput", rate, "tasks/s");
+    Ok(())
+}
+
+/// The same, or as submissions of their own, with one master and then with three on the same machine, and what share of the rate is left: with
+/// three each record is on three disks before it counts.
+pub async fn by_three(figures: &mut Figures, samples: &Path, run: u32, count: u32, separate: bool) -> anyhow::Result<()> {
+    let measure = async |client: &Client| match separate {
+        true => separate_rate(client, samples, run, count).await,
+        false => whole_rate(client, samples, run, count).await,
+    };
+    let cluster = Cluster::start(RESOURCES).await?;
+    let one = measure(&cluster.client).await?;
+    // It is gone before the next are measured.
+    drop(cluster);
+    let mut masters = Masters::three(false).await?;
+    masters.agent("a1", RESOURCES).await?;
+    let three = measure(&masters.client).await?;
+    let [alone, beside] = if separate { ["wasm separate", "wasm separate, 3 masters"] } else { ["wasm", "wasm, 3 masters"] };
+    let what = |kind| What { bench: "tasks", kind, n: u64::from(count), run };
+    figures.add(&what(alone), "throughput", one, "tasks/s");
+    figures.add(&what(beside), "throughput", three, "tasks/s");
+    figures.add(&what(beside), "of_one_master", 100.0 * three / one, "percent");
+    Ok(())
+}
+
+/// Tasks a second of one job of `count`.
+async fn whole_rate(client: &Client, samples: &Path, seed: u32, count: u32) -> anyhow::Result<f64> {
+    let wasm = upload(client, samples, "noop.wasm").await?;
     let argument = ["${task.index}".to_owned(), seed.to_string()];
-    let mut submission = Submission::open(&cluster.client).await?;
+    let mut submission = Submission::open(client).await?;
     submission.send(line("warm", &job(&wasm, &argument, WARM), true)).await?;
     ended(&mut submission).await?;
     let start = Instant::now();
     submission.send(line("all", &job(&wasm, &argument, count), true)).await?;
     let end = ended(&mut submission).await?;
     let took = start.elapsed().as_secs_f64();
-    check_whole(&cluster.client, &end, count, seed).await?;
-    let what = What { bench: "tasks", kind: "wasm", n: u64::from(count), run };
-    figures.add(&what, "throughput", f64::from(count) / took, "tasks/s");
-    Ok(())
+    check_whole(client, &end, count, seed).await?;
+    Ok(f64::from(count) / took)
 }
 
 async fn check_whole(client: &Client, end: &Value, count: u32, seed: u32) -> anyhow::Result<()> {
@@ -79,9 +106,15 @@ async fn check_whole(client: &Client, end: &Value, count: u32, seed: u32) -> any
 /// `count` jobs of one task, submitted one by one without waiting, until the client has read that all of them ended.
 pub async fn separate(figures: &mut Figures, samples: &Path, run: u32, count: u32) -> anyhow::Result<()> {
     let cluster = Cluster::start(RESOURCES).await?;
-    let wasm = upload(&cluster.client, samples, "noop.wasm").await?;
-    let seed = run;
-    let mut submission = Submission::open(&cluster.client).await?;
+    let rate = separate_rate(&cluster.client, samples, run, count).await?;
+    figures.add(&What { bench: "tasks", kind: "wasm separate", n: u64::from(count), run }, "throughput", rate, "tasks/s");
+    Ok(())
+}
+
+/// Tasks a second of `count` jobs of one.
+async fn separate_rate(client: &Client, samples: &Path, seed: u32, count: u32) -> anyhow::Result<f64> {
+    let wasm = upload(client, samples, "noop.wasm").await?;
+    let mut submission = Submission::open(client).await?;
     let single = |key: &str, index: u32| line(key, &job(&wasm, &[index.to_string(), seed.to_string()], 1), true);
     for index in 0..WARM {
         submission.send(single(&format!("warm-{index}"), index)).await?;
@@ -121,7 +154,5 @@ pub async fn separate(figures: &mut Figures, samples: &Path, run: u32, count: u3
     if let Some(wrong) = wrong {
         bail!(wrong);
     }
-    let what = What { bench: "tasks", kind: "wasm separate", n: u64::from(count), run };
-    figures.add(&what, "throughput", f64::from(count) / took, "tasks/s");
-    Ok(())
+    Ok(f64::from(count) / took)
 }

@@ -14,6 +14,7 @@ mod hostile_jobs;
 mod hostile_tasks;
 mod hostile_wasm;
 mod masters;
+mod overload;
 mod processes;
 mod rights;
 mod run;

@@ -1,7 +1,7 @@
 //! Several masters: a cluster of three in processes of their own goes on through the loss of any one, loses nothing that was acknowledged,
 //! restarts no task, and can be changed while it works.
 
-use crate::cluster::{Cluster, sample, skep};
+use crate::cluster::{Cluster, PATIENCE, sample, skep};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -262,6 +262,98 @@ fn one_that_is_lost_for_good_is_replaced_while_tasks_run() {
     assert_eq!(masters.cluster.text(&["run", hello.to_str().unwrap(), "--", "world"]), "hello, world\n");
     assert_eq!(masters.cluster.tasks("sleepers", "running"), TASKS as u64);
     masters.none_was_started_again();
+}
+
+/// What a master says of what changes.
+struct Events {
+    answer: reqwest::Response,
+    text: String,
+}
+
+impl Events {
+    async fn open(cluster: &Cluster, http: &str, last: Option<&str>) -> Self {
+        protocol::link::install_crypto();
+        let root = reqwest::Certificate::from_pem(&std::fs::read(cluster.ca()).unwrap()).unwrap();
+        let client = reqwest::Client::builder().tls_certs_only([root]).no_proxy().build().unwrap();
+        let get = client.get(format!("https://{http}/v1/events")).bearer_auth(&cluster.token);
+        let get = last.into_iter().fold(get, |get, last| get.header("last-event-id", last));
+        let answer = get.send().await.unwrap();
+        assert!(answer.status().is_success());
+        Self { answer, text: String::new() }
+    }
+
+    /// The next event's id and data.
+    async fn next(&mut self) -> (String, Value) {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let line = |start: &str| event.lines().find_map(|line| line.strip_prefix(start)).map(str::to_owned);
+                let found = line("id: ").zip(line("data: "));
+                self.text = rest.to_owned();
+                if let Some((id, data)) = found {
+                    return (id, serde_json::from_str(&data).unwrap());
+                }
+                continue;
+            }
+            let piece = tokio::time::timeout(PATIENCE, self.answer.chunk()).await.expect("an event within a bound").unwrap();
+            self.text.push_str(std::str::from_utf8(&piece.expect("the events go on")).unwrap());
+        }
+    }
+
+    /// All until the job of this name has ended and, where that is waited for, until something is missed; and the last id.
+    async fn until_ended(&mut self, name: &str, until_missed: bool) -> (Vec<Value>, String) {
+        let mut heard = vec![];
+        loop {
+            let (id, data) = self.next().await;
+            heard.push(data);
+            let ended = heard.iter().any(|data| data["title"] == name && data["what"] == "ended");
+            if ended && (!until_missed || heard.iter().any(|data| data["event"] == "missed")) {
+                return (heard, id);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_reads_events_goes_on_at_any_master_and_is_told_where_something_is_missing() {
+    let mut masters = Masters::three();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let hello = sample("hello.wasm");
+    let run = |masters: &Masters, name: &str| {
+        masters.cluster.text(&["run", "--name", name, hello.to_str().unwrap(), "--", "x"]);
+    };
+    let open = |masters: &Masters, number: u64, last: Option<&str>| {
+        runtime.block_on(Events::open(&masters.cluster, &masters.seats[&number].http, last))
+    };
+    let mut reader = open(&masters, 1, None);
+    run(&masters, "one");
+    let (_, mut last) = runtime.block_on(reader.until_ended("one", false));
+    drop(reader);
+    let before = masters.page()["groups"].clone();
+    run(&masters, "two");
+    // At each of them what came since, once, and nothing of what was heard before.
+    for number in [1, 2, 3] {
+        let (heard, _) = runtime.block_on(open(&masters, number, Some(&last)).until_ended("two", false));
+        let jobs = heard.iter().filter(|data| data["event"] == "job").map(|data| (&data["title"], &data["what"]));
+        let said: Vec<_> = jobs.map(|(title, what)| (title.as_str().unwrap(), what.as_str().unwrap())).collect();
+        assert_eq!(said, [("two", "submitted"), ("two", "ended")], "at {number}");
+        // A shard that is led anew is all that may be said to be missing.
+        let terms = |groups: &Value| groups.as_array().unwrap().iter().map(|group| group["term"].clone()).collect::<Vec<_>>();
+        if terms(&before) == terms(&masters.page()["groups"]) {
+            assert!(heard.iter().all(|data| data["event"] != "missed"), "at {number}: {heard:?}");
+        }
+    }
+    // What a killed master told last is known to nobody.
+    masters.kill(1);
+    run(&masters, "three");
+    (_, last) = runtime.block_on(open(&masters, 2, Some(&last)).until_ended("three", true));
+    // One that has just started knows nothing of what was before.
+    masters.start(1);
+    let (id, first) = runtime.block_on(open(&masters, 1, Some(&last)).next());
+    assert_eq!(first["event"], "missed");
+    // Whoever has heard that goes on from there.
+    run(&masters, "four");
+    let (heard, _) = runtime.block_on(open(&masters, 3, Some(&id)).until_ended("four", false));
+    assert!(heard.iter().all(|data| data["title"] != "two"), "{heard:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::agents::Agent;
 use super::door::Door;
 use super::inbox::Letter;
 use super::steward;
+use super::told::Told;
 use crate::peers::{self, Shelf};
 use crate::shard::event::{self, Change, MasterRequest, TokenRequest};
 use crate::shard::view::{View, Viewed};
@@ -188,7 +189,7 @@ impl Reception {
     }
 
     /// Ends the connections of each agent that is said to be gone from now on, and refuses it.
-    pub async fn revoke(self: Arc<Self>, mut changes: broadcast::Receiver<Arc<Change>>) {
+    pub async fn revoke(self: Arc<Self>, mut changes: broadcast::Receiver<Arc<Told>>) {
         let mut due = true;
         loop {
             if due {
@@ -208,8 +209,8 @@ impl Reception {
                 () = tokio::time::sleep(GONE_RETRY), if due => continue,
             };
             match changed {
-                Ok(change) => match &*change {
-                    Change::Agent { agent, what, .. } if what == GONE => self.listener.revoke(*agent),
+                Ok(told) => match told.change() {
+                    Some(Change::Agent { agent, what, .. }) if what == GONE => self.listener.revoke(*agent),
                     _ => {}
                 },
                 Err(RecvError::Lagged(_)) => due = true,

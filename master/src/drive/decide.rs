@@ -232,6 +232,7 @@ impl Decider {
         self.given.door.led(id, self.given.door.routes().member(), term);
         self.given.door.peers().tell_all(|| Said::Leads { shard: id, term });
         self.given.door.agents().tell_leading(id, term, self.given.door.shards());
+        self.given.door.publish_led(id);
         self.sort(place);
     }
 

@@ -3,7 +3,9 @@
 use super::agents::Agents;
 use super::clock::Clock;
 use super::inbox::{Inbox, Letter, RETRY_AFTER_MS, Waiter};
+use super::rooms::{Room, Rooms};
 use super::routes::{Route, Routes};
+use super::told::{Life, Told, What};
 use crate::peers::Peers;
 use crate::peers::message::Said;
 use crate::shard::event::Change;
@@ -11,7 +13,7 @@ use crate::shard::view::{View, Viewed};
 use crate::shard::{PeerMessage, Refusal, Request, Response};
 use protocol::link::Connection;
 use protocol::{AgentId, RequestId, ShardId};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -49,6 +51,8 @@ pub enum Busy {
 #[derive(Clone, Debug)]
 pub struct Door {
     inner: Arc<Inner>,
+    /// What clients may have here at once; `None` where this master itself asks.
+    rooms: Option<Arc<Rooms>>,
 }
 
 #[derive(Debug)]
@@ -56,7 +60,10 @@ struct Inner {
     /// For each shard the inbox of the thread that decides for it.
     inboxes: Vec<Arc<Inbox>>,
     agents: Arc<Agents>,
-    changes: broadcast::Sender<Arc<Change>>,
+    changes: broadcast::Sender<Arc<Told>>,
+    life: Life,
+    /// How much was told here; held until all have it, so that they have it in order.
+    told: Mutex<u64>,
     stopped: OnceLock<String>,
     routes: Routes,
     peers: Arc<Peers>,
@@ -68,9 +75,24 @@ impl Door {
     pub(crate) fn new(inboxes: Vec<Arc<Inbox>>, peers: Arc<Peers>, clock: Clock) -> Self {
         let changes = broadcast::Sender::new(CHANGES_MAX);
         let shards = u16::try_from(inboxes.len()).expect("a cluster has at most SHARDS_MAX shards");
-        let routes = Routes::new(u64::from(peers.own().number), shards);
-        let (agents, stopped) = (Arc::default(), OnceLock::new());
-        Self { inner: Arc::new(Inner { inboxes, agents, changes, stopped, routes, peers, clock }) }
+        let master = u64::from(peers.own().number);
+        let (routes, life) = (Routes::new(master, shards), Life { master, since: clock.now().0 });
+        let (agents, told, stopped) = (Arc::default(), Mutex::default(), OnceLock::new());
+        Self { inner: Arc::new(Inner { inboxes, agents, changes, life, told, stopped, routes, peers, clock }), rooms: None }
+    }
+
+    /// The same door for clients: how much all of them ask at once is bounded.
+    #[must_use]
+    pub fn for_clients(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), rooms: Some(Arc::default()) }
+    }
+
+    /// Room for `request`, to be kept until it is answered; none where it needs none. [`Self::ask`] takes it by itself, [`Self::post`] does not.
+    ///
+    /// # Errors
+    /// [`Busy::Full`].
+    pub fn room(&self, request: &Request) -> Result<Option<Room>, Busy> {
+        self.rooms.as_ref().map_or(Ok(None), |rooms| rooms.take(request))
     }
 
     /// How many shards the cluster has.
@@ -94,6 +116,7 @@ impl Door {
     /// # Errors
     /// [`Busy`], also where the shard stopped deciding while it was asked: whether it was done is then not known.
     pub async fn ask(&self, shard: ShardId, request: Request) -> Result<Response, Busy> {
+        let _room = self.room(&request)?;
         let mut again = match &request {
             Request::View(_) => ASKED_MAX,
             _ => 1,
@@ -129,10 +152,17 @@ impl Door {
         futures::future::try_join_all(asked).await
     }
 
-    /// All that changes from now on, committed, of every shard.
+    /// All that is told from now on: what changes, committed, of every shard.
     #[must_use]
-    pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
+    pub fn changes(&self) -> broadcast::Receiver<Arc<Told>> {
         self.inner.changes.subscribe()
+    }
+
+    /// The same, and how much this life of this master told before.
+    #[must_use]
+    pub fn changes_after(&self) -> (broadcast::Receiver<Arc<Told>>, Life, u64) {
+        let told = self.told();
+        (self.changes(), self.inner.life, *told)
     }
 
     /// The connection of an agent, to read a task's output over; `None` where it is not connected.
@@ -154,18 +184,44 @@ impl Door {
 
     /// Tells those who watch, at every master.
     pub(crate) fn publish(&self, change: Change) {
-        let json = || bytes::Bytes::from(serde_json::to_vec(&change).expect("changes have text for keys"));
+        self.tell(What::Change(change));
+    }
+
+    /// Tells the same that a shard is led here from now on, where another master may have led it.
+    pub(crate) fn publish_led(&self, shard: ShardId) {
+        if !self.inner.peers.all().is_empty() {
+            self.tell(What::Led(shard));
+        }
+    }
+
+    fn tell(&self, what: What) {
+        let mut last = self.told();
+        *last += 1;
+        let told = Told { life: self.inner.life, number: *last, what };
+        let json = || bytes::Bytes::from(serde_json::to_vec(&told).expect("changes have text for keys"));
         if let Some(json) = self.inner.peers.any_up().then(json) {
             self.inner.peers.tell_all(|| Said::Changed(json.clone()));
         }
-        self.publish_here(change);
+        self.publish_here(told);
+    }
+
+    /// How much was told here before, for a master that comes or comes again.
+    pub(crate) fn catch_up(&self, say: impl FnOnce(Said)) {
+        let last = self.told();
+        let told = Told { life: self.inner.life, number: *last, what: What::Nothing };
+        say(Said::Changed(serde_json::to_vec(&told).expect("changes have text for keys").into()));
     }
 
     /// Tells those who watch at this master.
-    pub(crate) fn publish_here(&self, change: Change) {
+    pub(crate) fn publish_here(&self, told: Told) {
         if self.inner.changes.receiver_count() > 0 {
-            let _ = self.inner.changes.send(Arc::new(change));
+            let _ = self.inner.changes.send(Arc::new(told));
         }
+    }
+
+    fn told(&self) -> MutexGuard<'_, u64> {
+        // Nothing inside the lock can panic half way.
+        self.inner.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The agents that are connected.

@@ -11,9 +11,11 @@ pub mod desk;
 pub mod door;
 pub(crate) mod inbox;
 mod join;
+pub mod rooms;
 pub(crate) mod routes;
 mod steward;
 mod threads;
+pub mod told;
 mod waiters;
 
 #[cfg(test)]

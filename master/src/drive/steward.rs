@@ -72,7 +72,7 @@ pub async fn run(door: Door) {
             tokio::select! {
                 () = tokio::time::sleep_until(deadline) => break,
                 changed = changes.recv() => match changed {
-                    Ok(change) if matches!(*change, Change::Masters) => break,
+                    Ok(told) if matches!(told.change(), Some(Change::Masters)) => break,
                     Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
                     _ => {}
                 },

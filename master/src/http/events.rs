@@ -1,10 +1,14 @@
-//! What changes, as server-sent events (WHATWG HTML section 9.2): numbered, kept for a while, and told from any number that is still kept.
+//! What changes, as server-sent events (WHATWG HTML section 9.2). The `id` of each says what its reader has heard by then, at any master: so
+//! he may go on at any other with it, and hears what he has not. Where that cannot be had, he is told that something is missing.
 
 use super::Api;
 use super::access::{Caller, now};
 use super::body::{self, Asked};
 use super::error::{ApiError, ErrorAnswer};
+use super::event_log::{Event, Read, Start};
+use super::heard::Heard;
 use super::jobs_json::phase_text;
+use crate::drive::told::What;
 use crate::shard::event::{Change, Level};
 use axum::body::Body;
 use axum::extract::State;
@@ -13,22 +17,15 @@ use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use protocol::{JobId, Role};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::{IntoParams, ToSchema};
 
-/// Events that are kept.
-pub const EVENTS_MAX: usize = 4_096;
-/// Attempts that are named in all events that are kept.
-pub const EVENTS_ATTEMPTS_MAX: usize = 65_536;
 /// Readers at the same time.
 pub const READERS_MAX: usize = 256;
-/// Events that are told at a time.
-const BATCH_MAX: usize = 64;
 /// How often a reader hears something, so that both ends see a dead connection.
 const BEAT: Duration = Duration::from_secs(15);
 
@@ -73,7 +70,8 @@ pub enum EventBody<'a> {
     Policies,
     /// Masters were let in, moved or removed.
     Masters,
-    /// Some events are kept no longer: what they said has to be asked for.
+    /// Something was told that this reader does not hear: it is kept no longer, or was never heard by this master, or nobody knows whether it was
+    /// told, since its master is gone. Who keeps a picture of what is asks for all of it anew; what follows is of after that.
     Missed,
     /// The reader was too slow: nothing follows in this stream.
     Dropped,
@@ -97,100 +95,6 @@ pub struct EventsQuery {
     pub role: Option<String>,
     /// Only those of the job of this id.
     pub job: Option<String>,
-}
-
-/// The events that are kept.
-#[derive(Debug)]
-pub struct EventLog {
-    ring: Mutex<Ring>,
-    /// The number of the next event.
-    newest: watch::Sender<u64>,
-    /// Says which process numbered the events.
-    origin: String,
-    readers: Arc<tokio::sync::Semaphore>,
-}
-
-#[derive(Debug, Default)]
-struct Ring {
-    /// The number of the first event that is kept.
-    first: u64,
-    events: VecDeque<Arc<Event>>,
-    attempts: usize,
-}
-
-#[derive(Debug)]
-struct Event {
-    change: Arc<Change>,
-    /// Its two lines, made when the first reader wants them.
-    text: OnceLock<String>,
-}
-
-enum Read {
-    Events(Vec<Arc<Event>>),
-    Behind { first: u64 },
-}
-
-impl EventLog {
-    /// No events yet; `origin` is told apart from that of any other start.
-    pub fn new(origin: String) -> Self {
-        let readers = Arc::new(tokio::sync::Semaphore::new(READERS_MAX));
-        Self { ring: Mutex::default(), newest: watch::Sender::new(0), origin, readers }
-    }
-
-    /// Keeps one more.
-    pub fn push(&self, change: Arc<Change>) {
-        let mut ring = self.ring();
-        ring.attempts += attempts(&change);
-        ring.events.push_back(Arc::new(Event { change, text: OnceLock::new() }));
-        while ring.events.len() > EVENTS_MAX || (ring.attempts > EVENTS_ATTEMPTS_MAX && ring.events.len() > 1) {
-            let Some(oldest) = ring.events.pop_front() else { break };
-            ring.attempts -= attempts(&oldest.change);
-            ring.first += 1;
-        }
-        let next = ring.first + ring.events.len() as u64;
-        drop(ring);
-        self.newest.send_replace(next);
-    }
-
-    /// Says that `missed` events were never seen here: readers are told so.
-    pub fn skip(&self, missed: u64) {
-        let mut ring = self.ring();
-        ring.first += ring.events.len() as u64 + missed;
-        ring.events.clear();
-        ring.attempts = 0;
-        let next = ring.first;
-        drop(ring);
-        self.newest.send_replace(next);
-    }
-
-    fn read(&self, from: u64) -> Read {
-        let ring = self.ring();
-        match from.checked_sub(ring.first) {
-            None => Read::Behind { first: ring.first },
-            Some(skipped) => {
-                let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
-                Read::Events(ring.events.iter().skip(skipped).take(BATCH_MAX).cloned().collect())
-            }
-        }
-    }
-
-    /// The number after that which `text` names; `None` where it is of another process, or none that was given yet.
-    fn after(&self, text: &str) -> Option<u64> {
-        let number = text.strip_prefix(self.origin.as_str())?.strip_prefix('-')?.parse::<u64>().ok()?;
-        (number < *self.newest.borrow()).then_some(number + 1)
-    }
-
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        // Nothing inside the lock can panic half way.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn attempts(change: &Change) -> usize {
-    match change {
-        Change::Tasks { placed, .. } => placed.len(),
-        _ => 0,
-    }
 }
 
 fn text(change: &Change) -> String {
@@ -238,8 +142,9 @@ impl Filter {
     }
 }
 
-/// Tells what changes, from now on or from the event after `Last-Event-ID`.
-#[utoipa::path(get, path = "/v1/events", tag = "cluster", params(EventsQuery, ("Last-Event-ID" = Option<String>, Header, description = "the last event that was heard")),
+/// Tells what changes, from now on or after `Last-Event-ID`, the `id` of an event that was heard at any master. What cannot be told is said to
+/// be `missed`.
+#[utoipa::path(get, path = "/v1/events", tag = "cluster", params(EventsQuery, ("Last-Event-ID" = Option<String>, Header, description = "the last event that was heard, at any master")),
     responses((status = 200, body = inline(EventBody<'static>), content_type = "text/event-stream"), (status = 429, body = ErrorAnswer)))]
 pub async fn events(
     State(api): State<Arc<Api>>,
@@ -253,16 +158,20 @@ pub async fn events(
         caller.must(Level::Viewer, role)?;
     }
     let job = query.job.as_deref().map(|text| body::parsed("job", text)).transpose()?;
-    let place = api.events.readers.clone().try_acquire_owned();
+    let place = Arc::clone(&api.event_readers).try_acquire_owned();
     let place = place.map_err(|_| ApiError::busy(format!("{READERS_MAX} readers of events are there already"), 1_000))?;
-    let last = headers.get("last-event-id").map(|value| value.to_str().unwrap_or(""));
-    let (next, missed) = match last {
-        None => (*api.events.newest.borrow(), false),
-        Some(last) => api.events.after(last).map_or((api.events.ring().first, true), |next| (next, false)),
+    // It hears of all that is kept after it has begun.
+    let news = api.events.subscribe();
+    let last = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("").parse::<Heard>());
+    let resuming = last.is_some();
+    let peers = api.door.peers();
+    let Start { next, heard, is_after_gap } = match last {
+        None => api.events.now(),
+        Some(Ok(heard)) => api.events.after(heard, |number| peers.find(number).is_some() || u64::from(peers.own().number) == number),
+        Some(Err(())) => Start { is_after_gap: true, ..api.events.now() },
     };
-    let heard = api.events.newest.subscribe();
-    let reader =
-        Reader { filter: Filter { caller, role, job }, api, next, missed, resuming: last.is_some(), over: false, heard, _place: place };
+    let filter = Filter { caller, role, job };
+    let reader = Reader { filter, api, next, heard, missed: is_after_gap, resuming, over: false, news, _place: place };
     let mut response = Body::from_stream(reader.stream()).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
@@ -272,12 +181,14 @@ struct Reader {
     api: Arc<Api>,
     filter: Filter,
     next: u64,
-    /// True where the reader has to be told that events are missing.
+    /// What he has heard, also where he did not want it.
+    heard: Heard,
+    /// True where he has to be told that something is missing.
     missed: bool,
     /// True until the first events of a resumed stream are told: only then may they be missing without the reader's fault.
     resuming: bool,
     over: bool,
-    heard: watch::Receiver<u64>,
+    news: watch::Receiver<u64>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -300,18 +211,23 @@ impl Reader {
                 return None;
             }
             if std::mem::take(&mut self.missed) {
-                return Some(lines("missed", &EventBody::Missed));
+                let mut output = String::new();
+                write(&mut output, &self.heard, &lines("missed", &EventBody::Missed));
+                return Some(output);
             }
-            self.heard.borrow_and_update();
+            self.news.borrow_and_update();
             match self.api.events.read(self.next) {
-                Read::Behind { first } if self.resuming => (self.next, self.missed) = (first, true),
+                Read::Behind { first } if self.resuming => {
+                    (self.next, self.missed) = (first, true);
+                    self.heard.hear_all(&self.api.events.before());
+                }
                 Read::Behind { .. } => {
                     self.over = true;
                     return Some(lines("dropped", &EventBody::Dropped));
                 }
                 Read::Events(events) if events.is_empty() => {
                     self.resuming = false;
-                    match tokio::time::timeout(BEAT, self.heard.changed()).await {
+                    match tokio::time::timeout(BEAT, self.news.changed()).await {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return None,
                         Err(_) => return Some(": beat\n\n".to_owned()),
@@ -328,45 +244,49 @@ impl Reader {
         }
     }
 
+    /// What of these he has not heard yet, and wants to hear. What is missing in several places one after the other is said once.
     fn tell(&mut self, events: &[Arc<Event>]) -> String {
-        let mut told = String::new();
+        let mut output = String::new();
+        let missed = lines("missed", &EventBody::Missed);
         for event in events {
-            let number = self.next;
             self.next += 1;
-            if self.filter.wants(&event.change) {
-                let text = event.text.get_or_init(|| text(&event.change));
-                write!(told, "id: {}-{number}\n{text}", self.api.events.origin).expect("memory does not fail to be written");
+            let Some(told) = &event.told else {
+                write(&mut output, &self.heard, &missed);
+                continue;
+            };
+            if self.heard.covers(told.life, told.number) {
+                continue;
+            }
+            if event.is_after_gap && self.heard.of(told.life) != Some(told.before()) {
+                self.heard.hear(told.life, told.before());
+                write(&mut output, &self.heard, &missed);
+            }
+            self.heard.hear(told.life, told.number);
+            match &told.what {
+                What::Change(change) if self.filter.wants(change) => {
+                    write(&mut output, &self.heard, event.text.get_or_init(|| text(change)));
+                }
+                What::Led(shard) if self.filter.job.is_none_or(|job| job.shard() == *shard) && !output.ends_with(&missed) => {
+                    write(&mut output, &self.heard, &missed);
+                }
+                _ => {}
             }
         }
-        told
+        output
     }
+}
+
+fn write(output: &mut String, heard: &Heard, text: &str) {
+    write!(output, "id: {heard}\n{text}").expect("memory does not fail to be written");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn change(number: u64) -> Arc<Change> {
+    fn change(number: u64) -> Change {
         let role = Role::new("default").unwrap();
-        Arc::new(Change::Job { job: JobId(number), role, title: "a\nb".into(), what: "ended".into() })
-    }
-
-    #[test]
-    fn what_is_kept_can_be_read_again_and_the_rest_is_said_to_be_missed() {
-        let log = EventLog::new("x".into());
-        assert_eq!(log.after("x-0"), None);
-        for number in 0..EVENTS_MAX as u64 + 2 {
-            log.push(change(number));
-        }
-        assert!(matches!(log.read(1), Read::Behind { first: 2 }));
-        assert!(matches!(log.read(2), Read::Events(events) if events.len() == BATCH_MAX));
-        assert!(matches!(log.read(u64::MAX), Read::Events(events) if events.is_empty()));
-        assert_eq!(log.after("x-7"), Some(8));
-        for bad in ["", "x", "x-", "y-7", "x-99999999", "7"] {
-            assert_eq!(log.after(bad), None, "{bad}");
-        }
-        log.skip(10);
-        assert!(matches!(log.read(8), Read::Behind { .. }));
+        Change::Job { job: JobId(number), role, title: "a\nb".into(), what: "ended".into() }
     }
 
     #[test]

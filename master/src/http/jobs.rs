@@ -148,8 +148,12 @@ pub async fn submit(
     caller.must(Level::Operator, &job.role)?;
     let shard = home(&api, &job, key.as_deref());
     let (replies, mut answers) = mpsc::channel(2);
-    api.door.post(shard, Request::Submit { job, key, follow: query.follow }, RequestId(0), replies)?;
+    let request = Request::Submit { job, key, follow: query.follow };
+    let room = api.door.room(&request)?;
+    api.door.post(shard, request, RequestId(0), replies)?;
     let (id, new) = submitted(answers.recv().await)?;
+    // Who waits for the end takes none from others.
+    drop(room);
     let mut answer = SubmittedBody { id: id.to_string(), new, ended: None };
     if query.follow {
         answer.ended = Some(match next(answers.recv().await)? {

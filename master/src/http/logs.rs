@@ -6,6 +6,7 @@ use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::records::{Record, records};
 use super::{Api, find};
+use crate::drive::told::{Told, What};
 use crate::shard::event::{Change, JobRef};
 use crate::shard::view::{TaskView, View, Viewed};
 use axum::body::Body;
@@ -196,7 +197,7 @@ struct Reading {
     follow: bool,
     /// Where the first attempt that is read begins.
     offset: u64,
-    changes: Option<broadcast::Receiver<Arc<Change>>>,
+    changes: Option<broadcast::Receiver<Arc<Told>>>,
     /// The stream of an attempt; the sender is kept, since dropping it would give the stream up.
     open: Option<(AttemptId, Sender, Receiver)>,
     /// The last attempt that was read to its end.
@@ -339,9 +340,12 @@ impl Reading {
     async fn changed(&mut self) {
         let Some(changes) = &mut self.changes else { return };
         loop {
-            match changes.recv().await.as_deref() {
-                Ok(Change::Job { job, .. } | Change::Tasks { job, .. }) if *job == self.of.job => return,
-                Ok(_) => {}
+            match changes.recv().await {
+                Ok(told) => match &told.what {
+                    What::Change(Change::Job { job, .. } | Change::Tasks { job, .. }) if *job == self.of.job => return,
+                    What::Led(shard) if *shard == self.of.job.shard() => return,
+                    _ => {}
+                },
                 Err(broadcast::error::RecvError::Lagged(_)) => return,
                 Err(broadcast::error::RecvError::Closed) => {
                     self.over = true;

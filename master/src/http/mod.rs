@@ -9,11 +9,13 @@ pub mod backup;
 mod body;
 pub mod bundles;
 pub mod error;
+mod event_log;
 pub mod events;
 pub mod exec;
 pub mod explain;
 mod find;
 mod gate;
+mod heard;
 pub mod inspect;
 pub mod jobs;
 pub mod jobs_json;
@@ -26,6 +28,7 @@ pub mod server;
 mod spec;
 mod stall;
 pub mod status;
+mod streams;
 pub mod submit;
 pub mod tokens;
 pub mod uploads;
@@ -35,6 +38,7 @@ pub mod usage;
 mod tests;
 
 use crate::drive::Door;
+use crate::drive::told::{Told, What};
 use crate::peers::Shelf;
 use crate::shard::event::Change;
 use access::Tokens;
@@ -45,7 +49,7 @@ use axum::{Router, middleware};
 use bundles::Bundles;
 use bytes::Bytes;
 use error::ApiError;
-use events::EventLog;
+use event_log::EventLog;
 use inspect::Inspections;
 use protocol::Digest;
 use protocol::identity::Identity;
@@ -56,6 +60,8 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use streams::Streams;
+use tokens::TOKENS_SHARD;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::{Semaphore, oneshot};
@@ -98,8 +104,10 @@ pub struct Api {
     data_dir: PathBuf,
     inspections: Inspections,
     events: EventLog,
+    event_readers: Arc<Semaphore>,
     uploads: Semaphore,
     log_readers: Arc<Semaphore>,
+    streams: Arc<Streams>,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     description: Bytes,
@@ -126,7 +134,8 @@ pub async fn start(taken: (SocketAddr, TcpListener), door: Door, identity: &Iden
 /// in, for as long as they are there.
 pub async fn router(door: Door, config: HttpConfig) -> Router {
     let (api, router) = api(door, config);
-    let changes = api.door.changes();
+    let (changes, life, number) = api.door.changes_after();
+    api.events.begin(life, number);
     api.tokens.are_unread();
     let (read, is_read) = oneshot::channel();
     tokio::spawn(listen(Arc::downgrade(&api), changes, read));
@@ -182,7 +191,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     let description = serde_json::to_vec(&description).expect("a description has text for keys").into();
     let shelf = Shelf::new(config.bundles.clone(), Arc::clone(door.peers()));
     let api = Arc::new(Api {
-        door,
+        door: door.for_clients(),
         hosts: gate::Hosts::new(&config.hosts),
         cluster: config.cluster,
         root: config.root,
@@ -192,9 +201,11 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         shelf,
         bundles: config.bundles,
         data_dir: config.data_dir,
-        events: EventLog::new(format!("{:x}", access::now().0)),
+        events: EventLog::default(),
+        event_readers: Arc::new(Semaphore::new(events::READERS_MAX)),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
+        streams: Arc::default(),
         turn: AtomicU64::new(0),
         description,
     });
@@ -222,7 +233,7 @@ async fn refresh(api: &Api) -> Result<(), ApiError> {
 }
 
 /// Keeps what changes, for as long as the routes are there.
-async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Change>>, read: oneshot::Sender<()>) {
+async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Told>>, read: oneshot::Sender<()>) {
     let (mut due, mut read) = (true, Some(read));
     loop {
         if due {
@@ -242,12 +253,13 @@ async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Change>>, read: onesho
         };
         let Some(api) = api.upgrade() else { return };
         match changed {
-            Ok(change) => {
-                due |= matches!(*change, Change::Tokens | Change::Policies);
-                api.events.push(change);
+            Ok(told) => {
+                due |= matches!(told.what, What::Change(Change::Tokens | Change::Policies) | What::Led(TOKENS_SHARD));
+                // What was not heard may have been of tokens and policies.
+                due |= api.events.push(told);
             }
-            Err(RecvError::Lagged(missed)) => {
-                api.events.skip(missed);
+            Err(RecvError::Lagged(_)) => {
+                api.events.lost();
                 due = true;
             }
             Err(RecvError::Closed) => return,

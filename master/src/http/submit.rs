@@ -9,6 +9,7 @@ use super::error::{ApiError, ErrorAnswer, ErrorBody, unexpected};
 use super::jobs::{good_key, home};
 use super::jobs_json::counts;
 use super::lines::{Cut, Lines};
+use super::streams::{SUBMIT_IN_FLIGHT_MAX, Share};
 use super::{Api, spec};
 use crate::admit::{Format, JobSpec};
 use crate::shard::event::{Level, Request, Response as Answer};
@@ -31,8 +32,6 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
-/// Submissions of one stream that wait for their commit; at the limit it is read no further.
-pub const SUBMIT_IN_FLIGHT_MAX: usize = 4_096;
 /// Jobs of one stream whose end is waited for; at the limit it is read no further.
 pub const SUBMIT_FOLLOWED_MAX: usize = 65_536;
 /// Longest line, in bytes.
@@ -96,10 +95,11 @@ pub struct EndBody {
 /// Submits many jobs: one line of JSON for each, `{"key":…, "job":{…}, "follow":false}`. The answer is a stream too, a line for each commit
 /// and for each end that is followed, as they come.
 #[utoipa::path(post, path = "/v1/submit", tag = "jobs", request_body(content = String, content_type = "application/x-ndjson"),
-    responses((status = 200, body = inline(LineAnswer<'static>), content_type = "application/x-ndjson"), (status = 401, body = ErrorAnswer)))]
+    responses((status = 200, body = inline(LineAnswer<'static>), content_type = "application/x-ndjson"), (status = 401, body = ErrorAnswer), (status = 429, body = ErrorAnswer)))]
 pub async fn submit(State(api): State<Arc<Api>>, caller: Caller, body: Body) -> Result<Response, ApiError> {
     caller.must_level(Level::Operator)?;
-    let mut response = Body::new(Submissions::new(api, caller, body)).into_response();
+    let share = api.streams.enter()?;
+    let mut response = Body::new(Submissions::new(api, caller, share, body)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(response)
 }
@@ -125,6 +125,7 @@ type Looking = BoxFuture<'static, Result<(), ApiError>>;
 struct Submissions {
     api: Arc<Api>,
     caller: Caller,
+    share: Share,
     input: Option<Body>,
     lines: Lines,
     read: u64,
@@ -143,11 +144,12 @@ struct Submissions {
 }
 
 impl Submissions {
-    fn new(api: Arc<Api>, caller: Caller, body: Body) -> Self {
+    fn new(api: Arc<Api>, caller: Caller, share: Share, body: Body) -> Self {
         let (replies, answers) = mpsc::channel(2 * SUBMIT_IN_FLIGHT_MAX + SUBMIT_FOLLOWED_MAX);
         Self {
             api,
             caller,
+            share,
             input: Some(body),
             lines: Lines::new(LINE_BYTES_MAX),
             read: 0,
@@ -228,7 +230,7 @@ impl Submissions {
                 }
                 continue;
             }
-            if self.uncommitted >= SUBMIT_IN_FLIGHT_MAX || self.followed >= SUBMIT_FOLLOWED_MAX {
+            if self.uncommitted >= self.share.most(self.uncommitted) || self.followed >= SUBMIT_FOLLOWED_MAX {
                 return false;
             }
             match self.lines.cut() {

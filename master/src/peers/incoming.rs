@@ -97,8 +97,8 @@ impl Hears<'_> {
                     }
                 }
                 Said::Changed(json) => {
-                    if let Ok(change) = serde_json::from_slice(&json) {
-                        self.door.publish_here(change);
+                    if let Ok(told) = serde_json::from_slice(&json) {
+                        self.door.publish_here(told);
                     }
                 }
                 Said::Hold { call, bundle } => {

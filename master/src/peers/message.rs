@@ -68,7 +68,7 @@ pub enum Said {
         /// What.
         request: Request,
     },
-    /// Something changed that those who watch want to know, in JSON.
+    /// What those who watch are told ([`crate::drive::told::Told`]), in JSON.
     Changed(Bytes),
     /// Fetch this bundle from the speaker.
     Hold {

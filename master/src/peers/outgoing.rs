@@ -125,6 +125,7 @@ fn begin(peer: &Peer, door: &Door) {
     for (shard, _) in &here {
         peer.say(Said::Anew { from: *shard });
     }
+    door.catch_up(|said| peer.say(said));
     for (from, _) in routes.led_by(peer.number) {
         door.deliver_to_all(from, &PeerMessage::Led);
     }

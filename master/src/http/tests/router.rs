@@ -1,6 +1,7 @@
 //! What the routes refuse before a shard is asked, and what they answer without one.
 
 use super::Closed;
+use crate::drive::rooms::CHANGES_ASKED_MAX;
 use crate::http::body::TEXT_BYTES_MAX;
 use crate::shard::event::Level;
 use axum::body::Body;
@@ -183,4 +184,22 @@ async fn the_description_is_made_from_the_routes_and_needs_no_token() {
     }
     assert!(description["components"]["schemas"]["JobBody"].is_object());
     assert_eq!(description["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+}
+
+#[tokio::test]
+async fn one_more_than_may_wait_is_turned_away_and_whoever_looks_takes_none_of_that_room() {
+    let closed = Closed::new();
+    let token = closed.token(Level::Admin, &[]);
+    let change = || Box::pin(ask(&closed, request("POST", "/v1/tokens", &token, "application/json", "{\"level\":\"join\"}")));
+    let mut waiting: Vec<_> = (0..CHANGES_ASKED_MAX).map(|_| change()).collect();
+    for asked in &mut waiting {
+        assert!(futures::poll!(asked).is_pending());
+    }
+    let refused = change().await;
+    assert_eq!((refused.status(), &refused.headers()[header::RETRY_AFTER]), (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap()));
+    assert_eq!(json(refused).await["error"]["code"], "busy");
+    // What changes nothing has room of its own.
+    assert!(futures::poll!(Box::pin(ask(&closed, request("GET", "/v1/status", &token, "", "")))).is_pending());
+    drop(waiting.pop());
+    assert!(futures::poll!(change()).is_pending());
 }
