@@ -3,6 +3,9 @@
 
 use crate::random::Random;
 
+/// One seed in so many runs the real groups.
+pub const OPENRAFT_SEEDS: u64 = 100;
+
 /// A bug put in on purpose, in the model around the real shard and ledger: what the code would do if it broke its own rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
@@ -91,6 +94,15 @@ impl Bug {
         )
     }
 
+    /// Whether it is in what is the same around a model of the groups and around the real ones, and among masters.
+    #[must_use]
+    pub const fn shows_in_real_groups(self) -> bool {
+        matches!(
+            self,
+            Self::TellsBeforeCommit | Self::ForgetsLastEntry | Self::KeepsNoLease | Self::VotesWithoutDisk | Self::DoesWhatWasHeld
+        )
+    }
+
     /// Whether it is one of fenced services only.
     #[must_use]
     pub const fn needs_leases(self) -> bool {
@@ -129,6 +141,8 @@ pub struct Plan {
     pub fenced: bool,
     /// Whether leases of fenced services hold as long as they may; otherwise as long as they do by themselves.
     pub long_leases: bool,
+    /// Whether the groups are real, openraft and the journal itself; otherwise they are a model of them.
+    pub openraft: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -160,6 +174,7 @@ impl Plan {
             request_ms: if of_leases { 1_000 } else { [1_000, 10_000, 10_000, 40_000][random.below(4) as usize] },
             fenced: leases.chance(500) || of_leases,
             long_leases: leases.chance(500) || of_leases,
+            openraft: seed.is_multiple_of(OPENRAFT_SEEDS),
             bug,
         }
     }
