@@ -65,6 +65,8 @@ pub struct Report {
     pub refused: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
+    /// Pieces of snapshots that members of real groups were sent.
+    pub pieces: u64,
     /// Of all that happened: equal where the same did.
     pub digest: u64,
     /// The promise that was broken, if one was.
@@ -93,6 +95,7 @@ pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
         ended: world.check.ended,
         refused: world.check.refused,
         leaders: world.leaders,
+        pieces: world.known.pieces,
         digest: world.digest,
         broken,
     }

@@ -234,7 +234,7 @@ impl World {
         if self.masters[at].up {
             return Ok(());
         }
-        let founds = at == 0 && self.masters[at].engine.as_ref().is_some_and(|engine| engine.member == 1);
+        let founds = at == 0 && self.masters[at].life == 0;
         let started = self.masters[at].start(self.now, founds, &mut self.random);
         started.map_err(|error| format!("G21: master {at} cannot start: {error}"))?;
         (0..self.masters.len()).filter(|to| *to != at).for_each(|to| {

@@ -58,7 +58,7 @@ pub struct Applied {
 /// How the log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct LogConfig {
-    /// Bytes of a segment, but for the first; at least 1 MiB and at most 1 GiB.
+    /// Bytes of a segment, but for the first; at least 64 KiB and at most 1 GiB.
     pub segment_bytes: u64,
     /// A group's log is folded into a snapshot when it has grown by this many bytes or by those of its last snapshot, if those are more.
     pub snapshot_bytes: u64,
@@ -113,7 +113,7 @@ impl Log {
     /// # Errors
     /// [`JournalError`] where it is damaged, or cannot be read or made.
     pub fn open(dir: &Path, groups: u16, config: LogConfig) -> Result<Self, JournalError> {
-        assert!((1 << 20..=1 << 30).contains(&config.segment_bytes), "a segment has 1 MiB to 1 GiB");
+        assert!((1 << 16..=1 << 30).contains(&config.segment_bytes), "a segment has 64 KiB to 1 GiB");
         fs::create_dir_all(dir).map_err(|error| JournalError::io("make", dir, error))?;
         let lock = take_lock(dir)?;
         let recovered = recover(dir, groups, FIRST_SEGMENT_BYTES.min(config.segment_bytes))?;

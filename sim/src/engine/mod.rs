@@ -27,10 +27,10 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use wires::{Question, Reply, Said, Wires};
 
-/// The smallest that a log may have: so that seeds come to its next segment.
-const SEGMENT_BYTES: u64 = 1 << 20;
+/// The smallest that a log may have: so that seeds come to further segments, and members to lack what was let go.
+const SEGMENT_BYTES: u64 = 1 << 16;
 /// A group's log is folded into a snapshot when it has grown by so much.
-const SNAPSHOT_BYTES: u64 = 64 << 10;
+const SNAPSHOT_BYTES: u64 = 16 << 10;
 
 /// A group opens within so many flushes.
 const OPENING_ROUNDS_MAX: usize = 64;

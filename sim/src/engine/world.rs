@@ -8,6 +8,7 @@ use crate::network::Way;
 use crate::plan::Bug;
 use crate::seat::Seat;
 use crate::world::{Happening, Verdict, World};
+use master::journal::network::Ask;
 use master::journal::{Applied, Batch, Fate, Turn};
 use master::shard::Record;
 use protocol::Time;
@@ -31,6 +32,8 @@ pub struct Known {
     generation: u64,
     /// The groups that have the members they are to have.
     whole: BTreeSet<usize>,
+    /// Pieces of snapshots that were sent from member to member.
+    pub pieces: u64,
 }
 
 impl World {
@@ -140,6 +143,7 @@ impl World {
     fn said(&mut self, at: usize, said: Said) -> Verdict {
         match said {
             Said::Question(mut question) => {
+                self.known.pieces += u64::from(matches!(question.ask, Ask::Snapshot(_)));
                 let to = usize::try_from(question.member - 1).expect("few disks are lost") % self.masters.len();
                 question.masters = (at, to);
                 if let Some(time) = self.way(at, to).filter(|_| to != at) {
