@@ -222,6 +222,18 @@ impl Check {
         }
     }
 
+    /// A member of a real group begins to lead with so many entries folded in: it is the only one in its term, and has all that is committed.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn led(&mut self, shard: usize, master: usize, term: u64, applied: u64) -> Verdict {
+        let other = self.leaders.insert((shard, term), master).filter(|other| *other != master);
+        hold(other.is_none(), || format!("G1: masters {other:?} and {master} lead shard {shard} in term {term}"))?;
+        let (count, before) = (self.committed[shard].len() as u64, self.committed[shard].last().copied().unwrap_or(0));
+        let has = applied >= count || term < before;
+        hold(has, || format!("G1: master {master} leads shard {shard} with {applied} of {count} entries that are committed"))
+    }
+
     /// A replica was voted for: it is the only one in its term, and has all that is committed.
     ///
     /// # Errors
@@ -246,12 +258,12 @@ impl Check {
         Ok(())
     }
 
-    /// A replica's state, after as many entries as it has folded, is as that of the others.
+    /// A replica's state, after as many entries as have taken effect on it, is as that of the others.
     ///
     /// # Errors
     /// It is not.
-    pub fn hashed(&mut self, replica: &Replica) -> Verdict {
-        let (key, hash) = ((replica.follower.config().id, replica.applied), replica.follower.hash());
+    pub fn hashed(&mut self, shard: ShardId, applied: u64, hash: u64) -> Verdict {
+        let key = (shard, applied);
         let other = *self.hashes.entry(key).or_insert(hash);
         hold(hash == other, || format!("G1: two replicas of shard {} differ after {} entries", key.0.0, key.1))
     }

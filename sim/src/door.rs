@@ -2,10 +2,12 @@
 //! others.
 
 use crate::clock::Clock;
+use crate::engine::Engine;
 use crate::plan::{Bug, Plan};
 use crate::raft::{LOG_ENTRIES_MAX, Replica};
 use crate::random::Random;
 use crate::seat::Seat;
+use master::journal::JournalError;
 use master::shard::ShardConfig;
 use protocol::{ShardId, Time};
 
@@ -23,7 +25,9 @@ pub struct Master {
     pub slow_until: Time,
     /// Whether it is slow now and then until all is well.
     pub slow: bool,
-    /// Its replica of each shard.
+    /// Its members of the real groups, where the groups are real.
+    pub engine: Option<Engine>,
+    /// Its replica of each shard, where the groups are a model.
     pub replicas: Vec<Replica>,
     /// Of each shard that it leads, the shard.
     pub seats: Vec<Option<Seat>>,
@@ -51,6 +55,8 @@ impl Master {
     #[must_use]
     pub fn new(plan: &Plan, me: usize, random: &mut Random) -> Self {
         let shards = usize::from(plan.shards);
+        let configs = || (0..plan.shards).map(|id| config(plan, id));
+        let model = || configs().map(|config| Replica::new(config, me, plan.masters, plan.bug)).collect();
         Self {
             up: false,
             life: 0,
@@ -58,7 +64,8 @@ impl Master {
             stopped_until: Time::ZERO,
             slow_until: Time::ZERO,
             slow: plan.slow_disks,
-            replicas: (0..plan.shards).map(|id| Replica::new(config(plan, id), me, plan.masters, plan.bug)).collect(),
+            engine: plan.openraft.then(|| Engine::new(configs().collect(), me, plan.bug)),
+            replicas: if plan.openraft { vec![] } else { model() },
             seats: (0..shards).map(|_| None).collect(),
             known: vec![None; shards],
             raft_timers: vec![None; shards],
@@ -66,13 +73,17 @@ impl Master {
     }
 
     /// Its process starts, with what is on its disk. In every other life its logs begin with new snapshots where they have become long.
-    pub fn start(&mut self, now: Time, random: &mut Random) {
+    ///
+    /// # Errors
+    /// What is on its disk cannot be used.
+    pub fn start(&mut self, now: Time, founds: bool, random: &mut Random) -> Result<(), JournalError> {
         self.life += 1;
         self.up = true;
         let shown = self.clock.show(now);
         for replica in &mut self.replicas {
             replica.start(self.life, shown, random);
         }
+        self.engine.as_mut().map_or(Ok(()), |engine| engine.start(shown, founds, random))
     }
 
     /// Its process is killed.
@@ -84,6 +95,9 @@ impl Master {
                 replica.compact();
             }
             replica.kill(random.below(3));
+        }
+        if let Some(engine) = &mut self.engine {
+            engine.kill(random.below(3) as usize, random.chance(300));
         }
         self.seats.iter_mut().for_each(|seat| *seat = None);
         self.known.fill(None);

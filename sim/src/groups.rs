@@ -1,6 +1,7 @@
 //! The groups of replicas in the world: their messages, timers and disks, who begins and ends to lead, what is committed, and what a
 //! leader's shard is told and wants done.
 
+use crate::engine::shard_id;
 use crate::log::Note;
 use crate::network::Way;
 use crate::peers::Letter;
@@ -10,7 +11,7 @@ use crate::seat::Seat;
 use crate::world::{Happening, Verdict, World};
 use master::shard::{Action, Event, PeerMessage, Record};
 use protocol::message::{FromMaster, ToAgent, shard_of_agent};
-use protocol::{AgentId, ShardId};
+use protocol::{AgentId, ShardId, Time};
 
 impl World {
     /// A message from replica to replica arrives.
@@ -31,7 +32,7 @@ impl World {
         self.settle(at, shard)
     }
 
-    pub(crate) fn raft_timer(&mut self, at: usize, shard: usize, timer: protocol::Time) -> Verdict {
+    pub(crate) fn raft_timer(&mut self, at: usize, shard: usize, timer: Time) -> Verdict {
         if self.masters[at].raft_timers[shard] != Some(timer) {
             return Ok(());
         }
@@ -98,7 +99,8 @@ impl World {
             }
             self.masters[at].replicas[shard].folded(index, &entry);
             if index.is_multiple_of(128) {
-                self.check.hashed(&self.masters[at].replicas[shard])?;
+                let replica = &self.masters[at].replicas[shard];
+                self.check.hashed(shard_id(shard), replica.applied, replica.follower.hash())?;
             }
         }
         if first.is_none() {
@@ -121,6 +123,9 @@ impl World {
     fn is_led_by(&mut self, at: usize, shard: usize) -> Result<bool, String> {
         let master = &mut self.masters[at];
         let Some(term) = master.seats[shard].as_ref().map(|seat| seat.term).filter(|_| master.up) else { return Ok(false) };
+        if master.engine.is_some() {
+            return self.engine_leads(at, shard, term);
+        }
         let shown = master.clock.show(self.now);
         let replica = &mut master.replicas[shard];
         if replica.leads() && replica.lease(shown) <= Some(shown) && self.plan.bug != Some(Bug::KeepsNoLease) {
@@ -139,15 +144,17 @@ impl World {
         let leads = |at: &usize| {
             let master = &self.masters[*at];
             let shown = master.clock.show(self.now);
-            let runs = master.up && master.stopped_until <= self.now;
-            runs && master.seats[shard].is_some() && master.replicas[shard].lease(shown) > Some(shown)
+            let runs = master.up && master.stopped_until <= self.now && master.seats[shard].is_some();
+            runs && match &master.engine {
+                Some(engine) => engine.leads(shard),
+                None => master.replicas[shard].lease(shown) > Some(shown),
+            }
         };
         (0..self.masters.len()).find(leads)
     }
 
     /// A replica was voted for: its shard is made from its log, and leads.
     fn lead(&mut self, at: usize, shard: usize) -> Verdict {
-        let (bug, id) = (self.plan.bug, ShardId(shard as u16));
         self.trace(|| format!("m{at} leads shard {shard}"));
         let master = &mut self.masters[at];
         let shown = master.clock.show(self.now);
@@ -156,7 +163,14 @@ impl World {
         let (made, latest) = replica.fold();
         let term = replica.term;
         let first = replica.propose(vec![], shown);
-        master.seats[shard] = Some(Seat::new(made, (term, self.now), first, bug));
+        master.seats[shard] = Some(Seat::new(made, (term, self.now), Some(first), self.plan.bug));
+        self.begin(at, shard, term, latest)
+    }
+
+    /// A shard is led from now on; the latest of its records is of then.
+    pub(crate) fn begin(&mut self, at: usize, shard: usize, term: u64, latest: Time) -> Verdict {
+        let (bug, id) = (self.plan.bug, shard_id(shard));
+        let shown = self.masters[at].clock.show(self.now);
         self.leaders += 1;
         self.calm_since = self.calm_since.max(self.now);
         let agents = self.machines.iter().map(|machine| machine.id);
@@ -180,7 +194,7 @@ impl World {
     }
 
     /// Who leads no longer drops its shard, and all that it held.
-    fn stop(&mut self, at: usize, shard: usize) -> Verdict {
+    pub(crate) fn stop(&mut self, at: usize, shard: usize) -> Verdict {
         let id = ShardId(shard as u16);
         self.calm_since = self.calm_since.max(self.now);
         let Some(seat) = self.masters[at].seats[shard].take() else { return Ok(()) };
@@ -226,7 +240,7 @@ impl World {
     }
 
     /// Proposes the next batch of a leader and sets its timer.
-    fn after(&mut self, at: usize, shard: usize) -> Verdict {
+    pub(crate) fn after(&mut self, at: usize, shard: usize) -> Verdict {
         let master = &mut self.masters[at];
         let shown = master.clock.show(self.now);
         let Some(seat) = master.seats[shard].as_mut() else { return Ok(()) };
@@ -236,6 +250,11 @@ impl World {
             self.queue.push(timer, Happening::ShardTimer(at, seat.term, shard, timer));
         }
         if let Some(batch) = seat.next_batch() {
+            if master.engine.is_some() {
+                seat.proposed(0);
+                let term = seat.term;
+                return self.propose(at, shard, term, batch);
+            }
             let index = master.replicas[shard].propose(batch, shown);
             seat.proposed(index);
             return self.settle(at, shard);
@@ -243,7 +262,7 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn shard_timer(&mut self, at: usize, term: u64, shard: usize, timer: protocol::Time) -> Verdict {
+    pub(crate) fn shard_timer(&mut self, at: usize, term: u64, shard: usize, timer: Time) -> Verdict {
         match self.masters[at].seats[shard].as_mut().filter(|seat| seat.term == term && seat.timer == Some(timer)) {
             Some(seat) => {
                 seat.timer = None;
@@ -254,7 +273,7 @@ impl World {
     }
 
     /// Records are committed: what they say is so.
-    fn committed(&mut self, notes: &[Note]) -> Verdict {
+    pub(crate) fn committed(&mut self, notes: &[Note]) -> Verdict {
         for note in notes {
             self.check.committed(note)?;
             if let Record::AgentGone { agent, .. } = &note.record
@@ -270,7 +289,7 @@ impl World {
     }
 
     /// Does what a shard that `at` leads wants done.
-    fn act(&mut self, at: usize, shard: ShardId, actions: Vec<Action>) -> Verdict {
+    pub(crate) fn act(&mut self, at: usize, shard: ShardId, actions: Vec<Action>) -> Verdict {
         for action in actions {
             self.trace(|| format!("m{at} shard {} -> {action:?}", shard.0));
             match action {

@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod clock;
 mod door;
+mod engine;
 mod groups;
 mod lease;
 mod log;
@@ -22,7 +23,7 @@ mod seat;
 mod trouble;
 mod world;
 
-pub use plan::{Bug, Plan};
+pub use plan::{Bug, OPENRAFT_SEEDS, Plan};
 
 use protocol::Time;
 use world::World;
@@ -64,6 +65,10 @@ pub struct Report {
     pub refused: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
+    /// Pieces of snapshots that members of real groups were sent.
+    pub pieces: u64,
+    /// Of all that happened: equal where the same did.
+    pub digest: u64,
     /// The promise that was broken, if one was.
     pub broken: Option<String>,
 }
@@ -71,17 +76,17 @@ pub struct Report {
 /// Runs one seed, with a bug on purpose or without.
 #[must_use]
 pub fn seed(seed: u64, bug: Option<Bug>) -> Report {
-    traced(seed, bug, None)
+    run(Plan::new(seed, bug), None)
 }
 
-/// As [`seed`]; from then on what shards are told and want is written to standard error.
+/// Runs what was planned; from then on what shards are told and want is written to standard error.
 #[must_use]
-pub fn traced(seed: u64, bug: Option<Bug>, from: Option<Time>) -> Report {
-    let mut world = World::new(Plan::new(seed, bug));
-    world.trace_from = from;
+pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
+    let mut world = World::new(plan);
+    world.trace_from = trace_from;
     let broken = world.run().err();
     Report {
-        seed,
+        seed: world.plan.seed,
         masters: world.plan.masters,
         time_ms: world.now.0,
         steps: world.steps,
@@ -90,6 +95,8 @@ pub fn traced(seed: u64, bug: Option<Bug>, from: Option<Time>) -> Report {
         ended: world.check.ended,
         refused: world.check.refused,
         leaders: world.leaders,
+        pieces: world.known.pieces,
+        digest: world.digest,
         broken,
     }
 }

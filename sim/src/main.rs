@@ -4,8 +4,8 @@
 
 use clap::{Parser, Subcommand};
 use protocol::Time;
-use sim::Bug;
 use sim::scale::{Figures, Size};
+use sim::{Bug, Plan};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -39,6 +39,9 @@ enum Verb {
         /// From this millisecond of each seed on, writes what shards are told and want to standard error.
         #[arg(long)]
         trace_ms: Option<u64>,
+        /// Runs openraft itself in every seed, not in one of a hundred only.
+        #[arg(long)]
+        openraft: bool,
     },
     /// Lets the real shards place very many tasks on very many agents that only say what they were told; prints what it took as JSON lines.
     Scale {
@@ -66,6 +69,9 @@ enum Verb {
         /// Seeds for each, at the most.
         #[arg(long, default_value_t = 200)]
         count: u64,
+        /// Puts those in that show with openraft itself.
+        #[arg(long)]
+        openraft: bool,
     },
 }
 
@@ -73,23 +79,27 @@ const HOUR_MS: f64 = 3_600_000.0;
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
-        Verb::Seeds { count, from, hours, all, trace_ms } => seeds((from, count, hours), all, trace_ms),
+        Verb::Seeds { count, from, hours, all, trace_ms, openraft } => seeds((from, count, hours), all, trace_ms, openraft),
         Verb::Scale { agents, tasks, jobs, shards, masters, dir } => {
             scale(&Size { agents, tasks, jobs: jobs.max(1), shards: shards.max(1), masters, dir })
         }
-        Verb::Bugs { count } => bugs(count),
+        Verb::Bugs { count, openraft } => bugs(count, openraft),
     }
 }
 
-fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Option<u64>) -> ExitCode {
+fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Option<u64>, openraft: bool) -> ExitCode {
     let start = Instant::now();
     let (mut time_ms, mut acks, mut staged, mut refused, mut leaders, mut ran, mut broken_seeds) = (0, 0, 0, 0, 0, 0, 0);
+    let (mut digest, mut pieces) = (0_u64, 0);
     let enough = |ran: u64, time_ms: u64| hours.map_or(ran >= count, |hours| time_ms as f64 >= hours as f64 * HOUR_MS);
     while !enough(ran, time_ms) {
-        let report = sim::traced(from + ran, None, trace_ms.map(Time));
+        let plan = Plan::new(from + ran, None);
+        let real = openraft || plan.openraft;
+        let report = sim::run(Plan { openraft: real, ..plan }, trace_ms.map(Time));
         if let Some(broken) = report.broken {
             println!("seed {} ({} masters) broke a promise {broken}", report.seed, report.masters);
-            println!("again: cargo run --release -p sim -- seeds --count 1 --from {}", report.seed);
+            let flag = if real { " --openraft" } else { "" };
+            println!("again: cargo run --release -p sim -- seeds --count 1 --from {}{flag}", report.seed);
             broken_seeds += 1;
             if !all {
                 return ExitCode::FAILURE;
@@ -101,11 +111,13 @@ fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Opt
         staged += report.staged;
         refused += report.refused;
         leaders += report.leaders;
+        pieces += report.pieces;
+        digest = digest.rotate_left(1) ^ report.digest;
     }
     let cluster = time_ms as f64 / HOUR_MS;
     let rate = cluster / (sim::scale::cpu_seconds().unwrap_or_else(|| start.elapsed().as_secs_f64()) / 3_600.0);
     println!(
-        "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused, {leaders} leaders: {broken_seeds} seeds broke a promise"
+        "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused, {leaders} leaders, {pieces} pieces of snapshots sent, digest {digest:016x}: {broken_seeds} seeds broke a promise"
     );
     println!(
         r#"{{"system":"skep","bench":"sim","kind":"seeds","metric":"cluster_hours_per_cpu_hour","n":{ran},"value":{rate:.0},"unit":"h/h","run":1}}"#
@@ -155,10 +167,11 @@ fn said(size: &Size, figures: &Figures) -> ExitCode {
     if figures.ran == tasks && figures.ended == tasks && known { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn bugs(count: u64) -> ExitCode {
+fn bugs(count: u64, openraft: bool) -> ExitCode {
     let mut missed = 0;
-    for bug in Bug::ALL {
-        let seen = (1..=count).find_map(|seed| sim::seed(seed, Some(bug)).broken.map(|broken| (seed, broken)));
+    let run = |seed: u64, bug: Bug| sim::run(Plan { openraft, ..Plan::new(seed, Some(bug)) }, None).broken;
+    for bug in Bug::ALL.into_iter().filter(|bug| !openraft || bug.shows_in_real_groups()) {
+        let seen = (1..=count).find_map(|seed| run(seed, bug).map(|broken| (seed, broken)));
         match seen {
             Some((seed, broken)) => println!("{bug:?}: seen at seed {seed}: {broken}"),
             None => {

@@ -4,6 +4,9 @@
 use crate::random::Random;
 use protocol::link::VERSION;
 
+/// One seed in so many runs the real groups.
+pub const OPENRAFT_SEEDS: u64 = 100;
+
 /// A bug put in on purpose, in the model around the real shard and ledger: what the code would do if it broke its own rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
@@ -92,6 +95,15 @@ impl Bug {
         )
     }
 
+    /// Whether it is in what is the same around a model of the groups and around the real ones, and among masters.
+    #[must_use]
+    pub const fn shows_in_real_groups(self) -> bool {
+        matches!(
+            self,
+            Self::TellsBeforeCommit | Self::ForgetsLastEntry | Self::KeepsNoLease | Self::VotesWithoutDisk | Self::DoesWhatWasHeld
+        )
+    }
+
     /// Whether it is one of fenced services only.
     #[must_use]
     pub const fn needs_leases(self) -> bool {
@@ -132,6 +144,8 @@ pub struct Plan {
     pub long_leases: bool,
     /// Whether processes are of two builds, one of which speaks the version of the messages before this one; each start may change which.
     pub upgrades: bool,
+    /// Whether the groups are real, openraft and the journal itself; otherwise they are a model of them.
+    pub openraft: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -173,6 +187,7 @@ impl Plan {
             fenced: leases.chance(500) || of_leases,
             long_leases: leases.chance(500) || of_leases,
             upgrades: Random::new(seed ^ 0x0b1d).chance(300),
+            openraft: seed.is_multiple_of(OPENRAFT_SEEDS),
             bug,
         }
     }

@@ -35,20 +35,9 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// A leader since then, whose first batch stands at `first`.
-    pub fn new(shard: Shard, (term, since): (u64, Time), first: u64, bug: Option<Bug>) -> Self {
-        Self {
-            shard,
-            term,
-            since,
-            timer: None,
-            gathering: vec![],
-            flying: Some(first),
-            held: VecDeque::new(),
-            batches: 0,
-            compared: 0,
-            bug,
-        }
+    /// A leader since then, whose first batch stands at `first`; `None`: it is committed.
+    pub fn new(shard: Shard, (term, since): (u64, Time), first: Option<u64>, bug: Option<Bug>) -> Self {
+        Self { shard, term, since, timer: None, gathering: vec![], flying: first, held: VecDeque::new(), batches: 0, compared: 0, bug }
     }
 
     /// Takes what the shard wants: gives what is to be done now, keeps what waits. `note` looks at each record.
@@ -96,11 +85,20 @@ impl Seat {
         self.held.into_iter().map(|(_, action)| action).collect()
     }
 
+    /// True where something is not on record yet.
+    pub fn waits(&self) -> bool {
+        self.flying.is_some() || !self.gathering.is_empty()
+    }
+
+    /// The shard's hash, where nothing is decided that is not committed. Walks all of it.
+    pub fn hash(&self) -> Option<u64> {
+        (!self.waits()).then(|| self.shard.hash())
+    }
+
     /// False where `follower` is not what the shard is, though nothing is decided that is not committed. Walks all of both: looked at now
     /// and then only, unless `whole` says so.
     pub fn agrees(&mut self, follower: &Shard, whole: bool) -> bool {
-        let settled = self.flying.is_none() && self.gathering.is_empty();
-        if !settled || !whole && self.batches < self.compared + COMPARED_BATCHES {
+        if self.waits() || !whole && self.batches < self.compared + COMPARED_BATCHES {
             return true;
         }
         self.compared = self.batches;

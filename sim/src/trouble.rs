@@ -127,7 +127,12 @@ impl World {
         }
         let shown = self.masters[at].clock.show(self.now);
         for shard in 0..usize::from(self.plan.shards) {
-            if self.random.chance(700) {
+            if !self.random.chance(700) {
+                continue;
+            }
+            if self.plan.openraft {
+                self.engine_hands_over(at, shard)?;
+            } else {
                 self.masters[at].replicas[shard].hand_over(shown);
                 self.settle(at, shard)?;
             }
@@ -161,13 +166,15 @@ impl World {
 
     /// A master's disk is lost and it comes back with an empty one: where all others still have theirs.
     fn lose_disk(&mut self, at: usize) {
-        if self.masters.iter().flat_map(|master| &master.replicas).any(|replica| !replica.voter) {
+        let lacks = self.masters.iter().flat_map(|master| &master.replicas).any(|replica| !replica.voter);
+        if lacks || self.plan.openraft && !self.engines_are_whole() {
             return;
         }
         self.trace(|| format!("m{at} loses its disk"));
         self.kill_master(at, 3_000);
         if !self.masters[at].up {
             self.masters[at].replicas.iter_mut().for_each(crate::raft::Replica::lose_disk);
+            self.engine_loses_disk(at);
         }
     }
 
@@ -227,10 +234,15 @@ impl World {
         if self.masters[at].up {
             return Ok(());
         }
-        self.masters[at].start(self.now, &mut self.random);
+        let founds = at == 0 && self.masters[at].life == 0;
+        let started = self.masters[at].start(self.now, founds, &mut self.random);
+        started.map_err(|error| format!("G21: master {at} cannot start: {error}"))?;
         (0..self.masters.len()).filter(|to| *to != at).for_each(|to| {
             self.queue.push(self.now + 1, Happening::Link(at.min(to), at.max(to)));
         });
+        if self.plan.openraft {
+            return Ok(());
+        }
         (0..usize::from(self.plan.shards)).try_for_each(|shard| self.settle(at, shard))
     }
 

@@ -5,6 +5,7 @@
 use crate::check::Check;
 use crate::client::Clients;
 use crate::door::Master;
+use crate::engine;
 use crate::machine::Machine;
 use crate::network::{Line, Way};
 use crate::peers::{Leading, Letter};
@@ -54,6 +55,8 @@ pub enum Happening {
     Written(usize, u64, usize, u64, u64),
     /// A replica's timer.
     RaftTimer(usize, u64, usize, Time),
+    /// Something happens to the real groups of a master.
+    Engine(usize, Box<engine::Event>),
     /// The timer of a leader's shard: its master, term and shard.
     ShardTimer(usize, u64, usize, Time),
     /// A stopped master has not answered for long: whoever is connected to it notices.
@@ -97,6 +100,7 @@ impl Happening {
             | Self::Raft(_, master, ..)
             | Self::Written(master, ..)
             | Self::RaftTimer(master, ..)
+            | Self::Engine(master, _)
             | Self::ShardTimer(master, ..) => Some(*master),
             Self::Leads(leading) => Some(leading.to),
             Self::Peer(letter) => Some(letter.masters.1),
@@ -129,6 +133,10 @@ pub struct World {
     pub(crate) draining: bool,
     /// Since when nothing is broken among the masters.
     pub(crate) calm_since: Time,
+    /// What is known of the real groups.
+    pub(crate) known: engine::Known,
+    /// Of all that happened: equal where the same did.
+    pub digest: u64,
     pub(crate) pairs: BTreeMap<(usize, ShardId, ShardId), Time>,
     pub(crate) agent_timers: Vec<Option<Time>>,
     /// What happened so far.
@@ -171,6 +179,8 @@ impl World {
             healed: false,
             draining: false,
             calm_since: Time::ZERO,
+            known: engine::Known::default(),
+            digest: 0,
             pairs: BTreeMap::new(),
             steps: 0,
             leaders: 0,
@@ -197,10 +207,19 @@ impl World {
             if matches!(happening, Happening::End) {
                 return self.finish().map_err(|broken| format!("at {}, the end: {broken}", self.now));
             }
-            let happened = self.happen(happening).and_then(|()| self.check.after_each_event(self.now, self.calm()));
+            self.mix(now.0);
+            let happened = self
+                .happen(happening)
+                .and_then(|()| self.settle_engines())
+                .and_then(|()| self.check.after_each_event(self.now, self.calm()));
             happened.map_err(|broken| format!("at {}: {broken}", self.now))?;
         }
         Err("nothing happens any more".into())
+    }
+
+    /// Takes something that happened into the digest.
+    pub(crate) const fn mix(&mut self, what: u64) {
+        self.digest = (self.digest.rotate_left(5) ^ what).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
     /// Since when everything is to be done in time, where it is.
@@ -251,6 +270,7 @@ impl World {
                 self.written(master, shard, index, term)
             }
             Happening::RaftTimer(master, life, shard, at) if life == self.masters[master].life => self.raft_timer(master, shard, at),
+            Happening::Engine(master, event) => self.engine(master, *event),
             Happening::ShardTimer(master, term, shard, timer) => self.shard_timer(master, term, shard, timer),
             Happening::Unanswered(master, life) if life == self.masters[master].life => self.unanswered(master),
             Happening::AgentTimer(at, life, timer) if life == self.machines[at].life && self.agent_timers[at] == Some(timer) => {
@@ -291,6 +311,9 @@ impl World {
 
     /// Each leader's shard, and in the end each replica, is what its group is; `whole`: however long ago that was seen.
     fn compare(&mut self, whole: bool) -> Verdict {
+        if self.plan.openraft {
+            return self.look_at_engines(whole);
+        }
         for master in self.masters.iter_mut().filter(|master| master.up) {
             for (seat, replica) in master.seats.iter_mut().zip(&master.replicas) {
                 let agrees = seat.as_mut().is_none_or(|seat| seat.agrees(&replica.follower, whole));
@@ -298,7 +321,7 @@ impl World {
                     return Err(format!("G1: a replica of shard {} differs from its leader", replica.follower.config().id));
                 }
                 if whole {
-                    self.check.hashed(replica)?;
+                    self.check.hashed(replica.follower.config().id, replica.applied, replica.follower.hash())?;
                 }
             }
         }

@@ -1,11 +1,15 @@
 //! The simulator as a test: seeds that once found a bug, some more, and the bugs that it must see. `cargo run --release -p sim` runs many.
 
-use sim::{Bug, REGRESSION_SEEDS};
+use sim::{Bug, Plan, REGRESSION_SEEDS};
 
 /// Seeds beside those that once found something.
 const SEEDS: u64 = 30;
 /// Seeds within which each bug on purpose must be seen; some seeds have too few faults for some bugs.
 const BUG_SEEDS: u64 = 5;
+/// Seeds that run openraft itself, each twice: of one, three and five masters.
+const OPENRAFT_SEEDS: [u64; 4] = [2, 3, 6, 100];
+/// How long things break in them, in milliseconds.
+const OPENRAFT_TROUBLE_MS: u64 = 90_000;
 
 fn holds(seed: u64) -> sim::Report {
     let report = sim::seed(seed, None);
@@ -30,6 +34,30 @@ fn no_promise_is_broken_in_some_seeds() {
 fn a_seed_does_the_same_twice() {
     let steps = |report: sim::Report| (report.steps, report.time_ms, report.acks, report.staged, report.ended);
     assert_eq!(steps(sim::seed(7, None)), steps(sim::seed(7, None)));
+}
+
+fn with_openraft(seed: u64, bug: Option<Bug>, trouble_ms: u64) -> sim::Report {
+    sim::run(Plan { openraft: true, trouble_ms, fault_ms: 5_000, ..Plan::new(seed, bug) }, None)
+}
+
+#[test]
+fn openraft_itself_breaks_no_promise_and_a_seed_of_it_does_the_same_twice() {
+    for seed in OPENRAFT_SEEDS {
+        let (once, again) = (with_openraft(seed, None, OPENRAFT_TROUBLE_MS), with_openraft(seed, None, OPENRAFT_TROUBLE_MS));
+        assert!(once.broken.is_none(), "{once:?}; again: cargo run --release -p sim -- seeds --openraft --count 1 --from {seed}");
+        assert!(once.acks > 0 && once.ended > 0, "the seed does too little to show anything: {once:?}");
+        assert_eq!((once.steps, once.digest), (again.steps, again.digest), "seed {seed}");
+    }
+    let planned = |seed| Plan::new(seed, None).openraft;
+    assert!(planned(100) && !planned(101), "one seed in a hundred runs it");
+}
+
+#[test]
+fn bugs_are_seen_with_openraft_itself() {
+    for bug in [Bug::TellsBeforeCommit, Bug::ForgetsLastEntry] {
+        let seen = (1..=BUG_SEEDS).any(|seed| with_openraft(seed, Some(bug), 600_000).broken.is_some());
+        assert!(seen, "{bug:?} was not seen in {BUG_SEEDS} seeds");
+    }
 }
 
 #[test]

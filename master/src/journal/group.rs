@@ -292,6 +292,12 @@ impl Member {
         self.machine.viewed(view)
     }
 
+    /// How many entries took effect here, and the hash of the shard behind them; `None` where it leads or is being made anew. Walks all of it.
+    #[must_use]
+    pub fn hash(&self) -> Option<(u64, u64)> {
+        self.machine.hash()
+    }
+
     /// A new snapshot with all entries up to `upto` in it, opened.
     ///
     /// # Errors
@@ -392,6 +398,7 @@ async fn tend(raft: Raft, machine: Machine, log: Arc<Log>, shard: u16) {
     let mut segment = log.segment();
     loop {
         tokio::select! {
+            biased;
             changed = segment.changed() => if changed.is_err() { return },
             () = machine.snapshot_made() => {}
         }

@@ -1,7 +1,7 @@
 //! The one log of a process: what all groups append goes through it, one thread writes it, one flush serves all that waited.
 
 use super::index::GroupIndex;
-use super::raft::{Entry, Types};
+use super::raft::{Batch, Entry, Types};
 use super::recover::{Item, recover};
 use super::segment::{self, Segment, frame_at};
 use super::writer::{self, Work, Writer};
@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// Bytes of the first segment of a new log, which somebody waits for.
@@ -25,13 +26,39 @@ const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 /// other, on the way of a task that comes alone.
 const BYTES_AT_ONCE_MAX: usize = 4 << 10;
 
+/// How long what takes long takes, where hands are told.
+const ASIDE: Duration = Duration::from_millis(20);
+
 /// How a file's data is made durable: [`File::sync_data`] but in tests of what happens when it fails.
 pub type Sync = fn(&File) -> io::Result<()>;
+
+/// Who does what takes long: writing, and folding a shard anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hands {
+    /// Threads of its own.
+    Threads,
+    /// Whoever opened it, with [`Log::write`]; the rest is done on the runtime, a moment later. For a simulator: nothing happens but when that
+    /// says so.
+    Told,
+}
+
+/// An entry that took effect on a member, or would have.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The shard.
+    pub shard: u16,
+    /// Its index in the group's log, from 0.
+    pub index: u64,
+    /// The term of the leader that made it.
+    pub term: u64,
+    /// Its records, where it took effect; `None` where it is void or has none.
+    pub batch: Option<Batch>,
+}
 
 /// How the log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct LogConfig {
-    /// Bytes of a segment, but for the first; at least 1 MiB and at most 1 GiB.
+    /// Bytes of a segment, but for the first; at least 64 KiB and at most 1 GiB.
     pub segment_bytes: u64,
     /// A group's log is folded into a snapshot when it has grown by this many bytes or by those of its last snapshot, if those are more.
     pub snapshot_bytes: u64,
@@ -39,11 +66,13 @@ pub struct LogConfig {
     pub segments_behind_max: u64,
     /// How data is made durable.
     pub sync: Sync,
+    /// Who does what takes long.
+    pub hands: Hands,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, snapshot_bytes: 64 << 20, segments_behind_max: 8, sync: File::sync_data }
+        Self { segment_bytes: 64 << 20, snapshot_bytes: 64 << 20, segments_behind_max: 8, sync: File::sync_data, hands: Hands::Threads }
     }
 }
 
@@ -52,6 +81,8 @@ pub struct Log {
     shared: Arc<Shared>,
     writer: Arc<Mutex<Writer>>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
+    /// What took effect since it was last asked, where hands are told.
+    applied: Mutex<Vec<Applied>>,
 }
 
 /// What the writing thread and those who ask it share.
@@ -82,7 +113,7 @@ impl Log {
     /// # Errors
     /// [`JournalError`] where it is damaged, or cannot be read or made.
     pub fn open(dir: &Path, groups: u16, config: LogConfig) -> Result<Self, JournalError> {
-        assert!((1 << 20..=1 << 30).contains(&config.segment_bytes), "a segment has 1 MiB to 1 GiB");
+        assert!((1 << 16..=1 << 30).contains(&config.segment_bytes), "a segment has 64 KiB to 1 GiB");
         fs::create_dir_all(dir).map_err(|error| JournalError::io("make", dir, error))?;
         let lock = take_lock(dir)?;
         let recovered = recover(dir, groups, FIRST_SEGMENT_BYTES.min(config.segment_bytes))?;
@@ -99,9 +130,10 @@ impl Log {
         });
         let writer = Arc::new(Mutex::new(Writer::new(Arc::clone(&shared), recovered.end)));
         let theirs = (Arc::clone(&shared), Arc::clone(&writer));
-        let started = thread::Builder::new().name("journal".into()).spawn(move || writer::run(&theirs.0, &theirs.1));
-        let thread = started.map_err(|error| JournalError::io("start a thread for", dir, error))?;
-        Ok(Self { shared, writer, thread: Mutex::new(Some(thread)) })
+        let start = || thread::Builder::new().name("journal".into()).spawn(move || writer::run(&theirs.0, &theirs.1));
+        let thread = (config.hands == Hands::Threads).then(start).transpose();
+        let thread = thread.map_err(|error| JournalError::io("start a thread for", dir, error))?;
+        Ok(Self { shared, writer, thread: Mutex::new(thread), applied: Mutex::default() })
     }
 
     /// How the log is kept.
@@ -117,6 +149,46 @@ impl Log {
     /// The segment that is written, now and whenever a new one is begun.
     pub fn segment(&self) -> watch::Receiver<u64> {
         self.shared.segment.subscribe()
+    }
+
+    /// True where something waits to be written that somebody waits for.
+    pub fn waits(&self) -> bool {
+        lock(&self.shared.queue).iter().any(Work::is_urgent)
+    }
+
+    /// Writes all that waits, where hands are told; `most`: no more than the first so many, and the rest is lost, as when a process ends.
+    pub fn write(&self, most: usize) {
+        lock(&self.shared.queue).truncate(most);
+        lock(&self.writer).serve();
+    }
+
+    /// What took effect since this was last asked, in order, where hands are told.
+    pub fn applied(&self) -> Vec<Applied> {
+        std::mem::take(&mut *lock(&self.applied))
+    }
+
+    /// An entry took effect or is void.
+    pub(super) fn note_applied(&self, applied: impl FnOnce() -> Applied) {
+        if self.config().hands == Hands::Told {
+            lock(&self.applied).push(applied());
+        }
+    }
+
+    /// Does what takes long beside all else.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub(super) fn aside(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        match self.config().hands {
+            Hands::Threads => thread::Builder::new().name(name.into()).spawn(work).map(drop),
+            Hands::Told => {
+                tokio::spawn(async {
+                    tokio::time::sleep(ASIDE).await;
+                    work();
+                });
+                Ok(())
+            }
+        }
     }
 
     /// What one group has.
@@ -139,7 +211,8 @@ impl Log {
         }
         drop(index);
         let work = Work::Append { group, entries, done };
-        let rests = if all_bytes <= BYTES_AT_ONCE_MAX { self.writer.try_lock().ok() } else { None };
+        let small = all_bytes <= BYTES_AT_ONCE_MAX && self.config().hands == Hands::Threads;
+        let rests = if small { self.writer.try_lock().ok() } else { None };
         match rests.filter(|writer| writer.is_quick()) {
             Some(mut writer) => {
                 lock(&self.shared.queue).push(work);
@@ -219,10 +292,11 @@ impl fmt::Debug for Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
+        // Where hands are told nobody says that it ended in good order.
+        let Some(thread) = lock(&self.thread).take() else { return };
         self.put(Work::Close);
-        let thread = lock(&self.thread).take();
         // One that panicked has said so.
-        let _ = thread.map(thread::JoinHandle::join);
+        let _ = thread.join();
     }
 }
 

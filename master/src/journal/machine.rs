@@ -2,7 +2,8 @@
 //! folded when it was decided). When it leads no more, what it had decided may not be so: then it is made anew from snapshot and log. That,
 //! and making snapshots, is done on threads of their own, so that no decision waits for it.
 
-use super::log::{Log, lock};
+use super::file::SnapshotFile;
+use super::log::{Applied, Log, lock};
 use super::raft::{Entry, EntryId, Members, Outcome, Types};
 use super::snapshot::{self, Head, Meta, Stored};
 use super::{Batch, JournalError};
@@ -13,8 +14,6 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, Snapsh
 use protocol::Time;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use tokio::fs::File;
 use tokio::sync::{Notify, oneshot};
 
 /// Entries that are read from the log at once when a snapshot is made.
@@ -92,7 +91,7 @@ impl Machine {
                 tracing::error!(%error, %shard, "a shard cannot be made anew from its snapshot and log: this master can lead it no more");
             }
         };
-        if let Err(error) = thread::Builder::new().name("rebuild".into()).spawn(body) {
+        if let Err(error) = self.log.aside("rebuild", body) {
             tracing::error!(%error, "no thread to make a shard anew: this master can lead it no more");
         }
     }
@@ -130,6 +129,12 @@ impl Machine {
     /// What is so, as far as this replica knows; `None` while it leads or is being made anew.
     pub fn viewed(&self, view: View) -> Option<Result<Viewed, Refusal>> {
         lock(&self.state).shard.as_ref().map(|shard| shard.viewed(view))
+    }
+
+    /// How many entries took effect, and the hash of the shard behind them; `None` while it leads or is being made anew.
+    pub fn hash(&self) -> Option<(u64, u64)> {
+        let state = lock(&self.state);
+        state.shard.as_ref().map(|shard| (next_of(state.applied), shard.hash()))
     }
 
     /// Waits until another snapshot is made.
@@ -186,9 +191,10 @@ impl Machine {
         std::fs::File::open(&self.path).map_err(|error| JournalError::io("open", &self.path, error))
     }
 
-    async fn open_snapshot(&self) -> Result<Option<(Meta, File)>, JournalError> {
+    async fn open_snapshot(&self) -> Result<Option<(Meta, SnapshotFile)>, JournalError> {
         let Some(head) = snapshot::load_head(&self.path)? else { return Ok(None) };
-        let file = File::open(&self.path).await.map_err(|error| JournalError::io("open", &self.path, error))?;
+        let opened = SnapshotFile::open(&self.path, self.log.config().hands).await;
+        let file = opened.map_err(|error| JournalError::io("open", &self.path, error))?;
         Ok(Some((head.meta, file)))
     }
 }
@@ -204,6 +210,14 @@ fn outcome(entry: &Entry) -> Result<Outcome, JournalError> {
         EntryPayload::Normal(batch) => batch.outcome(entry.log_id.leader_id.term),
         EntryPayload::Blank | EntryPayload::Membership(_) => Ok(Outcome::Done),
     }
+}
+
+fn applied(shard: u16, entry: &Entry, became: Outcome) -> Applied {
+    let batch = match &entry.payload {
+        EntryPayload::Normal(batch) if became == Outcome::Done => Some(batch.clone()),
+        _ => None,
+    };
+    Applied { shard, index: entry.log_id.index, term: entry.log_id.leader_id.term, batch }
 }
 
 /// Folds an entry; returns the latest moment in it.
@@ -265,7 +279,9 @@ impl RaftStateMachine<Types> for Machine {
                 state.latest = state.latest.max(latest);
             }
             state.applied = Some(entry.log_id);
-            answers.push(outcome(&entry).map_err(|error| unfolded(&error))?);
+            let became = outcome(&entry).map_err(|error| unfolded(&error))?;
+            self.log.note_applied(|| applied(self.config.id.0, &entry, became));
+            answers.push(became);
             if let EntryPayload::Membership(members) = entry.payload {
                 state.members = Members::new(Some(entry.log_id), members);
             }
@@ -278,17 +294,16 @@ impl RaftStateMachine<Types> for Machine {
         Builder { machine: self.clone(), upto: state.applied, members: state.members.clone() }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<File>, StorageError<u64>> {
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError<u64>> {
         let path = self.path.with_extension("received");
-        let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(true).open(&path).await;
+        let file = SnapshotFile::make(&path, self.log.config().hands).await;
         file.map(Box::new).map_err(|error| no_snapshot(&JournalError::io("make", &path, error)))
     }
 
     async fn install_snapshot(
         &mut self,
         _meta: &SnapshotMeta<u64, openraft::BasicNode>,
-        _received: Box<File>,
+        _received: Box<SnapshotFile>,
     ) -> Result<(), StorageError<u64>> {
         let received = self.path.with_extension("received");
         let stored = snapshot::load(&received).map_err(|error| no_snapshot(&error))?;
@@ -321,13 +336,12 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let (machine, upto, members) = (self.machine.clone(), self.upto, self.members.clone());
         let run = move || drop(done.send(machine.fold(upto, members)));
         let path = &self.machine.path;
-        thread::Builder::new()
-            .name("snapshot".into())
-            .spawn(run)
-            .map_err(|error| no_snapshot(&JournalError::io("start a thread for", path, error)))?;
+        let log = &self.machine.log;
+        log.aside("snapshot", run).map_err(|error| no_snapshot(&JournalError::io("start a thread for", path, error)))?;
         let ended = |_| Err(JournalError::Stopped { reason: "the thread that makes a snapshot panicked".into() });
         let meta = folded.await.unwrap_or_else(ended).map_err(|error| no_snapshot(&error))?;
-        let file = File::open(path).await.map_err(|error| no_snapshot(&JournalError::io("open", path, error)))?;
+        let opened = SnapshotFile::open(path, log.config().hands).await;
+        let file = opened.map_err(|error| no_snapshot(&JournalError::io("open", path, error)))?;
         Ok(Snapshot { meta, snapshot: Box::new(file) })
     }
 }

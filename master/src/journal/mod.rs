@@ -4,6 +4,7 @@
 //! follows another's lead, and when a snapshot is made.
 
 mod anew;
+mod file;
 mod frame;
 pub mod group;
 mod index;
@@ -13,6 +14,7 @@ pub mod network;
 pub mod raft;
 mod recover;
 mod reign;
+mod runtime;
 mod segment;
 mod snapshot;
 mod store;
@@ -20,9 +22,10 @@ mod writer;
 
 pub use anew::found_from_snapshots;
 pub use group::{Fate, Group, Member, Seat, Standing};
-pub use log::{Log, LogConfig};
+pub use log::{Applied, Hands, Log, LogConfig};
 pub use raft::Batch;
 pub use reign::{Recovered, Turn, Turns};
+pub use runtime::draw_from;
 pub use segment::sync_dir;
 pub use snapshot::path as snapshot_path;
 

@@ -1,6 +1,8 @@
 //! What the consensus engine is told of our world: names of its types, and a batch of records as it sees it.
 
 use super::JournalError;
+use super::file::SnapshotFile;
+use super::runtime::Engine;
 use crate::shard::Record;
 use bytes::Bytes;
 use openraft::{BasicNode, LogId, StoredMembership, Vote};
@@ -14,7 +16,8 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = u64,
         Node = BasicNode,
-        SnapshotData = tokio::fs::File,
+        SnapshotData = SnapshotFile,
+        AsyncRuntime = Engine,
 );
 
 /// The place of an entry in its group's log.

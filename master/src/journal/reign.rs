@@ -122,6 +122,7 @@ impl Reign {
                 return Some(());
             }
             tokio::select! {
+                biased;
                 changed = server.changed() => changed.ok()?,
                 () = self.lapsed.notified() => return Some(()),
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}

@@ -51,7 +51,8 @@ pub enum Work {
 }
 
 impl Work {
-    const fn is_urgent(&self) -> bool {
+    /// False where nobody waits for it.
+    pub const fn is_urgent(&self) -> bool {
         !matches!(self, Self::Mark { done: None, .. })
     }
 }

@@ -90,7 +90,8 @@ impl Said {
     /// The version that this variant came with: over a connection of an earlier one it is not said, and need not be.
     pub const fn since(&self) -> u16 {
         match self {
-            Self::Agents(_) => 2,
+            // Of version 1 it had another content, which was passed over where it was not understood, as this is.
+            Self::Agents(_) | Self::Changed(_) => 2,
             _ => 1,
         }
     }
