@@ -142,7 +142,7 @@ pub struct Plan {
     /// Whether leases of fenced services hold as long as they may; otherwise as long as they do by themselves.
     pub long_leases: bool,
     /// Whether the groups are real, openraft and the journal itself; otherwise they are a model of them.
-    pub openraft: bool,
+    pub real_groups: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -174,7 +174,7 @@ impl Plan {
             request_ms: if of_leases { 1_000 } else { [1_000, 10_000, 10_000, 40_000][random.below(4) as usize] },
             fenced: leases.chance(500) || of_leases,
             long_leases: leases.chance(500) || of_leases,
-            openraft: seed.is_multiple_of(OPENRAFT_SEEDS),
+            real_groups: seed.is_multiple_of(OPENRAFT_SEEDS),
             bug,
         }
     }

@@ -37,7 +37,7 @@ fn a_seed_does_the_same_twice() {
 }
 
 fn with_openraft(seed: u64, bug: Option<Bug>, trouble_ms: u64) -> sim::Report {
-    sim::run(Plan { openraft: true, trouble_ms, fault_ms: 5_000, ..Plan::new(seed, bug) }, None)
+    sim::run(Plan { real_groups: true, trouble_ms, fault_ms: 5_000, ..Plan::new(seed, bug) }, None)
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn openraft_itself_breaks_no_promise_and_a_seed_of_it_does_the_same_twice() {
         assert!(once.acks > 0 && once.ended > 0, "the seed does too little to show anything: {once:?}");
         assert_eq!((once.steps, once.digest), (again.steps, again.digest), "seed {seed}");
     }
-    let planned = |seed| Plan::new(seed, None).openraft;
+    let planned = |seed| Plan::new(seed, None).real_groups;
     assert!(planned(100) && !planned(101), "one seed in a hundred runs it");
 }
 
