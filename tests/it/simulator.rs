@@ -1,6 +1,6 @@
 //! The simulator as a test: seeds that once found a bug, some more, and the bugs that it must see. `cargo run --release -p sim` runs many.
 
-use sim::{Bug, Plan, REGRESSION_SEEDS};
+use sim::{Bug, OPENRAFT_REGRESSION_SEEDS, Plan, REGRESSION_SEEDS};
 
 /// Seeds beside those that once found something.
 const SEEDS: u64 = 30;
@@ -50,6 +50,14 @@ fn openraft_itself_breaks_no_promise_and_a_seed_of_it_does_the_same_twice() {
     }
     let planned = |seed| Plan::new(seed, None).real_groups;
     assert!(planned(100) && !planned(101), "one seed in a hundred runs it");
+}
+
+#[test]
+fn seeds_that_once_found_a_bug_with_openraft_find_none() {
+    for seed in OPENRAFT_REGRESSION_SEEDS {
+        let report = sim::run(Plan { real_groups: true, ..Plan::new(seed, None) }, None);
+        assert!(report.broken.is_none(), "{report:?}; again: cargo run --release -p sim -- seeds --openraft --count 1 --from {seed}");
+    }
 }
 
 #[test]
