@@ -40,8 +40,8 @@ enum Verb {
         #[arg(long)]
         trace_ms: Option<u64>,
         /// Runs openraft itself in every seed, not in one of a hundred only.
-        #[arg(long)]
-        openraft: bool,
+        #[arg(long = "openraft")]
+        real_groups: bool,
     },
     /// Lets the real shards place very many tasks on very many agents that only say what they were told; prints what it took as JSON lines.
     Scale {
@@ -70,8 +70,8 @@ enum Verb {
         #[arg(long, default_value_t = 200)]
         count: u64,
         /// Puts those in that show with openraft itself.
-        #[arg(long)]
-        openraft: bool,
+        #[arg(long = "openraft")]
+        real_groups: bool,
     },
 }
 
@@ -79,23 +79,23 @@ const HOUR_MS: f64 = 3_600_000.0;
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
-        Verb::Seeds { count, from, hours, all, trace_ms, openraft } => seeds((from, count, hours), all, trace_ms, openraft),
+        Verb::Seeds { count, from, hours, all, trace_ms, real_groups } => seeds((from, count, hours), all, trace_ms, real_groups),
         Verb::Scale { agents, tasks, jobs, shards, masters, dir } => {
             scale(&Size { agents, tasks, jobs: jobs.max(1), shards: shards.max(1), masters, dir })
         }
-        Verb::Bugs { count, openraft } => bugs(count, openraft),
+        Verb::Bugs { count, real_groups } => bugs(count, real_groups),
     }
 }
 
-fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Option<u64>, openraft: bool) -> ExitCode {
+fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Option<u64>, real_groups: bool) -> ExitCode {
     let start = Instant::now();
     let (mut time_ms, mut acks, mut staged, mut refused, mut leaders, mut ran, mut broken_seeds) = (0, 0, 0, 0, 0, 0, 0);
     let (mut digest, mut pieces) = (0_u64, 0);
     let enough = |ran: u64, time_ms: u64| hours.map_or(ran >= count, |hours| time_ms as f64 >= hours as f64 * HOUR_MS);
     while !enough(ran, time_ms) {
         let plan = Plan::new(from + ran, None);
-        let real = openraft || plan.openraft;
-        let report = sim::run(Plan { openraft: real, ..plan }, trace_ms.map(Time));
+        let real = real_groups || plan.real_groups;
+        let report = sim::run(Plan { real_groups: real, ..plan }, trace_ms.map(Time));
         if let Some(broken) = report.broken {
             println!("seed {} ({} masters) broke a promise {broken}", report.seed, report.masters);
             let flag = if real { " --openraft" } else { "" };
@@ -167,10 +167,10 @@ fn said(size: &Size, figures: &Figures) -> ExitCode {
     if figures.ran == tasks && figures.ended == tasks && known { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn bugs(count: u64, openraft: bool) -> ExitCode {
+fn bugs(count: u64, real_groups: bool) -> ExitCode {
     let mut missed = 0;
-    let run = |seed: u64, bug: Bug| sim::run(Plan { openraft, ..Plan::new(seed, Some(bug)) }, None).broken;
-    for bug in Bug::ALL.into_iter().filter(|bug| !openraft || bug.shows_in_real_groups()) {
+    let run = |seed: u64, bug: Bug| sim::run(Plan { real_groups, ..Plan::new(seed, Some(bug)) }, None).broken;
+    for bug in Bug::ALL.into_iter().filter(|bug| !real_groups || bug.shows_in_real_groups()) {
         let seen = (1..=count).find_map(|seed| run(seed, bug).map(|broken| (seed, broken)));
         match seen {
             Some((seed, broken)) => println!("{bug:?}: seen at seed {seed}: {broken}"),

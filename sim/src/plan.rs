@@ -145,7 +145,7 @@ pub struct Plan {
     /// Whether processes are of two builds, one of which speaks the version of the messages before this one; each start may change which.
     pub upgrades: bool,
     /// Whether the groups are real, openraft and the journal itself; otherwise they are a model of them.
-    pub openraft: bool,
+    pub real_groups: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -187,7 +187,7 @@ impl Plan {
             fenced: leases.chance(500) || of_leases,
             long_leases: leases.chance(500) || of_leases,
             upgrades: Random::new(seed ^ 0x0b1d).chance(300),
-            openraft: seed.is_multiple_of(OPENRAFT_SEEDS),
+            real_groups: seed.is_multiple_of(OPENRAFT_SEEDS),
             bug,
         }
     }

@@ -130,7 +130,7 @@ impl World {
             if !self.random.chance(700) {
                 continue;
             }
-            if self.plan.openraft {
+            if self.plan.real_groups {
                 self.engine_hands_over(at, shard)?;
             } else {
                 self.masters[at].replicas[shard].hand_over(shown);
@@ -167,7 +167,7 @@ impl World {
     /// A master's disk is lost and it comes back with an empty one: where all others still have theirs.
     fn lose_disk(&mut self, at: usize) {
         let lacks = self.masters.iter().flat_map(|master| &master.replicas).any(|replica| !replica.voter);
-        if lacks || self.plan.openraft && !self.engines_are_whole() {
+        if lacks || self.plan.real_groups && !self.engines_are_whole() {
             return;
         }
         self.trace(|| format!("m{at} loses its disk"));
@@ -240,7 +240,7 @@ impl World {
         (0..self.masters.len()).filter(|to| *to != at).for_each(|to| {
             self.queue.push(self.now + 1, Happening::Link(at.min(to), at.max(to)));
         });
-        if self.plan.openraft {
+        if self.plan.real_groups {
             return Ok(());
         }
         (0..usize::from(self.plan.shards)).try_for_each(|shard| self.settle(at, shard))

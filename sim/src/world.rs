@@ -311,7 +311,7 @@ impl World {
 
     /// Each leader's shard, and in the end each replica, is what its group is; `whole`: however long ago that was seen.
     fn compare(&mut self, whole: bool) -> Verdict {
-        if self.plan.openraft {
+        if self.plan.real_groups {
             return self.look_at_engines(whole);
         }
         for master in self.masters.iter_mut().filter(|master| master.up) {

@@ -158,13 +158,15 @@ impl Cluster {
         self.api.clone()
     }
 
-    /// The processes that hold tasks, each with the time of its start.
-    pub fn executors(&self) -> BTreeSet<(u32, String)> {
+    /// The executors on these agents, each with the time of its start.
+    pub fn executors(&self, agents: &BTreeSet<String>) -> BTreeSet<(u32, String)> {
         let ids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
         let ours = |id: u32| {
             let line = std::fs::read(format!("/proc/{id}/cmdline")).ok()?;
             let words: Vec<_> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-            let holds = words.get(1)? == "executor" && Path::new(words.get(2)?).starts_with(&self.folder);
+            let holds = words.get(1)? == "executor"
+                && words.len() > 2
+                && agents.iter().any(|name| Path::new(&words[2]).starts_with(self.folder.join(name)));
             let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
             // proc_pid_stat(5): the start is the 22nd field, the 20th after the name, which ends with the last bracket.
             let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned();

@@ -1,11 +1,13 @@
 //! Faults, one after another, drawn by a seed: each is done, lasts, and is healed until the masters say that they are whole.
 
 use crate::Flags;
+use crate::api::Api;
 use crate::cluster::{Cluster, Daemon, MASTERS, REPLACE_AFTER_MS};
 use crate::disk::Disk;
 use crate::history::{Done, History};
 use crate::random::Random;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -380,16 +382,32 @@ impl Nemesis {
 
     fn all_down(&mut self, cluster: &mut Cluster) -> String {
         let what = self.say("all masters down for 5 s".into());
-        let before = cluster.executors();
+        // One that has had no task for a while ends by itself.
+        let holding = self.clock.block_on(holding(&cluster.api())).unwrap_or_default();
+        let before = cluster.executors(&holding);
         cluster.masters.iter_mut().for_each(Daemon::kill);
         sleep(Duration::from_secs(5));
-        let after = cluster.executors();
+        let after = cluster.executors(&holding);
         if !before.iter().all(|executor| after.contains(executor)) {
             self.history.violated(format!("while all masters were down, executors ended: {before:?}, then {after:?}"));
         }
         cluster.masters.iter_mut().for_each(Daemon::start);
         what
     }
+}
+
+/// The names of agents that hold long tasks; nothing where no master says so.
+async fn holding(api: &Api) -> Option<BTreeSet<String>> {
+    let mut holding = BTreeSet::new();
+    let agents = api.any("/v1/agents").await?;
+    for kind in ["service", "batch"] {
+        let page = api.any(&format!("/v1/jobs/sleepers-{kind}/tasks?limit=1000")).await?;
+        for task in page["tasks"].as_array()?.iter().filter(|task| task["phase"] == "running") {
+            let name = agents["agents"].as_array()?.iter().find(|agent| agent["id"] == task["agent"])?["name"].as_str()?;
+            holding.insert(name.to_owned());
+        }
+    }
+    Some(holding)
 }
 
 fn short(value: &Option<Value>) -> String {

@@ -1,6 +1,6 @@
 //! The simulator as a test: seeds that once found a bug, some more, and the bugs that it must see. `cargo run --release -p sim` runs many.
 
-use sim::{Bug, Plan, REGRESSION_SEEDS};
+use sim::{Bug, OPENRAFT_REGRESSION_SEEDS, Plan, REGRESSION_SEEDS};
 
 /// Seeds beside those that once found something.
 const SEEDS: u64 = 30;
@@ -37,7 +37,7 @@ fn a_seed_does_the_same_twice() {
 }
 
 fn with_openraft(seed: u64, bug: Option<Bug>, trouble_ms: u64) -> sim::Report {
-    sim::run(Plan { openraft: true, trouble_ms, fault_ms: 5_000, ..Plan::new(seed, bug) }, None)
+    sim::run(Plan { real_groups: true, trouble_ms, fault_ms: 5_000, ..Plan::new(seed, bug) }, None)
 }
 
 #[test]
@@ -48,8 +48,16 @@ fn openraft_itself_breaks_no_promise_and_a_seed_of_it_does_the_same_twice() {
         assert!(once.acks > 0 && once.ended > 0, "the seed does too little to show anything: {once:?}");
         assert_eq!((once.steps, once.digest), (again.steps, again.digest), "seed {seed}");
     }
-    let planned = |seed| Plan::new(seed, None).openraft;
+    let planned = |seed| Plan::new(seed, None).real_groups;
     assert!(planned(100) && !planned(101), "one seed in a hundred runs it");
+}
+
+#[test]
+fn seeds_that_once_found_a_bug_with_openraft_find_none() {
+    for seed in OPENRAFT_REGRESSION_SEEDS {
+        let report = sim::run(Plan { real_groups: true, ..Plan::new(seed, None) }, None);
+        assert!(report.broken.is_none(), "{report:?}; again: cargo run --release -p sim -- seeds --openraft --count 1 --from {seed}");
+    }
 }
 
 #[test]

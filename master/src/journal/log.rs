@@ -293,7 +293,7 @@ impl fmt::Debug for Log {
 impl Drop for Log {
     fn drop(&mut self) {
         // Where hands are told nobody says that it ended in good order.
-        let Some(thread) = lock(&self.thread).take() else { return };
+        let Some(thread) = lock(&self.thread).take() else { return lock(&self.writer).rest() };
         self.put(Work::Close);
         // One that panicked has said so.
         let _ = thread.join();

@@ -43,6 +43,8 @@ pub struct State {
     latest: Time,
     /// Bytes of its last snapshot.
     snapshot_bytes: u64,
+    /// The last entry that is in the last one that was made here.
+    made: Option<EntryId>,
 }
 
 impl Machine {
@@ -59,7 +61,7 @@ impl Machine {
         if from < until {
             return Err(JournalError::Gap { shard: config.id.0, from, until });
         }
-        let state = State { applied, members, shard: Some(Box::new(shard)), latest: head.latest, snapshot_bytes };
+        let state = State { applied, members, shard: Some(Box::new(shard)), latest: head.latest, snapshot_bytes, made: None };
         Ok(Self { log, path, config, state: Arc::new(Mutex::new(state)), whole: Arc::default(), made: Arc::default() })
     }
 
@@ -142,6 +144,11 @@ impl Machine {
         self.made.notified().await;
     }
 
+    /// The last entry that is in the last snapshot that was made here.
+    pub fn last_made(&self) -> Option<EntryId> {
+        lock(&self.state).made
+    }
+
     /// Bytes of its last snapshot.
     pub fn snapshot_bytes(&self) -> u64 {
         lock(&self.state).snapshot_bytes
@@ -152,7 +159,9 @@ impl Machine {
         let (shard, latest) = self.fold_from(None, upto)?;
         let meta = snapshot::meta(upto, members);
         let bytes = snapshot::save(&self.path, &Head { meta: meta.clone(), latest }, &shard.snapshot())?;
-        lock(&self.state).snapshot_bytes = bytes;
+        let mut state = lock(&self.state);
+        (state.snapshot_bytes, state.made) = (bytes, upto);
+        drop(state);
         self.made.notify_one();
         Ok(meta)
     }
@@ -312,7 +321,8 @@ impl RaftStateMachine<Types> for Machine {
         let mut state = lock(&self.state);
         let Head { meta, latest } = stored.head;
         let shard = Some(Box::new(Shard::restore(self.config.clone(), stored.state)));
-        *state = State { applied: meta.last_log_id, members: meta.last_membership, shard, latest, snapshot_bytes: bytes };
+        let (members, made) = (meta.last_membership, state.made);
+        *state = State { applied: meta.last_log_id, members, shard, latest, snapshot_bytes: bytes, made };
         self.whole.notify_waiters();
         Ok(())
     }

@@ -142,10 +142,15 @@ impl Writer {
         }
         finish(self.shared.failed.get().map(String::as_str), work);
         if close {
-            // A spare that could not be made is made, or complained of, when the log is opened again.
-            let _ = self.spare.take().map(thread::JoinHandle::join);
+            self.rest();
         }
         close
+    }
+
+    /// Waits for whoever makes the next segment's file: nothing more is written.
+    pub fn rest(&mut self) {
+        // A spare that could not be made is made, or complained of, when the log is opened again.
+        let _ = self.spare.take().map(thread::JoinHandle::join);
     }
 
     fn write(&mut self, work: &[Work], close: bool) -> Result<(), JournalError> {
