@@ -9,7 +9,7 @@ use super::told::Told;
 use crate::peers::{self, Shelf};
 use crate::shard::event::{self, Change, MasterRequest, TokenRequest};
 use crate::shard::view::{View, Viewed};
-use crate::shard::{Request, Response};
+use crate::shard::{Refusal, Request, Response};
 use protocol::frame;
 use protocol::identity::{Authority, draw_agent};
 use protocol::link::{CloseCode, Connection, Incoming, LinkError, Listener, Receiver, Sender, Who};
@@ -19,11 +19,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long an agent's certificate holds; it asks for another when half of that is over.
 const AGENT_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// How long whoever asked for a certificate has to take the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long it is tried to use a token up, within the ten seconds that who shows it waits; and the wait before it is tried again.
+const CONSUME_WITHIN: Duration = Duration::from_secs(7);
+const CONSUME_AGAIN: Duration = Duration::from_millis(100);
 /// The wait before it is asked again which agents are gone for good.
 const GONE_RETRY: Duration = Duration::from_millis(500);
 /// Frames that are taken from one agent at once.
@@ -130,19 +134,32 @@ impl Reception {
                 let agent = draw_agent().map_err(|error| error.to_string())?;
                 // A request that cannot be signed does not use the token up.
                 self.issue(agent, &csr_der)?;
-                let consume = TokenRequest::Consume { id, hash: Digest::of(secret.as_bytes()), agent };
-                match self.door.ask(TOKENS_SHARD, Request::Token(consume)).await {
-                    Ok(Response::Done) => (agent, csr_der),
-                    Ok(Response::Refused(refusal)) => return Err(refusal.to_string()),
-                    Ok(_) => return Err("the tokens' shard answered something else".into()),
-                    Err(busy) => return Err(busy.to_string()),
-                }
+                self.consume(TokenRequest::Consume { id, hash: Digest::of(secret.as_bytes()), agent }).await?;
+                (agent, csr_der)
             }
             (Who::Stranger, Join::Master { id, secret, quic, http }) => return self.admit_master(id, &secret, quic, http).await,
             _ => return Err("this certificate allows only to ask for a new one, and no certificate only to show a token".into()),
         };
         let chain_der = self.issue(agent, &csr_der)?;
         Ok(JoinReply::Welcome { agent, chain_der, shards: self.door.shards() })
+    }
+
+    /// Uses a token up. Where nobody leads its shard, or its leader goes away meanwhile, it is asked again: for one agent it is used up once.
+    async fn consume(&self, consume: TokenRequest) -> Result<(), String> {
+        let until = Instant::now() + CONSUME_WITHIN;
+        loop {
+            let reason = match self.door.ask(TOKENS_SHARD, Request::Token(consume.clone())).await {
+                Ok(Response::Done) => return Ok(()),
+                Ok(Response::Refused(refusal @ (Refusal::Unknown | Refusal::Unled | Refusal::Busy { .. }))) => refusal.to_string(),
+                Ok(Response::Refused(refusal)) => return Err(refusal.to_string()),
+                Ok(_) => return Err("the tokens' shard answered something else".into()),
+                Err(busy) => busy.to_string(),
+            };
+            if Instant::now() >= until {
+                return Err(reason);
+            }
+            tokio::time::sleep(CONSUME_AGAIN).await;
+        }
     }
 
     /// Lets a master in that shows a token: puts it on record and gives it what masters certify with.

@@ -5,6 +5,7 @@ use super::Batch;
 use super::machine::Machine;
 use super::network::Lease;
 use super::raft::{Members, Raft};
+use super::runtime::Company;
 use crate::shard::Shard;
 use futures::FutureExt;
 use openraft::metrics::RaftServerMetrics;
@@ -42,6 +43,9 @@ pub type Turns = mpsc::Receiver<Turn>;
 
 type Server = watch::Receiver<RaftServerMetrics<u64, openraft::BasicNode>>;
 
+/// Whether it has no other members, as far as is known, and what follows for the process.
+type Alone = (Option<bool>, Company);
+
 /// What it takes to know who leads.
 pub struct Reign {
     /// The engine.
@@ -72,7 +76,7 @@ impl Reign {
 
     async fn reign(self, tell: &mpsc::Sender<Turn>) -> Option<()> {
         let mut server = self.raft.server_metrics();
-        let mut alone = None;
+        let mut alone = (None, Company::default());
         loop {
             let term = self.wait_for_lead(&mut server, &mut alone).await?;
             self.lease.begin(term);
@@ -97,7 +101,7 @@ impl Reign {
     }
 
     /// Waits until this member leads; says in which term. `None` where the engine has ended.
-    async fn wait_for_lead(&self, server: &mut Server, alone: &mut Option<bool>) -> Option<u64> {
+    async fn wait_for_lead(&self, server: &mut Server, alone: &mut Alone) -> Option<u64> {
         loop {
             let metrics = server.borrow_and_update().clone();
             self.keep_time(&metrics, alone).await?;
@@ -109,7 +113,7 @@ impl Reign {
     }
 
     /// Waits until it leads that term no more, or its lease is over. `None` where the engine has ended.
-    async fn wait_for_end(&self, server: &mut Server, alone: &mut Option<bool>, term: u64) -> Option<()> {
+    async fn wait_for_end(&self, server: &mut Server, alone: &mut Alone, term: u64) -> Option<()> {
         loop {
             let metrics = server.borrow_and_update().clone();
             self.keep_time(&metrics, alone).await?;
@@ -136,12 +140,13 @@ impl Reign {
     }
 
     /// A member that is alone has nobody to beat for and nobody to replace: its timers are off, and it leads as soon as it can.
-    async fn keep_time(&self, metrics: &RaftServerMetrics<u64, openraft::BasicNode>, was: &mut Option<bool>) -> Option<()> {
+    async fn keep_time(&self, metrics: &RaftServerMetrics<u64, openraft::BasicNode>, (was, company): &mut Alone) -> Option<()> {
         let alone = is_alone(&metrics.membership_config, self.member);
         if *was == Some(alone) {
             return Some(());
         }
         *was = Some(alone);
+        company.set(!alone);
         self.raft.runtime_config().tick(!alone);
         if alone && !metrics.state.is_leader() {
             self.raft.trigger().elect().await.ok()?;

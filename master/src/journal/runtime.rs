@@ -1,14 +1,39 @@
-//! What the engine runs on: tokio, and chance that a simulator may decide.
+//! What the engine runs on: tokio, chance that a simulator may decide, and no ticks where nobody needs them.
 
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use rand_core::{Error, RngCore};
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::LazyLock;
 use std::time::Duration;
+use tokio::sync::watch;
 
 thread_local! {
     /// What this thread's draws follow from, where a simulator says so.
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// How many groups of this process have other members.
+static IN_COMPANY: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+
+/// Whether a group has other members; it counts until this is dropped.
+#[derive(Debug, Default)]
+pub struct Company(bool);
+
+impl Company {
+    /// It has, or has not any more.
+    pub fn set(&mut self, others: bool) {
+        if std::mem::replace(&mut self.0, others) != others {
+            IN_COMPANY.send_modify(|count| *count = if others { *count + 1 } else { *count - 1 });
+        }
+    }
+}
+
+impl Drop for Company {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// From now on what engines draw on this thread follows from `seed`; `None`: nobody can know it. For a simulator.
@@ -25,7 +50,7 @@ type Of<T> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
 impl AsyncRuntime for Engine {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = Of<T>;
-    type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
+    type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
     type Instant = <TokioRuntime as AsyncRuntime>::Instant;
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
@@ -43,11 +68,19 @@ impl AsyncRuntime for Engine {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(duration)
+        Box::pin(tokio::time::sleep(duration))
     }
 
+    /// What the engine ticks by, and nothing else of it: also where its ticks are off, it would wake each tenth of a second to see that.
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
+        let is_needed = SEED.get().is_some() || *IN_COMPANY.borrow() > 0;
+        Box::pin(async move {
+            if !is_needed {
+                // Its sender is there for ever.
+                let _ = IN_COMPANY.subscribe().wait_for(|count| *count > 0).await;
+            }
+            tokio::time::sleep_until(deadline).await;
+        })
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {

@@ -55,6 +55,8 @@ pub struct Shard {
     jobs: Jobs,
     /// On record: agents and tokens.
     rest: LastingRest,
+    /// Join tokens that were used last, and by whom.
+    used: VecDeque<(String, AgentId)>,
     /// The shard's agents, as they are now.
     pool: Pool,
     /// When to look whether an agent is silent; one entry at most for each slot.
@@ -97,6 +99,7 @@ impl Shard {
             now: Time::ZERO,
             jobs,
             rest,
+            used: VecDeque::new(),
             pool: Pool::new(&config),
             watches: BTreeSet::new(),
             silent: agents::Silent::default(),
@@ -134,7 +137,7 @@ impl Shard {
             }
             Record::AgentGone { agent, at } => self.rest.agent_gone(*agent, *at),
             Record::TokenCreated { token, .. } => drop(self.rest.tokens.insert(token.id.clone(), token.clone())),
-            Record::TokenEnded { id, .. } => drop(self.rest.tokens.remove(id)),
+            Record::TokenEnded { id, used_by, .. } => self.token_ended(id, *used_by),
             Record::PolicySet { role, policy, .. } => self.rest.policy_set(role, policy),
             Record::MasterSeen { master, .. } => self.rest.masters.seen(master),
             Record::MasterRemoved { number, .. } => self.rest.masters.removed(*number),

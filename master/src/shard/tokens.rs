@@ -8,6 +8,8 @@ use protocol::{AgentId, Digest, RequestId, ShardId};
 pub const TOKENS_MAX: usize = 10_000;
 /// Longest id of a token, in bytes.
 pub const TOKEN_ID_BYTES_MAX: usize = 63;
+/// How many uses of join tokens are remembered: whoever asks again since an answer was lost asks within seconds.
+const USED_MAX: usize = 256;
 /// When it makes sense to ask again where there are too many.
 const RETRY_AFTER_MS: u64 = 10_000;
 
@@ -62,6 +64,18 @@ impl Shard {
         Ok(())
     }
 
+    /// What a record of a token's end does. Who used it is known until the next snapshot, or until others were.
+    pub(super) fn token_ended(&mut self, id: &str, used_by: Option<AgentId>) {
+        self.rest.tokens.remove(id);
+        if let Some(agent) = used_by {
+            self.used.truncate(USED_MAX - 1);
+            self.used.push_front((id.to_owned(), agent));
+        }
+    }
+
+    /// Used up once: whoever asks again for the same agent, since the answer was lost with a leader, is told the same. An agent's id is drawn
+    /// by the master that asks, and nobody else knows it before.
+    ///
     /// One answer for each way in which it is no use, so that nobody learns which ids there are.
     fn token_consume(&mut self, id: String, hash: &Digest, agent: AgentId) -> Result<(), Refusal> {
         let good = self
@@ -69,6 +83,9 @@ impl Shard {
             .tokens
             .get(&id)
             .is_some_and(|token| token.hash == *hash && token.grant == Grant::Join && token.expires.is_none_or(|at| at > self.now));
+        if !good && self.used.iter().any(|(used, by)| *used == id && *by == agent) {
+            return Ok(());
+        }
         if !good {
             return Err(Refusal::NotFound { what: "token".into() });
         }
