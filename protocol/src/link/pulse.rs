@@ -254,10 +254,13 @@ impl Drop for Listening {
     }
 }
 
+/// The name of a connection, what the master says that it does not know it with, and the connection.
+type Pulsed = ([u8; ID_BYTES], ResetToken, Weak<Inner>);
+
 /// An agent's end: its connections, and how a master says that it does not know them.
 #[derive(Default)]
 pub(super) struct Resets {
-    known: Mutex<Vec<([u8; ID_BYTES], ResetToken, Weak<Inner>)>>,
+    known: Mutex<Vec<Pulsed>>,
 }
 
 impl Resets {
@@ -274,7 +277,7 @@ impl Taker for Resets {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             // All bytes are looked at, so that the time it takes tells nothing of them.
             let differs = |expected: &ResetToken| expected.iter().zip(&*token).fold(0, |all, (one, other)| all | (one ^ other)) != 0;
-            let is_it = |(known, expected, _): &&([u8; ID_BYTES], ResetToken, Weak<Inner>)| known == id && !differs(expected);
+            let is_it = |(known, expected, _): &&Pulsed| known == id && !differs(expected);
             let connection = known.iter().find(is_it).and_then(|(_, _, connection)| connection.upgrade());
             drop(known);
             if let Some(connection) = connection {
