@@ -9,6 +9,7 @@ use crate::client::Client;
 use anyhow::{Context, bail, ensure};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -22,8 +23,8 @@ const CALLERS_EACH: usize = 100;
 /// How long the last jobs may take to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(50);
-/// Submissions before the clock counts.
-const WARM: usize = 1_000;
+/// Of each half so much is not counted, while connections begin and all callers come at once.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// What callers saw.
 #[derive(Default)]
@@ -33,6 +34,8 @@ struct Seen {
     /// The same from its first try on.
     whole: Vec<f64>,
     refused: usize,
+    /// Jobs that were acknowledged, counted or not.
+    acknowledged: usize,
 }
 
 /// Both halves, `seconds` each.
@@ -40,13 +43,13 @@ pub async fn overload(figures: &mut Figures, samples: &Path, run: u32, seconds: 
     let cluster = Cluster::start(RESOURCES).await?;
     let noop = job(&upload(&cluster.client, samples, "noop.wasm").await?, &["1".to_owned(), "1".to_owned()], 1);
     let master = cluster.master.id();
-    let call = async |name: &str, callers: usize, last: Last| {
-        let start = Instant::now();
-        let mut all = JoinSet::new();
+    let call = async |name: &str, callers: usize| {
+        let (start, mut all) = (Instant::now() + SETTLE, JoinSet::new());
         for connection in 0..callers.div_ceil(CALLERS_EACH) {
             let client = Client::new(cluster.client.access().clone())?;
             for caller in connection * CALLERS_EACH..callers.min((connection + 1) * CALLERS_EACH) {
-                all.spawn(submit_on(client.clone(), noop.clone(), format!("{name}-{caller}"), last));
+                let counted = start..start + Duration::from_secs(seconds);
+                all.spawn(submit_on(client.clone(), noop.clone(), format!("{name}-{caller}"), counted));
             }
         }
         let mut seen = Seen::default();
@@ -55,18 +58,16 @@ pub async fn overload(figures: &mut Figures, samples: &Path, run: u32, seconds: 
             seen.accepted.extend(one.accepted);
             seen.whole.extend(one.whole);
             seen.refused += one.refused;
+            seen.acknowledged += one.acknowledged;
         }
         let rate = seen.accepted.len() as f64 / start.elapsed().as_secs_f64();
         anyhow::Ok((seen, rate))
     };
-    let until = |seconds| Last::At(Instant::now() + Duration::from_secs(seconds));
-    let (warm, _) = call("warm", CALLERS, Last::Number(WARM / CALLERS)).await?;
-    let (calm, calm_rate) = call("calm", CALLERS, until(seconds)).await?;
+    let (calm, calm_rate) = call("calm", CALLERS).await?;
     let before = held(master)?;
-    let (over, over_rate) = call("over", TIMES * CALLERS, until(seconds)).await?;
+    let (over, over_rate) = call("over", TIMES * CALLERS).await?;
     let growth = held(master)?.saturating_sub(before);
-    let accepted = warm.accepted.len() + calm.accepted.len() + over.accepted.len();
-    until_ended(&cluster.client, accepted).await?;
+    until_ended(&cluster.client, calm.acknowledged + over.acknowledged).await?;
 
     let of = |n: usize, kind| What { bench: "overload", kind, n: n as u64, run };
     let (few, many) = (of(CALLERS, "calm"), of(TIMES * CALLERS, "five times"));
@@ -79,7 +80,7 @@ pub async fn overload(figures: &mut Figures, samples: &Path, run: u32, seconds: 
 
 /// Returns the 99th of a hundred.
 fn add(figures: &mut Figures, what: &What<'_>, seen: Seen, rate: f64) -> f64 {
-    let Seen { mut accepted, mut whole, refused } = seen;
+    let Seen { mut accepted, mut whole, refused, .. } = seen;
     accepted.sort_by(f64::total_cmp);
     whole.sort_by(f64::total_cmp);
     let p99 = quantile(&accepted, 0.99);
@@ -91,26 +92,10 @@ fn add(figures: &mut Figures, what: &What<'_>, seen: Seen, rate: f64) -> f64 {
     p99
 }
 
-/// Which submission of a caller is its last.
-#[derive(Clone, Copy)]
-enum Last {
-    Number(usize),
-    At(Instant),
-}
-
-impl Last {
-    fn is_over(self, number: usize) -> bool {
-        match self {
-            Self::Number(last) => number >= last,
-            Self::At(end) => Instant::now() >= end,
-        }
-    }
-}
-
-/// One caller: submits again and again, each until it is acknowledged.
-async fn submit_on(client: Client, job: Value, name: String, last: Last) -> anyhow::Result<Seen> {
+/// One caller: submits again and again, each until it is acknowledged; what begins within `counted` is.
+async fn submit_on(client: Client, job: Value, name: String, counted: Range<Instant>) -> anyhow::Result<Seen> {
     let (mut seen, mut number) = (Seen::default(), 0);
-    while !last.is_over(number) {
+    while Instant::now() < counted.end {
         let first = Instant::now();
         loop {
             let start = Instant::now();
@@ -119,12 +104,15 @@ async fn submit_on(client: Client, job: Value, name: String, last: Last) -> anyh
             let (status, answer) = (response.status(), response.json::<Value>().await?);
             match status {
                 StatusCode::OK | StatusCode::CREATED => {
-                    seen.accepted.push(start.elapsed().as_secs_f64() * 1_000.0);
-                    seen.whole.push(first.elapsed().as_secs_f64() * 1_000.0);
+                    seen.acknowledged += 1;
+                    if counted.contains(&first) {
+                        seen.accepted.push(start.elapsed().as_secs_f64() * 1_000.0);
+                        seen.whole.push(first.elapsed().as_secs_f64() * 1_000.0);
+                    }
                     break;
                 }
                 StatusCode::TOO_MANY_REQUESTS => {
-                    seen.refused += 1;
+                    seen.refused += usize::from(counted.contains(&first));
                     let ms = answer["error"]["retry_after_ms"].as_u64().context("a refusal says when to come again")?;
                     tokio::time::sleep(Duration::from_millis(ms)).await;
                 }
