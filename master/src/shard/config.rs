@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn many_agents_beat_less_often_and_never_too_seldom_for_a_lease() {
         let config = ShardConfig::default();
-        assert_eq!([0, 312, 625, 1_000_000].map(|agents| config.beat_ms(agents)), [500, 500, 1_000, 1_666]);
+        assert_eq!([0, 625, 1_250, 1_000_000].map(|agents| config.beat_ms(agents)), [500, 500, 1_000, 1_666]);
         assert_eq!([500, 1_000, 1_666].map(|beat_ms| config.unreachable_at(beat_ms)), [2_000, 4_000, 6_664]);
         for replace_after_ms in [2_001, 3_000, 10_000, 30_000] {
             let config = ShardConfig::default().replaced_after(replace_after_ms);
