@@ -34,6 +34,9 @@ const SNAPSHOT_BYTES: u64 = 16 << 10;
 
 /// A group opens within so many flushes.
 const OPENING_ROUNDS_MAX: usize = 64;
+/// How often it is tried to open a journal that is locked, and the wait between.
+const LOCKED_TRIES_MAX: usize = 1_000;
+const LOCKED_AGAIN: Duration = Duration::from_millis(10);
 
 /// Something that happens to the groups of a master.
 #[derive(Debug)]
@@ -128,6 +131,18 @@ fn log_config() -> LogConfig {
     LogConfig { segment_bytes: bytes.0, snapshot_bytes: bytes.1, segments_behind_max: 1, sync: |_| Ok(()), hands: Hands::Told }
 }
 
+/// A process that somebody else in this one forks has the journal's lock until it becomes another program: that is waited for, by no clock
+/// of the seed.
+fn open_log(dir: &Path, groups: u16) -> Result<Log, JournalError> {
+    for _ in 0..LOCKED_TRIES_MAX {
+        match Log::open(dir, groups, log_config()) {
+            Err(JournalError::Locked { .. }) => std::thread::sleep(LOCKED_AGAIN),
+            opened => return opened,
+        }
+    }
+    Log::open(dir, groups, log_config())
+}
+
 impl Engine {
     /// That of a master with an empty disk, which was never started.
     pub fn new(configs: Vec<ShardConfig>, me: usize, bug: Option<Bug>) -> Self {
@@ -142,7 +157,7 @@ impl Engine {
     /// The journal cannot be opened.
     pub fn start(&mut self, shown: Time, founds: bool, random: &mut Random) -> Result<(), JournalError> {
         let groups = u16::try_from(self.configs.len()).expect("a plan has few shards");
-        let log = Arc::new(Log::open(self.disk.path(), groups, log_config())?);
+        let log = Arc::new(open_log(self.disk.path(), groups)?);
         let (idle, wires) = (Arc::new(Idle::default()), Arc::new(Wires::default()));
         let runtime = runtime(&idle);
         let seat = Seat { member: self.member, carrier: Arc::clone(&wires) as Arc<dyn Carrier>, timing: Timing::default() };
