@@ -4,7 +4,7 @@
 use crate::client::Clients;
 use crate::log::Note;
 use crate::machine::Machine;
-use crate::network::{IDLE_MS, LATE_MS};
+use crate::network::{IDLE_MS, LATE_MS, PULSE_LATE_MS};
 use crate::plan::Plan;
 use crate::raft::Replica;
 use crate::seat::Seat;
@@ -283,8 +283,8 @@ impl Check {
                 let heard = self.heard.get(&agent).copied().unwrap_or(Time::ZERO);
                 // Who came back after it was given up, and before that was on record, was silent for long enough.
                 let came_back = self.came_back.get(&agent).is_some_and(|back| *back + HOPS_MS[usize::from(self.several)] >= now);
-                // Nor is the late beat of a session that is over a sign of life, where messages are late and overtaken.
-                let silent = now.since(heard) + if self.wild { LATE_MS } else { 0 };
+                // Nor is the late beat of a session that is over a sign of life, where messages are late and overtaken, as pulses always are.
+                let silent = now.since(heard) + if self.wild { LATE_MS } else { PULSE_LATE_MS };
                 // A clock may be one part in a hundred too fast.
                 let least = self.replace_after_ms - if self.several { self.replace_after_ms / 100 } else { 0 };
                 hold(came_back || silent + 1 >= least, || format!("G5: {attempt} was given up after {silent} ms of silence"))?;

@@ -10,6 +10,9 @@ pub const IDLE_MS: u64 = 4_000;
 /// The most that a message of a wild seed is late.
 pub const LATE_MS: u64 = 3_000;
 
+/// The most that a pulse is late.
+pub const PULSE_LATE_MS: u64 = 600;
+
 /// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -93,7 +96,7 @@ impl Line {
         if !self.up || self.cut_until[way as usize] > now || random.chance(20) {
             return vec![];
         }
-        vec![now + if random.chance(900) { random.between(0, 2) } else { random.between(0, 600) }]
+        vec![now + if random.chance(900) { random.between(0, 2) } else { random.between(0, PULSE_LATE_MS) }]
     }
 
     /// A connection is there.
