@@ -112,14 +112,15 @@ pub enum FromAgent {
     },
 }
 
-impl FromAgent {
+impl ToShard {
     /// What says the same over a connection of this version ([`crate::link::VERSION`]): a variant that came later has one that came before.
     #[must_use]
     pub fn in_version(self, version: u16) -> Self {
-        match self {
-            Self::Alive { session, sent, held, held_hash } if version < 2 => Self::Beat { session, sent, held, held_hash },
+        let message = match self.message {
+            FromAgent::Alive { session, sent, held, held_hash } if version < 2 => FromAgent::Beat { session, sent, held, held_hash },
             message => message,
-        }
+        };
+        Self { shard: self.shard, message }
     }
 }
 

@@ -90,13 +90,10 @@ impl World {
         let Some((_, master)) = self.routes[at].known.get(usize::from(message.shard.0)).copied().flatten() else { return };
         let spoken = |process, life| self.plan.version(process, life);
         let version = spoken(Process::Agent(at), self.machines[at].life).min(spoken(Process::Master(master), self.masters[master].life));
-        let message = ToShard { shard: message.shard, message: message.message.in_version(version) };
+        let message = message.in_version(version);
         // No stream gives a frame twice, and a report does not say which request it answers: an old one that came again would be taken for
         // the answer to a new one. All else may come twice.
         let once = matches!(message.message, FromAgent::Report { .. });
-        if let FromAgent::Register { .. } = message.message {
-            self.machines[at].registered = self.machines[at].clock.show(self.now);
-        }
         let line = &mut self.lines[at][master];
         let times = match message.message {
             FromAgent::Alive { .. } => line.pulse(&mut self.random, self.now, Way::Up),
@@ -117,8 +114,6 @@ impl World {
         let began = self.masters[master].seats[usize::from(message.shard.0)].as_ref().map_or(self.now, |seat| seat.since);
         let lives = match message.message {
             FromAgent::Register { .. } => true,
-            // One that a registration overtook is of a session that is over.
-            FromAgent::Alive { sent, .. } if sent < self.machines[at].registered => false,
             FromAgent::Beat { session, sent, .. } | FromAgent::Alive { session, sent, .. } => {
                 sent >= self.machines[at].clock.show(began) && session >= self.masters[master].clock.show(began).0
             }

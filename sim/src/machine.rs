@@ -51,8 +51,6 @@ pub struct Machine {
     heartbeat_ms: u64,
     /// Its clock.
     pub clock: Clock,
-    /// When its agent registered last, by that clock.
-    pub registered: Time,
     pub(crate) bug: Option<Bug>,
     /// Said on record to be gone for good; it has not heard that yet.
     pub gone: bool,
@@ -89,7 +87,6 @@ impl Machine {
             boot: 1,
             life: 0,
             written: vec![],
-            registered: Time::ZERO,
             heartbeat_ms: plan.heartbeat_ms,
             clock: if plan.fenced { Clock::draw(&mut Random::new(plan.seed ^ (0xc10c + number as u64))) } else { Clock::TRUE },
             bug: plan.bug,

@@ -11,16 +11,15 @@ use std::time::Duration;
 use crate::ledger::event::Event;
 
 /// The shortest time between two knocks.
-const KNOCK_FIRST: Duration = Duration::from_secs(3);
+const KNOCK_EACH_MIN: Duration = Duration::from_secs(3);
 /// Beats between two knocks, where that is longer: the more agents there are, the rarer the beats, and the longer the time over which all of them
 /// shake hands with a master that has started again.
 const KNOCK_BEATS: u64 = 8;
 
 /// How long to wait between two calls of [`Ways::knock`], for an agent that beats so often.
 #[must_use]
-pub const fn knock_each(heartbeat_ms: u64) -> Duration {
-    let beats = Duration::from_millis(KNOCK_BEATS * heartbeat_ms);
-    if beats.as_millis() > KNOCK_FIRST.as_millis() { beats } else { KNOCK_FIRST }
+pub fn knock_each(heartbeat_ms: u64) -> Duration {
+    Duration::from_millis(KNOCK_BEATS * heartbeat_ms).max(KNOCK_EACH_MIN)
 }
 
 /// The connections to masters.
@@ -133,7 +132,7 @@ impl Ways {
         if matches!(message.message, FromAgent::Alive { .. }) && way.connection.pulse(&message) {
             return vec![];
         }
-        let message = ToShard { shard: message.shard, message: message.message.in_version(way.connection.version()) };
+        let message = message.in_version(way.connection.version());
         let Err(error) = way.sender.queue(&message) else { return vec![] };
         // It does not read, or the message is too long for a frame: either way all is told again on a new connection.
         tracing::error!(master, %error, "a message could not be queued: the connection is given up");

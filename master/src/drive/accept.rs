@@ -2,8 +2,8 @@
 //! fetch. An agent speaks for the id in its certificate and for no other.
 
 use super::agents::Agent;
-use super::door::Door;
-use super::inbox::Letter;
+use super::door::{Busy, Door};
+use super::inbox::{Inbox, Letter};
 use super::steward;
 use super::told::Told;
 use crate::peers::{self, Shelf};
@@ -83,10 +83,7 @@ impl Reception {
                     _ => tracing::debug!(%agent, "a pulse that is no sign of life"),
                 }
             }
-            while let Some(inbox) = letters.first().and_then(|letter| self.door.inbox(letter.to())) {
-                let is_here = |letter: &Letter| self.door.inbox(letter.to()).is_some_and(|other| Arc::ptr_eq(inbox, other));
-                let (mut here, elsewhere) = std::mem::take(&mut letters).into_iter().partition(is_here);
-                letters = elsewhere;
+            while let Some((inbox, mut here)) = self.of_one_thread(&mut letters) {
                 inbox.offer(&mut here);
             }
         }
@@ -153,6 +150,7 @@ impl Reception {
                 Ok(Response::Refused(refusal @ (Refusal::Unknown | Refusal::Unled | Refusal::Busy { .. }))) => refusal.to_string(),
                 Ok(Response::Refused(refusal)) => return Err(refusal.to_string()),
                 Ok(_) => return Err("the tokens' shard answered something else".into()),
+                Err(busy @ Busy::Stopped { .. }) => return Err(busy.to_string()),
                 Err(busy) => busy.to_string(),
             };
             if Instant::now() >= until {
@@ -296,14 +294,19 @@ impl Reception {
     }
 
     async fn hand_in(&self, letters: &mut Vec<Letter>, before: &mut [u64]) {
-        while let Some(inbox) = letters.first().and_then(|letter| self.door.inbox(letter.to())) {
-            let is_here = |letter: &Letter| self.door.inbox(letter.to()).is_some_and(|other| Arc::ptr_eq(inbox, other));
-            // Where one thread decides for all shards, all go at once.
-            let (mut here, elsewhere) = std::mem::take(letters).into_iter().partition(is_here);
-            *letters = elsewhere;
+        while let Some((inbox, mut here)) = self.of_one_thread(letters) {
             let before = &mut before[inbox.thread()];
             *before = inbox.push(&mut here, *before).await;
         }
+    }
+
+    /// Takes those out that go to the same thread as the first: all of them, where one thread decides for all shards.
+    fn of_one_thread(&self, letters: &mut Vec<Letter>) -> Option<(&Arc<Inbox>, Vec<Letter>)> {
+        let inbox = self.door.inbox(letters.first()?.to())?;
+        let is_here = |letter: &Letter| self.door.inbox(letter.to()).is_some_and(|other| Arc::ptr_eq(inbox, other));
+        let (here, elsewhere) = std::mem::take(letters).into_iter().partition(is_here);
+        *letters = elsewhere;
+        Some((inbox, here))
     }
 }
 

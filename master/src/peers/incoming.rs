@@ -96,9 +96,14 @@ impl Hears<'_> {
                         _ => waiter.refuse(Refusal::Unled),
                     }
                 }
-                Said::Changed(json) => {
+                Said::Told(json) => {
                     if let Ok(told) = serde_json::from_slice(&json) {
                         self.door.publish_here(told);
+                    }
+                }
+                Said::Changed(json) => {
+                    if let Ok(change) = serde_json::from_slice(&json) {
+                        self.door.publish_former(self.peer.number, change);
                     }
                 }
                 Said::Hold { call, bundle } => {

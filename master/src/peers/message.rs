@@ -68,7 +68,7 @@ pub enum Said {
         /// What.
         request: Request,
     },
-    /// What those who watch are told ([`crate::drive::told::Told`]), in JSON.
+    /// A [`crate::shard::event::Change`], in JSON: in version 1.
     Changed(Bytes),
     /// Fetch this bundle from the speaker.
     Hold {
@@ -84,15 +84,17 @@ pub enum Said {
     },
     /// So many agents are connected to the speaker.
     Agents(u32),
+    /// What those who watch are told ([`crate::drive::told::Told`]), in JSON.
+    Told(Bytes),
 }
 
 impl Said {
-    /// The version that this variant came with: over a connection of an earlier one it is not said, and need not be.
-    pub const fn since(&self) -> u16 {
+    /// Whether it is said over a connection of this version.
+    pub const fn is_of(&self, version: u16) -> bool {
         match self {
-            // Of version 1 it had another content, which was passed over where it was not understood, as this is.
-            Self::Agents(_) | Self::Changed(_) => 2,
-            _ => 1,
+            Self::Agents(_) | Self::Told(_) => version >= 2,
+            Self::Changed(_) => version < 2,
+            _ => true,
         }
     }
 }

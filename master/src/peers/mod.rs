@@ -202,7 +202,12 @@ impl Peers {
 
     /// True where one of the others can be spoken to.
     pub fn any_up(&self) -> bool {
-        self.table().values().any(|peer| peer.is_up())
+        self.any_speaks(|_| true)
+    }
+
+    /// True where one of the others can be spoken to in a version for which this holds.
+    pub fn any_speaks(&self, is_it: impl Fn(u16) -> bool) -> bool {
+        self.table().values().filter_map(|peer| peer.connection()).any(|connection| is_it(connection.version()))
     }
 
     /// Another leads `shard` now: whoever waits for an answer of who led it before is told that none comes, or is given back to be asked
@@ -293,7 +298,7 @@ impl Peer {
 
     /// Says something; passed over where it is not connected.
     pub fn say(&self, said: Said) {
-        let Some(connection) = self.connection().filter(|connection| said.since() <= connection.version()) else { return };
+        let Some(connection) = self.connection().filter(|connection| said.is_of(connection.version())) else { return };
         self.quick.put(said, &connection);
     }
 

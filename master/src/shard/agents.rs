@@ -15,8 +15,8 @@ pub const REPORT_MAX: usize = super::pool::ATTEMPTS_PER_AGENT_MAX as usize;
 const UNHEARD_BEATS_MAX: u8 = 4;
 /// Beats in a row with a hash that is not ours, after which a report is asked for: what is on its way explains fewer.
 pub const MISMATCHES_MAX: u8 = 4;
-/// Signs of life of another session that are passed over: so many may be on their way when an agent registers.
-const STRAYS_MAX: u8 = 2;
+/// How long after a registration a sign of life of the session before may still be on its way, in milliseconds.
+const OVERTAKEN_MS: u64 = 1_000;
 /// Fewer silent agents than this are never taken for a cut.
 const MASS_AGENTS_MIN: u64 = 4;
 /// How often is looked whether most agents are silent, in milliseconds.
@@ -124,12 +124,11 @@ impl Shard {
         let is_right = |seat: &super::pool::Seat| seat.session == session && seat.standing != Standing::Expected;
         let (slot, seat) = match known {
             Some((slot, seat)) if is_right(seat) => (slot, seat),
-            // One that waits for no answer may have been overtaken by a registration; several were not.
-            Some((_, seat)) if !answer && seat.strays < STRAYS_MAX => return seat.strays += 1,
+            // One that waits for no answer may have been overtaken by the registration that the session is named after, or by the lead.
+            Some((_, seat)) if !answer && (seat.standing == Standing::Expected || now.0 < seat.session + OVERTAKEN_MS) => return,
             None if !answer => return,
             _ => return self.disconnect(agent, "a beat of another session: register anew"),
         };
-        seat.strays = 0;
         let silence = std::mem::replace(&mut seat.silence, Silence::None);
         let mut returned = silence != Silence::None || seat.disconnected;
         if !seat.unheard.is_empty() {

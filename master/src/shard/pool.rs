@@ -56,8 +56,6 @@ pub struct Seat {
     pub beaten: Option<Time>,
     /// How often it was told to beat, in milliseconds; 0 until it has registered with this leader.
     pub beat_ms: u64,
-    /// Signs of life of another session since the last of this one.
-    pub strays: u8,
     /// True where its connection is gone: it counts as silent, whatever `heard` says.
     pub disconnected: bool,
     /// What it has.
@@ -246,7 +244,6 @@ impl Pool {
             heard: now,
             beaten: None,
             beat_ms: 0,
-            strays: 0,
             disconnected: true,
             capacity: Resources::NONE,
             booked: Resources::NONE,

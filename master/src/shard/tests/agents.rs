@@ -268,6 +268,21 @@ fn a_session_that_is_over_is_not_heard() {
 }
 
 #[test]
+fn a_sign_of_life_that_a_registration_overtook_is_passed_over_and_later_ones_of_its_session_are_not() {
+    let (mut world, id) = world(1);
+    let old = world.agents[&A].session;
+    world.register(A, cpu(10_000), 1);
+    let stray = || FromAgent::Alive { session: old, sent: Time(0), held: 0, held_hash: 0 };
+    world.say(A, stray());
+    assert!(world.disconnected.is_empty());
+    world.pass(1_500, &[A]);
+    world.say(A, stray());
+    assert_eq!(world.disconnected, [A]);
+    assert_eq!(world.count(id, Phase::Running), 1);
+    world.check();
+}
+
+#[test]
 fn what_a_leader_before_staged_is_launched_as_it_was_where_its_agent_never_took_it() {
     for (incarnation, number, restarts) in [(1, 1, 0), (2, 2, 1)] {
         let mut world = World::new();
