@@ -283,11 +283,9 @@ impl Check {
                 let heard = self.heard.get(&agent).copied().unwrap_or(Time::ZERO);
                 // Who came back after it was given up, and before that was on record, was silent for long enough.
                 let came_back = self.came_back.get(&agent).is_some_and(|back| *back + HOPS_MS[usize::from(self.several)] >= now);
-                // Nor is the late beat of a session that is over a sign of life, where messages are late and overtaken, as pulses always are.
-                let silent = now.since(heard) + if self.wild { LATE_MS } else { PULSE_LATE_MS };
-                // A clock may be one part in a hundred too fast.
-                let least = self.replace_after_ms - if self.several { self.replace_after_ms / 100 } else { 0 };
-                hold(came_back || silent + 1 >= least, || format!("G5: {attempt} was given up after {silent} ms of silence"))?;
+                let silent = now.since(heard);
+                let long = came_back || self.is_long(silent);
+                hold(long, || format!("G5: {attempt} was given up after {silent} ms of silence"))?;
                 let shard = shard_of_agent(agent, self.shards);
                 // Whoever of these was looked at first, all were silent then.
                 let window_ms = self.replace_after_ms.saturating_sub(self.unreachable_ms + MASS_MARGIN_MS) / 2;
@@ -334,9 +332,17 @@ impl Check {
             return;
         }
         let before = self.heard.insert(agent, now).unwrap_or(now);
-        if now.since(before) + 1 >= self.replace_after_ms {
+        if self.is_long(now.since(before)) {
             self.came_back.insert(agent, now);
         }
+    }
+
+    /// Whether an agent that was silent for so long may have been given up: the late beat of a session that is over is no sign of life, where
+    /// messages are late and overtaken, as pulses always are; and a clock may be one part in a hundred too fast.
+    fn is_long(&self, silent_ms: u64) -> bool {
+        let late = if self.wild { LATE_MS } else { PULSE_LATE_MS };
+        let least = self.replace_after_ms - if self.several { self.replace_after_ms / 100 } else { 0 };
+        silent_ms + late + 1 >= least
     }
 
     /// Attempts began to run on a machine.
