@@ -12,8 +12,9 @@ use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,8 +50,11 @@ pub fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// ring's, with AES-128 first: its key schedule hashes with SHA-256, for which processors have instructions, and not with SHA-384.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 fn tls_error(error: impl ToString) -> LinkError {
@@ -63,25 +67,66 @@ fn roots(root_der: &[u8]) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-fn chain_and_key(identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-    // The root goes along: a machine that joins knows only its digest.
-    let chain = identity.chain_der().iter().map(|der| CertificateDer::from(der.clone())).collect();
-    (chain, PrivatePkcs8KeyDer::from(identity.key_pkcs8_der().to_vec()).into())
+/// The root, and what stands between it and this identity's own certificate: the same for most of a cluster, and verified when the identity was
+/// made. A handshake need not verify it again; that it ends is seen by the peer's own certificate, which does not hold longer.
+fn anchors(identity: &Identity) -> Result<RootCertStore, Error> {
+    let mut roots = roots(identity.root_der())?;
+    let above = identity.chain_der().len().saturating_sub(1);
+    for der in identity.chain_der()[..above].iter().skip(1) {
+        roots.add(CertificateDer::from(der.clone()))?;
+    }
+    Ok(roots)
+}
+
+fn chain(identity: &Identity) -> Vec<CertificateDer<'static>> {
+    identity.chain_der().iter().map(|der| CertificateDer::from(der.clone())).collect()
+}
+
+/// For who has the root.
+fn chain_below_root(identity: &Identity) -> Vec<CertificateDer<'static>> {
+    let mut chain = chain(identity);
+    chain.truncate(chain.len().saturating_sub(1).max(1));
+    chain
+}
+
+fn key(identity: &Identity) -> PrivateKeyDer<'static> {
+    PrivatePkcs8KeyDer::from(identity.key_pkcs8_der().to_vec()).into()
+}
+
+/// What a master shows: the root goes along to a machine that joins, which knows only its digest.
+#[derive(Debug)]
+struct Shown {
+    to_strangers: Arc<CertifiedKey>,
+    to_known: Arc<CertifiedKey>,
+}
+
+impl Shown {
+    fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, Error> {
+        let signing = provider.key_provider.load_private_key(key(identity))?;
+        let shown = |chain| Arc::new(CertifiedKey::new(chain, Arc::clone(&signing)));
+        Ok(Self { to_strangers: shown(chain(identity)), to_known: shown(chain_below_root(identity)) })
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let joins = hello.alpn().is_some_and(|mut spoken| spoken.any(|protocol| protocol == ALPN_JOIN));
+        Some(Arc::clone(if joins { &self.to_strangers } else { &self.to_known }))
+    }
 }
 
 /// A master's side.
 pub(super) fn server(identity: &Identity, admission: Arc<Admission>) -> Result<QuicServerConfig, LinkError> {
     let provider = provider();
-    let roots = Arc::new(roots(identity.root_der()).map_err(tls_error)?);
+    let roots = Arc::new(anchors(identity).map_err(tls_error)?);
+    let shown = Shown::new(identity, &provider).map_err(tls_error)?;
     let webpki = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(tls_error)?;
     let verifier = PeerVerifier { webpki, cluster: identity.cluster().into(), admission };
-    let (chain, key) = chain_and_key(identity);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(chain, key)
-        .map_err(tls_error)?;
+        .with_cert_resolver(Arc::new(shown));
     // Of those that the other side speaks too, the first is taken.
     config.alpn_protocols = [ALPN, ALPN_FORMER, ALPN_JOIN, ALPN_PEER, ALPN_PEER_FORMER].map(<[u8]>::to_vec).to_vec();
     config.max_early_data_size = 0;
@@ -106,9 +151,7 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let anchor = match trust {
-        Trust::Known(identity) => {
-            Anchor::Root { roots: roots(identity.root_der()).map_err(tls_error)?, cluster: identity.cluster().into() }
-        }
+        Trust::Known(identity) => Anchor::Root { roots: anchors(identity).map_err(tls_error)?, cluster: identity.cluster().into() },
         Trust::Pinned(digest) => Anchor::Digest(*digest),
         #[cfg(test)]
         Trust::Mixed { root_der, .. } => Anchor::Digest(Digest::of(root_der)),
@@ -121,14 +164,11 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
     let mut config = match trust {
         #[cfg(test)]
         Trust::Mixed { shown: identity, above, .. } => {
-            let (mut chain, key) = chain_and_key(identity);
+            let mut chain = chain(identity);
             chain.resize(above + 1, chain[2].clone());
-            builder.with_client_auth_cert(chain, key).map_err(tls_error)?
+            builder.with_client_auth_cert(chain, key(identity)).map_err(tls_error)?
         }
-        Trust::Known(identity) => {
-            let (chain, key) = chain_and_key(identity);
-            builder.with_client_auth_cert(chain, key).map_err(tls_error)?
-        }
+        Trust::Known(identity) => builder.with_client_auth_cert(chain_below_root(identity), key(identity)).map_err(tls_error)?,
         Trust::Pinned(_) => builder.with_no_client_auth(),
     };
     config.alpn_protocols = match alpn {
