@@ -42,7 +42,7 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
 
     let before = held(master)?;
     let start = Instant::now();
-    let mut crowd = connect(&[address], &identities, &Member::count(1)).await?;
+    let mut crowd = connect(&[address], &identities, &Member::count(1))?;
     until_registered(&cluster.client, &mut crowd, count).await?;
     figures.add(&what, "registered", f64::from(count) / start.elapsed().as_secs_f64(), "/s");
 
@@ -94,17 +94,11 @@ pub async fn join(client: &Client, address: SocketAddr, count: u32) -> anyhow::R
     futures::stream::iter(0..count).map(one).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Connects all of them to all masters, and lets them run.
-pub async fn connect(
-    masters: &[SocketAddr],
-    identities: &[Identity],
-    ways: &Arc<Vec<Count>>,
-) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+/// Starts all of them at once.
+pub fn connect(masters: &[SocketAddr], identities: &[Identity], ways: &Arc<Vec<Count>>) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
     let mut crowd = JoinSet::new();
-    let connecting = identities.iter().enumerate().map(|(number, identity)| Member::connect(masters, identity, number, Arc::clone(ways)));
-    let mut connected = futures::stream::iter(connecting).buffer_unordered(AT_ONCE);
-    while let Some(member) = connected.next().await {
-        crowd.spawn(member?.run());
+    for (number, identity) in identities.iter().enumerate() {
+        crowd.spawn(Member::new(masters, identity, number, Arc::clone(ways))?.run());
     }
     Ok(crowd)
 }

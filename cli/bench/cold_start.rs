@@ -33,7 +33,7 @@ pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: 
     let what = What { bench: "cold-start", kind: "crowd", n: u64::from(count), run };
     let (addresses, counts) = (masters.quic(), Member::count(3));
     let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = agents::connect(&addresses, &identities, &counts).await?;
+    let mut crowd = agents::connect(&addresses, &identities, &counts)?;
     agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let mut staying = job(&wasm, &[], count * TASKS_EACH);
@@ -60,7 +60,7 @@ pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: 
     masters.kill_all()?;
     drop(crowd);
     masters.start_all()?;
-    crowd = agents::connect(&addresses, &identities, &Member::count(3)).await?;
+    crowd = agents::connect(&addresses, &identities, &Member::count(3))?;
     let [_, agents, tasks] = known(&client, &mut crowd, count, start).await?;
     let after = places(&client, count * TASKS_EACH).await?;
     let kept = before.iter().zip(&after).filter(|((before, _), (after, _))| before == after).count();

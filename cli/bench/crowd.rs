@@ -1,7 +1,7 @@
 //! Many agents in one process: each with its own certificate, connection and ledger, as the agent's daemon has them. What it lacks are executors:
 //! a task ends as soon as it is started, and nothing of it is put on record.
 
-use agent::drive::{Ways, knock_each};
+use agent::drive::{Turns, Ways};
 use agent::fingerprint::random;
 use agent::ledger::event::{Event, Output, Start};
 use agent::ledger::{Ledger, LedgerConfig};
@@ -21,8 +21,6 @@ const HEARTBEAT_MS: u64 = 500;
 
 /// Tasks of jobs with this name run until the bench ends; all others end as soon as they start.
 pub const STAYS: &str = "stay";
-/// How often a master is tried at first: while thousands come at once it may answer late.
-const TRIES_MAX: u32 = 20;
 /// The wait before a master is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 /// Batches of one master's messages that wait to be handled.
@@ -36,6 +34,7 @@ pub struct Member {
     masters: Vec<SocketAddr>,
     ledger: Ledger,
     ways: Ways,
+    turns: Turns,
     heard: mpsc::Receiver<(u16, Heard)>,
     hearing: mpsc::Sender<(u16, Heard)>,
     /// Of all of them, by master.
@@ -83,30 +82,19 @@ fn info(number: usize) -> AgentInfo {
 }
 
 impl Member {
-    /// Connects to all masters as number `number`; `counts` counts all connections, by master.
+    /// Number `number`, of these masters; `counts` counts all connections, by master.
     ///
     /// # Errors
-    /// The link's.
-    pub async fn connect(masters: &[SocketAddr], identity: &Identity, number: usize, counts: Arc<Vec<Count>>) -> anyhow::Result<Self> {
+    /// That there is no port for it.
+    pub fn new(masters: &[SocketAddr], identity: &Identity, number: usize, counts: Arc<Vec<Count>>) -> anyhow::Result<Self> {
         let agent: AgentId = identity.agent().context("a certificate for no agent")?;
         let config = LedgerConfig { agent, info: info(number), heartbeat_ms: HEARTBEAT_MS };
         let ledger = Ledger::new(config, u64::from_le_bytes(random()?), "crowd".into());
         let (hearing, heard) = mpsc::channel(HEARD_MAX * masters.len());
         let port = Port::towards(*masters.first().context("no masters")?)?;
         let identity = Arc::new(identity.clone());
-        let mut member = Self { agent, identity, port, masters: masters.to_vec(), ledger, ways: Ways::default(), heard, hearing, counts };
-        for (master, address) in (0..).zip(masters) {
-            let mut tries = 1;
-            let opened = loop {
-                match open(&member.port, *address, &member.identity, master, &member.hearing).await {
-                    Err(_) if tries < TRIES_MAX => tries += 1,
-                    opened => break opened?,
-                }
-                tokio::time::sleep(RETRY).await;
-            };
-            member.up(master, opened);
-        }
-        Ok(member)
+        let (masters, ways, turns) = (masters.to_vec(), Ways::default(), Turns::default());
+        Ok(Self { agent, identity, port, masters, ledger, ways, turns, heard, hearing, counts })
     }
 
     /// Nothing counted yet, for so many masters.
@@ -115,22 +103,27 @@ impl Member {
         Arc::new((0..masters).map(|_| Count::default()).collect())
     }
 
-    /// Does what an agent does. A master that goes away is tried again, for ever, where there is another.
+    /// Does what an agent does. A master that is not there or goes away is tried again, for ever.
     ///
     /// # Errors
-    /// The link's, where there is one master, or that a master does not want it.
+    /// That a master does not want it, or that the only one gave it up.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let mut knock = tokio::time::Instant::now();
+        let mut knocked = tokio::time::Instant::now();
+        (0..).zip(&self.masters).for_each(|(master, address)| self.open(master, *address));
         loop {
             self.act()?;
             self.ways.flush().await;
+            if self.turns.serve(self.ways.is_served(self.agent).then(|| self.ledger.heartbeat_ms())) {
+                knocked = tokio::time::Instant::now();
+            }
+            let knock = knocked + self.ways.knock_each(self.agent, self.ledger.heartbeat_ms());
             let wait = self.ledger.poll_timeout().map(|at| Duration::from_millis(at.since(now())));
             tokio::select! {
                 Some((master, heard)) = self.heard.recv() => self.hear(master, heard)?,
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => self.ledger.handle(now(), Event::Tick),
                 () = tokio::time::sleep_until(knock) => {
                     self.ways.knock(self.agent);
-                    knock = tokio::time::Instant::now() + knock_each(self.ledger.heartbeat_ms());
+                    knocked = tokio::time::Instant::now();
                 }
             }
         }
@@ -161,21 +154,30 @@ impl Member {
                 let count = &self.counts[usize::from(master)];
                 count.up.fetch_sub(1, Ordering::Relaxed);
                 count.ended.fetch_add(1, Ordering::Relaxed);
-                let (port, address) = (self.port.clone(), self.masters[usize::from(master)]);
-                let (identity, hearing) = (Arc::clone(&self.identity), self.hearing.clone());
-                tokio::spawn(async move {
-                    loop {
-                        tokio::time::sleep(RETRY).await;
-                        if let Ok((connection, sender, shards)) = open(&port, address, &identity, master, &hearing).await {
-                            // The bench may have ended.
-                            let _ = hearing.send((master, Heard::Up(connection, sender, shards))).await;
-                            return;
-                        }
-                    }
-                });
+                self.open(master, self.masters[usize::from(master)]);
             }
         }
         Ok(())
+    }
+
+    /// Tries one master until it is reached, each time when it is its turn.
+    fn open(&self, master: u16, address: SocketAddr) {
+        let (port, identity, hearing, turns) = (self.port.clone(), Arc::clone(&self.identity), self.hearing.clone(), self.turns.clone());
+        tokio::spawn(async move {
+            loop {
+                let turn = turns.wait().await;
+                match open(&port, address, &identity, master, &hearing).await {
+                    Ok((connection, sender, shards)) => {
+                        // The bench may have ended.
+                        let _ = hearing.send((master, Heard::Up(connection, sender, shards))).await;
+                        return turn.settle().await;
+                    }
+                    Err(error) => tracing::debug!(master, %error, "a master is not reached"),
+                }
+                drop(turn);
+                tokio::time::sleep(RETRY).await;
+            }
+        });
     }
 
     fn act(&mut self) -> anyhow::Result<()> {

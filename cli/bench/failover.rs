@@ -35,7 +35,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     let counts = Member::count(3);
     let addresses = masters.quic();
     let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = agents::connect(&addresses, &identities, &counts).await?;
+    let mut crowd = agents::connect(&addresses, &identities, &counts)?;
     agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let tasks = count * TASKS_EACH;

@@ -10,6 +10,7 @@ mod processes;
 mod spec;
 mod table;
 mod telling;
+mod turns;
 mod uplink;
 mod ways;
 
@@ -35,8 +36,9 @@ use crate::usage::Watched;
 pub use config::{AgentConfig, AgentError};
 use executors::{Executors, Said};
 use processes::Processes;
+pub use turns::Turns;
 use uplink::Heard;
-pub use ways::{Ways, knock_each};
+pub use ways::Ways;
 
 /// What waits to be handled; whoever is faster waits himself.
 const INBOX_MAX: usize = 256;
@@ -158,6 +160,8 @@ struct Door {
     fetcher: Fetcher,
     clock: Clock,
     ways: Ways,
+    /// Of the ways to the masters.
+    turns: Turns,
     heard: mpsc::Receiver<Heard>,
     said: mpsc::Receiver<Said>,
     said_of_processes: mpsc::Receiver<processes::Said>,
@@ -189,10 +193,11 @@ impl Door {
         let (template, mut dirty) = (Arc::clone(&self.template), true);
         let gone = template.gone();
         tokio::pin!(stop, gone);
-        let (mut idle_look, mut knock) = (tokio::time::interval(IDLE_LOOK), tokio::time::Instant::now());
+        let (mut idle_look, mut knocked) = (tokio::time::interval(IDLE_LOOK), tokio::time::Instant::now());
         self.act()?;
         while self.quit.is_none() {
             let timer = self.ledger.poll_timeout().map(|at| self.clock.at(at));
+            let knock = knocked + self.ways.knock_each(self.agent, self.ledger.heartbeat_ms());
             let woken = tokio::select! {
                 biased;
                 () = flush(&mut self.ways, &mut self.executors, &mut self.processes), if dirty => Woken::Flushed,
@@ -213,7 +218,7 @@ impl Door {
                 }
                 Woken::Knock => {
                     self.ways.knock(self.agent);
-                    knock = tokio::time::Instant::now() + knock_each(self.ledger.heartbeat_ms());
+                    knocked = tokio::time::Instant::now();
                     continue;
                 }
                 Woken::Heard(heard) => self.hear(heard),
@@ -231,6 +236,9 @@ impl Door {
             }
             self.take_waiting()?;
             self.act()?;
+            if self.turns.serve(self.ways.is_served(self.agent).then(|| self.ledger.heartbeat_ms())) {
+                knocked = tokio::time::Instant::now();
+            }
             dirty = true;
         }
         let quit = self.quit.take().unwrap_or(AgentError::Gone);

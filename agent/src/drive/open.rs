@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::executors::{Executors, Settings};
 use super::processes::Processes;
+use super::turns::Turns;
 use super::uplink::{self, Uplink};
 use super::ways::Ways;
 use super::{AgentConfig, AgentError, Clock, Door, INBOX_MAX, now};
@@ -79,7 +80,8 @@ impl Door {
             ledger.handle(clock.now(), event);
         }
         let (masters, data_dir) = (config.masters, config.data_dir.clone());
-        let uplink = Uplink { masters, data_dir, identity_dir, identity, heard: heard_sender };
+        let turns = Turns::default();
+        let uplink = Uplink { masters, data_dir, identity_dir, identity, turns: turns.clone(), heard: heard_sender };
         let uplink = tokio::spawn(uplink.run());
         Ok(Self {
             agent,
@@ -91,6 +93,7 @@ impl Door {
             fetcher,
             clock,
             ways: Ways::default(),
+            turns,
             heard,
             said,
             said_of_processes,

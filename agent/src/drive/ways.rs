@@ -12,15 +12,12 @@ use crate::ledger::event::Event;
 
 /// The shortest time between two knocks.
 const KNOCK_EACH_MIN: Duration = Duration::from_secs(3);
+/// The time between two while the leader of the agent's own shard is not reached, the first one included: where all masters started again, the
+/// others are to be noticed when that is done.
+const KNOCK_LOOKING: Duration = Duration::from_secs(5);
 /// Beats between two knocks, where that is longer: the more agents there are, the rarer the beats, and the longer the time over which all of them
 /// shake hands with a master that has started again.
 const KNOCK_BEATS: u64 = 8;
-
-/// How long to wait between two calls of [`Ways::knock`], for an agent that beats so often.
-#[must_use]
-pub fn knock_each(heartbeat_ms: u64) -> Duration {
-    Duration::from_millis(KNOCK_BEATS * heartbeat_ms).max(KNOCK_EACH_MIN)
-}
 
 /// The connections to masters.
 #[derive(Default)]
@@ -145,6 +142,21 @@ impl Ways {
     pub fn knock(&self, agent: AgentId) {
         let own = self.own(agent).and_then(|shard| self.leader(shard));
         self.ways.iter().filter(|(master, _)| Some(**master) != own).for_each(|(_, way)| way.connection.knock());
+    }
+
+    /// How long to wait between two calls of [`Self::knock`], for an agent that beats so often.
+    #[must_use]
+    pub fn knock_each(&self, agent: AgentId, heartbeat_ms: u64) -> Duration {
+        match self.is_served(agent) {
+            true => Duration::from_millis(KNOCK_BEATS * heartbeat_ms).max(KNOCK_EACH_MIN),
+            false => KNOCK_LOOKING,
+        }
+    }
+
+    /// True where the leader of the agent's own shard is reached.
+    #[must_use]
+    pub fn is_served(&self, agent: AgentId) -> bool {
+        self.own(agent).is_some_and(|shard| self.leader(shard).is_some())
     }
 
     /// Says good-bye to the leader of the agent's own shard.

@@ -1,6 +1,7 @@
-//! Which master is to lead a shard. Each shard has an order of its own in which masters are asked for, so leaders spread, and only the shards
-//! of a master that goes away move. Knows nothing of connections: how fit each master is, the steward says.
+//! Which master is to lead a shard. Each shard has an order of its own in which masters are asked for ([`order`]), so leaders spread, and only
+//! the shards of a master that goes away move. Knows nothing of connections: how fit each master is, the steward says.
 
+use crate::journal::order;
 use protocol::ShardId;
 
 /// How fit a master is to lead.
@@ -17,7 +18,7 @@ pub enum Fit {
 /// Which of the masters that have a vote is to lead `shard`, which `own` leads; `None` where nothing is to change.
 pub fn chosen(shard: ShardId, voters: &[u64], own: u64, fit: impl Fn(u64) -> Fit) -> Option<u64> {
     let must_go = fit(own) == Fit::Away;
-    for master in order(shard, voters) {
+    for master in order(shard.0, voters.iter().copied()) {
         match fit(master) {
             Fit::Ready => return (master != own).then_some(master),
             Fit::Soon if !must_go => return None,
@@ -27,18 +28,6 @@ pub fn chosen(shard: ShardId, voters: &[u64], own: u64, fit: impl Fn(u64) -> Fit
     None
 }
 
-/// The masters, the first choice first: first choices are dealt out in turn, and so are the next ones among the shards with the same.
-pub fn order(shard: ShardId, voters: &[u64]) -> Vec<u64> {
-    let (mut rest, mut left) = (voters.to_vec(), usize::from(shard.0));
-    let mut order = Vec::with_capacity(rest.len());
-    while !rest.is_empty() {
-        let count = rest.len();
-        order.push(rest.remove(left % count));
-        left /= count;
-    }
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,21 +35,10 @@ mod tests {
     const VOTERS: [u64; 3] = [1, 4, 9];
 
     #[test]
-    fn leaders_are_dealt_out_in_turn_and_only_those_of_a_lost_master_move() {
-        let first = |left: &[u64]| -> Vec<u64> {
-            (0..8).map(|shard| order(ShardId(shard), &VOTERS).into_iter().find(|master| left.contains(master)).unwrap()).collect()
-        };
-        assert_eq!(first(&VOTERS), [1, 4, 9, 1, 4, 9, 1, 4]);
-        assert_eq!(first(&[4, 9]), [4, 4, 9, 9, 4, 9, 4, 4]);
-        assert_eq!(first(&[1, 9]), [1, 1, 9, 1, 9, 9, 1, 1]);
-        assert!(order(ShardId(0), &[]).is_empty());
-    }
-
-    #[test]
     fn a_shard_waits_for_its_first_choice_unless_who_leads_it_cannot_go_on() {
         use Fit::{Away, Ready, Soon};
         let shard = ShardId(3); // In turn 1, 9, 4.
-        assert_eq!(order(shard, &VOTERS), [1, 9, 4]);
+        assert_eq!(order(shard.0, VOTERS), [1, 9, 4]);
         // Who leads; how fit 1, 4 and 9 are; who is to lead.
         let rows: [(u64, [Fit; 3], Option<u64>); 8] = [
             (4, [Ready, Ready, Ready], Some(1)),

@@ -2,11 +2,12 @@
 //! they get a vote, spreads the leaders over the masters that agents can reach, and hands them over when this master ends.
 
 use super::MasterConfig;
-use super::choice::{Fit, chosen, order};
+use super::choice::{Fit, chosen};
 use super::door::Door;
 use super::inbox::Letter;
 use super::routes::Route;
 use crate::journal::Standing;
+use crate::journal::order;
 use crate::peers::message::Said;
 use crate::peers::{Peer, Peers};
 use crate::shard::event::{Change, Master, MasterRequest};
@@ -213,7 +214,7 @@ pub async fn hand_over_all(door: &Door) {
         let voters: Vec<u64> = standing.voters.iter().copied().collect();
         // Without a majority of the others nobody could be elected.
         let enough = voters.iter().filter(|voter| is_up(voter)).count() > voters.len() / 2;
-        if let Some(next) = order(shard, &voters).into_iter().find(is_up).filter(|_| enough) {
+        if let Some(next) = order(shard.0, voters).into_iter().find(is_up).filter(|_| enough) {
             hand_over(door, shard, next);
             going.push(shard);
         }

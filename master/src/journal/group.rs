@@ -9,12 +9,13 @@ use super::network::{Answer, Ask, Carrier, Lease, Network, Timing};
 use super::raft::{Ballot, EntryId, Metrics, Outcome, Raft};
 use super::reign::{Reign, Turns};
 use super::store::Store;
+use super::succession::{Heard, Succession};
 use super::{Batch, JournalError};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Refusal, ShardConfig};
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::metrics::RaftServerMetrics;
-use openraft::raft::{AppendEntriesRequest, ClientWriteResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, ClientWriteResponse};
 use openraft::{BasicNode, ChangeMembers, CommittedLeaderId, Config, SnapshotPolicy, Vote};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,9 +35,6 @@ const SNAPSHOT_PIECE_BYTES: u64 = 256 << 10;
 const ENTRIES_KEPT: u64 = 256;
 /// How long a member may take to install a piece of a snapshot, in milliseconds: the last one is installed whole before it is answered.
 const SNAPSHOT_ANSWER_MS: u64 = 30_000;
-/// So many leases after its start a member may want to lead by itself. Until then it hears of whoever leads: to be elected only since it was not
-/// heard yet, would take the lead away from a master that agents are connected with.
-const QUIET_LEASES: u32 = 4;
 /// How long a hand-over waits for what is on its way to the member that is to lead.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(2);
 
@@ -63,6 +61,7 @@ pub struct Group {
     seat: Seat,
     log: Arc<Log>,
     lease: Arc<Lease>,
+    heard: Heard,
     opened: Instant,
     lapsed: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
@@ -77,6 +76,7 @@ pub struct Member {
     shard: u16,
     seat: Seat,
     lease: Arc<Lease>,
+    heard: Heard,
     opened: Instant,
 }
 
@@ -136,13 +136,12 @@ impl Group {
         };
         let (turns, reigning) = reign.begin();
         let tending = tokio::spawn(tend(raft.clone(), machine.clone(), Arc::clone(log), shard));
-        let (engine, quiet) = (raft.clone(), QUIET_LEASES * Duration::from_millis(seat.timing.lease_ms));
-        let waiting = tokio::spawn(async move {
-            tokio::time::sleep(quiet).await;
-            engine.runtime_config().elect(true);
-        });
-        let tasks = vec![reigning, tending, waiting];
-        let group = Self { raft, machine, shard, seat: seat.clone(), log: Arc::clone(log), lease, opened: Instant::now(), lapsed, tasks };
+        let heard = Heard::new();
+        let (engine, timing, member) = (raft.clone(), seat.timing, seat.member);
+        let standing = Succession { raft: engine, heard: heard.clone(), timing, member, shard }.begin();
+        let tasks = vec![reigning, tending, standing];
+        let group =
+            Self { raft, machine, shard, seat: seat.clone(), log: Arc::clone(log), lease, heard, opened: Instant::now(), lapsed, tasks };
         Ok((group, turns))
     }
 
@@ -160,7 +159,7 @@ impl Group {
 
     /// What answers the other members, from any thread.
     pub fn member(&self) -> Member {
-        let Self { raft, machine, shard, seat, lease, opened, .. } = self;
+        let Self { raft, machine, shard, seat, lease, heard, opened, .. } = self;
         Member {
             raft: raft.clone(),
             server: raft.server_metrics(),
@@ -168,6 +167,7 @@ impl Group {
             shard: *shard,
             seat: seat.clone(),
             lease: Arc::clone(lease),
+            heard: heard.clone(),
             opened: *opened,
         }
     }
@@ -243,9 +243,21 @@ impl Member {
     pub async fn answer(&self, ask: Ask) -> Answer {
         let failed = |reason: &dyn Display| Answer::Failed(reason.to_string());
         match ask {
-            Ask::Append(rpc) => self.raft.append_entries(rpc).await.map_or_else(|error| failed(&error), Answer::Append),
+            Ask::Append(rpc) => {
+                let answered = self.raft.append_entries(rpc).await;
+                if answered.as_ref().is_ok_and(|answer| !matches!(answer, AppendEntriesResponse::HigherVote(_))) {
+                    self.heard.now();
+                }
+                answered.map_or_else(|error| failed(&error), Answer::Append)
+            }
             Ask::Vote(_) if self.may_have_promised() => failed(&"it began only now and may have promised a leader not to vote"),
-            Ask::Vote(rpc) => self.raft.vote(rpc).await.map_or_else(|error| failed(&error), Answer::Vote),
+            Ask::Vote(rpc) => {
+                let answered = self.raft.vote(rpc).await;
+                if answered.as_ref().is_ok_and(|answer| answer.vote_granted) {
+                    self.heard.now();
+                }
+                answered.map_or_else(|error| failed(&error), Answer::Vote)
+            }
             Ask::Snapshot(rpc) => self.raft.install_snapshot(rpc).await.map_or_else(|error| failed(&error), Answer::Snapshot),
             Ask::Yield(ballot) => self.give_way(ballot).await.map_or_else(|error| failed(&error), |()| Answer::Done),
             Ask::Standing => Answer::Standing(self.standing()),

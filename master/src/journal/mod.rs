@@ -18,6 +18,7 @@ mod runtime;
 mod segment;
 mod snapshot;
 mod store;
+mod succession;
 mod writer;
 
 pub use anew::found_from_snapshots;
@@ -28,6 +29,7 @@ pub use reign::{Recovered, Turn, Turns};
 pub use runtime::draw_from;
 pub use segment::sync_dir;
 pub use snapshot::path as snapshot_path;
+pub use succession::order;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -5,18 +5,29 @@ use crate::AgentId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::Semaphore;
 
 /// Most connections of one agent; with one more its oldest is closed.
 pub(super) const CONNECTIONS_PER_AGENT_MAX: usize = 4;
-/// With more peers than this that are not known yet, a new one must first show that it is where it says (Retry, RFC 9000 section 8.1.2).
-pub(super) const UNPROVEN_MAX: usize = 64;
+/// With more peers than this that are not known yet, a new one must first show that it is where it says (Retry, RFC 9000 section 8.1.2): it
+/// costs a fleet that comes back at once a round trip, and whoever says a false address at most half of the places.
+pub(super) const UNPROVEN_MAX: usize = STRANGERS_MAX / 2;
 /// Most peers that are not known yet, those included that only want a certificate. One more is turned away.
-pub(super) const STRANGERS_MAX: usize = 1_024;
+pub(super) const STRANGERS_MAX: usize = 2_048;
+/// Most handshakes that are in work: the more there are, the longer each takes, and those that take too long are done in vain.
+const SHAKING_MAX: usize = 128;
 
 /// What the listener, its verifier and its connections know together.
-#[derive(Default)]
 pub(super) struct Admission {
     books: Mutex<Books>,
+    /// Whose turn it is to shake hands.
+    pub shaking: Semaphore,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { books: Mutex::default(), shaking: Semaphore::new(SHAKING_MAX) }
+    }
 }
 
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use super::connection::{Aside, connection_error};
 use super::pulse::Resets;
 use super::tls::{self, SERVER_NAME, Trust};
-use super::{ALPN, ALPN_JOIN, ALPN_PEER, CloseCode, Connection, HANDSHAKE_DEADLINE, LinkError, Who, transport};
+use super::{ALPN, ALPN_JOIN, ALPN_PEER, CONNECT_DEADLINE, CloseCode, Connection, LinkError, Who, transport};
 use crate::Digest;
 use crate::identity::{Identity, JoinToken, Subject};
 use crate::message::{Join, JoinReply};
@@ -13,6 +13,9 @@ use std::time::Duration;
 
 /// From the request for a certificate until the answer: the token's end is made durable first.
 const JOIN_DEADLINE: Duration = Duration::from_secs(10);
+/// A handshake that is not answered for so long is tried again beside the first try, whose packets are sent again ever later: a master that
+/// was not there for the first of them would be found late.
+const SECOND_TRY: Duration = Duration::from_secs(3);
 /// How long a good-bye may take.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
@@ -42,7 +45,18 @@ impl Port {
     /// # Errors
     /// As [`connect`].
     pub async fn connect(&self, address: SocketAddr, identity: &Identity) -> Result<Connection, LinkError> {
-        self.connect_as(address, &Trust::Known(identity), ALPN).await
+        let trust = Trust::Known(identity);
+        let mut first = Box::pin(self.connect_as(address, &trust, ALPN));
+        match tokio::time::timeout(SECOND_TRY, &mut first).await {
+            Ok(connected) => connected,
+            Err(_) => {
+                let mut second = Box::pin(self.connect_as(address, &trust, ALPN));
+                tokio::select! {
+                    connected = &mut first => if connected.is_ok() { connected } else { second.await },
+                    connected = &mut second => if connected.is_ok() { connected } else { first.await },
+                }
+            }
+        }
     }
 
     async fn connect_as(&self, address: SocketAddr, trust: &Trust<'_>, alpn: &[u8]) -> Result<Connection, LinkError> {
@@ -50,8 +64,8 @@ impl Port {
         let config = if alpn == ALPN_PEER { transport::peer(crypto) } else { transport::client(crypto) };
         let failed = |reason: String| LinkError::Handshake { remote: address, reason };
         let connecting = self.endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| failed(error.to_string()))?;
-        let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, connecting).await;
-        let late = |_| LinkError::Late { what: "a handshake", deadline: HANDSHAKE_DEADLINE };
+        let shaken = tokio::time::timeout(CONNECT_DEADLINE, connecting).await;
+        let late = |_| LinkError::Late { what: "a handshake", deadline: CONNECT_DEADLINE };
         let quinn = shaken.map_err(late)?.map_err(|error| failed(connection_error(error).to_string()))?;
         match tls::peer(&quinn).map(|peer| peer.subject) {
             Some(Subject::Master(number)) => {
@@ -71,7 +85,7 @@ impl Port {
 /// (revoked, expired, no room) says so by closing: the first use of the connection then fails with [`LinkError::Closed`] or
 /// [`LinkError::Lost`].
 pub async fn connect(address: SocketAddr, identity: &Identity) -> Result<Connection, LinkError> {
-    connect_as(address, &Trust::Known(identity), ALPN).await
+    Port::towards(address)?.connect(address, identity).await
 }
 
 /// Connects to another master as a master.

@@ -11,7 +11,14 @@ use crate::AgentId;
 use crate::identity::{Identity, Subject};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// Who has waited for so long is passed over until it sends its first packet again, as it does before it gives up: who is turned to is there still,
+/// however many come at once.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// A handshake that takes longer holds up no other: the peer is far away, or means ill.
+const TURN_MAX: Duration = Duration::from_millis(200);
 
 /// A master's UDP port.
 pub struct Listener {
@@ -76,7 +83,7 @@ impl Listener {
     }
 
     /// The next peer; `None` after [`Listener::close`]. Each is to be admitted in a task of its own, for that may take
-    /// [`HANDSHAKE_DEADLINE`]. Cancelled, it has lost nobody.
+    /// [`HANDSHAKE_DEADLINE`] and the wait for its turn. Cancelled, it has lost nobody.
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
@@ -127,7 +134,7 @@ impl Incoming {
         self.incoming.remote_address_validated()
     }
 
-    /// Shakes hands, within [`HANDSHAKE_DEADLINE`], and says who it is.
+    /// Shakes hands when it is its turn, within [`HANDSHAKE_DEADLINE`], and says who it is.
     ///
     /// # Errors
     /// [`LinkError::Late`], [`LinkError::Handshake`] and [`LinkError::NotAllowed`]: the peer has been told and is gone.
@@ -135,8 +142,19 @@ impl Incoming {
         let Self { incoming, endpoint, admission, hearts, place, agents_max } = self;
         let remote = incoming.remote_address();
         let handshake = |error| LinkError::Handshake { remote, reason: connection_error(error).to_string() };
-        let connecting = incoming.accept().map_err(handshake)?;
-        let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, connecting).await;
+        let Ok(turn) = tokio::time::timeout(WAIT_MAX, admission.shaking.acquire()).await else {
+            incoming.ignore();
+            return Err(LinkError::Late { what: "a peer's turn to shake hands", deadline: WAIT_MAX });
+        };
+        let turn = turn.expect("the semaphore is never closed");
+        let mut connecting = incoming.accept().map_err(handshake)?;
+        let shaken = match tokio::time::timeout(TURN_MAX, &mut connecting).await {
+            Ok(shaken) => Ok(shaken),
+            Err(_) => {
+                drop(turn);
+                tokio::time::timeout(HANDSHAKE_DEADLINE.saturating_sub(TURN_MAX), connecting).await
+            }
+        };
         let quinn = shaken.map_err(|_| LinkError::Late { what: "a handshake", deadline: HANDSHAKE_DEADLINE })?.map_err(handshake)?;
         let not_allowed = |code: CloseCode, reason: &str| {
             quinn.close(code.number(), reason.as_bytes());

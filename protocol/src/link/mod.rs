@@ -44,8 +44,11 @@ pub const ALPN_JOIN: &[u8] = b"skep-join/1";
 pub const ALPN_PEER: &[u8] = b"skep-peer/2";
 /// The same, of the version before.
 pub const ALPN_PEER_FORMER: &[u8] = b"skep-peer/1";
-/// From the first packet of a peer until both sides know each other.
+/// From the moment at which a listener turns to a peer until both sides know each other.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
+/// From the first packet to a listener until both sides know each other: a listener to which a thousand come at once turns to them one after
+/// the other.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(6);
 /// From a stream's first byte (a control stream's: from the connection's beginning) until its first frame is whole.
 pub const FIRST_FRAME_DEADLINE: Duration = Duration::from_secs(2);
 

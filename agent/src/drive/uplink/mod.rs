@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::fingerprint::random;
+use super::turns::{Turns, drawn};
 use crate::logs::Place;
 use crate::usage::Watched;
 pub(super) use join::identity;
@@ -58,6 +58,7 @@ pub(super) struct Uplink {
     /// Where the identity is kept.
     pub identity_dir: PathBuf,
     pub identity: Identity,
+    pub turns: Turns,
     pub heard: mpsc::Sender<Heard>,
 }
 
@@ -72,6 +73,7 @@ struct Shared {
     identity_dir: PathBuf,
     /// One session at a time gets a new certificate.
     renewing: Semaphore,
+    turns: Turns,
     heard: mpsc::Sender<Heard>,
 }
 
@@ -98,6 +100,7 @@ impl Uplink {
             identity: watch::Sender::new(Arc::new(self.identity)),
             identity_dir: self.identity_dir,
             renewing: Semaphore::new(1),
+            turns: self.turns,
             heard: self.heard,
         });
         let mut said = shared.said.subscribe();
@@ -216,7 +219,7 @@ impl Wait {
 
     /// The next wait, drawn between its half and its whole; the one after it is twice as long.
     fn draw(&mut self) -> Duration {
-        let drawn = drawn(self.next);
+        let drawn = about(self.next);
         self.next = (2 * self.next).min(self.max);
         drawn
     }
@@ -226,10 +229,7 @@ impl Wait {
     }
 }
 
-/// Between the half and the whole of `wait`: without randomness all agents of a rack would come at the same moment. Where there is none,
-/// nothing worse happens.
-fn drawn(wait: Duration) -> Duration {
-    let drawn = random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes);
-    let half = wait / 2;
-    half + half.mul_f64(f64::from(drawn) / f64::from(u32::MAX))
+/// Between the half and the whole of `wait`, drawn.
+fn about(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + 0.5 * drawn())
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::{Heard, Shared, Wait, bulk, drawn, resolve};
+use super::{Heard, Shared, Wait, about, bulk, resolve};
 
 /// The wait before the second try to connect; doubled each time, then drawn between its half and its whole.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -19,9 +19,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// A connection that held for so long was none of a master that takes the agent in and sends it away.
 const HELD_LONG: Duration = Duration::from_secs(10);
-/// A handshake that is not answered for so long is tried again beside the first try, whose packets are sent again ever later: a master that
-/// was not there for the first of them would be found late.
-const SECOND_TRY: Duration = Duration::from_secs(1);
 /// The wait before it is looked again whether an address still leads to a master that there is a connection to; doubled each time.
 const LOOK_FIRST: Duration = Duration::from_secs(10);
 /// The longest such wait.
@@ -80,7 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>, address: String) -> Ended {
         if lasted > HELD_LONG {
             wait.reset();
         }
-        tokio::time::sleep(wait.draw().saturating_sub(lasted).max(drawn(RETRY_FIRST))).await;
+        tokio::time::sleep(wait.draw().saturating_sub(lasted).max(about(RETRY_FIRST))).await;
     }
     Ended::Unwanted { address }
 }
@@ -97,6 +94,7 @@ async fn once(shared: &Shared, address: &str) -> Result<Tried, LinkError> {
         return Ok(Tried::Held { master });
     }
     renew_expired(shared, &found).await?;
+    let turn = shared.turns.wait().await;
     let connection = connect(&found, &shared.identity()).await?;
     let Who::Master(master) = connection.who() else {
         return Err(LinkError::NotAllowed { remote: connection.remote(), reason: "it is no master".into() });
@@ -111,6 +109,7 @@ async fn once(shared: &Shared, address: &str) -> Result<Tried, LinkError> {
     if shared.heard.send(Heard::Up { master, shards, connection: connection.clone(), sender }).await.is_err() {
         return Ok(Tried::Connected);
     }
+    tokio::spawn(turn.settle());
     let serving = tokio::spawn(bulk::serve(connection.clone(), shared.heard.clone()));
     let ended = listen(shared, master, connection.remote(), receiver).await;
     serving.abort();
@@ -146,14 +145,7 @@ async fn renew_expired(shared: &Shared, addresses: &[SocketAddr]) -> Result<(), 
 
 /// The first of these that answers.
 async fn connect(addresses: &[SocketAddr], identity: &Identity) -> Result<Connection, LinkError> {
-    let tries = addresses.iter().flat_map(|address| {
-        let after = |wait| async move {
-            tokio::time::sleep(wait).await;
-            link::connect(*address, identity).await
-        };
-        [after(Duration::ZERO).boxed(), after(SECOND_TRY).boxed()]
-    });
-    let tries: Vec<_> = tries.collect();
+    let tries: Vec<_> = addresses.iter().map(|address| link::connect(*address, identity).boxed()).collect();
     if tries.is_empty() {
         return Err(LinkError::Lost { reason: "nobody knows this name at the moment".into() });
     }

@@ -44,7 +44,14 @@ impl Cluster {
         let identity = Identity::new(self.authority.issue_agent(AGENT, &request, AGENT_LIFETIME).unwrap(), key).unwrap();
         let (sender, heard) = mpsc::channel(16);
         let data_dir = self.dir.path().to_owned();
-        let uplink = Uplink { masters: masters.to_vec(), identity_dir: data_dir.join("identity"), data_dir, identity, heard: sender };
+        let uplink = Uplink {
+            masters: masters.to_vec(),
+            identity_dir: data_dir.join("identity"),
+            data_dir,
+            identity,
+            turns: Turns::default(),
+            heard: sender,
+        };
         tokio::spawn(uplink.run());
         heard
     }

@@ -1,0 +1,171 @@
+//! When to connect to which master. An agent needs the one that leads its own shard at once, and the others for the day on which they lead: where
+//! all masters start again, or one of them, every agent of the cluster comes at once, and those that only want a spare connection must not stand
+//! in the way of those that have none. Knows nothing of what leads or where: whoever knows says whether the own shard's leader is reached.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::fingerprint::random;
+
+/// A spare connection is made within so many beats, at a moment that is drawn: the more agents there are, the rarer the beats.
+const SPARE_BEATS: u64 = 16;
+/// While the leader of the agent's own shard is not reached one master is tried after the other, and another beside it where that takes longer than
+/// between this and half of it: an agent that starts may know a master that is not there, and one that has lost its leader is known to others, or
+/// is one of thousands that all have.
+const BESIDE_FIRST: Duration = Duration::from_millis(1_500);
+const BESIDE: Duration = Duration::from_secs(6);
+/// How long it is waited for a master that was reached to say what it leads.
+const SETTLE: Duration = Duration::from_secs(1);
+/// What makes a fleet that is started at once try its masters in different orders.
+const SCATTER: Duration = Duration::from_millis(20);
+
+/// How the agent stands with the leader of its own shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    NotYet,
+    /// It is reached, and the agent beats so often, in milliseconds.
+    Each(u64),
+    Lost,
+}
+
+impl Served {
+    const fn is_so(self) -> bool {
+        matches!(self, Self::Each(_))
+    }
+}
+
+/// Whose turn it is, among the ways to the masters that one agent has.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    served: watch::Sender<Served>,
+    one: Arc<Semaphore>,
+}
+
+/// That it is a way's turn to connect; given back by dropping it.
+#[derive(Debug)]
+pub struct Turn {
+    held: Option<OwnedSemaphorePermit>,
+    served: watch::Receiver<Served>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { served: watch::Sender::new(Served::NotYet), one: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Turns {
+    /// The leader of the agent's own shard is reached, and the agent beats so often, in milliseconds; or it is not. True where it was before.
+    pub fn serve(&self, beat_ms: Option<u64>) -> bool {
+        let mut lost = false;
+        self.served.send_if_modified(|served| {
+            lost = served.is_so() && beat_ms.is_none();
+            let now = beat_ms.map_or(if lost { Served::Lost } else { *served }, Served::Each);
+            std::mem::replace(served, now) != now
+        });
+        lost
+    }
+
+    /// Waits until it is time to connect to a master.
+    pub async fn wait(&self) -> Turn {
+        let mut served = self.served.subscribe();
+        tokio::time::sleep(SCATTER.mul_f64(drawn())).await;
+        loop {
+            let now = *served.borrow_and_update();
+            let held = if let Served::Each(beat_ms) = now {
+                let spare = Duration::from_millis(SPARE_BEATS * beat_ms).mul_f64(drawn());
+                tokio::select! {
+                    () = tokio::time::sleep(spare) => None,
+                    _ = served.wait_for(|served| !served.is_so()) => continue,
+                }
+            } else {
+                let beside = if now == Served::Lost { BESIDE } else { BESIDE_FIRST }.mul_f64(0.5 + 0.5 * drawn());
+                tokio::select! {
+                    biased;
+                    _ = served.wait_for(|served| served.is_so()) => continue,
+                    held = Arc::clone(&self.one).acquire_owned() => held.ok(),
+                    () = tokio::time::sleep(beside) => None,
+                }
+            };
+            return Turn { held, served };
+        }
+    }
+}
+
+impl Turn {
+    /// The master is reached: the next turn begins once it had time to say what it leads, unless that is what was looked for.
+    pub async fn settle(mut self) {
+        if self.held.is_some() {
+            // Late is as good as that the leader is reached: the turn is over.
+            let _ = tokio::time::timeout(SETTLE, self.served.wait_for(|served| served.is_so())).await;
+        }
+    }
+}
+
+/// Between nothing and one: without randomness all agents would come at the same moment. Where there is none, nothing worse happens.
+pub(super) fn drawn() -> f64 {
+    f64::from(random::<4>().map_or(u32::MAX / 2, u32::from_le_bytes)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_leader_ways_come_one_after_the_other() {
+        let (turns, start) = (Turns::default(), Instant::now());
+        let first = turns.wait().await;
+        assert!(start.elapsed() <= SCATTER, "nothing is waited for");
+        let (waiting, start) = (turns.clone(), Instant::now());
+        let second = tokio::spawn(async move { (waiting.wait().await, Instant::now()) });
+        tokio::time::sleep(BESIDE_FIRST / 4).await;
+        assert!(!second.is_finished());
+        drop(first);
+        let (second, at) = second.await.unwrap();
+        assert!(at - start < BESIDE_FIRST / 2, "as soon as the first has failed");
+
+        let start = Instant::now();
+        let _third = turns.wait().await;
+        assert!(start.elapsed() >= BESIDE_FIRST / 2 && start.elapsed() <= BESIDE_FIRST + SCATTER, "beside one that takes long");
+
+        let (settling, start) = (tokio::spawn(second.settle()), Instant::now());
+        let _fourth = turns.wait().await;
+        assert!(start.elapsed() >= SETTLE && start.elapsed() < BESIDE_FIRST / 2, "after a master that does not lead");
+        settling.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_leader_spares_take_their_time_and_hurry_when_it_is_lost() {
+        let turns = Turns::default();
+        turns.serve(Some(1_000));
+        let mut waits = vec![];
+        for _ in 0..50 {
+            let start = Instant::now();
+            drop(turns.wait().await);
+            waits.push(start.elapsed());
+        }
+        let most = Duration::from_secs(SPARE_BEATS);
+        assert!(waits.iter().all(|wait| *wait <= most + SCATTER));
+        assert!(waits.iter().any(|wait| *wait < most / 2) && waits.iter().any(|wait| *wait > most / 2), "{waits:?}");
+
+        turns.serve(Some(1_000_000));
+        let (waiting, start) = (turns.clone(), Instant::now());
+        let lost = tokio::spawn(async move { waiting.wait().await });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!lost.is_finished());
+        assert!(turns.serve(None));
+        let _turn = lost.await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(61));
+
+        // Whoever waits for a turn while the leader is looked for has time again when it is found.
+        let (waiting, start) = (turns.clone(), Instant::now());
+        let spare = tokio::spawn(async move { waiting.wait().await });
+        tokio::time::sleep(BESIDE_FIRST / 4).await;
+        turns.serve(Some(10_000));
+        drop(spare.await.unwrap());
+        assert!(start.elapsed() > BESIDE_FIRST / 4);
+        assert!(!turns.serve(Some(1)) && turns.serve(None) && !turns.serve(None));
+    }
+}
