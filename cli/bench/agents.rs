@@ -17,10 +17,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Handshakes at the same time: a master lets in so many strangers at once and no more.
-pub const AT_ONCE: usize = 16;
+/// Agents that join or come for the first time at the same time: all are one process here.
+const AT_ONCE: usize = 64;
 /// How long the master is looked at while its agents do nothing but beat.
 const BEATING: Duration = Duration::from_secs(10);
 /// The wait between two looks.
@@ -94,11 +95,11 @@ pub async fn join(client: &Client, address: SocketAddr, count: u32) -> anyhow::R
     futures::stream::iter(0..count).map(one).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Starts all of them at once.
+/// Starts all of them, [`AT_ONCE`] at a time.
 pub fn connect(masters: &[SocketAddr], identities: &[Identity], ways: &Arc<Vec<Count>>) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
-    let mut crowd = JoinSet::new();
+    let (mut crowd, starting) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
     for (number, identity) in identities.iter().enumerate() {
-        crowd.spawn(Member::new(masters, identity, number, Arc::clone(ways))?.run());
+        crowd.spawn(Member::new(masters, identity, number, (Arc::clone(ways), Arc::clone(&starting)))?.run());
     }
     Ok(crowd)
 }

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Milliseconds between heartbeats until a master says otherwise.
 const HEARTBEAT_MS: u64 = 500;
@@ -35,6 +35,8 @@ pub struct Member {
     ledger: Ledger,
     ways: Ways,
     turns: Turns,
+    /// Held until it has reached a master: all of them share these cores, which machines of their own would not.
+    starting: Arc<Semaphore>,
     heard: mpsc::Receiver<(u16, Heard)>,
     hearing: mpsc::Sender<(u16, Heard)>,
     /// Of all of them, by master.
@@ -86,7 +88,12 @@ impl Member {
     ///
     /// # Errors
     /// That there is no port for it.
-    pub fn new(masters: &[SocketAddr], identity: &Identity, number: usize, counts: Arc<Vec<Count>>) -> anyhow::Result<Self> {
+    pub fn new(
+        masters: &[SocketAddr],
+        identity: &Identity,
+        number: usize,
+        (counts, starting): (Arc<Vec<Count>>, Arc<Semaphore>),
+    ) -> anyhow::Result<Self> {
         let agent: AgentId = identity.agent().context("a certificate for no agent")?;
         let config = LedgerConfig { agent, info: info(number), heartbeat_ms: HEARTBEAT_MS };
         let ledger = Ledger::new(config, u64::from_le_bytes(random()?), "crowd".into());
@@ -94,7 +101,7 @@ impl Member {
         let port = Port::towards(*masters.first().context("no masters")?)?;
         let identity = Arc::new(identity.clone());
         let (masters, ways, turns) = (masters.to_vec(), Ways::default(), Turns::default());
-        Ok(Self { agent, identity, port, masters, ledger, ways, turns, heard, hearing, counts })
+        Ok(Self { agent, identity, port, masters, ledger, ways, turns, starting, heard, hearing, counts })
     }
 
     /// Nothing counted yet, for so many masters.
@@ -108,7 +115,8 @@ impl Member {
     /// # Errors
     /// That a master does not want it, or that the only one gave it up.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        let mut knocked = tokio::time::Instant::now();
+        let starting = Arc::clone(&self.starting).acquire_owned().await?;
+        let (mut starting, mut knocked) = (Some(starting), tokio::time::Instant::now());
         (0..).zip(&self.masters).for_each(|(master, address)| self.open(master, *address));
         loop {
             self.act()?;
@@ -116,6 +124,7 @@ impl Member {
             if self.turns.serve(self.ways.is_served(self.agent).then(|| self.ledger.heartbeat_ms())) {
                 knocked = tokio::time::Instant::now();
             }
+            starting = starting.filter(|_| !self.ways.is_served(self.agent));
             let knock = knocked + self.ways.knock_each(self.agent, self.ledger.heartbeat_ms());
             let wait = self.ledger.poll_timeout().map(|at| Duration::from_millis(at.since(now())));
             tokio::select! {

@@ -141,9 +141,9 @@ pub(super) enum Trust<'a> {
     Known(&'a Identity),
     /// Who shows a root with this digest; shown nothing.
     Pinned(Digest),
-    /// Who leads to this root; shown any identity, with this many certificates above its own.
+    /// Who leads to this root; shown any identity, with this many certificates above its own, or none.
     #[cfg(test)]
-    Mixed { shown: &'a Identity, root_der: &'a [u8], above: usize },
+    Mixed { shown: Option<(&'a Identity, usize)>, root_der: &'a [u8] },
 }
 
 /// An agent's side: `alpn`, and the version before where it has one.
@@ -154,7 +154,10 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
         Trust::Known(identity) => Anchor::Root { roots: anchors(identity).map_err(tls_error)?, cluster: identity.cluster().into() },
         Trust::Pinned(digest) => Anchor::Digest(*digest),
         #[cfg(test)]
-        Trust::Mixed { root_der, .. } => Anchor::Digest(Digest::of(root_der)),
+        Trust::Mixed { root_der, .. } => Anchor::Root {
+            roots: roots(root_der).map_err(tls_error)?,
+            cluster: facts(&CertificateDer::from(*root_der)).map_err(tls_error)?.cluster,
+        },
     };
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -163,13 +166,15 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
         .with_custom_certificate_verifier(Arc::new(MasterVerifier { anchor, algorithms }));
     let mut config = match trust {
         #[cfg(test)]
-        Trust::Mixed { shown: identity, above, .. } => {
+        Trust::Mixed { shown: Some((identity, above)), .. } => {
             let mut chain = chain(identity);
             chain.resize(above + 1, chain[2].clone());
             builder.with_client_auth_cert(chain, key(identity)).map_err(tls_error)?
         }
         Trust::Known(identity) => builder.with_client_auth_cert(chain_below_root(identity), key(identity)).map_err(tls_error)?,
         Trust::Pinned(_) => builder.with_no_client_auth(),
+        #[cfg(test)]
+        Trust::Mixed { shown: None, .. } => builder.with_no_client_auth(),
     };
     config.alpn_protocols = match alpn {
         ALPN => vec![ALPN.to_vec(), ALPN_FORMER.to_vec()],

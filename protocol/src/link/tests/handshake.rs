@@ -50,7 +50,7 @@ async fn an_agent_of_another_cluster_is_not_let_in() {
 async fn a_certificate_of_another_authority_is_refused_by_the_master_itself() {
     let (cluster, other) = (Cluster::new(), Cluster::new());
     let foreign = other.agent(7);
-    let trust = Trust::Mixed { shown: &foreign, root_der: cluster.authority.root_der(), above: 2 };
+    let trust = Trust::Mixed { shown: Some((&foreign, 2)), root_der: cluster.authority.root_der() };
     let (admitted, connected) = attempt(&cluster, &trust, ALPN).await;
     assert!(matches!(admitted, Err(LinkError::Handshake { .. })), "{admitted:?}");
     let end = end_of(connected).await;
@@ -61,8 +61,9 @@ async fn a_certificate_of_another_authority_is_refused_by_the_master_itself() {
 async fn a_chain_is_as_long_as_it_must_be() {
     let cluster = Cluster::new();
     let agent = cluster.agent(7);
-    for (above, is_right) in [(0, false), (1, true), (2, true), (3, true), (4, false), (30, false), (2_000, false)] {
-        let trust = Trust::Mixed { shown: &agent, root_der: cluster.authority.root_der(), above };
+    // The master knows the intermediate that it signs with.
+    for (above, is_right) in [(0, true), (1, true), (2, true), (3, true), (4, false), (30, false), (2_000, false)] {
+        let trust = Trust::Mixed { shown: Some((&agent, above)), root_der: cluster.authority.root_der() };
         let (admitted, connected) = attempt(&cluster, &trust, ALPN).await;
         assert_eq!(admitted.is_ok(), is_right, "{above} certificates above: {admitted:?}");
         if !is_right {
@@ -100,10 +101,13 @@ async fn an_agents_certificate_does_not_make_a_master() {
 #[tokio::test]
 async fn nobody_without_a_certificate_gets_further_than_joining() {
     let cluster = Cluster::new();
-    let trust = Trust::Pinned(cluster.authority.root_digest());
+    let trust = Trust::Mixed { shown: None, root_der: cluster.authority.root_der() };
     let (admitted, connected) = attempt(&cluster, &trust, ALPN).await;
     assert!(matches!(admitted, Err(LinkError::NotAllowed { .. })), "{admitted:?}");
     assert!(matches!(end_of(connected).await, LinkError::Closed { code: CloseCode::NotAllowed, .. }));
+    let trust = Trust::Pinned(cluster.authority.root_digest());
+    let (admitted, connected) = attempt(&cluster, &trust, ALPN).await;
+    assert!(admitted.is_err() && connected.is_err(), "the root is shown to those that join");
     let (admitted, _) = attempt(&cluster, &trust, ALPN_JOIN).await;
     assert_eq!(admitted.unwrap(), Who::Stranger);
 }
