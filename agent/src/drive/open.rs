@@ -81,8 +81,7 @@ impl Door {
         }
         let (masters, data_dir) = (config.masters, config.data_dir.clone());
         let turns = Turns::default();
-        let uplink = Uplink { masters, data_dir, identity_dir, identity, turns: turns.clone(), heard: heard_sender };
-        let uplink = tokio::spawn(uplink.run());
+        let uplink = tokio::spawn(Uplink { masters, data_dir, identity_dir, identity, turns: turns.clone(), heard: heard_sender }.run());
         Ok(Self {
             agent,
             name,

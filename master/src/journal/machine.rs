@@ -26,6 +26,8 @@ pub struct Machine {
     path: PathBuf,
     config: ShardConfig,
     state: Arc<Mutex<State>>,
+    /// Held while its snapshot is exchanged: one that is made and one that is received may meet, and the newer one stays.
+    saving: Arc<tokio::sync::Mutex<()>>,
     /// Told when the shard is here again.
     whole: Arc<Notify>,
     /// Told when a snapshot is made.
@@ -62,7 +64,15 @@ impl Machine {
             return Err(JournalError::Gap { shard: config.id.0, from, until });
         }
         let state = State { applied, members, shard: Some(Box::new(shard)), latest: head.latest, snapshot_bytes, made: None };
-        Ok(Self { log, path, config, state: Arc::new(Mutex::new(state)), whole: Arc::default(), made: Arc::default() })
+        Ok(Self {
+            log,
+            path,
+            config,
+            state: Arc::new(Mutex::new(state)),
+            saving: Arc::default(),
+            whole: Arc::default(),
+            made: Arc::default(),
+        })
     }
 
     /// The shard and the latest moment in its records, for who decides from now on; `None` where it was taken before.
@@ -314,6 +324,7 @@ impl RaftStateMachine<Types> for Machine {
         _meta: &SnapshotMeta<u64, openraft::BasicNode>,
         _received: Box<SnapshotFile>,
     ) -> Result<(), StorageError<u64>> {
+        let _saving = self.saving.lock().await;
         let received = self.path.with_extension("received");
         let stored = snapshot::load(&received).map_err(|error| no_snapshot(&error))?;
         let stored = stored.ok_or_else(|| no_snapshot(&JournalError::Missing { path: received.clone() }))?;
@@ -342,10 +353,17 @@ pub struct Builder {
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
+        let _saving = self.machine.saving.lock().await;
+        let path = &self.machine.path;
+        if snapshot::load_head(path).map_err(|error| no_snapshot(&error))?.is_some_and(|head| head.meta.last_log_id > self.upto) {
+            // The log may be shorter by now than this one would need.
+            let opened = self.machine.open_snapshot().await.map_err(|error| no_snapshot(&error))?;
+            let (meta, file) = opened.ok_or_else(|| no_snapshot(&JournalError::Missing { path: path.clone() }))?;
+            return Ok(Snapshot { meta, snapshot: Box::new(file) });
+        }
         let (done, folded) = oneshot::channel();
         let (machine, upto, members) = (self.machine.clone(), self.upto, self.members.clone());
         let run = move || drop(done.send(machine.fold(upto, members)));
-        let path = &self.machine.path;
         let log = &self.machine.log;
         log.aside("snapshot", run).map_err(|error| no_snapshot(&JournalError::io("start a thread for", path, error)))?;
         let ended = |_| Err(JournalError::Stopped { reason: "the thread that makes a snapshot panicked".into() });

@@ -105,6 +105,7 @@ impl Succession {
             self.raft.trigger().elect().await.ok()?;
             // From here on the engine's timers see to it.
             tokio::select! {
+                biased;
                 changed = hearing.changed() => changed.ok()?,
                 changed = server.changed() => changed.ok()?,
             }

@@ -6,12 +6,14 @@ mod members;
 pub(crate) mod shards;
 
 use super::log::{Log, LogConfig};
+use super::machine::Machine;
 use super::raft::{Batch, Entry, EntryId};
 use super::recover::Item;
+use super::snapshot_path;
 use super::store::Store;
 use crate::shard::Record;
-use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
-use openraft::{CommittedLeaderId, EntryPayload, RaftLogReader};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
+use openraft::{CommittedLeaderId, EntryPayload, RaftLogReader, RaftSnapshotBuilder};
 use protocol::{AgentId, Time};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -152,4 +154,30 @@ async fn two_processes_never_write_one_journal() {
     assert!(error.to_string().contains("another process"), "{error}");
     drop(log);
     open(&dir.0);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_received_is_not_replaced_by_an_older_one_that_was_being_made() {
+    let (scratch, other) = (Scratch::new(), Scratch::new());
+    let machine = |dir: &Path| {
+        let (log, snapshots) = (open(&dir.join("log")), dir.to_owned());
+        (Arc::clone(&log), Machine::open(log, &snapshots, shards::shard_config(0)).unwrap())
+    };
+    let (log, mut ours) = machine(&scratch.0);
+    append(&log, 0, 0..10).await;
+    ours.apply(entries(0..5)).await.unwrap();
+    let mut making = ours.get_snapshot_builder().await;
+
+    let (their_log, mut theirs) = machine(&other.0);
+    append(&their_log, 0, 0..10).await;
+    theirs.apply(entries(0..10)).await.unwrap();
+    let sent = theirs.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let received = ours.begin_receiving_snapshot().await.unwrap();
+    fs::copy(snapshot_path(&other.0, 0), snapshot_path(&scratch.0, 0).with_extension("received")).unwrap();
+    ours.install_snapshot(&sent.meta, received).await.unwrap();
+    Store::new(Arc::clone(&log), 0).purge(id(9)).await.unwrap();
+
+    let made = making.build_snapshot().await.unwrap();
+    assert_eq!(made.meta.last_log_id, Some(id(9)));
+    assert!(Machine::open(log, &scratch.0, shards::shard_config(0)).is_ok(), "the log lacks what is in the received one");
 }
