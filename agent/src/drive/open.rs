@@ -79,8 +79,7 @@ impl Door {
         for event in found.into_iter().chain(found_of_processes).chain([Event::Surveyed]) {
             ledger.handle(clock.now(), event);
         }
-        let (masters, data_dir) = (config.masters, config.data_dir.clone());
-        let turns = Turns::default();
+        let (masters, data_dir, turns) = (config.masters, config.data_dir.clone(), Turns::default());
         let uplink = tokio::spawn(Uplink { masters, data_dir, identity_dir, identity, turns: turns.clone(), heard: heard_sender }.run());
         Ok(Self {
             agent,
