@@ -118,7 +118,7 @@ mod tests {
         let (turns, start) = (Turns::default(), Instant::now());
         assert!(!turns.serve(Some(1)) && turns.serve(None));
         let first = turns.wait().await;
-        assert!(start.elapsed() <= SCATTER, "nothing is waited for");
+        assert!(start.elapsed() <= 2 * SCATTER, "nothing is waited for");
         let (waiting, start) = (turns.clone(), Instant::now());
         let second = tokio::spawn(async move { (waiting.wait().await, Instant::now()) });
         tokio::time::sleep(BESIDE / 4).await;
@@ -129,7 +129,7 @@ mod tests {
 
         let start = Instant::now();
         let _third = turns.wait().await;
-        assert!(start.elapsed() >= BESIDE / 2 && start.elapsed() <= BESIDE + SCATTER, "beside one that takes long");
+        assert!(start.elapsed() >= BESIDE / 2 && start.elapsed() <= BESIDE + 2 * SCATTER, "beside one that takes long");
 
         let (settling, start) = (tokio::spawn(second.settle()), Instant::now());
         let _fourth = turns.wait().await;
@@ -148,7 +148,7 @@ mod tests {
             waits.push(start.elapsed());
         }
         let most = Duration::from_secs(SPARE_BEATS);
-        assert!(waits.iter().all(|wait| *wait <= most + SCATTER));
+        assert!(waits.iter().all(|wait| *wait <= most + 2 * SCATTER));
         assert!(waits.iter().any(|wait| *wait < most / 2) && waits.iter().any(|wait| *wait > most / 2), "{waits:?}");
 
         turns.serve(Some(1_000_000));
