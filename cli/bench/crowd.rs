@@ -35,7 +35,7 @@ pub struct Member {
     ledger: Ledger,
     ways: Ways,
     turns: Turns,
-    /// Held until it has reached a master: all of them share these cores, which machines of their own would not.
+    /// A place is held until it has found its leader: all of them share these cores, which machines of their own would not.
     starting: Arc<Semaphore>,
     heard: mpsc::Receiver<(u16, Heard)>,
     hearing: mpsc::Sender<(u16, Heard)>,

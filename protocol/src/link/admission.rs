@@ -15,7 +15,7 @@ pub(super) const UNPROVEN_MAX: usize = STRANGERS_MAX / 2;
 /// Most peers that are not known yet, those included that only want a certificate. One more is turned away.
 pub(super) const STRANGERS_MAX: usize = 2_048;
 /// Most handshakes that are in work: the more there are, the longer each takes, and those that take too long are done in vain.
-const SHAKING_MAX: usize = 128;
+pub(super) const SHAKING_MAX: usize = 128;
 
 /// What the listener, its verifier and its connections know together.
 pub(super) struct Admission {

@@ -24,7 +24,7 @@ const TURN_MAX: Duration = Duration::from_millis(200);
 pub struct Listener {
     endpoint: quinn::Endpoint,
     address: SocketAddr,
-    admission: Arc<Admission>,
+    pub(super) admission: Arc<Admission>,
     hearts: Arc<Hearts>,
     heard: tokio::sync::Mutex<mpsc::Receiver<Pulses>>,
     limits: Limits,
@@ -137,7 +137,8 @@ impl Incoming {
     /// Shakes hands when it is its turn, within [`HANDSHAKE_DEADLINE`], and says who it is.
     ///
     /// # Errors
-    /// [`LinkError::Late`], [`LinkError::Handshake`] and [`LinkError::NotAllowed`]: the peer has been told and is gone.
+    /// [`LinkError::Late`], [`LinkError::Handshake`] and [`LinkError::NotAllowed`]: the peer has been told and is gone, unless its turn did not come:
+    /// then it comes again by itself.
     pub async fn admit(self) -> Result<(Who, Connection), LinkError> {
         let Self { incoming, endpoint, admission, hearts, place, agents_max } = self;
         let remote = incoming.remote_address();

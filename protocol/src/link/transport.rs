@@ -97,8 +97,8 @@ impl ResetKey {
     }
 }
 
-/// It is tried once whether the longer packets pass: each step of quinn's search costs a padded packet and its answer, five of them in each
-/// direction, which was nearly half of the packets of an agent that connects.
+/// It is tried once whether the longer packets pass: each step of quinn's search between the two lengths costs a padded packet and its answer,
+/// in each direction of each connection.
 fn mtu_discovery() -> MtuDiscoveryConfig {
     let mut config = MtuDiscoveryConfig::default();
     config.upper_bound(PACKET_BYTES.1).minimum_change(PACKET_BYTES.1 - PACKET_BYTES.0);

@@ -341,6 +341,21 @@ async fn bytes_that_are_no_quic_leave_the_port_as_it_was() {
 }
 
 #[tokio::test]
+async fn who_is_not_turned_to_in_time_comes_again_by_itself() {
+    let cluster = Cluster::new();
+    let (shaking, agent) = (cluster.listener.admission.clone(), cluster.agent(7));
+    let admitting = async {
+        let others = shaking.shaking.acquire_many(u32::try_from(admission::SHAKING_MAX).unwrap()).await.unwrap();
+        let passed_over = cluster.listener.accept().await.unwrap().admit().await;
+        assert!(matches!(passed_over, Err(LinkError::Late { .. })), "the others are in work");
+        drop(others);
+        cluster.listener.accept().await.unwrap().admit().await.unwrap()
+    };
+    let (connected, (who, _connection)) = tokio::join!(connect(cluster.address(), &agent), admitting);
+    assert!(connected.is_ok() && who == Who::Agent(AgentId(7)));
+}
+
+#[tokio::test]
 async fn many_strangers_make_the_next_one_show_where_it_is() {
     let cluster = Cluster::new();
     let trust = Trust::Pinned(cluster.authority.root_digest());
