@@ -1,9 +1,10 @@
 //! What agents cost a master: thousands of them over the real link, from one process (`crowd`).
 
 use super::cluster::{Cluster, cpu_us, memory as held};
-use super::crowd::{self, Count, Member};
+use super::crowd::{AT_ONCE, Crowd};
 use super::figure::{Figures, What};
 use super::masters::PATIENCE;
+use super::member::{self, Member};
 use super::{job, upload};
 use crate::client::Client;
 use crate::submit::{Answer, Submission, line};
@@ -15,13 +16,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
-/// Agents that join or come for the first time at the same time: all are one process here.
-const AT_ONCE: usize = 64;
 /// How long the master is looked at while its agents do nothing but beat.
 const BEATING: Duration = Duration::from_secs(10);
 /// The wait between two looks.
@@ -43,15 +39,15 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
 
     let before = held(master)?;
     let start = Instant::now();
-    let mut crowd = connect(&[address], &identities, &Member::count(1))?;
+    let mut crowd = Crowd::start(&[address], &identities, &Member::count(1))?;
     until_registered(&cluster.client, &mut crowd, count).await?;
     figures.add(&what, "registered", f64::from(count) / start.elapsed().as_secs_f64(), "/s");
 
-    beat(&mut crowd, Duration::from_secs(2)).await?;
+    crowd.beat(Duration::from_secs(2)).await?;
     let each = held(master)?.saturating_sub(before) as f64 / f64::from(count);
     figures.add(&what, "bytes_each", each, "bytes");
     let (used, start) = (cpu_us(master)?, Instant::now());
-    beat(&mut crowd, BEATING).await?;
+    crowd.beat(BEATING).await?;
     let percent = (cpu_us(master)? - used) as f64 / start.elapsed().as_micros() as f64 * 100.0;
     figures.add(&what, "beating", percent, "percent");
 
@@ -63,7 +59,7 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
     let end = loop {
         let answer = tokio::select! {
             answer = submission.next() => answer?,
-            ended = gone(&mut crowd) => return Err(ended),
+            ended = crowd.gone() => return Err(ended),
         };
         if let Answer::Ended { job, .. } = answer {
             break job;
@@ -90,28 +86,13 @@ pub async fn join(client: &Client, address: SocketAddr, count: u32) -> anyhow::R
     let one = |_| async move {
         let made = client.call(Method::POST, "/v1/tokens", &json!({ "level": "join" })).await?;
         let token: JoinToken = made["token"].as_str().context("no token in the answer")?.parse()?;
-        crowd::join(address, &token).await
+        member::join(address, &token).await
     };
     futures::stream::iter(0..count).map(one).buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Starts all of them, [`AT_ONCE`] at a time.
-pub fn connect(masters: &[SocketAddr], identities: &[Identity], ways: &Arc<Vec<Count>>) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
-    let (mut crowd, starting) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
-    for (number, identity) in identities.iter().enumerate() {
-        crowd.spawn(Member::new(masters, identity, number, (Arc::clone(ways), Arc::clone(&starting)))?.run());
-    }
-    Ok(crowd)
-}
-
 /// Waits until what is at `path` is as it is to be.
-pub async fn until(
-    client: &Client,
-    crowd: &mut JoinSet<anyhow::Result<()>>,
-    what: &str,
-    path: &str,
-    holds: impl Fn(&Value) -> bool,
-) -> anyhow::Result<()> {
+pub async fn until(client: &Client, crowd: &mut Crowd, what: &str, path: &str, holds: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut last = Value::Null;
     while start.elapsed() < PATIENCE {
@@ -121,12 +102,12 @@ pub async fn until(
             }
             last = value;
         }
-        beat(crowd, LOOK).await?;
+        crowd.beat(LOOK).await?;
     }
     bail!("{what}: not after {} s: {last}", PATIENCE.as_secs())
 }
 
-pub async fn until_registered(client: &Client, crowd: &mut JoinSet<anyhow::Result<()>>, count: u32) -> anyhow::Result<()> {
+pub async fn until_registered(client: &Client, crowd: &mut Crowd, count: u32) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         let status = client.get("/v1/status").await?;
@@ -136,22 +117,6 @@ pub async fn until_registered(client: &Client, crowd: &mut JoinSet<anyhow::Resul
         if start.elapsed() > PATIENCE {
             bail!("after {} s the master says {}", PATIENCE.as_secs(), status["figures"]);
         }
-        beat(crowd, Duration::from_millis(50)).await?;
-    }
-}
-
-/// Lets them beat for so long.
-pub async fn beat(crowd: &mut JoinSet<anyhow::Result<()>>, time: Duration) -> anyhow::Result<()> {
-    tokio::select! {
-        () = tokio::time::sleep(time) => Ok(()),
-        ended = gone(crowd) => Err(ended),
-    }
-}
-
-/// Why one of them ended: none may.
-pub async fn gone(crowd: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
-    match crowd.join_next().await {
-        Some(Ok(Err(error))) => error.context("an agent of the crowd ended"),
-        other => anyhow::anyhow!("an agent of the crowd ended: {other:?}"),
+        crowd.beat(Duration::from_millis(50)).await?;
     }
 }

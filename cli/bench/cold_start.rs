@@ -3,19 +3,18 @@
 //! of power: they come with nothing, and each task is started again.
 
 use super::agents::{self, until};
-use super::crowd::{Member, STAYS};
-use super::failover::{NICE, TASKS_EACH};
+use super::crowd::Crowd;
+use super::failover::TASKS_EACH;
 use super::figure::{Figures, What};
 use super::masters::Masters;
+use super::member::{Member, STAYS};
 use super::{job, upload};
 use crate::client::Client;
 use anyhow::{Context, ensure};
 use reqwest::Method;
-use rustix::process::setpriority_process;
 use serde_json::Value;
 use std::path::Path;
 use std::time::Instant;
-use tokio::task::JoinSet;
 
 /// Rows that are asked for at a time.
 const PAGE: u32 = 1_000;
@@ -28,12 +27,11 @@ type Place = (u64, String);
 /// All masters killed and started under `count` agents, then all masters and all agents.
 pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: u32) -> anyhow::Result<()> {
     agents::may_open(SOCKETS_EACH * u64::from(count))?;
-    setpriority_process(None, NICE).context("setpriority")?;
-    let mut masters = Masters::three(true).await?;
+    let mut masters = Masters::three().await?;
     let what = What { bench: "cold-start", kind: "crowd", n: u64::from(count), run };
     let (addresses, counts) = (masters.quic(), Member::count(3));
     let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = agents::connect(&addresses, &identities, &counts)?;
+    let mut crowd = Crowd::start(&addresses, &identities, &counts)?;
     agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let mut staying = job(&wasm, &[], count * TASKS_EACH);
@@ -60,7 +58,7 @@ pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: 
     masters.kill_all()?;
     drop(crowd);
     masters.start_all()?;
-    crowd = agents::connect(&addresses, &identities, &Member::count(3))?;
+    crowd = Crowd::start(&addresses, &identities, &Member::count(3))?;
     let [_, agents, tasks] = known(&client, &mut crowd, count, start).await?;
     let after = places(&client, count * TASKS_EACH).await?;
     let kept = before.iter().zip(&after).filter(|((before, _), (after, _))| before == after).count();
@@ -71,7 +69,7 @@ pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: 
 }
 
 /// Milliseconds since `start` until the masters say how the cluster is, until they reach every agent, and until every task runs.
-async fn known(client: &Client, crowd: &mut JoinSet<anyhow::Result<()>>, count: u32, start: Instant) -> anyhow::Result<[f64; 3]> {
+async fn known(client: &Client, crowd: &mut Crowd, count: u32, start: Instant) -> anyhow::Result<[f64; 3]> {
     let passed = || start.elapsed().as_secs_f64() * 1_000.0;
     until(client, crowd, "the masters answer", "/v1/status", |_| true).await?;
     let answered = passed();

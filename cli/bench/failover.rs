@@ -1,10 +1,12 @@
 //! What a failover costs: three masters, many agents (`crowd`) with running tasks, and again and again the master that leads a shard is killed.
-//! Then a job of that shard is submitted to another master, and the clock stops when the client knows that its task was placed and ended.
+//! Then a job of that shard is submitted to another master, and the clock stops when the client is told which agent its task was given to, and when
+//! it is told that the task has ended: for that the agent, one of thousands in one process, has to get its turn.
 
 use super::agents::{self, LOOK};
-use super::crowd::{Count, Member, STAYS};
+use super::crowd::Crowd;
 use super::figure::{Figures, What};
 use super::masters::{Masters, PATIENCE};
+use super::member::{Count, Member, STAYS};
 use super::{job, upload};
 use crate::client::Client;
 use crate::submit::{Answer, Submission, line};
@@ -12,30 +14,24 @@ use anyhow::{Context, bail};
 use protocol::message::shard_of_job;
 use protocol::{Role, ShardId};
 use reqwest::Method;
-use rustix::process::setpriority_process;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tokio::task::JoinSet;
 
 /// Tasks that run on each agent.
 pub const TASKS_EACH: u32 = 10;
-
-/// How far this process, with all its agents, gives way to the masters.
-pub const NICE: i32 = 10;
 
 /// Kills a leader `kills` times under `count` agents, each time when the last is started again and has all that it had: its place in the
 /// groups, its share of the shards and a connection of each agent.
 pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u32, kills: u32) -> anyhow::Result<()> {
     agents::may_open(u64::from(count))?;
-    setpriority_process(None, NICE).context("setpriority")?;
-    let mut masters = Masters::three(true).await?;
+    let mut masters = Masters::three().await?;
     let what = What { bench: "failover", kind: "crowd", n: u64::from(count), run };
     let counts = Member::count(3);
     let addresses = masters.quic();
     let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = agents::connect(&addresses, &identities, &counts)?;
+    let mut crowd = Crowd::start(&addresses, &identities, &counts)?;
     agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let tasks = count * TASKS_EACH;
@@ -44,7 +40,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     masters.client.call(Method::POST, "/v1/jobs", &staying).await?;
     agents::until(&masters.client, &mut crowd, "all run", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks).await?;
 
-    let (mut placed, mut confirmed, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut placed, mut ended, mut confirmed, mut whole) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for kill in 0..kills {
         let shard = ShardId(u16::try_from(kill % 8)?);
         let page = masters.client.get("/v1/masters").await?;
@@ -52,16 +48,16 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         let number = usize::try_from(leader)?;
         let (ways, all) = (&counts[number - 1], usize::try_from(count)?);
         until_connected(&mut crowd, &counts, all).await?;
-        let ended = ways.ended.load(Ordering::Relaxed);
+        let ended_before = ways.ended.load(Ordering::Relaxed);
         masters.kill(number)?;
         let start = Instant::now();
         let client = masters.awake()?;
-        let probe = tokio::select! {
-            probed = probe(&client, &wasm, shard, kill) => probed,
-            ended = agents::gone(&mut crowd) => return Err(ended),
+        let probed = tokio::select! {
+            probed = probe(&client, &wasm, shard, kill) => probed?,
+            ended = crowd.gone() => return Err(ended),
         };
-        probe?;
-        placed.push(start.elapsed());
+        placed.push(probed.placed - start);
+        ended.push(probed.ended - start);
         agents::until(&client, &mut crowd, "all agents are back", "/v1/status", |status| status["figures"]["agents_reachable"] == count)
             .await?;
         confirmed.push(start.elapsed());
@@ -69,9 +65,9 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         masters.start(number)?;
         masters.until_whole().await?;
         // Each has noticed.
-        while ways.ended.load(Ordering::Relaxed) < ended + all {
+        while ways.ended.load(Ordering::Relaxed) < ended_before + all {
             anyhow::ensure!(start.elapsed() < PATIENCE, "agents do not notice that a master was started again");
-            agents::beat(&mut crowd, LOOK).await?;
+            crowd.beat(LOOK).await?;
         }
         until_connected(&mut crowd, &counts, all).await?;
         whole.push(start.elapsed());
@@ -80,7 +76,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     agents::until(&masters.client, &mut crowd, "all run still", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks)
         .await?;
     let restarts = masters.client.get(&format!("/v1/jobs/{STAYS}")).await?["restarts"].as_u64().context("a job counts restarts")?;
-    for (name, mut times) in [("placed", placed), ("confirmed", confirmed), ("whole", whole)] {
+    for (name, mut times) in [("placed", placed), ("ended", ended), ("confirmed", confirmed), ("whole", whole)] {
         times.sort_unstable();
         let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1_000.0;
         figures.add(&what, &format!("{name}_p50"), at(50), "ms");
@@ -92,17 +88,23 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
 }
 
 /// Waits until each agent has a connection to each master.
-async fn until_connected(crowd: &mut JoinSet<anyhow::Result<()>>, counts: &[Count], all: usize) -> anyhow::Result<()> {
+async fn until_connected(crowd: &mut Crowd, counts: &[Count], all: usize) -> anyhow::Result<()> {
     let start = Instant::now();
     while let Some(count) = counts.iter().find(|count| count.up.load(Ordering::Relaxed) < all) {
         anyhow::ensure!(start.elapsed() < PATIENCE, "of {all} agents only {} are connected to a master", count.up.load(Ordering::Relaxed));
-        agents::beat(crowd, LOOK).await?;
+        crowd.beat(LOOK).await?;
     }
     Ok(())
 }
 
+/// When the client was told of a job's task.
+struct Probed {
+    placed: Instant,
+    ended: Instant,
+}
+
 /// A job of one task in that shard, submitted until it is acknowledged, and followed to its end.
-async fn probe(client: &Client, wasm: &str, shard: ShardId, kill: u32) -> anyhow::Result<()> {
+async fn probe(client: &Client, wasm: &str, shard: ShardId, kill: u32) -> anyhow::Result<Probed> {
     let role = Role::new("default").expect("a role's name");
     let named = |n: &u32| shard_of_job(&role, &format!("probe-{kill}-{n}"), 8) == shard;
     let number = (0..10_000).find(named).context("no name of that shard")?;
@@ -111,8 +113,8 @@ async fn probe(client: &Client, wasm: &str, shard: ShardId, kill: u32) -> anyhow
     probe["name"] = name.clone().into();
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
-        if follow(client, &name, &probe).await.is_ok() {
-            return Ok(());
+        if let Ok(probed) = follow(client, &name, &probe).await {
+            return Ok(probed);
         }
         // The same key makes no second job.
         tokio::time::sleep(LOOK).await;
@@ -120,12 +122,22 @@ async fn probe(client: &Client, wasm: &str, shard: ShardId, kill: u32) -> anyhow
     bail!("nothing was placed within {} s", PATIENCE.as_secs())
 }
 
-async fn follow(client: &Client, key: &str, probe: &Value) -> anyhow::Result<()> {
+async fn follow(client: &Client, key: &str, probe: &Value) -> anyhow::Result<Probed> {
     let mut submission = Submission::open(client).await?;
     submission.send(line(key, probe, true)).await?;
+    let mut placed = None;
     loop {
-        if let Answer::Ended { .. } = submission.next().await? {
-            return Ok(());
+        match submission.next().await? {
+            Answer::Submitted { job } => placed = Some(until_placed(client, &job).await?),
+            Answer::Ended { .. } => return Ok(Probed { placed: placed.context("its end came first")?, ended: Instant::now() }),
+        }
+    }
+}
+
+async fn until_placed(client: &Client, job: &str) -> anyhow::Result<Instant> {
+    loop {
+        if client.get(&format!("/v1/jobs/{job}/tasks")).await?["tasks"][0]["agent"].is_string() {
+            return Ok(Instant::now());
         }
     }
 }

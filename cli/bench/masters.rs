@@ -5,7 +5,7 @@ use super::cluster::{self, temporary};
 use crate::client::{Access, Client};
 use anyhow::{Context, bail};
 use reqwest::Method;
-use rustix::process::{Pid, Signal, kill_process, setpriority_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -28,7 +28,6 @@ pub struct Masters {
     agents: Vec<Child>,
     place: PathBuf,
     access: Access,
-    preferred: bool,
 }
 
 /// One of them, numbered from 1 by its place.
@@ -46,20 +45,20 @@ impl Drop for Masters {
 }
 
 impl Masters {
-    /// Starts them. Where they are `preferred` they come before this process: it has many agents, which in earnest have machines of their own.
-    pub async fn three(preferred: bool) -> anyhow::Result<Self> {
+    /// Starts them.
+    pub async fn three() -> anyhow::Result<Self> {
         let place = temporary("skep-bench")?;
-        let (child, ready) = begin(&place.join("m1"), "127.0.0.1:0", "127.0.0.1:0", &[], preferred).and_then(first_line)?;
+        let (child, ready) = begin(&place.join("m1"), "127.0.0.1:0", "127.0.0.1:0", &[]).and_then(first_line)?;
         let access = Access { url: text(&ready, "url")?, token: text(&ready, "token")?, ca_pem: text(&ready, "ca_pem")? };
         let first = Seat { http: address(&ready)?, quic: text(&ready, "quic")?.parse()?, child: Some(child) };
         let client = Client::new(access.clone())?;
-        let mut masters = Self { client, seats: vec![first], agents: vec![], place, access, preferred };
+        let mut masters = Self { client, seats: vec![first], agents: vec![], place, access };
         for number in 2..=3 {
             let made = masters.client.call(Method::POST, "/v1/tokens", &json!({ "level": "join-master" })).await?;
             let (token, to) = (text(&made, "token")?, masters.seats[0].quic.to_string());
             let data = masters.place.join(format!("m{number}"));
             let flags = ["--to", &to, "--join", &token];
-            let (child, ready) = begin(&data, "127.0.0.1:0", "127.0.0.1:0", &flags, preferred).and_then(first_line)?;
+            let (child, ready) = begin(&data, "127.0.0.1:0", "127.0.0.1:0", &flags).and_then(first_line)?;
             masters.seats.push(Seat { http: address(&ready)?, quic: text(&ready, "quic")?.parse()?, child: Some(child) });
         }
         masters.until_whole().await?;
@@ -142,18 +141,14 @@ impl Masters {
 
     fn begin(&self, number: usize) -> anyhow::Result<Child> {
         let seat = &self.seats[number - 1];
-        begin(&self.place.join(format!("m{number}")), &seat.http, &seat.quic.to_string(), &[], self.preferred)
+        begin(&self.place.join(format!("m{number}")), &seat.http, &seat.quic.to_string(), &[])
     }
 }
 
-fn begin(data: &Path, http: &str, quic: &str, flags: &[&str], preferred: bool) -> anyhow::Result<Child> {
+fn begin(data: &Path, http: &str, quic: &str, flags: &[&str]) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--output", "json", "master", "--http", http, "--quic", quic, "--data"]).arg(data).args(flags);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting a master")?;
-    if preferred {
-        prefer(child.id());
-    }
-    Ok(child)
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting a master")
 }
 
 /// Waits for its first line.
@@ -161,15 +156,6 @@ fn first_line(mut child: Child) -> anyhow::Result<(Child, Value)> {
     let output = child.stdout.take().expect("it is piped");
     let line = BufReader::new(output).lines().next().context("a master said nothing")??;
     Ok((child, serde_json::from_str(&line).context("a master's first line")?))
-}
-
-/// Masters come before the agents of this process, which in earnest have machines of their own: theirs are the deadlines. Without the right to
-/// do so they come after, and the figures are worse.
-fn prefer(master: u32) {
-    let master = i32::try_from(master).ok().and_then(Pid::from_raw);
-    if let Err(error) = setpriority_process(master, 0) {
-        tracing::warn!(%error, "masters have no more of the processor than this bench's agents: figures are worse than as root");
-    }
 }
 
 fn text(value: &Value, name: &str) -> anyhow::Result<String> {

@@ -8,6 +8,7 @@ mod failover;
 mod figure;
 mod latency;
 mod masters;
+mod member;
 mod overload;
 mod processes;
 mod rest;

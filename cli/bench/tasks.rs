@@ -57,7 +57,7 @@ pub async fn by_three(figures: &mut Figures, samples: &Path, run: u32, count: u3
     let one = measure(&cluster.client).await?;
     // It is gone before the next are measured.
     drop(cluster);
-    let mut masters = Masters::three(false).await?;
+    let mut masters = Masters::three().await?;
     masters.agent("a1", RESOURCES).await?;
     let three = measure(&masters.client).await?;
     let [alone, beside] = if separate { ["wasm separate", "wasm separate, 3 masters"] } else { ["wasm", "wasm, 3 masters"] };

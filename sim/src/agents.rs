@@ -5,11 +5,15 @@ use crate::lease;
 use crate::machine::{Machine, Wish};
 use crate::network::{IDLE_MS, Way};
 use crate::plan::{Plan, Process};
+use crate::seat::Seat;
 use crate::world::{Happening, Verdict, World};
 use agent::ledger::event::Event as AgentEvent;
-use master::shard::Event;
+use master::shard::{Concern, Event};
 use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
 use protocol::{AgentId, MemberId, ShardId};
+
+/// How late a master tells an agent at the most that it leads a shard, in milliseconds: one with tasks of that shard, and one without.
+const TOLD_LATE_MS: (u64, u64) = (1_000, 5_000);
 
 /// Where an agent's messages go.
 #[derive(Clone, Debug)]
@@ -35,9 +39,38 @@ impl World {
         self.send_down(master, agent, ToAgent { shard: ShardId(shard as u16), message: FromMaster::Leading { term } });
     }
 
+    /// A master that begins to lead a shard tells all agents that it is connected to: those at once whose own shard it is, the others when there
+    /// is time.
+    pub(crate) fn say_leads_down(&mut self, master: usize, shard: usize, term: u64) {
+        for at in 0..self.machines.len() {
+            let seat = self.masters[master].seats[shard].as_mut().expect("whoever leads has a seat");
+            let late_ms = match seat.shard.concern(self.machines[at].id) {
+                Concern::Own => {
+                    self.say_leading_down(at, master, shard, term);
+                    continue;
+                }
+                Concern::Tasks => TOLD_LATE_MS.0,
+                Concern::None => TOLD_LATE_MS.1,
+            };
+            seat.untold.insert(at);
+            let wait = self.random.between(1, late_ms);
+            self.queue.push(self.now + wait, Happening::Untold(at, master, shard, term));
+        }
+    }
+
+    /// An agent that was not told yet is told that this master leads a shard; where a term is given, only of that.
+    pub(crate) fn tell_untold(&mut self, at: usize, master: usize, shard: usize, term: Option<u64>) {
+        let Some(seat) = self.masters[master].seats[shard].as_mut() else { return };
+        if term.is_none_or(|term| term == seat.term) && seat.untold.remove(&at) {
+            let term = seat.term;
+            self.say_leading_down(at, master, shard, term);
+        }
+    }
+
     /// A message goes to an agent, where it is connected to this master.
     pub(crate) fn send_down(&mut self, master: usize, agent: AgentId, message: ToAgent) {
         let Some(at) = self.machines.iter().position(|machine| machine.id == agent) else { return };
+        self.tell_untold(at, master, usize::from(message.shard.0), None);
         let line = &mut self.lines[at][master];
         let once = matches!(message.message, FromMaster::Leading { .. });
         // Who leads is said until it is heard.
@@ -200,8 +233,13 @@ impl World {
             return Ok(());
         }
         self.lines[at][master].connect(self.now);
-        let seats = self.masters[master].seats.iter().enumerate();
-        let leads: Vec<(usize, u64)> = seats.filter_map(|(shard, seat)| seat.as_ref().map(|seat| (shard, seat.term))).collect();
+        let seats = self.masters[master].seats.iter_mut().enumerate();
+        let led = |(shard, seat): (usize, &mut Option<Seat>)| {
+            let seat = seat.as_mut()?;
+            seat.untold.remove(&at);
+            Some((shard, seat.term))
+        };
+        let leads: Vec<(usize, u64)> = seats.filter_map(led).collect();
         leads.into_iter().for_each(|(shard, term)| self.say_leading_down(at, master, shard, term));
         Ok(())
     }

@@ -298,7 +298,11 @@ impl World {
                     self.send_down(at, agent, ToAgent { shard, message: FromMaster::Lease { lease_ms: 2 * lease_ms } });
                 }
                 Action::Send { agent, message } => self.send_down(at, agent, ToAgent { shard, message }),
-                Action::Peer { to, message } => self.send_peer(at, shard, to, message),
+                Action::Peer { to, message } => {
+                    let given = message.gives_to().and_then(|agent| self.machines.iter().position(|machine| machine.id == agent));
+                    given.into_iter().for_each(|machine| self.tell_untold(machine, at, usize::from(shard.0), None));
+                    self.send_peer(at, shard, to, message);
+                }
                 Action::Reply { id, response } => {
                     if let Some((job, submitted)) = self.clients.hear(id, &response)? {
                         self.check.acknowledged(job, submitted)?;

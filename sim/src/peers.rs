@@ -83,9 +83,7 @@ impl World {
         for to in (0..self.masters.len()).filter(|to| *to != at) {
             self.say_leading(at, to, vec![(shard, term)], false);
         }
-        for machine in 0..self.machines.len() {
-            self.say_leading_down(machine, at, shard, term);
-        }
+        self.say_leads_down(at, shard, term);
     }
 
     fn say_leading(&mut self, from: usize, to: usize, shards: Vec<(usize, u64)>, first: bool) {

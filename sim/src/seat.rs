@@ -7,7 +7,7 @@ use crate::plan::Bug;
 use master::shard::view::{View, Viewed};
 use master::shard::{Action, Event, Output, Record, Request, Response, Shard};
 use protocol::{RequestId, Time};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Batches of a shard after which the replica beside it is compared with it while it leads.
 const COMPARED_BATCHES: u64 = 256;
@@ -24,6 +24,8 @@ pub struct Seat {
     pub since: Time,
     /// The timer that was set last, in true time.
     pub timer: Option<Time>,
+    /// Agents, by machine, that were not told yet who leads.
+    pub untold: BTreeSet<usize>,
     gathering: Vec<Note>,
     /// Where the batch on its way stands in the log.
     flying: Option<u64>,
@@ -37,7 +39,19 @@ pub struct Seat {
 impl Seat {
     /// A leader since then, whose first batch stands at `first`; `None`: it is committed.
     pub fn new(shard: Shard, (term, since): (u64, Time), first: Option<u64>, bug: Option<Bug>) -> Self {
-        Self { shard, term, since, timer: None, gathering: vec![], flying: first, held: VecDeque::new(), batches: 0, compared: 0, bug }
+        Self {
+            shard,
+            term,
+            since,
+            timer: None,
+            untold: BTreeSet::new(),
+            gathering: vec![],
+            flying: first,
+            held: VecDeque::new(),
+            batches: 0,
+            compared: 0,
+            bug,
+        }
     }
 
     /// Takes what the shard wants: gives what is to be done now, keeps what waits. `note` looks at each record.

@@ -43,6 +43,8 @@ pub enum Happening {
     Up(usize, usize, u64, Box<ToShard>),
     /// A message from a master to an agent arrives.
     Down(usize, usize, u64, Box<ToAgent>),
+    /// It is time for a master that leads a shard in this term to tell a machine's agent so: machine, master, shard, term.
+    Untold(usize, usize, usize, u64),
     /// Two masters without a connection try to get one.
     Link(usize, usize),
     /// A master hears what another one leads.
@@ -262,6 +264,10 @@ impl World {
             Happening::Broken(at, master, connection, way) => self.broken(at, master, connection, way),
             Happening::Up(at, master, connection, message) => self.up(at, master, connection, *message),
             Happening::Down(at, master, connection, message) => self.down(at, master, connection, *message),
+            Happening::Untold(at, master, shard, term) => {
+                self.tell_untold(at, master, shard, Some(term));
+                Ok(())
+            }
             Happening::Link(a, b) => self.link(a, b),
             Happening::Leads(leading) => self.told_leads(&leading),
             Happening::Peer(letter) => self.peer(*letter),

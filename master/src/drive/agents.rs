@@ -3,20 +3,31 @@
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use protocol::link::{CloseCode, Connection, LinkError, Sender};
-use protocol::message::{FromMaster, ToAgent, shard_of_agent};
+use protocol::message::{FromMaster, ToAgent};
 use protocol::{AgentId, ShardId};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+
+use crate::shard::Concern;
 
 /// About how many bytes may wait to be sent to one agent; at the limit its connection is closed, and it begins anew when it reads again.
 const OUTBOX_BYTES_MAX: usize = 8 << 20;
+/// Agents that are told at once who leads a shard, where there is no hurry; and the wait before the next, for those with tasks of the shard and
+/// for all others. Each of them answers, and those that wait for their own shard are not to wait for that.
+const TELL_AT_ONCE: usize = 64;
+const TELL_HOLDERS_EACH: Duration = Duration::from_millis(20);
+const TELL_OTHERS_EACH: Duration = Duration::from_millis(100);
 
 /// The agents that are connected.
 #[derive(Debug, Default)]
 pub struct Agents {
     here: DashMap<AgentId, Arc<Agent>>,
+    /// In how many shards' names agents are still to be told who leads.
+    telling: AtomicUsize,
 }
 
 /// One connected agent.
@@ -30,6 +41,8 @@ pub struct Agent {
 struct Outbox {
     messages: VecDeque<ToAgent>,
     bytes: usize,
+    /// The shards that this master leads without having said so to this agent, and in which term.
+    untold: BTreeMap<ShardId, u64>,
 }
 
 impl fmt::Debug for Agent {
@@ -78,15 +91,38 @@ impl Agents {
         }
     }
 
-    /// Tells all that are connected who leads `shard`, those first that it is the own shard of: they have to register.
-    pub fn tell_leading(&self, shard: ShardId, term: u64, shards: u16) {
-        for first in [true, false] {
-            for agent in self.here.iter().filter(|agent| (shard_of_agent(*agent.key(), shards) == shard) == first) {
-                if agent.queue(shard, FromMaster::Leading { term }) {
-                    agent.wake();
+    /// Tells all that are connected that this master leads `shard`: those at once that it is the own shard of, since they have to register; then
+    /// those that have tasks of it; and the others, who have nothing to say to it but by chance, by and by. Whoever the shard says something to is
+    /// told before.
+    pub fn tell_leading(self: &Arc<Self>, shard: ShardId, term: u64, concern: impl Fn(AgentId) -> Concern) {
+        let (mut holders, mut others) = (vec![], vec![]);
+        for agent in &self.here {
+            let later = match concern(*agent.key()) {
+                Concern::Own => {
+                    if agent.queue(shard, FromMaster::Leading { term }) {
+                        agent.wake();
+                    }
+                    continue;
                 }
-            }
+                Concern::Tasks => &mut holders,
+                Concern::None => &mut others,
+            };
+            agent.outbox().untold.insert(shard, term);
+            later.push(*agent.key());
         }
+        let telling = Telling::begin(Arc::clone(self));
+        tokio::spawn(async move {
+            telling.tell(&holders, TELL_HOLDERS_EACH).await;
+            telling.tell(&others, TELL_OTHERS_EACH).await;
+        });
+    }
+
+    /// The entry of an agent that is to be told that this master leads `shard`, and now is; it is to be woken when the round is over.
+    pub fn tell_untold(&self, id: AgentId, shard: ShardId) -> Option<Arc<Agent>> {
+        if self.telling.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.find(id).filter(|agent| agent.tell_untold(shard))
     }
 
     /// The connection of an agent.
@@ -101,7 +137,9 @@ impl Agent {
         if message.since() > self.connection.version() {
             return false;
         }
-        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outbox = self.outbox();
+        let was_empty = outbox.messages.is_empty();
+        outbox.say_leading(shard);
         outbox.bytes += bytes_about(&message);
         if outbox.bytes > OUTBOX_BYTES_MAX {
             drop(outbox);
@@ -109,7 +147,32 @@ impl Agent {
             return false;
         }
         outbox.messages.push_back(ToAgent { shard, message });
-        outbox.messages.len() == 1
+        was_empty
+    }
+
+    /// Says that this master leads `shard`, where it was not said yet; true where [`Self::wake`] is due.
+    fn tell_untold(&self, shard: ShardId) -> bool {
+        let mut outbox = self.outbox();
+        let was_empty = outbox.messages.is_empty();
+        outbox.say_leading(shard) && was_empty
+    }
+
+    /// As [`Self::tell_untold`], of all shards.
+    fn tell_all_untold(&self) {
+        let mut outbox = self.outbox();
+        let mut said = false;
+        while let Some((shard, _)) = outbox.untold.first_key_value() {
+            let shard = *shard;
+            said |= outbox.say_leading(shard);
+        }
+        drop(outbox);
+        if said {
+            self.wake();
+        }
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has what is in the outbox sent.
@@ -125,10 +188,7 @@ impl Agent {
     /// Sends what comes into the outbox, all of it at once, until the connection ends.
     pub async fn send_all(&self, mut sender: Sender) -> LinkError {
         loop {
-            let messages = {
-                let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::take(&mut outbox.messages)
-            };
+            let messages = { std::mem::take(&mut self.outbox().messages) };
             if messages.is_empty() {
                 self.filled.notified().await;
                 continue;
@@ -149,8 +209,41 @@ impl Agent {
                 return error;
             }
             let sent: usize = messages.iter().map(|message| bytes_about(&message.message)).sum();
-            self.outbox.lock().unwrap_or_else(PoisonError::into_inner).bytes -= sent;
+            self.outbox().bytes -= sent;
         }
+    }
+}
+
+impl Outbox {
+    fn say_leading(&mut self, shard: ShardId) -> bool {
+        let Some(term) = self.untold.remove(&shard) else { return false };
+        let message = FromMaster::Leading { term };
+        self.bytes += bytes_about(&message);
+        self.messages.push_back(ToAgent { shard, message });
+        true
+    }
+}
+
+/// While agents are told who leads a shard.
+struct Telling(Arc<Agents>);
+
+impl Telling {
+    fn begin(agents: Arc<Agents>) -> Self {
+        agents.telling.fetch_add(1, Ordering::Relaxed);
+        Self(agents)
+    }
+
+    async fn tell(&self, agents: &[AgentId], each: Duration) {
+        for some in agents.chunks(TELL_AT_ONCE) {
+            tokio::time::sleep(each).await;
+            some.iter().filter_map(|id| self.0.find(*id)).for_each(|agent| agent.tell_all_untold());
+        }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.telling.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

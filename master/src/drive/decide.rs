@@ -226,12 +226,12 @@ impl Decider {
     fn begin(&mut self, place: usize, recovered: Recovered) {
         self.given.clock.advance(recovered.latest);
         let (id, term, now) = (self.desks[place].id, recovered.term, self.given.clock.now());
-        let lead = self.desks[place].begin(recovered);
-        lead.shard.lead(now);
+        let shard = &mut self.desks[place].begin(recovered).shard;
+        shard.lead(now);
         // Who waits for an answer of the one that led before is told that none comes, or asks again here.
         self.given.door.led(id, self.given.door.routes().member(), term);
         self.given.door.peers().tell_all(|| Said::Leads { shard: id, term });
-        self.given.door.agents().tell_leading(id, term, self.given.door.shards());
+        self.given.door.agents().tell_leading(id, term, |agent| shard.concern(agent));
         self.given.door.publish_led(id);
         self.sort(place);
     }
@@ -314,6 +314,9 @@ impl Decider {
                     }
                 }
                 Action::Peer { to, message } => {
+                    // It speaks of these tasks to this shard, and may do so before the shard says anything to it.
+                    let given = message.gives_to().and_then(|agent| self.given.door.agents().tell_untold(agent, from));
+                    self.woken.extend(given);
                     let letter = Letter::Peer { to, from, message };
                     match self.places.get(usize::from(to.0)) {
                         Some(Some(place)) if self.desks[*place].lead.is_some() => self.told.push_back(letter),

@@ -245,7 +245,7 @@ impl Door {
     }
 
     /// The agents that are connected.
-    pub(crate) fn agents(&self) -> &Agents {
+    pub(crate) fn agents(&self) -> &Arc<Agents> {
         &self.inner.agents
     }
 

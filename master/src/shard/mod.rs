@@ -77,6 +77,17 @@ pub struct Shard {
     outputs: VecDeque<Output>,
 }
 
+/// What an agent has to do with a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// It is the agent's own shard.
+    Own,
+    /// The agent has tasks of the shard, by the record.
+    Tasks,
+    /// Nothing, or nothing but an end that is on record and that the agent does not know to be.
+    None,
+}
+
 /// Counts since the shard's start.
 #[derive(Clone, Copy, Debug, Default)]
 struct Totals {
@@ -120,6 +131,18 @@ impl Shard {
     #[must_use]
     pub const fn config(&self) -> &ShardConfig {
         &self.config
+    }
+
+    /// What an agent has to do with this shard.
+    #[must_use]
+    pub fn concern(&self, agent: AgentId) -> Concern {
+        if shard_of_agent(agent, self.config.shards) == self.config.id {
+            Concern::Own
+        } else if self.jobs.by_agent.contains_key(&agent) {
+            Concern::Tasks
+        } else {
+            Concern::None
+        }
     }
 
     /// Folds one committed record in: the only way lasting state changes. Recovery and followers call it; `handle` does itself.

@@ -2,6 +2,7 @@
 
 use super::script::{Script, token};
 use super::{Scratch, config, start};
+use crate::shard::Concern;
 use protocol::identity::{JoinToken, csr};
 use protocol::link::{self, CloseCode, LinkError};
 use protocol::message::{BulkReply, BulkRequest, JoinReply, ToAgent, ToShard};
@@ -62,6 +63,40 @@ async fn the_newer_of_two_connections_of_an_agent_wins() {
     );
     assert!(first, "{said:?}");
     assert!(master.door().agent_connection(script.id).is_some());
+    master.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_agent_is_told_who_leads_a_shard_before_that_says_anything_and_in_any_case() {
+    let dir = Scratch::new();
+    let master = start(config(&dir.0)).await.unwrap();
+    let script = Script::join(&master).await;
+    let (_connection, _sender, mut receiver) = script.connect().await;
+    let mut next = async || receiver.next::<ToAgent>().await.unwrap().unwrap();
+    while !matches!(next().await.message, FromMaster::Pulses { .. }) {}
+    let agents = master.door().agents();
+    let agent = agents.find(script.id).unwrap();
+    let leading = |shard, term| ToAgent { shard: ShardId(shard), message: FromMaster::Leading { term } };
+    let ack = || FromMaster::Ack { attempts: vec![] };
+
+    agents.tell_leading(ShardId(0), 7, |_| Concern::None);
+    agents.tell_leading(ShardId(1), 8, |_| Concern::Own);
+    agent.queue(ShardId(0), ack());
+    agent.wake();
+    let expected = [leading(1, 8), leading(0, 7), ToAgent { shard: ShardId(0), message: ack() }];
+    for expected in expected {
+        assert_eq!(next().await, expected);
+    }
+    // A task is given to it, by way of another shard.
+    agents.tell_leading(ShardId(0), 9, |_| Concern::None);
+    agents.tell_untold(script.id, ShardId(0)).unwrap().wake();
+    assert_eq!(next().await, leading(0, 9));
+    assert!(agents.tell_untold(script.id, ShardId(0)).is_none(), "it was told");
+    // Nothing happens.
+    agents.tell_leading(ShardId(0), 10, |_| Concern::Tasks);
+    assert_eq!(next().await, leading(0, 10));
+    agents.tell_leading(ShardId(0), 11, |_| Concern::None);
+    assert_eq!(next().await, leading(0, 11));
     master.shutdown().await;
 }
 
