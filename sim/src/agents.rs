@@ -241,7 +241,12 @@ impl World {
         };
         let leads: Vec<(usize, u64)> = seats.filter_map(led).collect();
         leads.into_iter().for_each(|(shard, term)| self.say_leading_down(at, master, shard, term));
-        Ok(())
+        self.count_spares(at)
+    }
+
+    fn count_spares(&mut self, at: usize) -> Verdict {
+        let all = self.lines[at].iter().all(|line| line.up);
+        self.agent(at, AgentEvent::Spares { all })
     }
 
     /// All connections of an agent are gone.
@@ -274,6 +279,7 @@ impl World {
             }
             Way::Down if self.machines[at].ledger.is_some() && !newer => {
                 self.queue.push(self.now + 1, Happening::Connect(at, master));
+                self.count_spares(at)?;
                 let over = self.routes[at].own.is_some_and(|own| own == (master, connection));
                 if over { self.end_session(at) } else { Ok(()) }
             }

@@ -236,7 +236,7 @@ impl Door {
             }
             self.take_waiting()?;
             self.act()?;
-            if self.turns.serve(self.ways.is_served(self.agent).then(|| self.ledger.heartbeat_ms())) {
+            if self.turns.take(self.agent, &self.ways, &mut self.ledger, self.clock.now()) {
                 knocked = tokio::time::Instant::now();
             }
             dirty = true;

@@ -1,12 +1,17 @@
 //! When to connect to which master. An agent needs the one that leads its own shard at once, and the others for the day on which they lead: where
 //! all masters start again, or one of them, every agent of the cluster comes at once, and those that only want a spare connection must not stand
-//! in the way of those that have none. Knows nothing of what leads or where: whoever knows says whether the own shard's leader is reached.
+//! in the way of those that have none. Knows of who leads only whether the own shard's leader is reached, and whether the ledger doubts it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::Ways;
 use crate::fingerprint::random;
+use crate::ledger::Ledger;
+use crate::ledger::event::Event;
+use protocol::{AgentId, Time};
 
 /// A spare connection is made within so many beats, at a moment that is drawn: the more agents there are, the rarer the beats.
 const SPARE_BEATS: u64 = 16;
@@ -40,6 +45,17 @@ impl Served {
 pub struct Turns {
     served: watch::Sender<Served>,
     one: Arc<Semaphore>,
+    sought: Arc<AtomicUsize>,
+}
+
+/// That a master is not reached yet, until it is dropped.
+#[derive(Debug)]
+pub struct Seeking(Arc<AtomicUsize>);
+
+impl Drop for Seeking {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// That it is a way's turn to connect; given back by dropping it.
@@ -51,13 +67,13 @@ pub struct Turn {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { served: watch::Sender::new(Served::NotYet), one: Arc::new(Semaphore::new(1)) }
+        Self { served: watch::Sender::new(Served::NotYet), one: Arc::new(Semaphore::new(1)), sought: Arc::default() }
     }
 }
 
 impl Turns {
     /// The leader of the agent's own shard is reached, and the agent beats so often, in milliseconds; or it is not. True where it was before.
-    pub fn serve(&self, beat_ms: Option<u64>) -> bool {
+    fn serve(&self, beat_ms: Option<u64>) -> bool {
         let mut lost = false;
         self.served.send_if_modified(|served| {
             lost = served.is_so() && beat_ms.is_none();
@@ -65,6 +81,23 @@ impl Turns {
             std::mem::replace(served, now) != now
         });
         lost
+    }
+
+    /// Says whose turn it is, as things stand; true where the leader of the agent's own shard was reached before and is no more.
+    pub fn take(&self, agent: AgentId, ways: &Ways, ledger: &mut Ledger, now: Time) -> bool {
+        let all = self.sought.load(Ordering::Relaxed) == 0;
+        if all != ledger.has_spares() {
+            ledger.handle(now, Event::Spares { all });
+        }
+        let served = ways.is_served(agent) && !ledger.doubts_leader();
+        self.serve(served.then(|| ledger.heartbeat_ms()))
+    }
+
+    /// A master is to be reached.
+    #[must_use]
+    pub fn seek(&self) -> Seeking {
+        self.sought.fetch_add(1, Ordering::Relaxed);
+        Seeking(Arc::clone(&self.sought))
     }
 
     /// Waits until it is time to connect to a master.

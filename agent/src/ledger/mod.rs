@@ -131,6 +131,7 @@ impl Ledger {
             Event::Tick => {}
             Event::Connected { shards } => self.connected(now, shards),
             Event::Disconnected => self.disconnected(),
+            Event::Spares { all } => self.session.has_spares = all,
             Event::Led { shard } => self.led(now, shard),
             Event::Unled { shard } => self.unled(shard),
             Event::Master { shard, message } => self.heard(now, shard, message),
@@ -189,6 +190,18 @@ impl Ledger {
     #[must_use]
     pub const fn heartbeat_ms(&self) -> u64 {
         self.session.heartbeat_ms()
+    }
+
+    /// Whether there is a connection to every master, as it was last told.
+    #[must_use]
+    pub const fn has_spares(&self) -> bool {
+        self.session.has_spares
+    }
+
+    /// True where whoever led the agent's own shard has not answered for long: another may lead it, whom the agent cannot hear.
+    #[must_use]
+    pub fn doubts_leader(&self) -> bool {
+        self.session.doubts_leader()
     }
 
     /// How many attempts are held, ended ones included.

@@ -7,16 +7,18 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 /// Most bytes that may be queued and not flushed.
 pub const QUEUED_BYTES_MAX: usize = 16 << 20;
 /// Longest frame of a peer that is no agent yet: there may be a thousand of them, and what they ask for has a few hundred bytes.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 8 << 10;
 /// A buffer larger than this is given back when it is empty: there may be ten thousand of them.
-const KEPT_BYTES_MAX: usize = 16 << 10;
-/// How many packets' worth of bytes one read takes.
-const CHUNKS_PER_READ: usize = 32;
+const KEPT_BYTES_MAX: usize = 256;
+/// How many packets' worth of bytes one read takes of those that are here; and of those that it had to wait for, which have a place while it waits:
+/// ten thousand may.
+const CHUNKS_HERE: usize = 32;
+const CHUNKS_AWAITED: usize = 4;
 
 /// The sending half of a stream.
 pub struct Sender {
@@ -189,19 +191,24 @@ impl Receiver {
     async fn read(&mut self) -> Result<bool, LinkError> {
         self.buffer.drain(..self.taken);
         self.taken = 0;
-        let mut chunks = [const { Bytes::new() }; CHUNKS_PER_READ];
-        let count = {
-            let mut read = pin!(self.stream.read_chunks(&mut chunks));
-            match poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await {
-                Poll::Ready(count) => count,
-                Poll::Pending => {
-                    if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BYTES_MAX {
-                        self.buffer = Vec::new();
-                    }
-                    read.await
-                }
-            }
-        };
+        if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(self.read_here(context))).await {
+            return read;
+        }
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BYTES_MAX {
+            self.buffer = Vec::new();
+        }
+        let mut chunks = [const { Bytes::new() }; CHUNKS_AWAITED];
+        let count = self.stream.read_chunks(&mut chunks).await;
+        self.take(count, &chunks)
+    }
+
+    fn read_here(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, LinkError>> {
+        let mut chunks = [const { Bytes::new() }; CHUNKS_HERE];
+        let count = ready!(pin!(self.stream.read_chunks(&mut chunks)).poll(context));
+        Poll::Ready(self.take(count, &chunks))
+    }
+
+    fn take(&mut self, count: Result<Option<usize>, quinn::ReadError>, chunks: &[Bytes]) -> Result<bool, LinkError> {
         let Some(count) = count.map_err(read_error)? else {
             self.ended = true;
             return Ok(false);

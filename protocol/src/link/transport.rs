@@ -9,18 +9,21 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Streams that a peer may have open at a time.
+/// Streams that a master, and one master to another, may have open at a time.
 const STREAMS_MAX: u32 = 16;
+/// Streams that an agent may: its control stream, and bundles. quinn keeps a place for each, in tables of eight, sixteen or thirty-two places of
+/// which an eighth is left empty.
+const AGENT_STREAMS_MAX: u32 = 7;
 /// Bytes of one stream that a master holds unread.
 const MASTER_STREAM_BYTES: u32 = 128 << 10;
 /// Bytes of a connection that a master holds unread from a peer it does not know as an agent.
 const STRANGER_BYTES: u32 = 256 << 10;
 /// Bytes of an agent's connection that a master holds unread: as much as all streams together, those of either side, so that one that is
 /// not read (a log that its reader has forgotten) never holds up the control stream.
-const MASTER_BYTES: u32 = 2 * STREAMS_MAX * MASTER_STREAM_BYTES;
+const MASTER_BYTES: u32 = (STREAMS_MAX + AGENT_STREAMS_MAX) * MASTER_STREAM_BYTES;
 /// Bytes of one stream that an agent holds unread: bundles come this way, also over long lines.
 const AGENT_STREAM_BYTES: u32 = 1 << 20;
-const AGENT_BYTES: u32 = 2 * STREAMS_MAX * AGENT_STREAM_BYTES;
+const AGENT_BYTES: u32 = (STREAMS_MAX + AGENT_STREAMS_MAX) * AGENT_STREAM_BYTES;
 /// Bytes sent and not acknowledged that a connection keeps.
 const UNACKNOWLEDGED_BYTES_MAX: u64 = 4 << 20;
 /// Silence after which a connection is over. Longer than the four missed beats that make an agent unreachable: those are judged by the
@@ -143,7 +146,7 @@ pub(super) fn server(crypto: Arc<dyn quinn::crypto::ServerConfig>, limits: &Limi
 /// Gives a peer what an agent may use.
 pub(super) fn raise(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(MASTER_BYTES));
-    connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_MAX));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(AGENT_STREAMS_MAX));
 }
 
 /// An agent's side.

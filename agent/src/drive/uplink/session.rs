@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Heard, Shared, Wait, about, bulk, resolve};
+use crate::drive::turns::Seeking;
 
 /// The wait before the second try to connect; doubled each time, then drawn between its half and its whole.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -49,11 +50,13 @@ enum Tried {
 /// Keeps a connection to the master at `address` for as long as it is wanted.
 pub(super) async fn run(shared: Arc<Shared>, address: String) -> Ended {
     let (mut wait, mut look) = (Wait::new(RETRY_FIRST, RETRY_MAX), Wait::new(LOOK_FIRST, LOOK_MAX));
-    let mut failures = 0_u64;
+    let (mut failures, mut seeking) = (0_u64, None);
     while shared.is_wanted(&address) {
         let began = Instant::now();
-        match once(&shared, &address).await {
+        seeking.get_or_insert_with(|| shared.turns.seek());
+        match once(&shared, &address, &mut seeking).await {
             Ok(Tried::Held { master }) => {
+                seeking = None;
                 tracing::debug!(address, master, "another address leads to this master");
                 let mut held = shared.held.subscribe();
                 let gone = held.wait_for(|held| !held.contains_key(&master));
@@ -83,7 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>, address: String) -> Ended {
 }
 
 /// One connection from its beginning to its end.
-async fn once(shared: &Shared, address: &str) -> Result<Tried, LinkError> {
+async fn once(shared: &Shared, address: &str, seeking: &mut Option<Seeking>) -> Result<Tried, LinkError> {
     let mut found = resolve(address).await;
     if let Some(master) = {
         let held = shared.held.borrow();
@@ -106,6 +109,7 @@ async fn once(shared: &Shared, address: &str) -> Result<Tried, LinkError> {
     let late = |_| LinkError::Late { what: "the master's first answer", deadline: HELLO_DEADLINE };
     let (sender, receiver, shards) = tokio::time::timeout(HELLO_DEADLINE, greet(&connection)).await.map_err(late)??;
     tracing::info!(address, master, shards, "connected");
+    *seeking = None;
     if shared.heard.send(Heard::Up { master, shards, connection: connection.clone(), sender }).await.is_err() {
         return Ok(Tried::Connected);
     }

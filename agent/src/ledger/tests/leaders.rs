@@ -72,6 +72,36 @@ fn an_own_shard_that_moves_is_registered_with_anew_and_its_old_session_is_over()
 }
 
 #[test]
+fn an_agent_without_a_spare_connection_notices_sooner_that_nobody_answers() {
+    let mut bench = Bench::ready();
+    let asks = |bench: &mut Bench, beats: usize| -> Vec<bool> {
+        let each = (0..beats).map(|_| bench.after(500));
+        let all: Vec<Output> = each.flatten().collect();
+        sent(&all).iter().map(|(_, message)| matches!(message, FromAgent::Beat { .. })).collect()
+    };
+    let answer = FromMaster::BeatAck { sent: Time(0) };
+    bench.hears(answer.clone());
+    assert_eq!(asks(&mut bench, 8), [false, false, false, false, false, false, false, true]);
+    bench.does(Event::Spares { all: false });
+    bench.hears(answer.clone());
+    assert_eq!(asks(&mut bench, 5), [false, false, true, true, true]);
+    assert!(!bench.ledger.doubts_leader());
+    assert_eq!(asks(&mut bench, 1), [true]);
+    assert!(bench.ledger.doubts_leader());
+    bench.hears(answer);
+    assert!(!bench.ledger.doubts_leader());
+
+    // Whoever leads next does not answer the registration.
+    bench.does(Event::Led { shard: bench.own() });
+    bench.after(4_000);
+    assert!(!bench.ledger.doubts_leader(), "it may have thousands to take in");
+    bench.after(1_000);
+    assert!(bench.ledger.doubts_leader());
+    bench.registered(2);
+    assert!(!bench.ledger.doubts_leader());
+}
+
+#[test]
 fn another_shard_that_moves_is_told_all_again_and_nothing_while_nobody_leads_it() {
     let shard = other(&Bench::new());
     let (mut bench, [ended, runs]) = with_job_of(shard);
