@@ -188,7 +188,7 @@ impl Agent {
     /// Sends what comes into the outbox, all of it at once, until the connection ends.
     pub async fn send_all(&self, mut sender: Sender) -> LinkError {
         loop {
-            let messages = { std::mem::take(&mut self.outbox().messages) };
+            let messages = std::mem::take(&mut self.outbox().messages);
             if messages.is_empty() {
                 self.filled.notified().await;
                 continue;
@@ -224,7 +224,7 @@ impl Outbox {
     }
 }
 
-/// While agents are told who leads a shard.
+/// While agents are told who leads a shard. Where this master leads it no more, they pass that over as soon as they hear of a higher term.
 struct Telling(Arc<Agents>);
 
 impl Telling {

@@ -197,17 +197,6 @@ pub enum PeerMessage {
     Led,
 }
 
-impl PeerMessage {
-    /// The agent that tasks of the sender's are given to with this, if it is one: from then on it has something to say to the sender.
-    #[must_use]
-    pub const fn gives_to(&self) -> Option<AgentId> {
-        match self {
-            Self::Accept { agent, launches, .. } | Self::Stage { agent, launches, .. } if !launches.is_empty() => Some(*agent),
-            _ => None,
-        }
-    }
-}
-
 /// Most wants in one demand.
 pub const WANTS_MAX: usize = 1_024;
 

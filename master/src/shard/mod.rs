@@ -15,6 +15,7 @@ mod agents;
 mod allocator;
 mod amounts;
 mod bookings;
+mod concern;
 mod demands;
 mod explain;
 mod fences;
@@ -30,6 +31,7 @@ mod told;
 mod uncounted;
 mod views;
 
+pub use concern::Concern;
 pub use config::ShardConfig;
 pub use event::{Action, Event, Output, PeerMessage, Refusal, Request, Response};
 pub use record::Record;
@@ -77,17 +79,6 @@ pub struct Shard {
     outputs: VecDeque<Output>,
 }
 
-/// What an agent has to do with a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Concern {
-    /// It is the agent's own shard.
-    Own,
-    /// The agent has tasks of the shard, by the record.
-    Tasks,
-    /// Nothing, or nothing but an end that is on record and that the agent does not know to be.
-    None,
-}
-
 /// Counts since the shard's start.
 #[derive(Clone, Copy, Debug, Default)]
 struct Totals {
@@ -131,18 +122,6 @@ impl Shard {
     #[must_use]
     pub const fn config(&self) -> &ShardConfig {
         &self.config
-    }
-
-    /// What an agent has to do with this shard.
-    #[must_use]
-    pub fn concern(&self, agent: AgentId) -> Concern {
-        if shard_of_agent(agent, self.config.shards) == self.config.id {
-            Concern::Own
-        } else if self.jobs.by_agent.contains_key(&agent) {
-            Concern::Tasks
-        } else {
-            Concern::None
-        }
     }
 
     /// Folds one committed record in: the only way lasting state changes. Recovery and followers call it; `handle` does itself.
