@@ -3,7 +3,7 @@
 //! of power: they come with nothing, and each task is started again.
 
 use super::agents::{self, until};
-use super::crowd::Crowd;
+use super::crowd::{Crowd, NICE};
 use super::failover::TASKS_EACH;
 use super::figure::{Figures, What};
 use super::masters::Masters;
@@ -31,7 +31,7 @@ pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: 
     let what = What { bench: "cold-start", kind: "crowd", n: u64::from(count), run };
     let (addresses, counts) = (masters.quic(), Member::count(3));
     let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = Crowd::start(&addresses, &identities, &counts)?;
+    let mut crowd = Crowd::start(&addresses, &identities, &counts, NICE)?;
     agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let mut staying = job(&wasm, &[], count * TASKS_EACH);
@@ -58,7 +58,7 @@ pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: 
     masters.kill_all()?;
     drop(crowd);
     masters.start_all()?;
-    crowd = Crowd::start(&addresses, &identities, &Member::count(3))?;
+    crowd = Crowd::start(&addresses, &identities, &Member::count(3), NICE)?;
     let [_, agents, tasks] = known(&client, &mut crowd, count, start).await?;
     let after = places(&client, count * TASKS_EACH).await?;
     let kept = before.iter().zip(&after).filter(|((before, _), (after, _))| before == after).count();

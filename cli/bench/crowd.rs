@@ -1,5 +1,4 @@
-//! Many agents (`member`) in this process, on threads of their own: whoever asks the masters something does not wait for thousands of agents, and
-//! these give way to the masters, since in earnest they have machines of their own.
+//! Many agents (`member`) in this process, on threads of their own: whoever asks the masters something does not wait for thousands of agents.
 
 use super::member::{Count, Member};
 use anyhow::Context;
@@ -14,8 +13,9 @@ use tokio::task::JoinSet;
 
 /// Agents that come for the first time at the same time: all are one process here.
 pub const AT_ONCE: usize = 64;
-/// How far the agents' threads give way to all others.
-const NICE: i32 = 10;
+/// How far the agents' threads give way to the masters where these have deadlines: in earnest agents have machines of their own. A master that comes
+/// before them is woken for each of their packets by itself.
+pub const NICE: i32 = 10;
 
 /// All of them; those that are dropped are gone, as after a loss of power.
 pub struct Crowd {
@@ -26,11 +26,11 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Starts them, [`AT_ONCE`] at a time, on as many threads as there are cores.
+    /// Starts them, [`AT_ONCE`] at a time, on as many threads as there are cores, so nice.
     ///
     /// # Errors
     /// That there is no thread for them. That one of them cannot begin is told by [`Self::gone`].
-    pub fn start(masters: &[SocketAddr], identities: &[Identity], counts: &Arc<Vec<Count>>) -> anyhow::Result<Self> {
+    pub fn start(masters: &[SocketAddr], identities: &[Identity], counts: &Arc<Vec<Count>>, nice: i32) -> anyhow::Result<Self> {
         let (threads, starting) = (available_parallelism()?.get(), Arc::new(Semaphore::new(AT_ONCE)));
         let ((tell, ended), mut stops) = (mpsc::unbounded_channel(), vec![]);
         for thread in 0..threads {
@@ -48,7 +48,7 @@ impl Crowd {
                 }
             };
             thread::Builder::new().name("crowd".into()).spawn(move || {
-                if let Err(error) = run(all) {
+                if let Err(error) = run(nice, all) {
                     // The bench may have ended.
                     let _ = tell.send(error);
                 }
@@ -75,8 +75,8 @@ impl Crowd {
     }
 }
 
-fn run(all: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn run(nice: i32, all: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // Of this thread alone.
-    setpriority_process(None, NICE).context("setpriority")?;
+    setpriority_process(None, nice).context("setpriority")?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(all)
 }

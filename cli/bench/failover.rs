@@ -3,7 +3,7 @@
 //! it is told that the task has ended: for that the agent, one of thousands in one process, has to get its turn.
 
 use super::agents::{self, LOOK};
-use super::crowd::Crowd;
+use super::crowd::{Crowd, NICE};
 use super::figure::{Figures, What};
 use super::masters::{Masters, PATIENCE};
 use super::member::{Count, Member, STAYS};
@@ -31,7 +31,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     let counts = Member::count(3);
     let addresses = masters.quic();
     let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = Crowd::start(&addresses, &identities, &counts)?;
+    let mut crowd = Crowd::start(&addresses, &identities, &counts, NICE)?;
     agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let tasks = count * TASKS_EACH;

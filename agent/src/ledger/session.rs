@@ -17,7 +17,7 @@ const REGISTER_RETRY_MAX_MS: u64 = 20_000;
 /// So many beats without a word from the agent's shard need no answer: it costs the master more than the beat.
 const UNANSWERED_BEATS: u64 = 7;
 /// The same while there is a master without a connection: it may lead by now, and the agent has to notice that the one it knows does not.
-const UNANSWERED_BEATS_ALONE: u64 = 2;
+const UNANSWERED_BEATS_ALONE: u64 = 4;
 /// So many beats that ask for an answer and have none make it doubtful whether anybody leads there.
 const DOUBT_BEATS: u64 = 3;
 /// After so many beats without a word from the agent's shard the agent registers again.

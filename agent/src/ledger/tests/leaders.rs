@@ -84,7 +84,7 @@ fn an_agent_without_a_spare_connection_notices_sooner_that_nobody_answers() {
     assert_eq!(asks(&mut bench, 8), [false, false, false, false, false, false, false, true]);
     bench.does(Event::Spares { all: false });
     bench.hears(answer.clone());
-    assert_eq!(asks(&mut bench, 5), [false, false, true, true, true]);
+    assert_eq!(asks(&mut bench, 7), [false, false, false, false, true, true, true]);
     assert!(!bench.ledger.doubts_leader());
     assert_eq!(asks(&mut bench, 1), [true]);
     assert!(bench.ledger.doubts_leader());
