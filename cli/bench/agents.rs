@@ -39,7 +39,7 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
 
     let before = held(master)?;
     let start = Instant::now();
-    let mut crowd = Crowd::start(&[address], &identities, &Member::count(1), 0)?;
+    let mut crowd = Crowd::start(&[address], &identities, &Member::count(1), 0).await?;
     until_registered(&cluster.client, &mut crowd, count).await?;
     figures.add(&what, "registered", f64::from(count) / start.elapsed().as_secs_f64(), "/s");
 

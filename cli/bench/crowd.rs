@@ -23,25 +23,45 @@ pub struct Crowd {
     ended: mpsc::UnboundedReceiver<anyhow::Error>,
     /// By thread: to be dropped is the sign to end.
     _stop: Vec<oneshot::Sender<()>>,
+    /// Whoever begins holds a place.
+    starting: Arc<Semaphore>,
 }
 
 impl Crowd {
-    /// Starts them, [`AT_ONCE`] at a time, on as many threads as there are cores, so nice.
+    /// Makes them, on as many threads as there are cores, so nice, and starts them.
     ///
     /// # Errors
-    /// That there is no thread for them. That one of them cannot begin is told by [`Self::gone`].
-    pub fn start(masters: &[SocketAddr], identities: &[Identity], counts: &Arc<Vec<Count>>, nice: i32) -> anyhow::Result<Self> {
-        let (threads, starting) = (available_parallelism()?.get(), Arc::new(Semaphore::new(AT_ONCE)));
-        let ((tell, ended), mut stops) = (mpsc::unbounded_channel(), vec![]);
+    /// As [`Self::prepare`].
+    pub async fn start(masters: &[SocketAddr], identities: &[Identity], counts: &Arc<Vec<Count>>, nice: i32) -> anyhow::Result<Self> {
+        let crowd = Self::prepare(masters, identities, counts, nice).await?;
+        crowd.begin();
+        Ok(crowd)
+    }
+
+    /// Starts them, [`AT_ONCE`] at a time.
+    pub fn begin(&self) {
+        self.starting.add_permits(AT_ONCE);
+    }
+
+    /// Makes them: what machines of their own would do before they connect, and takes long where all are one process.
+    ///
+    /// # Errors
+    /// That there is no thread or no port for them. Why one of them ends later is told by [`Self::gone`].
+    pub async fn prepare(masters: &[SocketAddr], identities: &[Identity], counts: &Arc<Vec<Count>>, nice: i32) -> anyhow::Result<Self> {
+        let (threads, starting) = (available_parallelism()?.get(), Arc::new(Semaphore::new(0)));
+        let ((tell, mut ended), mut stops) = (mpsc::unbounded_channel(), vec![]);
+        let (made, mut ready) = mpsc::channel(threads);
         for thread in 0..threads {
             let members: Vec<(usize, Identity)> = identities.iter().cloned().enumerate().skip(thread).step_by(threads).collect();
-            let (masters, counts, starting, tell) = (masters.to_vec(), Arc::clone(counts), Arc::clone(&starting), tell.clone());
+            let (masters, counts, starting) = (masters.to_vec(), Arc::clone(counts), Arc::clone(&starting));
+            let (tell, made) = (tell.clone(), made.clone());
             let (stop, stopped) = oneshot::channel();
             let all = async move {
                 let mut all = JoinSet::new();
                 for (number, identity) in members {
                     all.spawn(Member::new(&masters, &identity, number, (Arc::clone(&counts), Arc::clone(&starting)))?.run());
                 }
+                made.send(()).await?;
                 tokio::select! {
                     _ = stopped => Ok(()),
                     Some(ended) = all.join_next() => ended?,
@@ -55,7 +75,13 @@ impl Crowd {
             })?;
             stops.push(stop);
         }
-        Ok(Self { ended, _stop: stops })
+        for _ in 0..threads {
+            tokio::select! {
+                _ = ready.recv() => {}
+                Some(error) = ended.recv() => return Err(error),
+            }
+        }
+        Ok(Self { ended, _stop: stops, starting })
     }
 
     /// Why one of them ended: none may.

@@ -31,7 +31,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     let counts = Member::count(3);
     let addresses = masters.quic();
     let identities = agents::join(&masters.client, addresses[0], count).await?;
-    let mut crowd = Crowd::start(&addresses, &identities, &counts, NICE)?;
+    let mut crowd = Crowd::start(&addresses, &identities, &counts, NICE).await?;
     agents::until_registered(&masters.client, &mut crowd, count).await?;
     let wasm = upload(&masters.client, samples, "noop.wasm").await?;
     let tasks = count * TASKS_EACH;

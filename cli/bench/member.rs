@@ -121,7 +121,7 @@ impl Member {
         loop {
             self.act()?;
             self.ways.flush().await;
-            if self.turns.take(self.agent, &self.ways, &mut self.ledger, now()) {
+            if self.turns.take(self.agent, &self.ways, &self.ledger) {
                 knocked = tokio::time::Instant::now();
             }
             starting = starting.filter(|_| !self.ways.is_served(self.agent));
@@ -172,13 +172,12 @@ impl Member {
     /// Tries one master until it is reached, each time when it is its turn.
     fn open(&self, master: u16, address: SocketAddr) {
         let (port, identity, hearing, turns) = (self.port.clone(), Arc::clone(&self.identity), self.hearing.clone(), self.turns.clone());
-        let seeking = turns.seek();
+        let called = address.to_string();
         tokio::spawn(async move {
             loop {
-                let turn = turns.wait().await;
+                let turn = turns.wait(&called).await;
                 match open(&port, address, &identity, master, &hearing).await {
                     Ok((connection, sender, shards)) => {
-                        drop(seeking);
                         // The bench may have ended.
                         let _ = hearing.send((master, Heard::Up(connection, sender, shards))).await;
                         return turn.settle().await;

@@ -198,6 +198,23 @@ pub enum FromMaster {
         /// How it says that it does not know the connection any more.
         reset: ResetToken,
     },
+    /// This master does not lead the shard that says so, which is the agent's own. Said when a connection begins, when a master ceases to lead, and
+    /// when it hears that another one does: an agent that has no connection to that one, or an old one, would not notice.
+    LedElsewhere {
+        /// The highest term that is known here.
+        term: u64,
+        /// Who leads in that term, as far as is known here.
+        leader: Option<Leader>,
+    },
+}
+
+/// A master that leads a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Its number.
+    pub master: u16,
+    /// Where it listens: `HOST:PORT`.
+    pub address: String,
 }
 
 impl FromMaster {
@@ -205,7 +222,7 @@ impl FromMaster {
     #[must_use]
     pub const fn since(&self) -> u16 {
         match self {
-            Self::Pulses { .. } => 2,
+            Self::Pulses { .. } | Self::LedElsewhere { .. } => 2,
             _ => 1,
         }
     }

@@ -9,7 +9,7 @@ use crate::seat::Seat;
 use crate::world::{Happening, Verdict, World};
 use agent::ledger::event::Event as AgentEvent;
 use master::shard::{Concern, Event};
-use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
+use protocol::message::{FromAgent, FromMaster, Leader, ToAgent, ToShard, shard_of_agent};
 use protocol::{AgentId, MemberId, ShardId};
 
 /// How late a master tells an agent at the most that it leads a shard, in milliseconds: one with tasks of that shard, and one without.
@@ -18,8 +18,8 @@ const TOLD_LATE_MS: (u64, u64) = (1_000, 5_000);
 /// Where an agent's messages go.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Of each shard: the highest term that was said to it, and by which master.
-    known: Vec<Option<(u64, usize)>>,
+    /// Of each shard: the highest term that was said to it, and which master said that it leads in it.
+    known: Vec<Option<(u64, Option<usize>)>>,
     /// The connection, by master and number, over which it speaks with its own shard.
     own: Option<(usize, u64)>,
 }
@@ -67,12 +67,38 @@ impl World {
         }
     }
 
+    /// A master that leads a shard no more, or has heard who does, tells an agent whose own shard it is: the term, and who leads in it.
+    pub(crate) fn say_denied_down(&mut self, at: usize, master: usize, shard: usize, (term, leader): (u64, Option<usize>)) {
+        let message =
+            FromMaster::LedElsewhere { term, leader: leader.map(|master| Leader { master: master as u16, address: String::new() }) };
+        let spoken = self.spoken(at, master);
+        if message.since() <= spoken {
+            let agent = self.machines[at].id;
+            self.send_down(master, agent, ToAgent { shard: ShardId(shard as u16), message });
+        }
+    }
+
+    /// The same, where the master still does not lead it.
+    pub(crate) fn say_elsewhere_down(&mut self, at: usize, master: usize, shard: usize) {
+        let own = usize::from(shard_of_agent(self.machines[at].id, self.plan.shards).0) == shard;
+        let Some((term, leader)) = self.masters[master].known[shard].filter(|_| own && self.masters[master].up) else { return };
+        if leader != master && self.masters[master].seats[shard].is_none() {
+            self.say_denied_down(at, master, shard, (term, Some(leader)));
+        }
+    }
+
+    /// The version in which an agent and a master speak.
+    fn spoken(&self, at: usize, master: usize) -> u16 {
+        let agent = self.plan.version(Process::Agent(at), self.machines[at].life);
+        agent.min(self.plan.version(Process::Master(master), self.masters[master].life))
+    }
+
     /// A message goes to an agent, where it is connected to this master.
     pub(crate) fn send_down(&mut self, master: usize, agent: AgentId, message: ToAgent) {
         let Some(at) = self.machines.iter().position(|machine| machine.id == agent) else { return };
         self.tell_untold(at, master, usize::from(message.shard.0), None);
         let line = &mut self.lines[at][master];
-        let once = matches!(message.message, FromMaster::Leading { .. });
+        let once = matches!(message.message, FromMaster::Leading { .. } | FromMaster::LedElsewhere { .. });
         // Who leads is said until it is heard.
         let line_was = line.clone();
         let mut times = line.send(&mut self.random, self.now, Way::Down, once);
@@ -120,10 +146,9 @@ impl World {
 
     /// A message goes to the leader of its shard, where the agent knows him and is connected to him.
     fn send_up(&mut self, at: usize, message: ToShard) {
-        let Some((_, master)) = self.routes[at].known.get(usize::from(message.shard.0)).copied().flatten() else { return };
-        let spoken = |process, life| self.plan.version(process, life);
-        let version = spoken(Process::Agent(at), self.machines[at].life).min(spoken(Process::Master(master), self.masters[master].life));
-        let message = message.in_version(version);
+        let known = self.routes[at].known.get(usize::from(message.shard.0)).copied().flatten();
+        let Some(master) = known.and_then(|(_, leader)| leader) else { return };
+        let message = message.in_version(self.spoken(at, master));
         // No stream gives a frame twice, and a report does not say which request it answers: an old one that came again would be taken for
         // the answer to a new one. All else may come twice.
         let once = matches!(message.message, FromAgent::Report { .. });
@@ -164,10 +189,12 @@ impl World {
             return Ok(());
         }
         let shard = usize::from(message.shard.0);
-        if let FromMaster::Leading { term } = message.message {
-            return self.told_leading(at, shard, (term, master));
+        match message.message {
+            FromMaster::Leading { term } => return self.told_leading(at, shard, (term, master)),
+            FromMaster::LedElsewhere { term, .. } => return self.told_elsewhere(at, shard, (term, master)),
+            _ => {}
         }
-        let leads = self.routes[at].known[shard].is_some_and(|(_, leader)| leader == master);
+        let leads = self.routes[at].known[shard].is_some_and(|(_, leader)| leader == Some(master));
         if leads { self.agent(at, AgentEvent::Master { shard: message.shard, message: message.message }) } else { Ok(()) }
     }
 
@@ -177,7 +204,7 @@ impl World {
         if route.known[shard].is_some_and(|(before, _)| before > term) {
             return Ok(());
         }
-        route.known[shard] = Some((term, master));
+        route.known[shard] = Some((term, Some(master)));
         let own = usize::from(shard_of_agent(self.machines[at].id, self.plan.shards).0) == shard;
         let connection = (master, self.lines[at][master].connection);
         match own {
@@ -187,12 +214,24 @@ impl World {
         }
     }
 
+    /// An agent hears that a master does not lead its own shard, and of which term it knows.
+    fn told_elsewhere(&mut self, at: usize, shard: usize, (term, master): (u64, usize)) -> Verdict {
+        let (last, leader) = self.routes[at].known[shard].unwrap_or_default();
+        let over = leader.is_some_and(|leader| leader == master || term > last);
+        self.routes[at].known[shard] = Some((term.max(last), leader.filter(|_| !over)));
+        if !over {
+            return Ok(());
+        }
+        self.routes[at].own = None;
+        self.agent(at, AgentEvent::Unled { shard: ShardId(shard as u16) })
+    }
+
     fn begin_session(&mut self, at: usize, connection: (usize, u64)) -> Verdict {
         self.end_session(at)?;
         self.routes[at].own = Some(connection);
         self.agent(at, AgentEvent::Connected { shards: self.plan.shards })?;
         for shard in 0..self.plan.shards {
-            if self.routes[at].known[usize::from(shard)].is_some() {
+            if self.routes[at].known[usize::from(shard)].is_some_and(|(_, leader)| leader.is_some()) {
                 self.agent(at, AgentEvent::Led { shard: ShardId(shard) })?;
             }
         }
@@ -241,12 +280,8 @@ impl World {
         };
         let leads: Vec<(usize, u64)> = seats.filter_map(led).collect();
         leads.into_iter().for_each(|(shard, term)| self.say_leading_down(at, master, shard, term));
-        self.count_spares(at)
-    }
-
-    fn count_spares(&mut self, at: usize) -> Verdict {
-        let all = self.lines[at].iter().all(|line| line.up);
-        self.agent(at, AgentEvent::Spares { all })
+        (0..usize::from(self.plan.shards)).for_each(|shard| self.say_elsewhere_down(at, master, shard));
+        Ok(())
     }
 
     /// All connections of an agent are gone.
@@ -279,7 +314,6 @@ impl World {
             }
             Way::Down if self.machines[at].ledger.is_some() && !newer => {
                 self.queue.push(self.now + 1, Happening::Connect(at, master));
-                self.count_spares(at)?;
                 let over = self.routes[at].own.is_some_and(|own| own == (master, connection));
                 if over { self.end_session(at) } else { Ok(()) }
             }

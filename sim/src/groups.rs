@@ -198,10 +198,15 @@ impl World {
         let id = ShardId(shard as u16);
         self.calm_since = self.calm_since.max(self.now);
         let Some(seat) = self.masters[at].seats[shard].take() else { return Ok(()) };
+        let term = seat.term;
         if self.plan.bug == Some(Bug::DoesWhatWasHeld) {
             self.act(at, id, seat.give_up())?;
         }
         self.clients.hang_up(|asked| asked.by.1 == at && asked.shard == id);
+        let own = |machine: &usize| usize::from(shard_of_agent(self.machines[*machine].id, self.plan.shards).0) == shard;
+        for machine in (0..self.machines.len()).filter(own).collect::<Vec<_>>() {
+            self.say_denied_down(machine, at, shard, (term, None));
+        }
         Ok(())
     }
 

@@ -8,6 +8,9 @@ use crate::world::{Happening, Verdict, World};
 use master::shard::{Event, PeerMessage};
 use protocol::ShardId;
 
+/// How late a master tells an agent at the most that another one leads its shard, in milliseconds.
+const TOLD_ELSEWHERE_MS: u64 = 2_000;
+
 /// A message between shards.
 pub struct Letter {
     /// From this master to that one.
@@ -115,7 +118,14 @@ impl World {
             return Ok(());
         }
         *known = Some((term, leader));
-        if leader == at { Ok(()) } else { self.introduce(at, shard) }
+        if leader == at {
+            return Ok(());
+        }
+        for machine in 0..self.machines.len() {
+            let wait = self.random.between(1, TOLD_ELSEWHERE_MS);
+            self.queue.push(self.now + wait, Happening::Elsewhere(machine, at, shard));
+        }
+        self.introduce(at, shard)
     }
 
     /// Every shard that `at` leads is told `Led` by the leader of `shard`, and that leader by each of them.

@@ -45,6 +45,8 @@ pub enum Happening {
     Down(usize, usize, u64, Box<ToAgent>),
     /// It is time for a master that leads a shard in this term to tell a machine's agent so: machine, master, shard, term.
     Untold(usize, usize, usize, u64),
+    /// It is time for a master that heard who leads a shard to tell a machine's agent, whose own it is: machine, master, shard.
+    Elsewhere(usize, usize, usize),
     /// Two masters without a connection try to get one.
     Link(usize, usize),
     /// A master hears what another one leads.
@@ -266,6 +268,10 @@ impl World {
             Happening::Down(at, master, connection, message) => self.down(at, master, connection, *message),
             Happening::Untold(at, master, shard, term) => {
                 self.tell_untold(at, master, shard, Some(term));
+                Ok(())
+            }
+            Happening::Elsewhere(at, master, shard) => {
+                self.say_elsewhere_down(at, master, shard);
                 Ok(())
             }
             Happening::Link(a, b) => self.link(a, b),

@@ -236,7 +236,7 @@ impl Door {
             }
             self.take_waiting()?;
             self.act()?;
-            if self.turns.take(self.agent, &self.ways, &mut self.ledger, self.clock.now()) {
+            if self.turns.take(self.agent, &self.ways, &self.ledger) {
                 knocked = tokio::time::Instant::now();
             }
             dirty = true;

@@ -1,17 +1,16 @@
 //! When to connect to which master. An agent needs the one that leads its own shard at once, and the others for the day on which they lead: where
 //! all masters start again, or one of them, every agent of the cluster comes at once, and those that only want a spare connection must not stand
-//! in the way of those that have none. Knows of who leads only whether the own shard's leader is reached, and whether the ledger doubts it.
+//! in the way of those that have none. Knows of who leads only whether the own shard's leader is reached, whether the ledger doubts it, and what
+//! other masters say where it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Ways;
 use crate::fingerprint::random;
 use crate::ledger::Ledger;
-use crate::ledger::event::Event;
-use protocol::{AgentId, Time};
+use protocol::AgentId;
 
 /// A spare connection is made within so many beats, at a moment that is drawn: the more agents there are, the rarer the beats.
 const SPARE_BEATS: u64 = 16;
@@ -45,17 +44,8 @@ impl Served {
 pub struct Turns {
     served: watch::Sender<Served>,
     one: Arc<Semaphore>,
-    sought: Arc<AtomicUsize>,
-}
-
-/// That a master is not reached yet, until it is dropped.
-#[derive(Debug)]
-pub struct Seeking(Arc<AtomicUsize>);
-
-impl Drop for Seeking {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// Where the leader of the agent's own shard is, while it is not reached: as another master says.
+    elsewhere: watch::Sender<Option<String>>,
 }
 
 /// That it is a way's turn to connect; given back by dropping it.
@@ -67,7 +57,7 @@ pub struct Turn {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { served: watch::Sender::new(Served::NotYet), one: Arc::new(Semaphore::new(1)), sought: Arc::default() }
+        Self { served: watch::Sender::new(Served::NotYet), one: Arc::new(Semaphore::new(1)), elsewhere: watch::Sender::default() }
     }
 }
 
@@ -84,25 +74,26 @@ impl Turns {
     }
 
     /// Says whose turn it is, as things stand; true where the leader of the agent's own shard was reached before and is no more.
-    pub fn take(&self, agent: AgentId, ways: &Ways, ledger: &mut Ledger, now: Time) -> bool {
-        let all = self.sought.load(Ordering::Relaxed) == 0;
-        if all != ledger.has_spares() {
-            ledger.handle(now, Event::Spares { all });
-        }
+    pub fn take(&self, agent: AgentId, ways: &Ways, ledger: &Ledger) -> bool {
+        self.point(ways.elsewhere(agent));
         let served = ways.is_served(agent) && !ledger.doubts_leader();
         self.serve(served.then(|| ledger.heartbeat_ms()))
     }
 
-    /// A master is to be reached.
-    #[must_use]
-    pub fn seek(&self) -> Seeking {
-        self.sought.fetch_add(1, Ordering::Relaxed);
-        Seeking(Arc::clone(&self.sought))
+    /// The leader of the agent's own shard is said to be there; or nothing is said.
+    fn point(&self, at: Option<&str>) {
+        self.elsewhere.send_if_modified(|elsewhere| {
+            let is_new = elsewhere.as_deref() != at;
+            if is_new {
+                *elsewhere = at.map(str::to_owned);
+            }
+            is_new
+        });
     }
 
-    /// Waits until it is time to connect to a master.
-    pub async fn wait(&self) -> Turn {
-        let mut served = self.served.subscribe();
+    /// Waits until it is time to connect to the master at `address`.
+    pub async fn wait(&self, address: &str) -> Turn {
+        let (mut served, mut elsewhere) = (self.served.subscribe(), self.elsewhere.subscribe());
         tokio::time::sleep(SCATTER.mul_f64(drawn())).await;
         loop {
             let now = *served.borrow_and_update();
@@ -117,6 +108,7 @@ impl Turns {
                 tokio::select! {
                     biased;
                     _ = served.wait_for(|served| served.is_so()) => continue,
+                    _ = elsewhere.wait_for(|elsewhere| elsewhere.as_deref() == Some(address)) => None,
                     held = Arc::clone(&self.one).acquire_owned() => held.ok(),
                     () = tokio::time::sleep(beside) => None,
                 }
@@ -150,10 +142,10 @@ mod tests {
     async fn without_a_leader_ways_come_one_after_the_other() {
         let (turns, start) = (Turns::default(), Instant::now());
         assert!(!turns.serve(Some(1)) && turns.serve(None));
-        let first = turns.wait().await;
+        let first = turns.wait("m1:1").await;
         assert!(start.elapsed() <= 2 * SCATTER, "nothing is waited for");
         let (waiting, start) = (turns.clone(), Instant::now());
-        let second = tokio::spawn(async move { (waiting.wait().await, Instant::now()) });
+        let second = tokio::spawn(async move { (waiting.wait("m1:1").await, Instant::now()) });
         tokio::time::sleep(BESIDE / 4).await;
         assert!(!second.is_finished());
         drop(first);
@@ -161,13 +153,26 @@ mod tests {
         assert!(at - start < BESIDE / 2, "as soon as the first has failed");
 
         let start = Instant::now();
-        let _third = turns.wait().await;
+        let _third = turns.wait("m1:1").await;
         assert!(start.elapsed() >= BESIDE / 2 && start.elapsed() <= BESIDE + 2 * SCATTER, "beside one that takes long");
 
         let (settling, start) = (tokio::spawn(second.settle()), Instant::now());
-        let _fourth = turns.wait().await;
+        let _fourth = turns.wait("m1:1").await;
         assert!(start.elapsed() >= SETTLE && start.elapsed() < BESIDE / 2, "after a master that does not lead");
         settling.await.unwrap();
+
+        // The one that is said to lead does not wait for the others, not even one that had begun to.
+        let (waiting, start) = (turns.clone(), Instant::now());
+        let pointed = tokio::spawn(async move { drop(waiting.wait("m2:1").await) });
+        tokio::time::sleep(2 * SCATTER).await;
+        assert!(!pointed.is_finished());
+        turns.point(Some("m2:1"));
+        pointed.await.unwrap();
+        assert!(start.elapsed() < 3 * SCATTER);
+        turns.point(None);
+        let start = Instant::now();
+        let _fifth = turns.wait("m2:1").await;
+        assert!(start.elapsed() >= BESIDE / 2, "nobody says so any more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,7 +182,7 @@ mod tests {
         let mut waits = vec![];
         for _ in 0..50 {
             let start = Instant::now();
-            drop(turns.wait().await);
+            drop(turns.wait("m1:1").await);
             waits.push(start.elapsed());
         }
         let most = Duration::from_secs(SPARE_BEATS);
@@ -186,7 +191,7 @@ mod tests {
 
         turns.serve(Some(1_000_000));
         let (waiting, start) = (turns.clone(), Instant::now());
-        let lost = tokio::spawn(async move { waiting.wait().await });
+        let lost = tokio::spawn(async move { waiting.wait("m1:1").await });
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!lost.is_finished());
         assert!(turns.serve(None));
@@ -195,7 +200,7 @@ mod tests {
 
         // Whoever waits for a turn while the leader is looked for has time again when it is found.
         let (waiting, start) = (turns.clone(), Instant::now());
-        let spare = tokio::spawn(async move { waiting.wait().await });
+        let spare = tokio::spawn(async move { waiting.wait("m1:1").await });
         tokio::time::sleep(BESIDE_FIRST / 4).await;
         turns.serve(Some(10_000));
         drop(spare.await.unwrap());

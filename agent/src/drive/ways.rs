@@ -3,7 +3,7 @@
 //! so does each agent of `skep bench`. What may be lost, and is said again and again, goes as a pulse.
 
 use protocol::link::{CloseCode, Connection, Sender};
-use protocol::message::{FromAgent, FromMaster, ToAgent, ToShard, shard_of_agent};
+use protocol::message::{FromAgent, FromMaster, Leader, ToAgent, ToShard, shard_of_agent};
 use protocol::{AgentId, ShardId};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct Ways {
     /// By the number of the master at the other end.
     ways: BTreeMap<u16, Way>,
     leaders: Leaders,
+    /// Who leads the agent's own shard, as a master said last that does not.
+    elsewhere: Option<Leader>,
     /// How many the cluster has, by the master that there was the first connection to.
     shards: u16,
 }
@@ -53,6 +55,18 @@ impl Leaders {
         }
         (*last, *leader) = (term, Some(master));
         true
+    }
+
+    /// `master` says that it does not lead, and which term is the highest that it knows; true where the shard has no leader any more: whoever leads
+    /// in a later term says so itself.
+    fn denied(&mut self, shard: ShardId, term: u64, master: u16) -> bool {
+        let (last, leader) = self.0.entry(shard).or_default();
+        let over = leader.is_some_and(|leader| leader == master || term > *last);
+        if over {
+            *leader = None;
+        }
+        *last = term.max(*last);
+        over
     }
 
     /// The shards that have no leader any more.
@@ -93,7 +107,7 @@ impl Ways {
         let mut events: Vec<Event> = self.leaders.gone(master).into_iter().map(|shard| Event::Unled { shard }).collect();
         if self.ways.is_empty() {
             // A cluster that was set up anew from an older copy counts from a lower term.
-            self.leaders = Leaders::default();
+            (self.leaders, self.elsewhere) = (Leaders::default(), None);
             events.push(Event::Disconnected);
         }
         events
@@ -108,6 +122,9 @@ impl Ways {
             FromMaster::Leading { term } => {
                 (shard.0 < self.shards && self.leaders.said(shard, term, master)).then_some(Event::Led { shard })
             }
+            FromMaster::LedElsewhere { term, leader } => {
+                (shard.0 < self.shards && self.led_elsewhere(shard, term, master, leader)).then_some(Event::Unled { shard })
+            }
             FromMaster::Pulses { reset } => {
                 self.ways[&master].connection.begin_pulses(reset);
                 None
@@ -115,6 +132,24 @@ impl Ways {
             message => (self.leaders.of(shard) == Some(master)).then_some(Event::Master { shard, message }),
         };
         messages.into_iter().filter_map(event).collect()
+    }
+
+    /// True where the shard has no leader any more that is known here.
+    fn led_elsewhere(&mut self, shard: ShardId, term: u64, master: u16, leader: Option<Leader>) -> bool {
+        let over = self.leaders.denied(shard, term, master);
+        let newest = self.leaders.0.get(&shard).is_some_and(|(last, _)| *last == term);
+        if let Some(leader) = leader.filter(|_| newest && self.leader(shard).is_none()) {
+            // Where there is a connection, this comes before its word; or that master has started again since.
+            self.ways.get(&leader.master).inspect(|way| way.connection.knock());
+            self.elsewhere = Some(leader);
+        }
+        over
+    }
+
+    /// Where to find the leader of the agent's own shard, while it is not reached: as another master says.
+    #[must_use]
+    pub fn elsewhere(&self, agent: AgentId) -> Option<&str> {
+        self.elsewhere.as_ref().filter(|_| !self.is_served(agent)).map(|leader| leader.address.as_str())
     }
 
     /// The master that leads this shard, where there is a connection to it.
@@ -197,9 +232,10 @@ mod tests {
     fn the_highest_term_leads_and_does_not_come_back_with_an_older_saying() {
         enum Step {
             Says(u16, u64),
+            Denies(u16, u64),
             Gone(u16),
         }
-        use Step::{Gone, Says};
+        use Step::{Denies, Gone, Says};
         let steps = [
             (Says(1, 3), Some(1)),
             (Says(2, 2), Some(1)),
@@ -210,18 +246,34 @@ mod tests {
             (Gone(1), None),
             (Says(3, 3), None),
             (Says(3, 4), Some(3)),
+            (Denies(1, 4), Some(3)),
+            (Denies(1, 3), Some(3)),
+            (Denies(3, 4), None),
+            (Says(1, 3), None),
+            (Says(3, 4), Some(3)),
+            (Denies(1, 5), None),
+            (Says(3, 4), None),
+            (Denies(3, 4), None),
+            (Says(2, 5), Some(2)),
+            (Denies(2, 6), None),
+            (Says(2, 6), Some(2)),
         ];
         let (shard, mut leaders) = (ShardId(5), Leaders::default());
         for (at, (step, expected)) in steps.into_iter().enumerate() {
             match step {
                 Says(master, term) => drop(leaders.said(shard, term, master)),
+                Denies(master, term) => {
+                    let had = leaders.of(shard).is_some();
+                    let over = leaders.denied(shard, term, master);
+                    assert_eq!(over, had && leaders.of(shard).is_none());
+                }
                 Gone(master) => drop(leaders.gone(master)),
             }
             assert_eq!((leaders.of(shard), leaders.of(ShardId(6))), (expected, None), "step {at}");
         }
-        assert!(leaders.said(shard, 4, 3), "it had let go, and leads anew in the same term");
-        assert!(!leaders.said(shard, 3, 3));
-        assert!(leaders.said(shard, 5, 3), "the same master leads anew");
+        assert!(leaders.said(shard, 6, 3), "it had let go, and leads anew in the same term");
+        assert!(!leaders.said(shard, 5, 3));
+        assert!(leaders.said(shard, 7, 3), "the same master leads anew");
         assert_eq!(leaders.gone(3), [shard]);
     }
 }

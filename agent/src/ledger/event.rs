@@ -27,12 +27,6 @@ pub enum Event {
         /// Which.
         shard: ShardId,
     },
-    /// Whether there is a connection to every master that the agent knows: until there is, whoever leads its shard next may be one that it cannot
-    /// hear.
-    Spares {
-        /// True where there is.
-        all: bool,
-    },
     /// The leader of a shard said something in its name.
     Master {
         /// Which.

@@ -131,7 +131,6 @@ impl Ledger {
             Event::Tick => {}
             Event::Connected { shards } => self.connected(now, shards),
             Event::Disconnected => self.disconnected(),
-            Event::Spares { all } => self.session.has_spares = all,
             Event::Led { shard } => self.led(now, shard),
             Event::Unled { shard } => self.unled(shard),
             Event::Master { shard, message } => self.heard(now, shard, message),
@@ -190,12 +189,6 @@ impl Ledger {
     #[must_use]
     pub const fn heartbeat_ms(&self) -> u64 {
         self.session.heartbeat_ms()
-    }
-
-    /// Whether there is a connection to every master, as it was last told.
-    #[must_use]
-    pub const fn has_spares(&self) -> bool {
-        self.session.has_spares
     }
 
     /// True where whoever led the agent's own shard has not answered for long: another may lead it, whom the agent cannot hear.
@@ -276,7 +269,7 @@ impl Ledger {
             FromMaster::Kill { attempts, grace_ms } => self.kill(now, &attempts, grace_ms),
             FromMaster::Ack { attempts } => self.acknowledged(attempts),
             FromMaster::Prepare { bundle } => self.prepare_ahead(bundle),
-            FromMaster::Leading { .. } | FromMaster::Masters { .. } | FromMaster::Pulses { .. } => {}
+            FromMaster::Leading { .. } | FromMaster::LedElsewhere { .. } | FromMaster::Masters { .. } | FromMaster::Pulses { .. } => {}
             // Only the agent's own shard may say the others.
             FromMaster::Registered { .. }
             | FromMaster::Rejected { .. }

@@ -16,8 +16,6 @@ const REGISTER_RETRY_FIRST_MS: u64 = 5_000;
 const REGISTER_RETRY_MAX_MS: u64 = 20_000;
 /// So many beats without a word from the agent's shard need no answer: it costs the master more than the beat.
 const UNANSWERED_BEATS: u64 = 7;
-/// The same while there is a master without a connection: it may lead by now, and the agent has to notice that the one it knows does not.
-const UNANSWERED_BEATS_ALONE: u64 = 4;
 /// So many beats that ask for an answer and have none make it doubtful whether anybody leads there.
 const DOUBT_BEATS: u64 = 3;
 /// After so many beats without a word from the agent's shard the agent registers again.
@@ -29,8 +27,6 @@ const HEARTBEAT_MS: (u64, u64) = (10, 600_000);
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     heartbeat_ms: u64,
-    /// Whether there is a connection to every master.
-    pub has_spares: bool,
     /// Of the last registration; only its answer is waited for. It never falls: a leader that comes again may still answer an older one.
     number: u64,
     /// When the last registration was sent.
@@ -69,7 +65,7 @@ struct Link {
 impl Session {
     pub fn new(heartbeat_ms: u64) -> Self {
         let heartbeat_ms = heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1);
-        Self { heartbeat_ms, has_spares: true, number: 0, registered: Time::ZERO, reach: None }
+        Self { heartbeat_ms, number: 0, registered: Time::ZERO, reach: None }
     }
 
     /// How often the agent beats.
@@ -99,15 +95,11 @@ impl Session {
     /// True where whoever led the agent's own shard has not answered for long: another may lead it.
     pub fn doubts_leader(&self) -> bool {
         let doubts = |link: &Link| match link.session {
-            Some(_) => link.unanswered > self.unanswered_beats() + DOUBT_BEATS,
+            Some(_) => link.unanswered > UNANSWERED_BEATS + DOUBT_BEATS,
             // Its first registration was not answered, and another was sent.
             None => link.register_wait_ms > 2 * REGISTER_RETRY_FIRST_MS,
         };
         self.reach.as_ref().and_then(|reach| reach.link.as_ref()).is_some_and(doubts)
-    }
-
-    const fn unanswered_beats(&self) -> u64 {
-        if self.has_spares { UNANSWERED_BEATS } else { UNANSWERED_BEATS_ALONE }
     }
 
     pub fn timeout(&self) -> Option<Time> {
@@ -208,7 +200,7 @@ impl Ledger {
     /// Registers and beats when it is time.
     pub(super) fn keep_session(&mut self, now: Time) {
         let (held, held_hash, fenced) = (self.book.held(), self.book.held_hash(), self.book.has_fenced());
-        let (heartbeat_ms, number, unanswered) = (self.session.heartbeat_ms, self.session.number + 1, self.session.unanswered_beats());
+        let (heartbeat_ms, number) = (self.session.heartbeat_ms, self.session.number + 1);
         let Some(own) = self.session.own() else { return };
         let Some(link) = self.session.link() else { return };
         if now >= link.register_at {
@@ -222,7 +214,7 @@ impl Ledger {
         }
         if let Some(session) = link.session.filter(|_| now >= link.beat_at) {
             link.beat_at = now + heartbeat_ms;
-            let answer = fenced || link.unanswered >= unanswered;
+            let answer = fenced || link.unanswered >= UNANSWERED_BEATS;
             link.unanswered += 1;
             let held = u32::try_from(held).expect("ATTEMPTS_HELD_MAX fits");
             let sent = now;

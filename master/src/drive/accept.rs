@@ -250,6 +250,10 @@ impl Reception {
         for (shard, term) in self.door.routes().led_by(self.door.routes().member()) {
             agent.queue(shard, FromMaster::Leading { term });
         }
+        let own = shard_of_agent(id, self.door.shards());
+        if let Some(message) = self.door.led_elsewhere(own) {
+            agent.queue(own, message);
+        }
         agent.queue(ShardId(0), FromMaster::Masters { addresses: steward::addresses(self.door.peers()) });
         if let Some(reset) = connection.reset_token() {
             agent.queue(ShardId(0), FromMaster::Pulses { reset });

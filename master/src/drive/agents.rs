@@ -2,8 +2,9 @@
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use dashmap::mapref::multiple::RefMulti;
 use protocol::link::{CloseCode, Connection, LinkError, Sender};
-use protocol::message::{FromMaster, ToAgent};
+use protocol::message::{FromMaster, ToAgent, shard_of_agent};
 use protocol::{AgentId, ShardId};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -21,6 +22,8 @@ const OUTBOX_BYTES_MAX: usize = 8 << 20;
 const TELL_AT_ONCE: usize = 64;
 const TELL_HOLDERS_EACH: Duration = Duration::from_millis(20);
 const TELL_OTHERS_EACH: Duration = Duration::from_millis(100);
+/// The same for those that hear that another master leads their shard: most have heard it from that one.
+const TELL_ELSEWHERE_EACH: Duration = Duration::from_millis(20);
 
 /// The agents that are connected.
 #[derive(Debug, Default)]
@@ -84,11 +87,7 @@ impl Agents {
 
     /// Says something of `shard` to all that are connected.
     pub fn tell_all(&self, shard: ShardId, message: &FromMaster) {
-        for agent in &self.here {
-            if agent.queue(shard, message.clone()) {
-                agent.wake();
-            }
-        }
+        self.here.iter().for_each(|agent| agent.say(shard, message.clone()));
     }
 
     /// Tells all that are connected that this master leads `shard`: those at once that it is the own shard of, since they have to register; then
@@ -99,9 +98,7 @@ impl Agents {
         for agent in &self.here {
             let later = match concern(*agent.key()) {
                 Concern::Own => {
-                    if agent.queue(shard, FromMaster::Leading { term }) {
-                        agent.wake();
-                    }
+                    agent.say(shard, FromMaster::Leading { term });
                     continue;
                 }
                 Concern::Tasks => &mut holders,
@@ -115,6 +112,29 @@ impl Agents {
             telling.tell(&holders, TELL_HOLDERS_EACH).await;
             telling.tell(&others, TELL_OTHERS_EACH).await;
         });
+    }
+
+    /// Tells the agents of `shard` that another master leads it, by and by.
+    pub fn tell_led_elsewhere(self: &Arc<Self>, shard: ShardId, shards: u16, message: FromMaster) {
+        let agents = Arc::clone(self);
+        let own: Vec<AgentId> = agents.own(shard, shards).map(|agent| *agent.key()).collect();
+        tokio::spawn(async move {
+            for some in own.chunks(TELL_AT_ONCE) {
+                tokio::time::sleep(TELL_ELSEWHERE_EACH).await;
+                for agent in some.iter().filter_map(|id| agents.find(*id)) {
+                    agent.say(shard, message.clone());
+                }
+            }
+        });
+    }
+
+    /// Tells the agents of `shard` at once that this master leads it no more.
+    pub fn tell_over(&self, shard: ShardId, shards: u16, message: &FromMaster) {
+        self.own(shard, shards).for_each(|agent| agent.say(shard, message.clone()));
+    }
+
+    fn own(&self, shard: ShardId, shards: u16) -> impl Iterator<Item = RefMulti<'_, AgentId, Arc<Agent>>> {
+        self.here.iter().filter(move |agent| shard_of_agent(*agent.key(), shards) == shard)
     }
 
     /// The entry of an agent that is to be told that this master leads `shard`, and now is; it is to be woken when the round is over.
@@ -148,6 +168,13 @@ impl Agent {
         }
         outbox.messages.push_back(ToAgent { shard, message });
         was_empty
+    }
+
+    /// Has a message sent.
+    fn say(&self, shard: ShardId, message: FromMaster) {
+        if self.queue(shard, message) {
+            self.wake();
+        }
     }
 
     /// Says that this master leads `shard`, where it was not said yet; true where [`Self::wake`] is due.

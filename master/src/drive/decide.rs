@@ -241,7 +241,11 @@ impl Decider {
         let desk = &mut self.desks[place];
         if desk.let_go() {
             let id = desk.id;
-            self.given.door.routes().over(id);
+            let door = &self.given.door;
+            door.routes().over(id);
+            if let Some(message) = door.led_elsewhere(id) {
+                door.agents().tell_over(id, door.shards(), &message);
+            }
             self.waiters.part(id);
         }
     }

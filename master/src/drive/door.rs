@@ -12,6 +12,7 @@ use crate::shard::event::Change;
 use crate::shard::view::{View, Viewed};
 use crate::shard::{PeerMessage, Refusal, Request, Response};
 use protocol::link::Connection;
+use protocol::message::{FromMaster, Leader};
 use protocol::{AgentId, RequestId, ShardId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -285,11 +286,25 @@ impl Door {
 
     /// Another master says that it leads a shard.
     pub(crate) fn led(&self, shard: ShardId, leader: u64, term: u64) {
+        let before = self.routes().find(shard);
         if self.routes().leads(shard, leader, term) {
+            if before != Some(Route::At(leader))
+                && let Some(message) = self.led_elsewhere(shard)
+            {
+                self.agents().tell_led_elsewhere(shard, self.shards(), message);
+            }
             for (to, request, waiter) in self.peers().led_elsewhere(shard, leader) {
                 self.put(Letter::Request { to, request, waiter });
             }
         }
+    }
+
+    /// What its agents are told of a shard that is not led here; `None` where it is.
+    pub(crate) fn led_elsewhere(&self, shard: ShardId) -> Option<FromMaster> {
+        let (term, leader) = self.routes().elsewhere(shard)?;
+        let peer = leader.and_then(|leader| self.peers().find(leader));
+        let leader = peer.and_then(|peer| Some(Leader { master: u16::try_from(peer.number()).ok()?, address: peer.master().quic }));
+        Some(FromMaster::LedElsewhere { term, leader })
     }
 
     /// Asks whoever leads the shard; who waits is told where that cannot be.

@@ -64,6 +64,13 @@ impl Routes {
         })
     }
 
+    /// The term in which another master leads a shard, and which one; no master where nobody is known to lead it. `None` where this one does, or
+    /// there is no such shard.
+    pub fn elsewhere(&self, shard: ShardId) -> Option<(u64, Option<u64>)> {
+        let known = *self.table().get(usize::from(shard.0))?;
+        (known.leader != Some(self.member)).then_some((known.term, known.leader))
+    }
+
     /// The shards that `member` leads, each with its term.
     pub fn led_by(&self, member: u64) -> Vec<(ShardId, u64)> {
         let table = self.table();

@@ -167,6 +167,7 @@ impl World {
             | FromMaster::Leading { .. }
             | FromMaster::Masters { .. }
             | FromMaster::Lease { .. }
+            | FromMaster::LedElsewhere { .. }
             | FromMaster::Pulses { .. } => {}
         }
     }

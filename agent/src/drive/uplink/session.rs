@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Heard, Shared, Wait, about, bulk, resolve};
-use crate::drive::turns::Seeking;
 
 /// The wait before the second try to connect; doubled each time, then drawn between its half and its whole.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -50,13 +49,11 @@ enum Tried {
 /// Keeps a connection to the master at `address` for as long as it is wanted.
 pub(super) async fn run(shared: Arc<Shared>, address: String) -> Ended {
     let (mut wait, mut look) = (Wait::new(RETRY_FIRST, RETRY_MAX), Wait::new(LOOK_FIRST, LOOK_MAX));
-    let (mut failures, mut seeking) = (0_u64, None);
+    let mut failures = 0_u64;
     while shared.is_wanted(&address) {
         let began = Instant::now();
-        seeking.get_or_insert_with(|| shared.turns.seek());
-        match once(&shared, &address, &mut seeking).await {
+        match once(&shared, &address).await {
             Ok(Tried::Held { master }) => {
-                seeking = None;
                 tracing::debug!(address, master, "another address leads to this master");
                 let mut held = shared.held.subscribe();
                 let gone = held.wait_for(|held| !held.contains_key(&master));
@@ -86,7 +83,7 @@ pub(super) async fn run(shared: Arc<Shared>, address: String) -> Ended {
 }
 
 /// One connection from its beginning to its end.
-async fn once(shared: &Shared, address: &str, seeking: &mut Option<Seeking>) -> Result<Tried, LinkError> {
+async fn once(shared: &Shared, address: &str) -> Result<Tried, LinkError> {
     let mut found = resolve(address).await;
     if let Some(master) = {
         let held = shared.held.borrow();
@@ -97,7 +94,7 @@ async fn once(shared: &Shared, address: &str, seeking: &mut Option<Seeking>) -> 
         return Ok(Tried::Held { master });
     }
     renew_expired(shared, &found).await?;
-    let turn = shared.turns.wait().await;
+    let turn = shared.turns.wait(address).await;
     let connection = connect(&found, &shared.identity()).await?;
     let Who::Master(master) = connection.who() else {
         return Err(LinkError::NotAllowed { remote: connection.remote(), reason: "it is no master".into() });
@@ -109,7 +106,6 @@ async fn once(shared: &Shared, address: &str, seeking: &mut Option<Seeking>) -> 
     let late = |_| LinkError::Late { what: "the master's first answer", deadline: HELLO_DEADLINE };
     let (sender, receiver, shards) = tokio::time::timeout(HELLO_DEADLINE, greet(&connection)).await.map_err(late)??;
     tracing::info!(address, master, shards, "connected");
-    *seeking = None;
     if shared.heard.send(Heard::Up { master, shards, connection: connection.clone(), sender }).await.is_err() {
         return Ok(Tried::Connected);
     }

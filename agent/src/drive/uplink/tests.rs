@@ -7,7 +7,7 @@ use crate::ledger::{Ledger, LedgerConfig};
 use crate::scratch::Scratch;
 use protocol::identity::{AGENT_LIFETIME, Authority, MASTER_LIFETIME, csr};
 use protocol::link::{CloseCode, Limits, Listener, Receiver, ResetKey};
-use protocol::message::{FromAgent, FromMaster, Hello, HelloReply, ToShard, shard_of_agent};
+use protocol::message::{FromAgent, FromMaster, Hello, HelloReply, Leader, ToShard, shard_of_agent};
 use protocol::{AgentId, AgentInfo, ShardId, Time};
 use std::fs;
 use tokio::time::Instant;
@@ -20,13 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Cluster {
     dir: Scratch,
     authority: Authority,
+    turns: Turns,
 }
 
 impl Cluster {
     fn new() -> Self {
         let dir = Scratch::new();
         let authority = Authority::open_or_create(&dir.path().join("ca")).unwrap();
-        Self { dir, authority }
+        Self { dir, authority, turns: Turns::default() }
     }
 
     fn listen(&self, number: u16, address: &str) -> Listener {
@@ -49,7 +50,7 @@ impl Cluster {
             identity_dir: data_dir.join("identity"),
             data_dir,
             identity,
-            turns: Turns::default(),
+            turns: self.turns.clone(),
             heard: sender,
         };
         tokio::spawn(uplink.run());
@@ -107,9 +108,13 @@ impl Master {
 
     /// Waits until the agent registers, and answers.
     async fn registers(&mut self, session: u64) {
+        self.registers_to_beat(session, 20).await;
+    }
+
+    async fn registers_to_beat(&mut self, session: u64, heartbeat_ms: u64) {
         loop {
             if let ToShard { shard, message: FromAgent::Register { number, .. } } = self.hears().await {
-                return self.says(shard, FromMaster::Registered { session, heartbeat_ms: 20, number }).await;
+                return self.says(shard, FromMaster::Registered { session, heartbeat_ms, number }).await;
             }
         }
     }
@@ -124,16 +129,18 @@ impl Master {
 struct Agent {
     heard: mpsc::Receiver<Heard>,
     ways: Ways,
+    turns: Turns,
     ledger: Ledger,
     began: Instant,
     dirty: bool,
 }
 
 impl Agent {
-    fn new(heard: mpsc::Receiver<Heard>) -> Self {
+    fn new(cluster: &Cluster, masters: &[String]) -> Self {
+        let (heard, turns) = (cluster.uplink(masters), cluster.turns.clone());
         let config = LedgerConfig { agent: AGENT, info: AgentInfo::default(), heartbeat_ms: 20 };
         let ledger = Ledger::new(config, 5, "boot".into());
-        Self { heard, ways: Ways::default(), ledger, began: Instant::now(), dirty: false }
+        Self { heard, ways: Ways::default(), turns, ledger, began: Instant::now(), dirty: false }
     }
 
     fn own() -> ShardId {
@@ -169,6 +176,7 @@ impl Agent {
                 assert!(self.ways.send(ToShard { shard, message }).is_empty());
             }
         }
+        self.turns.take(AGENT, &self.ways, &self.ledger);
     }
 
     /// Lives until it is so.
@@ -202,7 +210,7 @@ impl Agent {
 async fn an_agent_speaks_to_the_master_that_leads_its_shard_and_follows_when_another_leads() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.master(1), cluster.master(2));
-    let mut agent = Agent::new(cluster.uplink(&[at(&one), at(&two)]));
+    let mut agent = Agent::new(&cluster, &[at(&one), at(&two)]);
     let both = async { tokio::join!(Master::meet(&one), Master::meet(&two)) };
     let (first, second) = agent.lives("connections to both", both).await;
     let (mut first, mut second) = (first.unwrap(), second.unwrap());
@@ -228,6 +236,25 @@ async fn an_agent_speaks_to_the_master_that_leads_its_shard_and_follows_when_ano
     first.says(Agent::own(), FromMaster::Leading { term: 5 }).await;
     agent.lives("registering with the first again", first.registers(2)).await;
     agent.lives("beating at the first again", first.beats(2)).await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_leader_leads_no_more_is_told_and_connects_with_who_does() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.master(1), cluster.master(2));
+    let mut agent = Agent::new(&cluster, &[at(&one)]);
+    let mut first = agent.lives("the first", Master::meet(&one)).await.unwrap();
+    first.says(Agent::own(), FromMaster::Leading { term: 3 }).await;
+    // A spare connection has hours.
+    agent.lives("registering with the first", first.registers_to_beat(1, 600_000)).await;
+    agent.until("it is registered", |agent| agent.ledger.heartbeat_ms() == 600_000).await;
+    first.says(ShardId(0), FromMaster::Masters { addresses: vec![at(&one), at(&two)] }).await;
+    let leader = Some(Leader { master: 2, address: at(&two) });
+    first.says(Agent::own(), FromMaster::LedElsewhere { term: 4, leader }).await;
+    let mut second = agent.lives("the second", Master::meet(&two)).await.unwrap();
+    assert_eq!(agent.ways.leader(Agent::own()), None);
+    second.says(Agent::own(), FromMaster::Leading { term: 4 }).await;
+    agent.lives("registering with the second", second.registers(1)).await;
 }
 
 #[tokio::test]

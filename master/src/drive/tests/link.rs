@@ -5,7 +5,7 @@ use super::{Scratch, config, start};
 use crate::shard::Concern;
 use protocol::identity::{JoinToken, csr};
 use protocol::link::{self, CloseCode, LinkError};
-use protocol::message::{BulkReply, BulkRequest, JoinReply, ToAgent, ToShard};
+use protocol::message::{BulkReply, BulkRequest, JoinReply, ToAgent, ToShard, shard_of_agent};
 use protocol::{AttemptId, Digest, FromAgent, FromMaster, JobId, ShardId};
 use std::fs;
 
@@ -97,6 +97,22 @@ async fn an_agent_is_told_who_leads_a_shard_before_that_says_anything_and_in_any
     assert_eq!(next().await, leading(0, 10));
     agents.tell_leading(ShardId(0), 11, |_| Concern::None);
     assert_eq!(next().await, leading(0, 11));
+    master.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_agent_is_told_that_another_master_leads_its_shard_at_once_and_with_the_next_connection() {
+    let dir = Scratch::new();
+    let master = start(config(&dir.0)).await.unwrap();
+    let script = Script::join(&master).await;
+    let own = shard_of_agent(script.id, master.door().shards());
+    let (_connection, _sender, mut receiver) = script.connect().await;
+    while !matches!(receiver.next::<ToAgent>().await.unwrap().unwrap().message, FromMaster::Pulses { .. }) {}
+    let elsewhere = ToAgent { shard: own, message: FromMaster::LedElsewhere { term: 1_000, leader: None } };
+    master.door().led(own, 9, 1_000);
+    assert_eq!(receiver.next::<ToAgent>().await.unwrap().unwrap(), elsewhere);
+    let (_connection, _sender, mut receiver) = script.connect().await;
+    while receiver.next::<ToAgent>().await.unwrap().unwrap() != elsewhere {}
     master.shutdown().await;
 }
 
