@@ -145,6 +145,9 @@ pub struct Up {
     /// Address for agents.
     #[arg(long, default_value = "127.0.0.1:7071")]
     pub quic: std::net::SocketAddr,
+    /// Address of Mesos' API for frameworks that know neither TLS nor tokens, open to whoever reaches it [default: none].
+    #[arg(long, value_name = "ADDR")]
+    pub mesos: Option<std::net::SocketAddr>,
     /// What the agent promises instead of what the machine has, such as `cpu=4,memory=8GiB`.
     #[arg(long)]
     pub resources: Option<String>,

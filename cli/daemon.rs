@@ -69,7 +69,8 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
     trace();
     let mut config = MasterConfig::local(&flags.data);
     (config.http_addr, config.quic_addr, config.shards, config.threads) = (flags.http, flags.quic, flags.shards, flags.threads);
-    for address in [flags.http, flags.quic] {
+    config.mesos_addr = flags.mesos;
+    for address in [flags.http, flags.quic].into_iter().chain(flags.mesos) {
         if !address.ip().is_unspecified() {
             config.hosts.push(address.ip().to_string());
         }
@@ -85,12 +86,20 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
         return joined(master, shape).await;
     }
     let access = access(&master)?;
-    let ready = json!({ "url": access.url, "token": access.token, "ca_pem": access.ca_pem, "quic": master.quic_addr().to_string() });
+    let mesos = master.mesos_addr().map(|address| format!("http://{address}"));
+    let ready = json!({
+        "url": access.url,
+        "token": access.token,
+        "ca_pem": access.ca_pem,
+        "quic": master.quic_addr().to_string(),
+        "mesos": mesos,
+    });
     if shape == Shape::Json {
         println!("{ready}");
     } else {
         println!("master   {}", access.url);
         println!("agents   {} (QUIC)", master.quic_addr());
+        mesos.iter().for_each(|url| println!("mesos    {url} (without TLS, open to whoever reaches it)"));
         println!("token    in {}", master.admin_token().display());
         println!("root     in {}", master.root_pem().display());
         let join = join_token(&access).await?;

@@ -19,6 +19,17 @@ use std::sync::Arc;
 /// The agent's part of the folder.
 const AGENT: &str = "agent";
 
+/// Where the master of a cluster of one listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// For clients.
+    pub http: SocketAddr,
+    /// For agents.
+    pub quic: SocketAddr,
+    /// For frameworks that speak Mesos' API and know neither TLS nor tokens.
+    pub mesos: Option<SocketAddr>,
+}
+
 /// A master and an agent in this process; executors are processes of their own, as everywhere.
 pub struct Cluster {
     /// How to call it.
@@ -51,18 +62,12 @@ impl Prepared {
 
 impl Cluster {
     /// Starts it, or goes on where an earlier one in `data` ended.
-    pub async fn start(
-        data: &Path,
-        begun: Begun,
-        http: SocketAddr,
-        quic: SocketAddr,
-        shards: u16,
-        resources: Option<String>,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(data: &Path, begun: Begun, ports: Ports, shards: u16, resources: Option<String>) -> anyhow::Result<Self> {
+        let Ports { http, quic, mesos } = ports;
         let (agents, template) = begun.meet().await?;
         let mut config = MasterConfig::local(&data.join("master"));
-        (config.http_addr, config.quic_addr, config.shards) = (http, quic, shards);
-        config.hosts.extend([http, quic].map(|address| address.ip().to_string()));
+        (config.http_addr, config.quic_addr, config.mesos_addr, config.shards) = (http, quic, mesos, shards);
+        config.hosts.extend([http, quic].into_iter().chain(mesos).map(|address| address.ip().to_string()));
         let master = master::drive::start(config).await?;
         let access = daemon::access(&master)?;
         let mut config = AgentConfig::new(agents, vec![master.quic_addr().to_string()], Arc::clone(&template));
@@ -104,11 +109,14 @@ impl Cluster {
 pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<ExitCode> {
     daemon::trace_one();
     let Prepared { data, is_usual, begun } = prepared;
-    let mut cluster = Cluster::start(&data, begun, flags.http, flags.quic, flags.shards, flags.resources).await?;
+    let mut cluster =
+        Cluster::start(&data, begun, Ports { http: flags.http, quic: flags.quic, mesos: flags.mesos }, flags.shards, flags.resources)
+            .await?;
     let quic = cluster.master.quic_addr();
     if shape == Shape::Json {
         let Access { url, token, ca_pem } = &cluster.access;
-        println!("{}", json!({ "url": url, "token": token, "ca_pem": ca_pem, "quic": quic.to_string(), "data": data }));
+        let mesos = cluster.master.mesos_addr().map(|address| format!("http://{address}"));
+        println!("{}", json!({ "url": url, "token": token, "ca_pem": ca_pem, "quic": quic.to_string(), "mesos": mesos, "data": data }));
     } else {
         println!("a cluster of one is up: {} (agents: {quic})", cluster.access.url);
         if !is_usual {

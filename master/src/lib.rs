@@ -3,6 +3,7 @@
 
 pub mod admit;
 pub mod drive;
+pub mod frameworks;
 pub mod http;
 pub mod jobs;
 pub mod journal;

@@ -45,6 +45,8 @@ pub enum Kind {
     Batch,
     /// Keeps `count` tasks running until it is stopped.
     Service,
+    /// One task that a framework placed: what has ended is not started again, however it ended.
+    Task,
 }
 
 /// What an agent must know to run one task of a job: the same for all of them, so it is sent once for each batch of launches.
@@ -153,6 +155,14 @@ pub struct HostMount {
     pub to: String,
     /// True where it may be changed.
     pub writable: bool,
+}
+
+/// The port that a port's name asks for: a name that is a number, from 1, asks for that port and no other; `None` where any will do.
+#[must_use]
+pub fn number_of(port: &Name) -> Option<u16> {
+    let text = port.as_str();
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    plain.then(|| text.parse().ok()).flatten()
 }
 
 /// Why a template is none that can be launched.

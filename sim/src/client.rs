@@ -283,7 +283,8 @@ impl Clients {
                 Refusal::Busy { .. } | Refusal::NotFound { .. } | Refusal::Invalid { .. } | Refusal::Unled | Refusal::Unknown,
             )
             | Response::Done
-            | Response::Viewed(_) => {}
+            | Response::Viewed(_)
+            | Response::Framework(_) => {}
             Response::Refused(Refusal::Conflict { reason }) => {
                 // Only a job that was dropped from the history, key and all, can meet another one of its name.
                 if self.bug.is_none() && submission.acknowledged.is_some() && !submission.touched {

@@ -105,7 +105,7 @@ impl Log {
         let mut latest = Time::ZERO;
         for note in self.entries.iter().flat_map(|entry| &entry.notes) {
             shard.apply(&note.record);
-            latest = latest.max(at(&note.record));
+            latest = latest.max(note.record.at());
         }
         (shard, latest)
     }
@@ -127,23 +127,5 @@ impl Log {
             self.durable = base.index;
         }
         self.base = base;
-    }
-}
-
-fn at(record: &Record) -> Time {
-    match record {
-        Record::Submitted { at, .. }
-        | Record::Applied { at, .. }
-        | Record::Scaled { at, .. }
-        | Record::Stopped { at, .. }
-        | Record::Staged { at, .. }
-        | Record::Ended { at, .. }
-        | Record::AgentSeen { at, .. }
-        | Record::AgentGone { at, .. }
-        | Record::TokenCreated { at, .. }
-        | Record::TokenEnded { at, .. }
-        | Record::PolicySet { at, .. }
-        | Record::MasterSeen { at, .. }
-        | Record::MasterRemoved { at, .. } => *at,
     }
 }

@@ -234,9 +234,9 @@ impl Book {
         self.known.contains(attempt.task.job, attempt.task.index, attempt.number) || self.entries.contains_key(&attempt)
     }
 
-    /// Gives `count` ports to the next attempt that is taken.
-    pub fn take_ports(&mut self, count: usize) -> Option<Vec<u16>> {
-        if count == 0 { Some(Vec::new()) } else { self.ports.take(count) }
+    /// Gives ports to the next attempt that is taken: for each the one of this number, or any.
+    pub fn take_ports(&mut self, wanted: &[Option<u16>]) -> Option<Vec<u16>> {
+        if wanted.is_empty() { Some(Vec::new()) } else { self.ports.take_these(wanted) }
     }
 
     pub fn held(&self) -> usize {

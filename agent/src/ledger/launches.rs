@@ -1,6 +1,7 @@
 //! What a launch does: which of its attempts are taken on, which refused, which passed over.
 
 use protocol::job::COUNT_MAX;
+use protocol::job::number_of;
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, Launch};
 use protocol::{AttemptId, Time};
 use std::sync::Arc;
@@ -64,10 +65,10 @@ impl Ledger {
         let most = launch.attempts.len().min(ATTEMPTS_HELD_MAX - self.book.held().min(ATTEMPTS_HELD_MAX));
         let fit = self.book.free().times(need, u32::try_from(most).expect("ATTEMPTS_HELD_MAX fits"));
         let mut ports = Vec::with_capacity(fit as usize);
-        let count = launch.template.ports().count();
+        let wanted: Vec<Option<u16>> = launch.template.ports().map(number_of).collect();
         for _ in 0..fit {
-            // Fewer than the capacity says only after it was changed while tasks ran.
-            let Some(next) = self.book.take_ports(count) else { break };
+            // Fewer than the capacity says only after it was changed while tasks ran, or where one is wanted by its number that is given.
+            let Some(next) = self.book.take_ports(&wanted) else { break };
             ports.push(next);
         }
         ports

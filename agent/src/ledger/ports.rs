@@ -48,6 +48,32 @@ impl Ports {
         None
     }
 
+    /// Takes for each of `wanted` the port of this number, or any that is free; none where one cannot be given.
+    pub(super) fn take_these(&mut self, wanted: &[Option<u16>]) -> Option<Vec<u16>> {
+        let numbers: Vec<u16> = wanted.iter().flatten().copied().collect();
+        for (at, number) in numbers.iter().enumerate() {
+            if !self.take_one(*number) {
+                self.release(&numbers[..at]);
+                return None;
+            }
+        }
+        let Some(others) = self.take(wanted.len() - numbers.len()) else {
+            self.release(&numbers);
+            return None;
+        };
+        let mut others = others.into_iter();
+        wanted.iter().map(|number| number.or_else(|| others.next())).collect()
+    }
+
+    fn take_one(&mut self, port: u16) -> bool {
+        let (word, bit) = (usize::from(port / 64), 1_u64 << (port % 64));
+        let is_free = self.allowed[word] & !self.used[word] & bit != 0;
+        if is_free {
+            self.used[word] |= bit;
+        }
+        is_free
+    }
+
     /// Marks these as given, whether they may be given now or only might once.
     pub(super) fn mark(&mut self, ports: &[u16]) {
         ports.iter().for_each(|port| set(&mut self.used, *port));
@@ -71,6 +97,17 @@ fn bit(word: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_is_wanted_by_its_number_is_given_or_nothing_is() {
+        let mut ports = Ports::new(&[PortRange { first: 100, last: 103 }]);
+        assert_eq!(ports.take_these(&[None, Some(100), None]), Some(vec![101, 100, 102]));
+        assert_eq!(ports.take_these(&[Some(103), Some(100)]), None, "one is given already");
+        assert_eq!(ports.take_these(&[Some(103), None]), None, "there is no other");
+        assert_eq!(ports.take_these(&[Some(103), Some(103)]), None, "once");
+        assert_eq!(ports.take_these(&[Some(104)]), None, "it is none of the machine's");
+        assert_eq!(ports.take_these(&[Some(103)]), Some(vec![103]));
+    }
 
     #[test]
     fn a_port_is_given_once_and_again_only_when_given_back() {

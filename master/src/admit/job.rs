@@ -107,7 +107,7 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
 
 fn restart(spec: &JobSpec, kind: Kind) -> Restart {
     let by_kind = match kind {
-        Kind::Batch => RestartPolicy::Never,
+        Kind::Batch | Kind::Task => RestartPolicy::Never,
         Kind::Service => RestartPolicy::Always,
     };
     let policy = spec.restart.policy.unwrap_or(by_kind);

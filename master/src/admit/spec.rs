@@ -234,6 +234,7 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Batch => "batch",
         Kind::Service => "service",
+        Kind::Task => "task",
     }
 }
 

@@ -26,7 +26,7 @@ pub use door::{Busy, Door};
 
 use crate::http::bundles::Bundles;
 use crate::http::server::Server;
-use crate::http::{HttpConfig, HttpError};
+use crate::http::{HttpConfig, HttpError, Taken};
 use crate::journal::network::Carrier;
 pub use crate::journal::network::Timing;
 use crate::journal::{JournalError, Log, LogConfig, Seat};
@@ -44,7 +44,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use threads::{Opening, Threads};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 /// Shards of a cluster whose maker did not say.
@@ -63,6 +62,8 @@ pub struct MasterConfig {
     pub http_addr: SocketAddr,
     /// Where agents connect, over QUIC; port 0: any.
     pub quic_addr: SocketAddr,
+    /// Where Mesos' API is served without TLS, to whoever comes; `None`: nowhere.
+    pub mesos_addr: Option<SocketAddr>,
     /// How many shards a new cluster gets; an old one keeps its number.
     pub shards: u16,
     /// How many threads decide; `None`: a quarter of the cores, 1 to 16.
@@ -94,6 +95,7 @@ impl MasterConfig {
             data_dir: data_dir.to_owned(),
             http_addr: any,
             quic_addr: any,
+            mesos_addr: None,
             shards: SHARDS_DEFAULT,
             threads: None,
             hosts: vec!["localhost".into(), "127.0.0.1".into()],
@@ -177,12 +179,13 @@ impl StartError {
 /// A running master. Dropped, it ends in the background; what it acknowledged is durable in any case.
 pub struct Master {
     http_addr: SocketAddr,
+    mesos_addr: Option<SocketAddr>,
     quic_addr: SocketAddr,
     root: Digest,
     admin_token: PathBuf,
     root_pem: PathBuf,
     threads: Option<Threads>,
-    http: Option<Server>,
+    http: Vec<Server>,
     reception: Arc<Reception>,
     _log: Arc<Log>,
     _data: DataDir,
@@ -235,27 +238,38 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         bundles: bundles.clone(),
         data_dir: config.data_dir.clone(),
     };
-    let http_addr = config.http_addr;
-    let taken = on(&threads.first, async move { Ok(Server::listen(http_addr).await.map_err(HttpError::from)?) }).await?;
+    let (http_addr, mesos_addr) = (config.http_addr, config.mesos_addr);
+    let taken = on(&threads.first, take(http_addr, mesos_addr)).await?;
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let linking =
-        link(config.clone(), Linked { member, http_addr: taken.0, identity: identity.clone(), authority, shelf, peers }, door.clone());
+        link(config.clone(), Linked { member, http_addr: taken.http.0, identity: identity.clone(), authority, shelf, peers }, door.clone());
     let reception = on(&threads.link, linking).await?;
     // Last, since it waits for what other masters may have to say: they are heard by now.
     let admin_token = (member == FIRST).then(|| data.admin_token());
-    let http = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
+    let (http, mesos) = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
     Ok(Master {
         http_addr: http.address(),
+        mesos_addr: mesos.as_ref().map(Server::address),
         quic_addr: reception.listener.address(),
         root,
         admin_token: data.admin_token(),
         root_pem: config.data_dir.join(ROOT_PEM),
         threads: Some(threads),
-        http: Some(http),
+        http: [Some(http), mesos].into_iter().flatten().collect(),
         reception,
         _log: log,
         _data: data,
     })
+}
+
+/// Takes the ports; they are served later.
+async fn take(http: SocketAddr, mesos: Option<SocketAddr>) -> Result<Taken, StartError> {
+    let http = Server::listen(http).await.map_err(HttpError::from)?;
+    let mesos = match mesos {
+        Some(address) => Some(Server::listen(address).await.map_err(HttpError::from)?),
+        None => None,
+    };
+    Ok(Taken { http, mesos })
 }
 
 /// Does something on a runtime of another thread.
@@ -295,12 +309,12 @@ async fn link(config: MasterConfig, linked: Linked, door: Door) -> Result<Arc<Re
 
 /// Serves HTTP where that was `taken`; the first master makes the administrator's token.
 async fn serve(
-    taken: (SocketAddr, TcpListener),
+    taken: Taken,
     door: Door,
     identity: Identity,
     http: HttpConfig,
     admin_token: Option<PathBuf>,
-) -> Result<Server, StartError> {
+) -> Result<(Server, Option<Server>), StartError> {
     let http = crate::http::start(taken, door.clone(), &identity, http).await?;
     if let Some(path) = admin_token {
         admit_the_first(&path, &door).await?;
@@ -329,6 +343,12 @@ impl Master {
     #[must_use]
     pub const fn http_addr(&self) -> SocketAddr {
         self.http_addr
+    }
+
+    /// Where Mesos' API is served without TLS, where it is.
+    #[must_use]
+    pub const fn mesos_addr(&self) -> Option<SocketAddr> {
+        self.mesos_addr
     }
 
     /// Where agents connect.
@@ -363,9 +383,7 @@ impl Master {
 
     /// Ends it in good order: answers that are on their way go out, agents are told, the journal is closed.
     pub async fn shutdown(mut self) {
-        if let Some(http) = self.http.take() {
-            http.stop().await;
-        }
+        futures::future::join_all(std::mem::take(&mut self.http).into_iter().map(Server::stop)).await;
         steward::hand_over_all(&self.reception.door).await;
         self.reception.listener.close("the master ends");
         if let Some(threads) = self.threads.take() {

@@ -2,6 +2,7 @@
 //! answer.
 
 use super::inbox::Waiter;
+use crate::frameworks::{FrameworkEvent, FrameworkRequest};
 use crate::shard::{Refusal, Request, Response};
 use protocol::{RequestId, ShardId};
 use std::collections::HashMap;
@@ -11,14 +12,43 @@ use std::collections::HashMap;
 pub struct Waiters {
     last: u64,
     waiting: HashMap<RequestId, Waiting>,
+    /// Those that did not take an answer though more would have followed.
+    deaf: Vec<(ShardId, RequestId)>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     asked: ShardId,
     waiter: Waiter,
-    /// True where `Response::Submitted` is not the last answer.
-    follows: bool,
+    follows: Follows,
+}
+
+/// Which answers are not the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follows {
+    Nothing,
+    /// Of a submission whose end is waited for, the first.
+    Submission,
+    /// Of a framework's subscription, all but an error.
+    Subscription,
+}
+
+impl Follows {
+    fn of(request: &Request) -> Self {
+        match request {
+            Request::Submit { follow: true, .. } => Self::Submission,
+            Request::Framework(FrameworkRequest::Subscribe { .. }) => Self::Subscription,
+            _ => Self::Nothing,
+        }
+    }
+
+    fn after(self, response: &Response) -> bool {
+        match (self, response) {
+            (Self::Submission, Response::Submitted { .. }) => true,
+            (Self::Subscription, Response::Framework(events)) => !events.iter().any(|event| matches!(event, FrameworkEvent::Error(_))),
+            _ => false,
+        }
+    }
 }
 
 impl Waiters {
@@ -26,7 +56,7 @@ impl Waiters {
     pub fn add(&mut self, asked: ShardId, request: &Request, waiter: Waiter) -> RequestId {
         self.last += 1;
         let id = RequestId(self.last);
-        let follows = matches!(request, Request::Submit { follow: true, .. });
+        let follows = Follows::of(request);
         self.waiting.insert(id, Waiting { asked, waiter, follows });
         id
     }
@@ -34,13 +64,15 @@ impl Waiters {
     /// Hands an answer to who waits for it, if somebody still does.
     pub fn answer(&mut self, id: RequestId, response: Response) {
         let Some(waiting) = self.waiting.remove(&id) else { return };
-        let more = waiting.follows && matches!(response, Response::Submitted { .. });
+        let more = waiting.follows.after(&response);
         match waiting.waiter {
             // Who no longer waits is not told.
             Waiter::Once(sender) => drop(sender.send(response)),
             Waiter::Many(theirs, sender) => {
                 let sent = sender.try_send((theirs, response)).is_ok();
-                if more && sent {
+                if more && !sent {
+                    self.deaf.push((waiting.asked, id));
+                } else if more {
                     self.waiting.insert(id, Waiting { waiter: Waiter::Many(theirs, sender), ..waiting });
                 }
             }
@@ -55,7 +87,7 @@ impl Waiters {
     /// Forgets those who no longer wait; returns what they had asked.
     pub fn sweep(&mut self) -> Vec<(ShardId, RequestId)> {
         let gone = self.waiting.extract_if(|_, waiting| waiting.waiter.is_gone());
-        gone.map(|(id, waiting)| (waiting.asked, id)).collect()
+        gone.map(|(id, waiting)| (waiting.asked, id)).chain(self.deaf.drain(..)).collect()
     }
 
     /// Tells all who wait for `asked` that nothing will come: this master leads it no more, and what became of their requests is not known.

@@ -3,6 +3,8 @@
 use super::error::ApiError;
 use crate::shard::Refusal;
 use crate::shard::event::{Grant, Level, Token};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dashmap::DashMap;
 use protocol::{Digest, Role, Time};
 use std::sync::Arc;
@@ -90,10 +92,20 @@ impl Tokens {
         }
         let wrong = || ApiError::unauthorized("this token is not known, or is over");
         let (scheme, token) = text.split_once(' ').unwrap_or_default();
-        if !scheme.eq_ignore_ascii_case("bearer") || token.len() > TOKEN_BYTES_MAX {
+        if token.len() > 2 * TOKEN_BYTES_MAX {
             return Err(wrong());
         }
-        let (id, secret) = token.trim().strip_prefix(TOKEN_PREFIX).and_then(|rest| rest.rsplit_once('_')).ok_or_else(wrong)?;
+        // A client that knows names and passwords only (RFC 7617) shows the token as the password, whatever the name.
+        let shown = match scheme {
+            scheme if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim().to_owned()),
+            scheme if scheme.eq_ignore_ascii_case("basic") => {
+                STANDARD.decode(token.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+            }
+            _ => None,
+        };
+        let shown = shown.ok_or_else(wrong)?;
+        let token = shown.split_once(':').map_or(shown.as_str(), |(_, password)| password);
+        let (id, secret) = token.strip_prefix(TOKEN_PREFIX).and_then(|rest| rest.rsplit_once('_')).ok_or_else(wrong)?;
         let known = self.by_id.get(id).ok_or_else(wrong)?;
         // What is compared is a hash of what was shown: how long that takes tells nothing of the secret.
         let same = Digest::of(secret.as_bytes()) == known.hash;
@@ -109,6 +121,11 @@ impl Caller {
     /// A caller of all roles at `level`: this process itself, and tests.
     pub fn of_all_roles(level: Level) -> Self {
         Self { token: "self".into(), level, roles: Arc::new([]) }
+    }
+
+    /// Whoever comes where no token is asked for.
+    pub fn nobody(level: Level) -> Self {
+        Self { token: "".into(), level, roles: Arc::new([]) }
     }
 
     /// True where they may see `role`'s things.
@@ -194,6 +211,9 @@ mod tests {
         ]);
         assert!(tokens.caller("Bearer skep_a1_s", Time(10)).is_ok());
         assert!(tokens.caller("bearer skep_old_s", Time(9)).is_ok());
+        let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+        assert!(tokens.caller(&basic("anybody:skep_a1_s"), Time(10)).is_ok());
+        assert!(tokens.caller(&basic("skep_a1_s:"), Time(10)).is_err() && tokens.caller(&basic("a1:s"), Time(10)).is_err());
         let long = format!("Bearer skep_a1_{}", "s".repeat(1_000));
         let wrong = [
             "",

@@ -124,6 +124,11 @@ impl ApiError {
             .with_help("`/openapi.json` lists what can be asked")
     }
 
+    /// It is known and not done yet.
+    pub fn not_implemented(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not-implemented", message)
+    }
+
     /// Something else has that key or name.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)

@@ -64,6 +64,15 @@ pub enum EventBody<'a> {
         /// `registered`, `unreachable`, `reachable`, `lost`, `gone`.
         what: &'a str,
     },
+    /// A framework came, went or returned.
+    Framework {
+        /// Its id.
+        framework: String,
+        /// What people call it.
+        name: &'a str,
+        /// `subscribed`, `disconnected`, `updated`, `removed`.
+        what: &'a str,
+    },
     /// The tokens on record are others now.
     Tokens,
     /// The policies of roles are others now.
@@ -108,6 +117,7 @@ fn text(change: &Change) -> String {
             )
         }
         Change::Agent { agent, name, what } => ("agent", EventBody::Agent { agent: agent.to_string(), name, what }),
+        Change::Framework { framework, name, what } => ("framework", EventBody::Framework { framework: framework.to_string(), name, what }),
         Change::Tokens => ("tokens", EventBody::Tokens),
         Change::Policies => ("policies", EventBody::Policies),
         Change::Masters => ("masters", EventBody::Masters),
@@ -134,7 +144,7 @@ impl Filter {
                 let wanted = self.role.as_ref().is_none_or(|wanted| wanted == role) && self.job.is_none_or(|wanted| wanted == *job);
                 wanted && self.caller.sees(role)
             }
-            Change::Agent { .. } => self.role.is_none() && self.job.is_none(),
+            Change::Agent { .. } | Change::Framework { .. } => self.role.is_none() && self.job.is_none(),
             Change::Tokens | Change::Policies | Change::Masters => {
                 self.role.is_none() && self.job.is_none() && self.caller.must_own_cluster().is_ok()
             }

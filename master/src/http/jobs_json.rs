@@ -373,6 +373,7 @@ pub const fn kind_text(kind: Kind) -> &'static str {
     match kind {
         Kind::Batch => "batch",
         Kind::Service => "service",
+        Kind::Task => "task",
     }
 }
 

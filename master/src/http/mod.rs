@@ -22,6 +22,7 @@ pub mod jobs_json;
 mod lines;
 pub mod logs;
 pub mod masters;
+mod mesos;
 mod records;
 pub mod roles;
 pub mod server;
@@ -38,7 +39,9 @@ pub mod usage;
 mod tests;
 
 use crate::drive::Door;
+use crate::drive::routes::Route;
 use crate::drive::told::{Told, What};
+use crate::frameworks::{FrameworkId, FrameworkInfo};
 use crate::peers::Shelf;
 use crate::shard::event::Change;
 use access::Tokens;
@@ -48,16 +51,17 @@ use axum::response::IntoResponse;
 use axum::{Router, middleware};
 use bundles::Bundles;
 use bytes::Bytes;
+use dashmap::DashMap;
 use error::ApiError;
 use event_log::EventLog;
 use inspect::Inspections;
-use protocol::Digest;
 use protocol::identity::Identity;
+use protocol::{Digest, ShardId};
 use roles::Policies;
 use server::{Patience, Server, ServerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use streams::Streams;
@@ -90,6 +94,15 @@ pub struct HttpConfig {
     pub data_dir: PathBuf,
 }
 
+/// The ports that are served.
+#[derive(Debug)]
+pub struct Taken {
+    /// Of the API.
+    pub http: (SocketAddr, TcpListener),
+    /// Of Mesos' API for clients that know neither TLS nor tokens, where somebody wants that.
+    pub mesos: Option<(SocketAddr, TcpListener)>,
+}
+
 /// What the routes share.
 #[derive(Debug)]
 pub struct Api {
@@ -108,6 +121,8 @@ pub struct Api {
     uploads: Semaphore,
     log_readers: Arc<Semaphore>,
     streams: Arc<Streams>,
+    /// Frameworks that subscribed here.
+    frameworks: DashMap<FrameworkId, FrameworkInfo>,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     description: Bytes,
@@ -125,14 +140,22 @@ pub enum HttpError {
 ///
 /// # Errors
 /// [`HttpError`].
-pub async fn start(taken: (SocketAddr, TcpListener), door: Door, identity: &Identity, config: HttpConfig) -> Result<Server, HttpError> {
-    let router = router(door, config).await;
-    Ok(Server::start(taken, identity, router, Patience::default())?)
+pub async fn start(taken: Taken, door: Door, identity: &Identity, config: HttpConfig) -> Result<(Server, Option<Server>), HttpError> {
+    let (api, router) = followed(door, config).await;
+    let plain = taken.mesos.map(|taken| {
+        let router = mesos::plain(&api, taken.0.port());
+        Server::start_plain(taken, router, Patience::default())
+    });
+    Ok((Server::start(taken.http, identity, router, Patience::default())?, plain))
 }
 
 /// The routes alone, for whoever serves them over something else than sockets. They follow what changes on the runtime that this is called
 /// in, for as long as they are there.
 pub async fn router(door: Door, config: HttpConfig) -> Router {
+    followed(door, config).await.1
+}
+
+async fn followed(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     let (api, router) = api(door, config);
     let (changes, life, number) = api.door.changes_after();
     api.events.begin(life, number);
@@ -141,7 +164,7 @@ pub async fn router(door: Door, config: HttpConfig) -> Router {
     tokio::spawn(listen(Arc::downgrade(&api), changes, read));
     // Where no master leads shard 0 now, who calls is told so until one does.
     let _ = tokio::time::timeout(READ_WITHIN, is_read).await;
-    router
+    (api, router)
 }
 
 #[derive(OpenApi)]
@@ -206,10 +229,11 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
         streams: Arc::default(),
+        frameworks: DashMap::new(),
         turn: AtomicU64::new(0),
         description,
     });
-    let guarded = guarded.route_layer(middleware::from_fn_with_state(api.clone(), gate::token));
+    let guarded = guarded.merge(mesos::routes()).route_layer(middleware::from_fn_with_state(api.clone(), gate::token));
     let router = guarded
         .merge(open)
         .route("/openapi.json", axum::routing::get(describe))
@@ -218,6 +242,40 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .layer(middleware::from_fn_with_state(api.clone(), gate::host))
         .with_state(api.clone());
     (api, router)
+}
+
+impl Api {
+    /// A shard that this master leads, another one each time; `None` where it leads none.
+    fn shard_led_here(&self) -> Option<ShardId> {
+        let shards = self.door.shards();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let first = u16::try_from(turn % u64::from(shards)).expect("less than there are shards");
+        let mut all = (0..shards).map(|step| ShardId((first + step) % shards));
+        all.find(|shard| self.door.routes().find(*shard) == Some(Route::Here))
+    }
+
+    /// Keeps a small bundle that was made here, at as many masters as it takes; one that is kept already is kept once.
+    async fn keep_bundle(&self, bytes: &[u8]) -> Result<Digest, ApiError> {
+        let digest = Digest::of(bytes);
+        if self.bundles.length(digest).is_none() {
+            let (bundles, bytes) = (self.bundles.clone(), bytes.to_vec());
+            let kept = tokio::task::spawn_blocking(move || {
+                let mut upload = bundles.create()?;
+                upload.write(&bytes)?;
+                upload.finish(Some(digest))
+            });
+            kept.await.map_err(|_| ApiError::internal("keeping a bundle failed"))??;
+            self.shelf.spread(digest).await.map_err(ApiError::unavailable)?;
+        }
+        Ok(digest)
+    }
+}
+
+/// All that is wrong with a job, in one line.
+fn json_problems(error: &ApiError) -> String {
+    let body = error.body();
+    let all: Vec<String> = body.problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect();
+    if all.is_empty() { body.message.clone() } else { all.join("; ") }
 }
 
 async fn describe(State(api): State<Arc<Api>>) -> impl IntoResponse {

@@ -95,10 +95,14 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    tls: Arc<Mutex<TlsAcceptorOf>>,
+    /// `None`: it serves without TLS.
+    tls: Option<Tls>,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
 }
+
+/// What the next connection is shown.
+type Tls = Arc<Mutex<TlsAcceptorOf>>;
 
 /// The settings that the next connection gets.
 #[derive(Clone)]
@@ -132,9 +136,19 @@ impl Server {
         patience: Patience,
     ) -> Result<Self, ServerError> {
         let tls = Arc::new(Mutex::new(settings(identity)?));
+        Ok(Self::run((address, listener), Some(tls), router, patience))
+    }
+
+    /// The same without TLS: for clients that know none.
+    #[must_use]
+    pub fn start_plain(taken: (SocketAddr, TcpListener), router: Router, patience: Patience) -> Self {
+        Self::run(taken, None, router, patience)
+    }
+
+    fn run((address, listener): (SocketAddr, TcpListener), tls: Option<Tls>, router: Router, patience: Patience) -> Self {
         let stop = watch::Sender::new(false);
         let accepting = tokio::spawn(accept(listener, tls.clone(), router, patience, stop.subscribe()));
-        Ok(Self { address, tls, stop, accepting })
+        Self { address, tls, stop, accepting }
     }
 
     /// Where it listens.
@@ -149,7 +163,9 @@ impl Server {
     /// [`ServerError::Identity`]; the old one stays.
     pub fn renew(&self, identity: &Identity) -> Result<(), ServerError> {
         let settings = settings(identity)?;
-        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        if let Some(tls) = &self.tls {
+            *tls.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        }
         Ok(())
     }
 
@@ -212,7 +228,7 @@ impl Drop for Place {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Arc<Mutex<TlsAcceptorOf>>, router: Router, patience: Patience, stop: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, tls: Option<Tls>, router: Router, patience: Patience, stop: watch::Receiver<bool>) {
     let places = Arc::new(Mutex::new(Places::default()));
     loop {
         let (socket, remote) = match listener.accept().await {
@@ -225,7 +241,7 @@ async fn accept(listener: TcpListener, tls: Arc<Mutex<TlsAcceptorOf>>, router: R
             }
         };
         let Some(place) = Place::take(&places, remote.ip().to_canonical()) else { continue };
-        let settings = tls.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
+        let settings = tls.as_ref().map(|tls| tls.lock().unwrap_or_else(PoisonError::into_inner).0.clone());
         let (router, stop) = (router.clone(), stop.clone());
         tokio::spawn(async move {
             if let Err(error) = serve(socket, settings, router, patience, stop).await {
@@ -241,12 +257,13 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve(
     socket: TcpStream,
-    settings: Arc<rustls::ServerConfig>,
+    settings: Option<Arc<rustls::ServerConfig>>,
     router: Router,
     patience: Patience,
     stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     socket.set_nodelay(true)?;
+    let Some(settings) = settings else { return converse(socket, false, router, patience, stop).await };
     let accepting = TlsAcceptor::from(settings).accept(socket);
     let stream: TlsStream<TcpStream> = tokio::time::timeout(patience.handshake, accepting).await??;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

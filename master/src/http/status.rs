@@ -90,7 +90,11 @@ pub async fn metrics(State(api): State<Arc<Api>>, caller: Caller) -> Result<impl
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], prometheus(&figures)))
 }
 
-async fn figures(api: &Api) -> Result<FiguresBody, ApiError> {
+/// Counts of all shards together.
+///
+/// # Errors
+/// That a shard does not answer.
+pub async fn figures(api: &Api) -> Result<FiguresBody, ApiError> {
     let mut sum = FiguresBody::default();
     for viewed in find::view_all(api, View::Figures).await? {
         if let Viewed::Figures(figures) = viewed {

@@ -41,7 +41,7 @@ pub enum Next {
 #[must_use]
 pub fn next(facts: Facts, exit: &Exit, usage: Usage) -> Next {
     let Facts { kind, restart, wanted, retries, streak } = facts;
-    if !wanted {
+    if !wanted || kind == Kind::Task {
         return Next::Final;
     }
     let policy = match exit {
@@ -116,6 +116,7 @@ mod tests {
         check(facts(Kind::Batch, 0, 0), Exit::Killed, true);
         check(facts(Kind::Service, 0, 0), Exit::Killed, false);
         check(facts(Kind::Batch, 0, 0), Exit::Rejected { reason: String::new() }, true);
+        check(facts(Kind::Task, 0, 0), Exit::Lost { reason: Loss::Refused }, true);
         check(Facts { wanted: false, ..facts(Kind::Service, 0, 0) }, Exit::Code(1), true);
     }
 }

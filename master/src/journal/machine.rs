@@ -247,26 +247,7 @@ fn fold_entry(shard: &mut Shard, entry: &Entry) -> Result<Time, JournalError> {
     }
     let records = Batch::decode(batch)?;
     records.iter().for_each(|record| shard.apply(record));
-    Ok(records.iter().map(at).max().unwrap_or(Time::ZERO))
-}
-
-/// When a record was made.
-const fn at(record: &Record) -> Time {
-    match record {
-        Record::Submitted { at, .. }
-        | Record::Applied { at, .. }
-        | Record::Scaled { at, .. }
-        | Record::Stopped { at, .. }
-        | Record::Staged { at, .. }
-        | Record::Ended { at, .. }
-        | Record::AgentSeen { at, .. }
-        | Record::AgentGone { at, .. }
-        | Record::TokenCreated { at, .. }
-        | Record::TokenEnded { at, .. }
-        | Record::PolicySet { at, .. }
-        | Record::MasterSeen { at, .. }
-        | Record::MasterRemoved { at, .. } => *at,
-    }
+    Ok(records.iter().map(Record::at).max().unwrap_or(Time::ZERO))
 }
 
 fn unfolded(error: &JournalError) -> StorageError<u64> {

@@ -234,6 +234,8 @@ impl Shard {
     pub(super) fn peer_led(&mut self, from: ShardId) {
         self.pool.demand(from, &[], u64::MAX);
         self.pool.retract_all(|offer| offer.to == from);
+        self.pool.open(from, vec![]);
+        self.offers_void(from);
         self.demands.say_anew();
         self.told.hear_anew(from);
         self.demands.see_anew(from);

@@ -1,8 +1,11 @@
 //! The agents' shard: what frameworks' shards say of attempts on its agents. Everything here may arrive twice or late.
 
 use super::amounts;
-use super::pool::{Pool, Standing};
+use super::openings::Closed;
+use super::pool::{Pool, Seat, Standing};
 use super::{Action, PeerMessage, Shard};
+use crate::frameworks::FrameworkId;
+use protocol::job::number_of;
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
 use protocol::{AgentId, AttemptId, FromMaster, OfferId, Resources, ShardId};
 
@@ -37,6 +40,41 @@ impl Shard {
         here && offered_resources.contains(&need) && attempts <= ATTEMPTS_PER_MESSAGE_MAX as u32
     }
 
+    /// A framework takes these offers, all of one agent: as [`Self::accepted`]. What it leaves is not shown to it for a while.
+    pub(super) fn taken(
+        &mut self,
+        from: ShardId,
+        (framework, offers): (FrameworkId, &[OfferId]),
+        agent: AgentId,
+        refuse_ms: u64,
+        launches: Vec<Launch>,
+    ) {
+        let closed: Vec<Closed> = offers.iter().filter_map(|offer| self.pool.close(from, framework, *offer)).collect();
+        let (mut shown, mut need, mut attempts) = (Resources::NONE, Resources::NONE, 0);
+        closed.iter().for_each(|closed| amounts::add(&mut shown, &closed.resources, 1));
+        for launch in &launches {
+            let n = u32::try_from(launch.attempts.len()).unwrap_or(u32::MAX);
+            amounts::add(&mut need, &launch.template.resources, n);
+            attempts += launch.attempts.len();
+        }
+        let here = |(slot, seat): (u32, &Seat)| {
+            let here = seat.standing == Standing::Here && !seat.disconnected && Pool::has_places(seat, attempts);
+            here && closed.iter().all(|closed| closed.slot == slot)
+        };
+        let holds = closed.len() == offers.len() && shown.contains(&need) && self.pool.seat(agent).is_some_and(here);
+        self.pool.filter_closed(&closed, refuse_ms, self.now);
+        match holds {
+            true => self.launch_all(agent, launches),
+            false => self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect()),
+        }
+    }
+
+    /// A framework wants nothing of these offers.
+    pub(super) fn declined_open(&mut self, from: ShardId, framework: FrameworkId, offers: &[OfferId], refuse_ms: u64) {
+        let closed: Vec<Closed> = offers.iter().filter_map(|offer| self.pool.close(from, framework, *offer)).collect();
+        self.pool.filter_closed(&closed, refuse_ms, self.now);
+    }
+
     /// Books attempts that are not booked yet, and sends them. What is booked already is not sent again.
     fn launch_all(&mut self, agent: AgentId, launches: Vec<Launch>) {
         for mut launch in launches {
@@ -50,11 +88,21 @@ impl Shard {
             let class = self.pool.class(&launch.role, &launch.template.resources, 1);
             self.pool.book(slot, class, attempts_of(&launch));
             self.pool.class_drop(class, 1);
+            self.note_ports(slot, &launch);
             self.pool.refresh_freed(slot);
             if launch.template.is_fenced() {
                 self.say_lease(agent);
             }
             self.at_once(Action::Send { agent, message: FromMaster::Launch(launch) });
+        }
+    }
+
+    /// Ports that a task asks for by number are not shown to others while it is there.
+    fn note_ports(&mut self, slot: u32, launch: &Launch) {
+        let ports: Vec<u16> = launch.template.ports().filter_map(|name| number_of(name)).collect();
+        if !ports.is_empty() {
+            let seat = &mut self.pool.seats[slot as usize];
+            seat.ports.extend(attempts_of(launch).map(|attempt| (attempt, ports.clone())));
         }
     }
 
@@ -77,7 +125,7 @@ impl Shard {
     /// What a framework's shard holds to be on an agent. Attempts that the agent reported are explained by it; others are launched where there
     /// is room, and only booked where not, until a report says that they are not there. An agent that has not reported yet, or in another session since, is left alone: its report will ask again.
     pub(super) fn staged_again(&mut self, from: ShardId, agent: AgentId, session: u64, launches: Vec<Launch>) {
-        let here = |seat: &super::pool::Seat| seat.standing == Standing::Here && seat.session == session;
+        let here = |seat: &Seat| seat.standing == Standing::Here && seat.session == session;
         let Some((slot, seat)) = self.pool.seat_mut(agent).filter(|(_, seat)| here(seat)) else { return };
         seat.unheard.remove(&from);
         if launches.iter().any(|launch| launch.template.is_fenced()) {
@@ -86,13 +134,13 @@ impl Shard {
         let mut missing = Vec::new();
         for mut launch in launches {
             let class = self.pool.class(&launch.role, &launch.template.resources, 1);
-            let booked = |seat: &super::pool::Seat, (index, number): &(u32, u32)| {
-                seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number))
-            };
+            let booked =
+                |seat: &Seat, (index, number): &(u32, u32)| seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number));
             let seat = &self.pool.seats[slot as usize];
             let (known, new): (Vec<_>, Vec<_>) = launch.attempts.iter().copied().partition(|attempt| booked(seat, attempt));
             self.pool.book(slot, class, known.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number)));
             self.pool.class_drop(class, 1);
+            self.note_ports(slot, &Launch { attempts: known, ..launch.clone() });
             launch.attempts = new;
             if !launch.attempts.is_empty() {
                 missing.push(launch);

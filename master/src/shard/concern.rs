@@ -34,7 +34,11 @@ impl PeerMessage {
     #[must_use]
     pub const fn gives_to(&self) -> Option<AgentId> {
         match self {
-            Self::Accept { agent, launches, .. } | Self::Stage { agent, launches, .. } if !launches.is_empty() => Some(*agent),
+            Self::Accept { agent, launches, .. } | Self::Take { agent, launches, .. } | Self::Stage { agent, launches, .. }
+                if !launches.is_empty() =>
+            {
+                Some(*agent)
+            }
             _ => None,
         }
     }

@@ -8,7 +8,9 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::openings::Opening;
 use super::view::{JobView, View, Viewed};
+use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest, OpenOffer};
 use std::borrow::Cow;
 
 /// One word of a short list.
@@ -195,6 +197,54 @@ pub enum PeerMessage {
     /// A leader of the sender begins, and knows only what is on record: offers to it are void, its demand is to be said anew, and so is what
     /// the receiver's agents hold of its tasks.
     Led,
+    /// A framework's shard to each agents' shard: all frameworks that take offers, in place of what it said before.
+    Open {
+        /// They, each role of each for itself.
+        openings: Vec<Opening>,
+    },
+    /// An agents' shard to a framework's shard: what its agents have free, to be taken until it is rescinded.
+    Shown {
+        /// For which framework.
+        framework: FrameworkId,
+        /// At least one.
+        offers: Vec<OpenOffer>,
+    },
+    /// An agents' shard to a framework's shard: these hold no more.
+    Rescinded {
+        /// Whose.
+        framework: FrameworkId,
+        /// Which.
+        offers: Vec<OfferId>,
+    },
+    /// A framework takes some of these offers, all of one agent. As `Accept`.
+    Take {
+        /// Which framework.
+        framework: FrameworkId,
+        /// Which offers.
+        offers: Vec<OfferId>,
+        /// Whose resources.
+        agent: AgentId,
+        /// What is to run.
+        launches: Vec<Launch>,
+        /// As in `Accept`.
+        number: u64,
+        /// For how long not to show it what it left, in milliseconds.
+        refuse_ms: u64,
+    },
+    /// A framework wants nothing of these.
+    Leave {
+        /// Which framework.
+        framework: FrameworkId,
+        /// Which offers.
+        offers: Vec<OfferId>,
+        /// For how long not to show it so much of those agents, in milliseconds.
+        refuse_ms: u64,
+    },
+    /// A framework wants to see all again, whatever it declined.
+    Revive {
+        /// For which of its roles.
+        opening: Opening,
+    },
 }
 
 /// Most wants in one demand.
@@ -267,6 +317,8 @@ pub enum Request {
     },
     /// Something about masters; to shard 0, which owns them.
     Master(MasterRequest),
+    /// Something about a framework; to the shard that keeps it.
+    Framework(FrameworkRequest),
 }
 
 /// Something about the masters of the cluster.
@@ -409,6 +461,8 @@ pub enum Response {
     Viewed(Box<Viewed>),
     /// It is not so, and why.
     Refused(Refusal),
+    /// What a framework is told that has subscribed; more follows until an error.
+    Framework(Vec<FrameworkEvent>),
 }
 
 /// Why a request was refused.
@@ -489,4 +543,13 @@ pub enum Change {
     Policies,
     /// The masters on record are others now.
     Masters,
+    /// A framework came, went or returned.
+    Framework {
+        /// Which.
+        framework: FrameworkId,
+        /// What people call it.
+        name: String,
+        /// `subscribed`, `disconnected`, `updated`, `removed`.
+        what: Word,
+    },
 }

@@ -19,8 +19,10 @@ mod concern;
 mod demands;
 mod explain;
 mod fences;
+mod frameworks;
 mod index;
 mod masters;
+mod openings;
 pub mod policies;
 mod pool;
 mod reconcile;
@@ -29,18 +31,22 @@ mod tasks;
 mod tokens;
 mod told;
 mod uncounted;
+mod updates;
 mod views;
 
 pub use concern::Concern;
 pub use config::ShardConfig;
 pub use event::{Action, Event, Output, PeerMessage, Refusal, Request, Response};
+pub use openings::Opening;
 pub use record::Record;
 pub use snapshot::ShardSnapshot;
 
+use crate::frameworks::Frameworks;
 use crate::jobs::Jobs;
 use demands::Demands;
 use event::Change;
 use fences::Fences;
+use frameworks::Sessions;
 use pool::Pool;
 use protocol::message::shard_of_agent;
 use protocol::{AgentId, AttemptId, JobId, RequestId, ShardId, Time};
@@ -57,6 +63,10 @@ pub struct Shard {
     jobs: Jobs,
     /// On record: agents and tokens.
     rest: LastingRest,
+    /// On record: frameworks.
+    frameworks: Frameworks,
+    /// How they stand now.
+    sessions: Sessions,
     /// Join tokens that were used last, and by whom.
     used: VecDeque<(String, AgentId)>,
     /// The shard's agents, as they are now.
@@ -92,15 +102,17 @@ impl Shard {
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
         let jobs = Jobs::new(config.id, config.history_tasks_max);
-        Self::with(config, jobs, LastingRest::default())
+        Self::with(config, jobs, LastingRest::default(), Frameworks::default())
     }
 
-    fn with(config: ShardConfig, jobs: Jobs, rest: LastingRest) -> Self {
+    fn with(config: ShardConfig, jobs: Jobs, rest: LastingRest, frameworks: Frameworks) -> Self {
         assert!(config.lease_over_ms() <= config.replace_after_ms, "fenced tasks would be replaced while they run");
         Self {
             now: Time::ZERO,
             jobs,
             rest,
+            frameworks,
+            sessions: Sessions::default(),
             used: VecDeque::new(),
             pool: Pool::new(&config),
             watches: BTreeSet::new(),
@@ -132,7 +144,12 @@ impl Shard {
             Record::Scaled { id, count, at } => self.jobs.scaled(*id, *count, *at),
             Record::Stopped { id, grace_ms, at } => self.jobs.stopped(*id, *grace_ms, *at),
             Record::Staged { id, agent, incarnation, attempts, at } => self.jobs.staged(*id, (*agent, *incarnation), attempts, *at),
-            Record::Ended { id, ends, at } => self.jobs.ended(*id, ends, *at),
+            Record::Ended { id, ends, at } => {
+                self.jobs.ended(*id, ends, *at);
+                if let Some(end) = ends.first() {
+                    self.frameworks.ended(*id, &end.exit, *at);
+                }
+            }
             Record::AgentSeen { agent, info, incarnation, at } => {
                 let known = KnownAgent { info: info.clone(), incarnation: *incarnation, gone: false, since: *at };
                 self.rest.agents.insert(*agent, known);
@@ -143,6 +160,17 @@ impl Shard {
             Record::PolicySet { role, policy, .. } => self.rest.policy_set(role, policy),
             Record::MasterSeen { master, .. } => self.rest.masters.seen(master),
             Record::MasterRemoved { number, .. } => self.rest.masters.removed(*number),
+            Record::FrameworkSet { id, info, at } => {
+                self.jobs.lasting.next = self.jobs.lasting.next.max(id.sequence() + 1);
+                self.frameworks.set(*id, info, *at);
+            }
+            Record::FrameworkRemoved { id, .. } => self.frameworks.removed(*id),
+            Record::Placed { framework, name, grace_ms, id, job, agent, incarnation, at } => {
+                self.jobs.submitted(*id, job, None, *at);
+                self.jobs.staged(*id, (*agent, *incarnation), &[(0, 1)], *at);
+                self.frameworks.placed(*framework, name, (*id, *agent, *grace_ms), *at);
+            }
+            Record::Acknowledged { framework, names, .. } => self.frameworks.acknowledged(*framework, names),
         }
     }
 
@@ -155,6 +183,7 @@ impl Shard {
         self.seat_known_agents();
         self.demands.say_anew();
         self.jobs.lines.changed = true;
+        self.expect_frameworks();
         self.tell_all(&PeerMessage::Led);
         // Whoever let them go may have died before it told the shards of their tasks; and before that was committed.
         for agent in self.gone_agents() {
@@ -200,6 +229,15 @@ impl Shard {
             PeerMessage::Reachable { agent, reachable } => self.agent_reachable(agent, reachable),
             PeerMessage::Lost { agent, gone } => self.agent_lost(agent, gone),
             PeerMessage::Led => self.peer_led(from),
+            PeerMessage::Open { openings } => self.pool.open(from, openings),
+            PeerMessage::Shown { framework, offers } => self.shown(from, framework, offers),
+            PeerMessage::Rescinded { framework, offers } => self.rescinded(framework, &offers),
+            PeerMessage::Take { framework, offers, agent, launches, number, refuse_ms } => {
+                self.told.hear(from, number);
+                self.taken(from, (framework, &offers), agent, refuse_ms, launches);
+            }
+            PeerMessage::Leave { framework, offers, refuse_ms } => self.declined_open(from, framework, &offers, refuse_ms),
+            PeerMessage::Revive { opening } => self.pool.revive(from, &opening),
         }
     }
 
@@ -207,6 +245,8 @@ impl Shard {
     fn advance(&mut self) {
         self.jobs.wake(self.now);
         self.pool.expire(self.now);
+        self.pool.expire_open(self.now);
+        self.watch_frameworks();
         self.watch_agents();
         self.end_fenced();
     }
@@ -224,7 +264,8 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Time> {
         let offer = self.pool.offers.first_key_value().map(|(_, offer)| offer.deadline);
         let watch = self.watches.first().map(|(at, _)| *at);
-        let timers = [offer, watch, self.jobs.next_due(), self.demands.due(&self.config), self.fences.due()];
+        let shown = self.pool.openings.due();
+        let timers = [offer, watch, self.jobs.next_due(), self.demands.due(&self.config), self.fences.due(), shown, self.sessions.due()];
         timers.into_iter().flatten().min()
     }
 

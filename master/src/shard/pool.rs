@@ -4,6 +4,7 @@
 use super::amounts;
 use super::config::ShardConfig;
 use super::index::Index;
+use super::openings::Openings;
 use super::uncounted::Uncounted;
 use protocol::message::attempt_hash;
 use protocol::{AgentId, AttemptId, Held, Resources, Role, ShardId, Time};
@@ -66,6 +67,12 @@ pub struct Seat {
     pub offered: Resources,
     /// For how many attempts offers are out.
     pub offered_attempts: u32,
+    /// What offers to frameworks show: promised to nobody.
+    pub open: Resources,
+    /// Those offers.
+    pub open_offers: BTreeSet<u64>,
+    /// Ports that attempts asked for by number.
+    pub ports: BTreeMap<AttemptId, Vec<u16>>,
     /// Attempts, and the class of each.
     pub attempts: BTreeMap<AttemptId, u32>,
     /// Exclusive or of `attempt_hash` of each.
@@ -89,7 +96,7 @@ pub struct Seat {
     pub watched: bool,
     /// True while it counts for `total`, `open` and the index.
     counted: bool,
-    open: bool,
+    is_open: bool,
 }
 
 /// Tasks of one role and shape.
@@ -185,6 +192,8 @@ pub struct Pool {
     /// Slots with more room than when the blocked wants were looked at.
     pub(super) freed: BTreeSet<u32>,
     pub(super) start: u32,
+    /// What is shown to frameworks.
+    pub(super) openings: Openings,
 }
 
 impl Pool {
@@ -215,6 +224,7 @@ impl Pool {
             hungry: BTreeSet::new(),
             freed: BTreeSet::new(),
             start: 0,
+            openings: Openings::default(),
         }
     }
 
@@ -249,6 +259,9 @@ impl Pool {
             booked: Resources::NONE,
             offered: Resources::NONE,
             offered_attempts: 0,
+            open: Resources::NONE,
+            open_offers: BTreeSet::new(),
+            ports: BTreeMap::new(),
             attempts: BTreeMap::new(),
             hash: 0,
             unknown: 0,
@@ -260,7 +273,7 @@ impl Pool {
             incarnation: 0,
             watched: false,
             counted: false,
-            open: false,
+            is_open: false,
         });
         slot
     }
@@ -302,15 +315,20 @@ impl Pool {
         let seat = &mut self.seats[slot as usize];
         let (attempts, free) = Self::room(seat);
         let open = seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
-        self.open = self.open + u32::from(open) - u32::from(seat.open);
-        seat.open = open;
+        self.open = self.open + u32::from(open) - u32::from(seat.is_open);
+        seat.is_open = open;
+        let shows = !seat.open_offers.is_empty();
         self.index.set(slot, attempts, &free);
+        if shows {
+            self.squeeze(slot, (attempts, &free));
+        }
     }
 
     /// As [`Self::refresh`], where there may be more room than before.
     pub fn refresh_freed(&mut self, slot: u32) {
         self.refresh(slot);
         self.freed.insert(slot);
+        self.openings.stir(slot);
     }
 
     /// The class of this role and shape, held `refs` times more.
@@ -431,6 +449,9 @@ impl Pool {
         for attempt in attempts {
             let Some(class) = seat.attempts.remove(attempt) else { continue };
             seat.hash ^= attempt_hash(*attempt);
+            if !seat.ports.is_empty() {
+                seat.ports.remove(attempt);
+            }
             if class == CLASS_UNKNOWN {
                 seat.unknown -= 1;
                 continue;

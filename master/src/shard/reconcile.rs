@@ -15,7 +15,9 @@ impl Shard {
     /// All that an agent holds of our tasks, in which session and life. What we believe there beyond it is gone or never came, unless what
     /// we said of the agent is not `known` yet to who says so; what it holds beyond it is stale.
     pub(super) fn agent_reported(&mut self, agent: AgentId, (session, incarnation): (u64, u64), held: &[Held], known: bool) {
-        self.unreachable.remove(&agent);
+        if self.unreachable.remove(&agent) {
+            self.agent_news(agent, true);
+        }
         let given = self.jobs.incarnation_on(agent);
         let reborn = given.is_some_and(|given| given != incarnation);
         let ours: Vec<AttemptId> = self.attempts_on(agent);
@@ -35,6 +37,7 @@ impl Shard {
                     self.undoubt(attempt);
                     if !ended && phase < LivePhase::Running {
                         self.jobs.set_phase(attempt, LivePhase::Running);
+                        self.task_news(attempt.task.job, Phase::Running);
                     }
                     stage.push(attempt);
                     if !ended && (!wanted || phase == LivePhase::Killing) {
@@ -112,10 +115,9 @@ impl Shard {
 
     /// An agent of another shard, or ours, can or cannot be reached.
     pub(super) fn agent_reachable(&mut self, agent: AgentId, reachable: bool) {
-        if reachable {
-            self.unreachable.remove(&agent);
-        } else {
-            self.unreachable.insert(agent);
+        let is_new = if reachable { self.unreachable.remove(&agent) } else { self.unreachable.insert(agent) };
+        if is_new {
+            self.agent_news(agent, reachable);
         }
     }
 
@@ -149,7 +151,7 @@ impl Shard {
     /// Replaces some tasks of older versions, as many as may be down at a time.
     pub(super) fn roll(&mut self, id: JobId) {
         let Some(job) = self.jobs.live_mut(id).filter(|job| job.stopping.is_none() && job.outdated() > 0) else { return };
-        if job.job.kind == Kind::Batch {
+        if job.job.kind != Kind::Service {
             return;
         }
         let running = job.derived.phases[LivePhase::Running as usize];

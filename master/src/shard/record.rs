@@ -2,11 +2,12 @@
 //! are appended and fields never change.
 
 use super::event::{Master, Policy, Token};
+use crate::frameworks::{FrameworkId, FrameworkInfo};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, Time, Usage};
 use serde::{Deserialize, Serialize};
 
-/// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters.
-pub const RECORD_VERSION: u16 = 2;
+/// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks.
+pub const RECORD_VERSION: u16 = 3;
 
 /// One fact. New variants at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +129,76 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A framework is there, or is another than before.
+    FrameworkSet {
+        /// Which; its id follows from the shard's own count.
+        id: FrameworkId,
+        /// What it is from now on.
+        info: FrameworkInfo,
+        /// When.
+        at: Time,
+    },
+    /// A framework is gone for good.
+    FrameworkRemoved {
+        /// Which.
+        id: FrameworkId,
+        /// When.
+        at: Time,
+    },
+    /// A framework has placed a task: a job of one task, given to an agent.
+    Placed {
+        /// Which framework.
+        framework: FrameworkId,
+        /// What it calls the task.
+        name: String,
+        /// How long it has to stop where nobody says otherwise, in milliseconds.
+        grace_ms: u64,
+        /// The id that the job was given.
+        id: JobId,
+        /// The job.
+        job: Job,
+        /// The agent.
+        agent: AgentId,
+        /// Which life of it.
+        incarnation: u64,
+        /// When.
+        at: Time,
+    },
+    /// A framework has acknowledged the ends of these tasks.
+    Acknowledged {
+        /// Which framework.
+        framework: FrameworkId,
+        /// What it called them.
+        names: Vec<String>,
+        /// When.
+        at: Time,
+    },
+}
+
+impl Record {
+    /// When it was made.
+    #[must_use]
+    pub const fn at(&self) -> Time {
+        match self {
+            Self::Submitted { at, .. }
+            | Self::Applied { at, .. }
+            | Self::Scaled { at, .. }
+            | Self::Stopped { at, .. }
+            | Self::Staged { at, .. }
+            | Self::Ended { at, .. }
+            | Self::AgentSeen { at, .. }
+            | Self::AgentGone { at, .. }
+            | Self::TokenCreated { at, .. }
+            | Self::TokenEnded { at, .. }
+            | Self::PolicySet { at, .. }
+            | Self::MasterSeen { at, .. }
+            | Self::MasterRemoved { at, .. }
+            | Self::FrameworkSet { at, .. }
+            | Self::FrameworkRemoved { at, .. }
+            | Self::Placed { at, .. }
+            | Self::Acknowledged { at, .. } => *at,
+        }
+    }
 }
 
 /// The end of an attempt.

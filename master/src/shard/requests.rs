@@ -4,7 +4,7 @@ use super::event::JobRef;
 use super::{Record, Refusal, Request, Response, Shard};
 use crate::jobs::{Entry, Key};
 use protocol::job::COUNT_MAX;
-use protocol::{Job, JobId, RequestId};
+use protocol::{Job, JobId, Kind, RequestId};
 
 /// Most requests of one shard that wait for a job's end.
 pub const FOLLOWERS_MAX: usize = 1 << 20;
@@ -25,6 +25,7 @@ impl Shard {
             Request::Token(request) => return self.token_request(id, request),
             Request::SetPolicy { role, policy } => return self.policy_request(id, role, policy),
             Request::Master(request) => return self.master_request(id, request),
+            Request::Framework(request) => self.framework_request(id, request),
         };
         if let Err(refusal) = result {
             self.reply(id, Response::Refused(refusal));
@@ -118,10 +119,14 @@ impl Shard {
 
     fn stop(&mut self, id: RequestId, job: &JobRef, grace_ms: u64) -> Result<(), Refusal> {
         let target = self.found(job)?;
-        let Some(live) = self.jobs.live(target) else {
-            self.reply(id, Response::Done);
-            return Ok(());
-        };
+        self.reply(id, Response::Done);
+        self.stop_job(target, grace_ms);
+        Ok(())
+    }
+
+    /// Ends all tasks of a job and the job; one that has ended is left alone.
+    pub(super) fn stop_job(&mut self, target: JobId, grace_ms: u64) {
+        let Some(live) = self.jobs.live(target) else { return };
         if live.stopping.is_none_or(|before| grace_ms < before) {
             let again: Vec<u32> = match live.stopping {
                 Some(_) => {
@@ -132,9 +137,7 @@ impl Shard {
             self.commit(Record::Stopped { id: target, grace_ms, at: self.now });
             self.kill_tasks(target, &again, grace_ms);
         }
-        self.reply(id, Response::Done);
         self.changed(target, "stopping");
-        Ok(())
     }
 
     fn scale(&mut self, id: RequestId, job: &JobRef, count: u32) -> Result<(), Refusal> {
@@ -142,6 +145,9 @@ impl Shard {
         let Some(live) = self.jobs.live(target) else { return Err(Refusal::Invalid { reason: "the job has ended".into() }) };
         if live.stopping.is_some() {
             return Err(Refusal::Conflict { reason: "the job is being stopped".into() });
+        }
+        if live.job.kind == Kind::Task {
+            return Err(Refusal::Invalid { reason: "a framework placed this task: it alone says how many there are".into() });
         }
         let most = if live.job.template.is_fenced() { 1 } else { COUNT_MAX };
         if count > most {
@@ -184,6 +190,7 @@ impl Shard {
 
     /// Nobody waits for the answers to this request any longer.
     pub(super) fn abandon(&mut self, id: RequestId) {
+        self.unsubscribed(id);
         let Some(job) = self.following.remove(&id) else { return };
         if let Some(list) = self.followers.get_mut(&job) {
             list.retain(|other| *other != id);

@@ -3,6 +3,7 @@
 use super::event::{Policy, Token};
 use super::masters::LastingMasters;
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
+use crate::frameworks::{Frameworks, LastingFrameworks};
 use crate::jobs::Jobs;
 use crate::jobs::state::LastingJobs;
 use protocol::{AgentId, AgentInfo, Role, ShardId, Time};
@@ -21,9 +22,10 @@ pub struct ShardSnapshot {
     pub version: u16,
     jobs: LastingJobs,
     rest: LastingRest,
+    frameworks: LastingFrameworks,
 }
 
-/// What is on record beside jobs.
+/// What is on record beside jobs and frameworks.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct LastingRest {
     pub agents: BTreeMap<AgentId, KnownAgent>,
@@ -50,7 +52,11 @@ impl ShardSnapshot {
                 let (jobs, rest): (LastingJobs, RestWithoutMasters) = postcard::from_bytes(rest).ok()?;
                 let RestWithoutMasters { agents, tokens, policies } = rest;
                 let rest = LastingRest { agents, tokens, policies, masters: LastingMasters::default() };
-                Some(Self { version: RECORD_VERSION, jobs, rest })
+                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default() })
+            }
+            2 => {
+                let (jobs, rest): (LastingJobs, LastingRest) = postcard::from_bytes(rest).ok()?;
+                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default() })
             }
             RECORD_VERSION => postcard::from_bytes(bytes).ok(),
             _ => None,
@@ -83,14 +89,15 @@ impl Shard {
     /// Its lasting state, for [`Self::restore`].
     #[must_use]
     pub fn snapshot(&self) -> ShardSnapshot {
-        ShardSnapshot { version: RECORD_VERSION, jobs: self.jobs.lasting.clone(), rest: self.rest.clone() }
+        let (jobs, rest) = (self.jobs.lasting.clone(), self.rest.clone());
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks: self.frameworks.lasting.clone() }
     }
 
     /// The shard whose lasting state `snapshot` is.
     #[must_use]
     pub fn restore(config: ShardConfig, snapshot: ShardSnapshot) -> Self {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
-        Self::with(config, jobs, snapshot.rest)
+        Self::with(config, jobs, snapshot.rest, Frameworks::restore(snapshot.frameworks))
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -106,7 +113,8 @@ impl Shard {
     #[must_use]
     pub fn hash(&self) -> u64 {
         let mut hash = blake3::Hasher::new();
-        postcard::to_io(&(&self.jobs.lasting, &self.rest), &mut hash).expect("hashing is no I/O and the state is plain data");
+        postcard::to_io(&(&self.jobs.lasting, &self.rest, &self.frameworks.lasting), &mut hash)
+            .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();
         let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");
         u64::from_le_bytes(*first)

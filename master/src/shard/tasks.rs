@@ -47,6 +47,7 @@ impl Shard {
         }
         for ((job, phase), attempts) in news {
             self.publish_tasks(job, phase.phase(), agent, &attempts);
+            self.task_news(job, phase.phase());
             self.roll(job);
         }
         self.end_attempts(agent, ends);
@@ -136,7 +137,11 @@ impl Shard {
         for (phase, attempts) in phases {
             self.publish_tasks(id, phase, agent, &attempts);
         }
+        let owner = self.frameworks.owner(id).map(|(framework, name)| (framework, name.to_owned()));
         self.commit(Record::Ended { id, ends, at: self.now });
+        if let Some((framework, name)) = owner {
+            self.task_ended(framework, name);
+        }
         if self.jobs.live(id).is_some() { self.roll(id) } else { self.job_ended(id) }
     }
 

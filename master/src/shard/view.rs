@@ -1,6 +1,7 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
 use super::event::{JobRef, Master, Policy, Token, Word};
+use crate::frameworks::FrameworkView;
 use protocol::task::Usage;
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Resources, Role, Time};
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub enum View {
     Figures,
     /// The masters; shard 0 only.
     Masters,
+    /// The frameworks that the shard keeps, by id.
+    Frameworks,
 }
 
 /// An answer.
@@ -85,6 +88,8 @@ pub enum Viewed {
     Figures(Figures),
     /// To [`View::Masters`]: by number.
     Masters(Vec<Master>),
+    /// To [`View::Frameworks`].
+    Frameworks(Vec<FrameworkView>),
 }
 
 /// A job as it stands.

@@ -37,6 +37,7 @@ impl Shard {
             View::Policies => Viewed::Policies(self.rest.policies.iter().map(|(role, policy)| (role.clone(), policy.clone())).collect()),
             View::Figures => Viewed::Figures(self.figures()),
             View::Masters => Viewed::Masters(self.rest.masters.all()),
+            View::Frameworks => Viewed::Frameworks(self.framework_views()),
         })
     }
 

@@ -1,0 +1,162 @@
+//! Mesos' own API beside ours, for its frameworks and tools: the scheduler API (`scheduler.rs`) and what of the operator API is asked of masters
+//! (`operator.rs`). Thin: what a call means stands in `shard/`, and no word of Mesos' stands anywhere else.
+
+mod call;
+mod event;
+mod operator;
+mod scheduler;
+mod state;
+mod task;
+mod words;
+
+use super::Api;
+use super::access::Caller;
+use super::gate;
+use crate::drive::routes::Route;
+use crate::shard::event::Level;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Extension, Json, Router};
+use protocol::ShardId;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// The version of Mesos whose API this is: the last that there was.
+const VERSION: &str = "1.11.0";
+
+/// Where a request came in: at the port for Mesos' clients, which has no TLS, or at ours.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct At {
+    /// That port.
+    plain: Option<u16>,
+}
+
+impl<S: Sync> FromRequestParts<S> for At {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or_default())
+    }
+}
+
+/// The routes.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    let v0 = Router::new()
+        .route("/state", get(state::state))
+        .route("/state.json", get(state::state))
+        .route("/state-summary", get(state::summary))
+        .route("/slaves", get(state::agents))
+        .route("/tasks", get(state::tasks))
+        .route("/tasks.json", get(state::tasks))
+        .route("/frameworks", get(state::frameworks))
+        .route("/frameworks/", get(state::frameworks))
+        .route("/roles", get(state::roles))
+        .route("/health", get(async || StatusCode::OK))
+        .route("/redirect", any(redirect));
+    Router::new()
+        .route("/api/v1/scheduler", post(scheduler::scheduler).fallback(only_post))
+        .route("/api/v1", post(operator::operator).fallback(only_post))
+        .route("/version", get(version))
+        .route("/metrics/snapshot", get(state::metrics))
+        .merge(v0.clone())
+        .nest("/master", v0)
+}
+
+/// The routes for clients that know neither TLS nor tokens. Who shows a token all the same has to show a good one.
+pub(super) fn plain(api: &Arc<Api>, port: u16) -> Router {
+    routes()
+        .route_layer(middleware::from_fn_with_state(Arc::clone(api), anybody))
+        .layer(Extension(At { plain: Some(port) }))
+        .fallback(async || (StatusCode::NOT_FOUND, "this port serves Mesos' API alone"))
+        .layer(middleware::from_fn_with_state(Arc::clone(api), gate::host))
+        .with_state(Arc::clone(api))
+}
+
+async fn anybody(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        return gate::token(State(api), request, next).await;
+    }
+    request.extensions_mut().insert(Caller::nobody(Level::Operator));
+    next.run(request).await
+}
+
+async fn only_post() -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")], "Expecting 'POST'").into_response()
+}
+
+async fn version() -> Json<Value> {
+    Json(json!({ "version": VERSION, "build_date": "", "build_time": 0, "build_user": "" }))
+}
+
+/// Where the leading master is: with Mesos that is one, here any will do.
+async fn redirect(State(api): State<Arc<Api>>, at: At) -> Response {
+    location(&base(&api.door.peers().own().http, at), "")
+}
+
+/// Sends a client to the master that leads a shard, where that is another.
+fn elsewhere(api: &Api, at: At, shard: ShardId, path: &str) -> Option<Response> {
+    match api.door.routes().find(shard)? {
+        Route::Here => None,
+        Route::At(leader) => {
+            let peer = api.door.peers().find(leader)?;
+            Some(location(&base(&peer.master().http, at), path))
+        }
+        Route::Nowhere => Some((StatusCode::SERVICE_UNAVAILABLE, "No leader elected").into_response()),
+    }
+}
+
+fn location(base: &str, path: &str) -> Response {
+    (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, format!("{base}{path}"))]).into_response()
+}
+
+/// Where a master's API is for who came in here: a client of the port without TLS goes to that port of the other.
+fn base(http: &str, at: At) -> String {
+    let Some(port) = at.plain else { return http.trim_end_matches('/').to_owned() };
+    format!("http://{}:{port}", host(http))
+}
+
+fn host(url: &str) -> &str {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or("");
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+/// What a framework is told of this master.
+fn master_info(api: &Api) -> Value {
+    let own = api.door.peers().own();
+    let (host, port) = (host(&own.http), own.http.rsplit_once(':').and_then(|(_, port)| port.trim_end_matches('/').parse::<u16>().ok()));
+    let port = port.unwrap_or(5050);
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::Ipv4Addr>().map_or(0, |ip| u32::from_le_bytes(ip.octets()));
+    json!({
+        "id": format!("{}-{}", api.cluster, own.number),
+        "ip": ip,
+        "port": port,
+        "pid": format!("master@{host}:{port}"),
+        "hostname": host,
+        "version": VERSION,
+        "address": { "hostname": host, "ip": host, "port": port },
+        "capabilities": [{ "type": "AGENT_UPDATE" }, { "type": "AGENT_DRAINING" }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_without_tls_are_sent_to_the_same_port_of_another_master() {
+        let plain = At { plain: Some(5_050) };
+        for (http, expected) in [
+            ("https://10.0.0.1:7070", "http://10.0.0.1:5050"),
+            ("https://[::1]:7070/", "http://[::1]:5050"),
+            ("https://a.b", "http://a.b:5050"),
+        ] {
+            assert_eq!(base(http, plain), expected);
+        }
+        assert_eq!(base("https://a.b:7/", At::default()), "https://a.b:7");
+    }
+}

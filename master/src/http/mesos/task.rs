@@ -1,0 +1,218 @@
+//! A task of Mesos' as one of ours. A command is a script that its agent runs; an uploaded bundle is named by its digest, as a URI or as an
+//! image, and runs as what it is: a `.wasm` file as WebAssembly.
+
+use super::words::{self, Wanted, list, member, nanoseconds, number, text, whole};
+use crate::admit::JobSpec;
+use crate::admit::spec::{Source, TaskSpec};
+use crate::frameworks::FrameworkId;
+use protocol::job::Network;
+use protocol::{Digest, Kind, Name, Role};
+use serde_json::Value;
+
+/// How long a task has to stop where its framework does not say, in milliseconds: as in Mesos (`DEFAULT_EXECUTOR_SHUTDOWN_GRACE_PERIOD`).
+pub const GRACE_MS_DEFAULT: u64 = 5_000;
+/// The label that says what a task runs as: `wasm`, or what its command says.
+const RUNTIME_LABEL: &str = "runtime";
+/// What the script of a command is called inside.
+const SCRIPT: &str = "command";
+
+/// A task as it can be admitted.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What it is.
+    pub spec: JobSpec,
+    /// The script that is its bundle, where it has one of its own.
+    pub script: Option<Vec<u8>>,
+    /// How long it has to stop, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// What a task is.
+///
+/// # Errors
+/// Why it cannot be run.
+pub fn asked(task: &Value, framework: FrameworkId, role: &Role, host_network: bool) -> Result<Asked, String> {
+    if member(task, "executor").is_some() {
+        return Err("executors of frameworks' own are not run: give the task a command".into());
+    }
+    if member(task, "health_check").or_else(|| member(task, "check")).is_some() {
+        return Err("checks are not made yet: leave health_check and check out".into());
+    }
+    let command = member(task, "command").ok_or("the task has no command")?;
+    let Wanted { resources, ports } = words::wanted(list(task, "resources"))?;
+    let mut spec = TaskSpec::default();
+    let bundle = bundle(task, command)?;
+    let mut script = None;
+    match bundle {
+        Some((digest, Runs::Wasm)) => {
+            spec.wasm = Some(Source::Bundle(digest));
+            spec.args = arguments(command)?.into_iter().skip(1).collect();
+        }
+        Some((digest, Runs::Image)) => {
+            spec.image = Some(Source::Bundle(digest));
+            (spec.command, spec.args) = (within(command)?, vec![]);
+        }
+        Some((digest, Runs::Native)) => {
+            spec.native = Some(Source::Bundle(digest));
+            spec.args = arguments(command)?.into_iter().skip(1).collect();
+        }
+        None => {
+            let (text, arguments) = run(command)?;
+            spec.native = Some(Source::Bundle(Digest::of(text.as_bytes())));
+            spec.file = Some(SCRIPT.into());
+            spec.args = arguments;
+            script = Some(text.into_bytes());
+        }
+    }
+    let is_wasm = spec.wasm.is_some();
+    spec.env = environment(task, command, framework)?;
+    (spec.resources.cpu_milli, spec.resources.memory_bytes) = (Some(resources.cpu_milli), Some(resources.memory_bytes));
+    (spec.resources.disk_bytes, spec.resources.devices) = (Some(resources.disk_bytes), resources.devices);
+    // A port whose name is a number is that port.
+    let name = |port: &u16| Name::new(&port.to_string()).map_err(|error| error.to_string());
+    spec.resources.ports = ports.iter().map(name).collect::<Result<_, _>>()?;
+    spec.limits.time_ms = nanoseconds(task, "max_completion_time");
+    spec.limits.memory_bytes = memory_limit(task, resources.memory_bytes);
+    if !is_wasm {
+        spec.limits.egress = Some(if host_network { Network::Host } else { Network::None });
+    }
+    let kill = member(task, "kill_policy").and_then(|policy| nanoseconds(policy, "grace_period"));
+    let mut job = JobSpec::default();
+    (job.role, job.kind, job.count, job.tasks) = (Some(role.clone()), Some(Kind::Batch), Some(1), vec![spec]);
+    Ok(Asked { spec: job, script, grace_ms: kill.unwrap_or(GRACE_MS_DEFAULT) })
+}
+
+enum Runs {
+    Wasm,
+    Native,
+    Image,
+}
+
+/// The uploaded bundle that the task runs, where it names one.
+fn bundle(task: &Value, command: &Value) -> Result<Option<(Digest, Runs)>, String> {
+    let container = member(task, "container");
+    let image = container.and_then(|container| {
+        let docker = member(container, "docker").and_then(|docker| text(docker, "image"));
+        let mesos = member(container, "mesos").and_then(|mesos| member(mesos, "image")).and_then(|image| member(image, "docker"));
+        docker.or_else(|| mesos.and_then(|docker| text(docker, "name")))
+    });
+    let digest = |of: &str, what: &str| {
+        let only = format!("{what} {of:?}: only what was uploaded (skep push) is run yet, named by its digest, sha256:…");
+        of.strip_prefix("sha256:").map(str::parse::<Digest>).transpose().ok().flatten().ok_or(only)
+    };
+    if let Some(image) = image {
+        return digest(image, "image").map(|digest| Some((digest, Runs::Image)));
+    }
+    let [uri, others @ ..] = list(command, "uris") else { return Ok(None) };
+    if !others.is_empty() {
+        return Err("a command has one URI at most yet".into());
+    }
+    let value = text(uri, "value").unwrap_or("");
+    let (name, is_wasm) = value.strip_suffix(".wasm").map_or((value, false), |name| (name, true));
+    let labelled = member(task, "labels").map_or(&[][..], |labels| list(labels, "labels"));
+    let labelled = labelled.iter().any(|label| text(label, "key") == Some(RUNTIME_LABEL) && text(label, "value") == Some("wasm"));
+    let runs = if is_wasm || labelled { Runs::Wasm } else { Runs::Native };
+    digest(name, "URI").map(|digest| Some((digest, runs)))
+}
+
+/// The script of a command, and its arguments.
+fn run(command: &Value) -> Result<(String, Vec<String>), String> {
+    let value = text(command, "value").ok_or("the command has no value")?;
+    if words::flag(command, "shell", true) {
+        return Ok((format!("#!/bin/sh\n{value}\n"), vec![]));
+    }
+    let quoted = value.replace('\'', r"'\''");
+    Ok((format!("#!/bin/sh\nexec '{quoted}' \"$@\"\n"), arguments(command)?.into_iter().skip(1).collect()))
+}
+
+/// What runs inside an image; nothing where the image says it itself.
+fn within(command: &Value) -> Result<Vec<String>, String> {
+    match (text(command, "value"), words::flag(command, "shell", true)) {
+        (Some(value), true) => Ok(vec!["/bin/sh".into(), "-c".into(), value.into()]),
+        (Some(value), false) => Ok([value.to_owned()].into_iter().chain(arguments(command)?.into_iter().skip(1)).collect()),
+        (None, _) => Ok(vec![]),
+    }
+}
+
+fn arguments(command: &Value) -> Result<Vec<String>, String> {
+    let text = |argument: &Value| argument.as_str().map(str::to_owned).ok_or("an argument is no text".to_owned());
+    list(command, "arguments").iter().map(text).collect()
+}
+
+/// The command's environment, and what Mesos' own executor tells a task of itself.
+fn environment(task: &Value, command: &Value, framework: FrameworkId) -> Result<Vec<(String, String)>, String> {
+    let mut env = std::collections::BTreeMap::new();
+    for variable in member(command, "environment").map_or(&[][..], |environment| list(environment, "variables")) {
+        let name = text(variable, "name").ok_or("a variable has no name")?;
+        if member(variable, "secret").is_some() {
+            return Err(format!("variable {name}: secrets are not kept yet"));
+        }
+        env.insert(name.to_owned(), text(variable, "value").unwrap_or("").to_owned());
+    }
+    env.insert("MESOS_TASK_ID".into(), words::id(task, "task_id").unwrap_or("").to_owned());
+    env.insert("MESOS_FRAMEWORK_ID".into(), framework.to_string());
+    Ok(env.into_iter().collect())
+}
+
+/// The memory that a task may have beyond what it is promised.
+fn memory_limit(task: &Value, promised: u64) -> Option<u64> {
+    let limit = member(member(task, "limits")?, "mem").and_then(|limit| member(limit, "value")).and_then(number)?;
+    limit.is_finite().then(|| whole(limit * f64::from(1 << 20)).max(promised))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ask(task: &Value) -> Result<Asked, String> {
+        asked(task, FrameworkId(7), &Name::new("default").unwrap(), false)
+    }
+
+    #[test]
+    fn a_command_is_a_script_of_its_own() {
+        let task = json!({
+            "name": "t", "task_id": { "value": "t-1" }, "resources": [{ "name": "cpus", "scalar": { "value": 0.5 } }],
+            "command": { "value": "echo $A", "environment": { "variables": [{ "name": "A", "value": "b" }] } },
+            "kill_policy": { "grace_period": { "nanoseconds": 2_000_000_000_u64 } },
+        });
+        let asked = ask(&task).unwrap();
+        assert_eq!(asked.script.as_deref(), Some(&b"#!/bin/sh\necho $A\n"[..]));
+        assert_eq!((asked.grace_ms, asked.spec.tasks[0].resources.cpu_milli), (2_000, Some(500)));
+        let expected = [("A", "b"), ("MESOS_FRAMEWORK_ID", "f7"), ("MESOS_TASK_ID", "t-1")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(asked.spec.tasks[0].env, expected);
+
+        let task = json!({ "command": { "shell": false, "value": "/it's", "arguments": ["it's", "a b"] } });
+        let asked = ask(&task).unwrap();
+        assert_eq!(
+            asked.script.as_deref(),
+            Some(
+                &br#"#!/bin/sh
+exec '/it'\''s' "$@"
+"#[..]
+            )
+        );
+        assert_eq!(asked.spec.tasks[0].args, ["a b"]);
+    }
+
+    #[test]
+    fn what_was_uploaded_runs_as_what_it_is() {
+        let digest = format!("sha256:{}", Digest::of(b"x"));
+        let wasm = json!({ "command": { "shell": false, "value": "x", "arguments": ["x", "y"], "uris": [{ "value": format!("{digest}.wasm") }] } });
+        let asked = ask(&wasm).unwrap();
+        assert_eq!((asked.spec.tasks[0].args.clone(), asked.script), (vec!["y".to_owned()], None));
+        assert!(asked.spec.tasks[0].wasm.is_some());
+        let image = json!({ "command": { "value": "ls" }, "container": { "type": "DOCKER", "docker": { "image": digest } } });
+        assert_eq!(ask(&image).unwrap().spec.tasks[0].command, ["/bin/sh", "-c", "ls"]);
+        for (wrong, why) in [
+            (json!({ "command": { "value": "x", "uris": [{ "value": "http://a/b" }] } }), "skep push"),
+            (json!({ "command": { "value": "x" }, "container": { "docker": { "image": "redis" } } }), "skep push"),
+            (json!({ "command": {} }), "no value"),
+            (json!({ "executor": {} }), "executors"),
+            (json!({}), "no command"),
+        ] {
+            let error = ask(&wrong).unwrap_err();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Mesos' JSON: lenient in, to the letter out. Numbers and booleans may be text, `null` is nothing, what is not known is passed over
+//! (stout's `protobuf.hpp`); the names are those of `mesos/v1/mesos.proto`.
+
+use protocol::resources::Device;
+use protocol::{AgentInfo, Name, PortRange, Resources, Role};
+use serde_json::{Map, Value, json};
+
+/// What Mesos calls the role of whoever names none.
+pub const ANY_ROLE: &str = "*";
+/// The device that Mesos has a word of its own for.
+const GPU: &str = "gpu";
+/// The longest port list that is read of one task.
+const PORTS_MAX: usize = 64;
+
+/// A member of an object; nothing where it is `null` or where there is no object.
+pub fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    value.get(name).filter(|member| !member.is_null())
+}
+
+/// A member that is text.
+pub fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    member(value, name)?.as_str()
+}
+
+/// The `value` of a member, as all of Mesos' ids are written.
+pub fn id<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    text(member(value, name)?, "value")
+}
+
+/// The members of a list; none where there is no list.
+pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    member(value, name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// A number, also one that is written as text.
+pub fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
+}
+
+/// A boolean, also one that is written as text.
+pub fn flag(value: &Value, name: &str, otherwise: bool) -> bool {
+    let Some(member) = member(value, name) else { return otherwise };
+    let text = member.as_str().map(|text| text.eq_ignore_ascii_case("true"));
+    member.as_bool().or(text).unwrap_or(otherwise)
+}
+
+/// A time that is given in nanoseconds, in milliseconds.
+pub fn nanoseconds(value: &Value, name: &str) -> Option<u64> {
+    let nanoseconds = number(member(member(value, name)?, "nanoseconds")?)?;
+    (nanoseconds >= 0.0).then(|| whole(nanoseconds / 1e6))
+}
+
+/// The nearest whole number from 0 on; what is larger than one can be is the largest.
+pub fn whole(number: f64) -> u64 {
+    // A cast of a float saturates.
+    number.round().max(0.0) as u64
+}
+
+/// A role in our words.
+///
+/// # Errors
+/// Why it is none here.
+pub fn role(text: &str) -> Result<Role, String> {
+    let text = if text == ANY_ROLE { protocol::ids::ROLE_DEFAULT } else { text };
+    Name::new(text).map_err(|error| format!("role {text:?}: {error}"))
+}
+
+/// A role in Mesos' words.
+pub fn role_text(role: &Role) -> &str {
+    if role.as_str() == protocol::ids::ROLE_DEFAULT { ANY_ROLE } else { role.as_str() }
+}
+
+/// What of an agent is asked for: amounts, and ports by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Amounts, without ports.
+    pub resources: Resources,
+    /// Ports, in the order in which they are written.
+    pub ports: Vec<u16>,
+}
+
+/// The resources of a task.
+///
+/// # Errors
+/// Why they are none that a task can have.
+pub fn wanted(resources: &[Value]) -> Result<Wanted, String> {
+    let mut wanted = Wanted::default();
+    for resource in resources {
+        let name = text(resource, "name").ok_or("a resource has no name")?;
+        if member(resource, "revocable").is_some() {
+            return Err(format!("{name}: revocable resources are not offered yet"));
+        }
+        let scalar = || {
+            let amount = member(resource, "scalar").and_then(|scalar| member(scalar, "value")).and_then(number);
+            amount.filter(|amount| amount.is_finite() && *amount >= 0.0).ok_or_else(|| format!("{name}: an amount from 0 on is missing"))
+        };
+        // Mesos counts in thousandths.
+        let milli = |amount: f64| whole(amount * 1_000.0);
+        match name {
+            "cpus" => wanted.resources.cpu_milli += milli(scalar()?),
+            "mem" => wanted.resources.memory_bytes += mebibytes(scalar()?),
+            "disk" => wanted.resources.disk_bytes += mebibytes(scalar()?),
+            "ports" => wanted.ports.extend(ports(resource)?),
+            other => device(&mut wanted.resources, if other == "gpus" { GPU } else { other }, milli(scalar()?))?,
+        }
+    }
+    if wanted.ports.len() > PORTS_MAX {
+        return Err(format!("a task has at most {PORTS_MAX} ports"));
+    }
+    Ok(wanted)
+}
+
+fn device(resources: &mut Resources, name: &str, milli: u64) -> Result<(), String> {
+    let name = Name::new(name).map_err(|_| format!("there is no resource {name:?}"))?;
+    match resources.devices.binary_search_by(|device| device.name.cmp(&name)) {
+        Ok(at) => resources.devices[at].milli += milli,
+        Err(_) if milli == 0 => {}
+        Err(at) => resources.devices.insert(at, Device { name, milli }),
+    }
+    Ok(())
+}
+
+fn mebibytes(amount: f64) -> u64 {
+    whole(amount * f64::from(1 << 20))
+}
+
+fn ports(resource: &Value) -> Result<Vec<u16>, String> {
+    let mut found = Vec::new();
+    for range in member(resource, "ranges").map_or(&[][..], |ranges| list(ranges, "range")) {
+        let end = |name| member(range, name).and_then(number).filter(|port| (1.0..=65_535.0).contains(port)).map(|port| port as u16);
+        let (first, last) = end("begin").zip(end("end")).filter(|(first, last)| first <= last).ok_or("ports: a range from 1 to 65535")?;
+        found.extend((first..=last).take(PORTS_MAX + 1));
+    }
+    Ok(found)
+}
+
+/// Resources as they are offered, or as a task has them.
+pub fn resources(amounts: &Resources, ports: &[PortRange], role: &Role) -> Vec<Value> {
+    let allocated = json!({ "role": role_text(role) });
+    let scalar = |name: &str, amount: f64| json!({ "name": name, "type": "SCALAR", "scalar": { "value": amount }, "role": ANY_ROLE, "allocation_info": allocated });
+    let milli = |amount: u64| amount as f64 / 1_000.0;
+    let mebi = |amount: u64| amount as f64 / f64::from(1 << 20);
+    let mut all = Vec::new();
+    let plain = [("cpus", milli(amounts.cpu_milli)), ("mem", mebi(amounts.memory_bytes)), ("disk", mebi(amounts.disk_bytes))];
+    all.extend(plain.into_iter().filter(|(_, amount)| *amount > 0.0).map(|(name, amount)| scalar(name, amount)));
+    let devices = amounts.devices.iter().map(|device| (device.name.as_str(), milli(device.milli)));
+    all.extend(devices.map(|(name, amount)| scalar(if name == GPU { "gpus" } else { name }, amount)));
+    if !ports.is_empty() {
+        let ranges: Vec<Value> = ports.iter().map(|range| json!({ "begin": range.first, "end": range.last })).collect();
+        let ranges = json!({ "range": ranges });
+        all.push(json!({ "name": "ports", "type": "RANGES", "ranges": ranges, "role": ANY_ROLE, "allocation_info": allocated }));
+    }
+    all
+}
+
+/// Resources as version 0 of the API writes them: numbers by name, and ports as text.
+pub fn amounts(amounts: &Resources, ports: &[PortRange]) -> Value {
+    let ranges: Vec<String> = ports.iter().map(|range| format!("{}-{}", range.first, range.last)).collect();
+    let mut all = Map::new();
+    all.insert("cpus".into(), json!(amounts.cpu_milli as f64 / 1_000.0));
+    all.insert("mem".into(), json!(amounts.memory_bytes as f64 / f64::from(1 << 20)));
+    all.insert("disk".into(), json!(amounts.disk_bytes as f64 / f64::from(1 << 20)));
+    all.insert("gpus".into(), json!(Name::new(GPU).map_or(0, |gpu| amounts.device(&gpu)) as f64 / 1_000.0));
+    if !ranges.is_empty() {
+        all.insert("ports".into(), json!(format!("[{}]", ranges.join(", "))));
+    }
+    Value::Object(all)
+}
+
+/// What an agent says of itself, as attributes: text, all of it.
+pub fn attributes(info: &AgentInfo) -> Vec<Value> {
+    info.attributes.iter().map(|(name, value)| json!({ "name": name, "type": "TEXT", "text": { "value": value } })).collect()
+}
+
+/// Where an agent stands; `None` where nobody said so.
+pub fn domain(info: &AgentInfo) -> Option<Value> {
+    let domain = &info.domain;
+    (!domain.region.is_empty() || !domain.zone.is_empty())
+        .then(|| json!({ "fault_domain": { "region": { "name": domain.region }, "zone": { "name": domain.zone } } }))
+}
+
+/// An agent, for whoever wants to reach it: by its name, at the port that Mesos' agents have.
+pub fn address(info: &AgentInfo) -> Value {
+    json!({ "scheme": "http", "address": { "hostname": info.name, "port": 5051 }, "path": "/slave(1)", "query": [] })
+}
+
+/// Puts a member where there is something to say.
+pub fn put(object: &mut Value, name: &str, value: Option<Value>) {
+    if let (Some(object), Some(value)) = (object.as_object_mut(), value) {
+        object.insert(name.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_read_leniently_and_in_thousandths() {
+        let asked = json!([
+            { "name": "cpus", "type": "SCALAR", "scalar": { "value": 0.1004 } },
+            { "name": "mem", "type": "SCALAR", "scalar": { "value": "32" }, "role": null },
+            { "name": "disk", "scalar": { "value": 0 } },
+            { "name": "gpus", "scalar": { "value": 2 } },
+            { "name": "ports", "type": "RANGES", "ranges": { "range": [{ "begin": 31_000, "end": "31001" }, { "begin": 5, "end": 5 }] } },
+        ]);
+        let found = wanted(asked.as_array().unwrap()).unwrap();
+        assert_eq!((found.resources.cpu_milli, found.resources.memory_bytes, found.resources.disk_bytes), (100, 32 << 20, 0));
+        assert_eq!(found.resources.device(&Name::new("gpu").unwrap()), 2_000);
+        assert_eq!(found.ports, [31_000, 31_001, 5]);
+        for (wrong, why) in [
+            (json!([{ "name": "cpus", "scalar": { "value": -1 } }]), "an amount"),
+            (json!([{ "name": "cpus", "scalar": { "value": "NaN" } }]), "an amount"),
+            (json!([{ "name": "cpus" }]), "an amount"),
+            (json!([{ "scalar": { "value": 1 } }]), "no name"),
+            (json!([{ "name": "ports", "ranges": { "range": [{ "begin": 1, "end": 70_000 }] } }]), "a range"),
+            (json!([{ "name": "ports", "ranges": { "range": [{ "begin": 1, "end": 60_000 }] } }]), "at most"),
+            (json!([{ "name": "Weird!", "scalar": { "value": 1 } }]), "no resource"),
+            (json!([{ "name": "cpus", "scalar": { "value": 1 }, "revocable": {} }]), "revocable"),
+        ] {
+            let error = wanted(wrong.as_array().unwrap()).unwrap_err();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn booleans_numbers_and_nothing_are_read_as_mesos_does() {
+        let value = json!({ "a": "True", "b": false, "c": null, "n": "2.5", "t": { "nanoseconds": "2500000" } });
+        assert!(flag(&value, "a", false) && !flag(&value, "b", true) && flag(&value, "c", true));
+        assert_eq!((number(&value["n"]), nanoseconds(&value, "t"), nanoseconds(&value, "c")), (Some(2.5), Some(3), None));
+    }
+}

@@ -1,0 +1,479 @@
+//! The framework's shard, of frameworks that are clients: who is subscribed, what each is shown, and what it does with that. A task of one is a
+//! job of one task that it has placed itself; from there on it is as any other.
+
+use super::event::Change;
+use super::openings::Opening;
+use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
+use crate::frameworks::{CALL_ITEMS_MAX, FrameworkView, REFUSE_MS_MAX, TEXT_BYTES_MAX};
+use crate::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, TaskLaunch};
+use protocol::job::number_of;
+use protocol::message::Launch;
+use protocol::{AgentId, Job, JobId, Kind, OfferId, Phase, RequestId, Resources, Role, ShardId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::updates::Untold;
+
+/// Frameworks of one shard.
+const FRAMEWORKS_MAX: usize = 1_000;
+/// Tasks of one framework that have not ended, or whose end it has not acknowledged.
+const TASKS_MAX: usize = 1_000_000;
+/// How long a framework has to come back to a new leader at the least, in milliseconds, whatever it said: it is not its fault.
+const RETURN_MS: u64 = 15_000;
+/// Milliseconds that tasks of a framework that is gone have to stop.
+const GRACE_MS: u64 = 5_000;
+/// When it makes sense to ask again where there are too many, in milliseconds.
+const RETRY_AFTER_MS: u64 = 10_000;
+
+/// How frameworks stand with this leader.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    pub(super) by_id: BTreeMap<FrameworkId, Session>,
+    by_request: BTreeMap<RequestId, FrameworkId>,
+    /// When those are given up that are away.
+    ends: BTreeSet<(Time, FrameworkId)>,
+    /// True where others take offers than was said.
+    changed: bool,
+    /// To be told when all that was handled is done.
+    events: BTreeMap<FrameworkId, Vec<FrameworkEvent>>,
+    /// When updates are said again.
+    pub(super) again: BTreeSet<(Time, FrameworkId, String)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    /// Its subscription.
+    request: Option<RequestId>,
+    stream: u128,
+    /// When it is given up, while it has none.
+    until: Option<Time>,
+    suppressed: BTreeSet<Role>,
+    /// What it may take of.
+    offers: BTreeMap<OfferId, OpenOffer>,
+    /// Status updates that it has not acknowledged, by task.
+    pub(super) updates: BTreeMap<String, Untold>,
+    /// Counts updates.
+    pub(super) updates_made: u64,
+}
+
+impl Sessions {
+    /// When something happens here by time alone.
+    pub fn due(&self) -> Option<Time> {
+        let end = self.ends.first().map(|(at, _)| *at);
+        end.into_iter().chain(self.again.first().map(|(at, ..)| *at)).min()
+    }
+
+    /// To be told when all that was handled is done; nobody is told that is not subscribed.
+    pub fn tell(&mut self, framework: FrameworkId, event: FrameworkEvent) {
+        if self.by_id.get(&framework).is_some_and(|session| session.request.is_some()) {
+            self.events.entry(framework).or_default().push(event);
+        }
+    }
+}
+
+impl Shard {
+    /// Somebody asks something of a framework.
+    pub(super) fn framework_request(&mut self, id: RequestId, request: FrameworkRequest) -> Result<(), Refusal> {
+        match request {
+            FrameworkRequest::Subscribe { framework, info, suppressed, stream } => {
+                return self.subscribe(id, framework, info, (suppressed, stream));
+            }
+            FrameworkRequest::Call { framework, stream, principal, call } => {
+                self.may_call(framework, stream, &principal)?;
+                self.call(framework, call)?;
+            }
+            FrameworkRequest::Unsubscribe { framework, stream } => {
+                let session = self.sessions.by_id.get(&framework).filter(|session| session.stream == stream);
+                if let Some(request) = session.and_then(|session| session.request) {
+                    self.unsubscribed(request);
+                }
+            }
+            FrameworkRequest::Teardown { framework } => {
+                self.frameworks.get(framework).ok_or_else(unknown)?;
+                self.remove(framework, "an operator has ended the framework");
+            }
+        }
+        self.reply(id, Response::Done);
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        request: RequestId,
+        framework: Option<FrameworkId>,
+        info: FrameworkInfo,
+        (suppressed, stream): (Vec<Role>, u128),
+    ) -> Result<(), Refusal> {
+        if let Some(reason) = info.refusal() {
+            return Err(Refusal::Invalid { reason });
+        }
+        let id = match framework {
+            None if self.frameworks.lasting.live.len() >= FRAMEWORKS_MAX => {
+                let reason = format!("the shard has {FRAMEWORKS_MAX} frameworks already");
+                return Err(Refusal::Busy { reason, retry_after_ms: RETRY_AFTER_MS });
+            }
+            None => FrameworkId::new(self.config.id, self.jobs.lasting.next),
+            Some(id) => {
+                let known = self.frameworks.get(id).ok_or_else(|| Refusal::Conflict { reason: "Framework has been removed".into() })?;
+                if known.info.principal != info.principal {
+                    return Err(Refusal::Conflict { reason: "the framework belongs to whoever holds another token".into() });
+                }
+                id
+            }
+        };
+        if self.frameworks.get(id).is_none_or(|known| known.info != info) {
+            self.commit(Record::FrameworkSet { id, info, at: self.now });
+        }
+        self.hang_up(id, "Framework failed over");
+        let session = self.sessions.by_id.entry(id).or_default();
+        if let Some(until) = session.until.take() {
+            self.sessions.ends.remove(&(until, id));
+        }
+        (session.request, session.stream, session.suppressed) = (Some(request), stream, suppressed.into_iter().collect());
+        self.sessions.by_request.insert(request, id);
+        self.sessions.changed = true;
+        self.sessions.tell(id, FrameworkEvent::Subscribed(id));
+        self.tell_unacknowledged(id);
+        self.publish_framework(id, "subscribed");
+        Ok(())
+    }
+
+    fn may_call(&self, id: FrameworkId, stream: u128, principal: &str) -> Result<(), Refusal> {
+        let framework = self.frameworks.get(id).ok_or_else(unknown)?;
+        if framework.info.principal != principal {
+            return Err(unknown());
+        }
+        let session = self.sessions.by_id.get(&id).filter(|session| session.request.is_some());
+        let session = session.ok_or_else(|| Refusal::Conflict { reason: "Framework is not subscribed".into() })?;
+        match session.stream == stream {
+            true => Ok(()),
+            false => Err(Refusal::Invalid { reason: "the stream id is not that of the framework's subscription".into() }),
+        }
+    }
+
+    fn call(&mut self, id: FrameworkId, call: Call) -> Result<(), Refusal> {
+        match call {
+            Call::Accept { offers, launches, refuse_ms } => {
+                if offers.len().max(launches.len()) > CALL_ITEMS_MAX {
+                    return Err(Refusal::Invalid { reason: format!("a call has at most {CALL_ITEMS_MAX} offers, and as many tasks") });
+                }
+                self.accept(id, &offers, launches, refuse_ms.min(REFUSE_MS_MAX));
+            }
+            Call::Decline { offers, refuse_ms } => self.leave(id, &offers, refuse_ms.min(REFUSE_MS_MAX)),
+            Call::Revive(roles) => self.revive_roles(id, &roles),
+            Call::Suppress(roles) => self.suppress(id, roles),
+            Call::Kill { task, grace_ms } => self.kill_own(id, &task, grace_ms),
+            Call::Acknowledge { task, uuid } => self.update_acknowledged(id, &task, uuid),
+            Call::Reconcile(tasks) => self.reconcile_own(id, &tasks),
+            Call::Update { info, suppressed } => {
+                if let Some(reason) = info.refusal() {
+                    return Err(Refusal::Invalid { reason });
+                }
+                self.commit(Record::FrameworkSet { id, info, at: self.now });
+                if let Some(session) = self.sessions.by_id.get_mut(&id) {
+                    session.suppressed = suppressed.into_iter().collect();
+                }
+                self.sessions.changed = true;
+                self.publish_framework(id, "updated");
+            }
+            Call::Teardown => self.remove(id, "the framework has ended itself"),
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, id: FrameworkId, offers: &[OfferId], launches: Vec<TaskLaunch>, refuse_ms: u64) {
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        let shown: Vec<OpenOffer> = offers.iter().filter_map(|offer| session.offers.remove(offer)).collect();
+        let first = shown.first().filter(|first| shown.len() == offers.len() && shown.iter().all(|offer| offer.agent == first.agent));
+        let reborn =
+            |first: &&OpenOffer| self.jobs.incarnation_on(first.agent) != Some(first.incarnation) && self.fences.doubts_any_on(first.agent);
+        let Some(first) = first.filter(|first| !reborn(first)) else {
+            self.leave_all(id, shown.iter().map(|offer| offer.id), 0);
+            for TaskLaunch { name, agent, .. } in launches {
+                self.tell_once(id, name, agent, Phase::Lost, Cause::Offers);
+            }
+            return;
+        };
+        let (agent, incarnation) = (first.agent, first.incarnation);
+        let mut room = Room::of(&shown);
+        let mut placed: Vec<Launch> = Vec::new();
+        for TaskLaunch { name, grace_ms, job, .. } in launches {
+            match self.placeable(id, &name, job, &mut room) {
+                Ok(job) => placed.extend(self.place_own(id, (name, grace_ms), job, (agent, incarnation))),
+                Err(reason) => self.tell_once(id, name, Some(agent), Phase::Rejected, Cause::Invalid(reason)),
+            }
+        }
+        if placed.is_empty() {
+            return self.leave_all(id, offers.iter().copied(), refuse_ms);
+        }
+        let number = self.told.say(agent);
+        let message = PeerMessage::Take { framework: id, offers: offers.to_vec(), agent, launches: placed, number, refuse_ms };
+        self.tell_shard_of(agent, message);
+    }
+
+    /// The job that a task is, as far as what was shown has room for it; or why it is none.
+    fn placeable(&self, id: FrameworkId, name: &str, job: Result<Job, String>, room: &mut Room) -> Result<Job, String> {
+        let job = job?;
+        let tasks = self.frameworks.get(id).map(|framework| &framework.tasks).ok_or("the framework is gone")?;
+        if name.is_empty() || name.len() > TEXT_BYTES_MAX {
+            return Err(format!("a task's id has 1 to {TEXT_BYTES_MAX} bytes"));
+        }
+        if tasks.contains_key(name) {
+            return Err("another task has this id, and its end is not acknowledged".into());
+        }
+        if tasks.len() >= TASKS_MAX || self.jobs.live.len() >= self.config.jobs_live_max {
+            return Err("there are as many tasks as there may be".into());
+        }
+        room.take(&job)?;
+        Ok(Job { role: room.role.clone(), name: None, kind: Kind::Task, count: 1, ..job })
+    }
+
+    fn place_own(
+        &mut self,
+        framework: FrameworkId,
+        (name, grace_ms): (String, u64),
+        job: Job,
+        (agent, incarnation): (AgentId, u64),
+    ) -> Option<Launch> {
+        let id = self.jobs.next_id();
+        self.totals.staged += 1;
+        self.commit(Record::Placed { framework, name, grace_ms, id, job, agent, incarnation, at: self.now });
+        self.publish_job(id, "submitted");
+        self.publish_tasks(id, Phase::Staging, agent, &[(0, 1)]);
+        let job = self.jobs.live(id)?;
+        Some(super::reconcile::launch_of(id, job, job.version, vec![(0, 1)]))
+    }
+
+    /// The framework wants nothing of these; those that do not hold are passed over.
+    fn leave(&mut self, id: FrameworkId, offers: &[OfferId], refuse_ms: u64) {
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        let held: Vec<OfferId> = offers.iter().filter(|offer| session.offers.remove(offer).is_some()).copied().collect();
+        self.leave_all(id, held.into_iter(), refuse_ms);
+    }
+
+    fn leave_all(&mut self, framework: FrameworkId, offers: impl Iterator<Item = OfferId>, refuse_ms: u64) {
+        let mut by_shard: BTreeMap<ShardId, Vec<OfferId>> = BTreeMap::new();
+        offers.for_each(|offer| by_shard.entry(offer.shard).or_default().push(offer));
+        for (to, offers) in by_shard {
+            self.at_once(Action::Peer { to, message: PeerMessage::Leave { framework, offers, refuse_ms } });
+        }
+    }
+
+    fn revive_roles(&mut self, id: FrameworkId, roles: &[Role]) {
+        let Some(info) = self.frameworks.get(id).map(|framework| &framework.info) else { return };
+        let roles: Vec<Role> = info.roles.iter().filter(|role| roles.is_empty() || roles.contains(role)).cloned().collect();
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        for role in &roles {
+            self.sessions.changed |= session.suppressed.remove(role);
+        }
+        for role in roles {
+            self.tell_all(&PeerMessage::Revive { opening: Opening { framework: id, role } });
+        }
+    }
+
+    fn suppress(&mut self, id: FrameworkId, roles: Vec<Role>) {
+        let Some(info) = self.frameworks.get(id).map(|framework| &framework.info) else { return };
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        session.suppressed.extend(if roles.is_empty() { info.roles.clone() } else { roles });
+        self.sessions.changed = true;
+    }
+
+    fn kill_own(&mut self, id: FrameworkId, task: &str, grace_ms: Option<u64>) {
+        let own = self.frameworks.get(id).and_then(|framework| framework.tasks.get(task)).cloned();
+        let Some(own) = own.filter(|own| own.exit.is_none()) else { return self.reconcile_own(id, &[task.to_owned()]) };
+        if self.frameworks.get(id).is_some_and(|framework| framework.info.knows_killing()) {
+            self.task_news(own.job, Phase::Killing);
+        }
+        self.stop_job(own.job, grace_ms.unwrap_or(own.grace_ms));
+    }
+
+    /// A framework is gone for good, with all its tasks.
+    fn remove(&mut self, id: FrameworkId, reason: &str) {
+        let Some(framework) = self.frameworks.get(id) else { return };
+        let live: Vec<JobId> = framework.tasks.values().filter(|own| own.exit.is_none()).map(|own| own.job).collect();
+        self.publish_framework(id, "removed");
+        self.hang_up(id, reason);
+        self.commit(Record::FrameworkRemoved { id, at: self.now });
+        if let Some(session) = self.sessions.by_id.remove(&id) {
+            session.until.map(|until| self.sessions.ends.remove(&(until, id)));
+            self.sessions.again.retain(|(_, framework, _)| *framework != id);
+        }
+        live.into_iter().for_each(|job| self.stop_job(job, GRACE_MS));
+    }
+
+    /// Ends the subscription that the framework has, if it has one; its offers are free again.
+    fn hang_up(&mut self, id: FrameworkId, reason: &str) {
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        let offers = std::mem::take(&mut session.offers);
+        if let Some(request) = session.request.take() {
+            let mut events = self.sessions.events.remove(&id).unwrap_or_default();
+            events.push(FrameworkEvent::Error(reason.into()));
+            self.sessions.by_request.remove(&request);
+            self.reply(request, Response::Framework(events));
+        }
+        self.sessions.changed = true;
+        self.leave_all(id, offers.into_keys(), 0);
+    }
+
+    /// Nobody reads a subscription any longer: its framework has a while to come back.
+    pub(super) fn unsubscribed(&mut self, request: RequestId) {
+        let Some(id) = self.sessions.by_request.remove(&request) else { return };
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        session.request = None;
+        self.sessions.events.remove(&id);
+        let offers = std::mem::take(&mut session.offers);
+        let failover_ms = self.frameworks.get(id).map_or(0, |framework| framework.info.failover_ms);
+        self.expect(id, failover_ms);
+        self.sessions.changed = true;
+        self.leave_all(id, offers.into_keys(), 0);
+        self.publish_framework(id, "disconnected");
+    }
+
+    fn expect(&mut self, id: FrameworkId, within_ms: u64) {
+        let until = self.now + within_ms;
+        let session = self.sessions.by_id.entry(id).or_default();
+        if let Some(before) = session.until.replace(until) {
+            self.sessions.ends.remove(&(before, id));
+        }
+        self.sessions.ends.insert((until, id));
+    }
+
+    /// A leader begins: all frameworks are to come back.
+    pub(super) fn expect_frameworks(&mut self) {
+        self.sessions = Sessions::default();
+        let known = self.frameworks.lasting.live.iter();
+        let known: Vec<(FrameworkId, u64)> = known.map(|(id, framework)| (*id, framework.info.failover_ms)).collect();
+        known.into_iter().for_each(|(id, failover_ms)| self.expect(id, failover_ms.max(RETURN_MS)));
+    }
+
+    /// Gives up those that did not come back, and says again what was not acknowledged.
+    pub(super) fn watch_frameworks(&mut self) {
+        while let Some((at, id)) = self.sessions.ends.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.sessions.ends.remove(&(at, id));
+            self.remove(id, "the framework did not come back in time");
+        }
+        self.tell_again();
+    }
+
+    /// An agents' shard shows a framework something.
+    pub(super) fn shown(&mut self, from: ShardId, id: FrameworkId, offers: Vec<OpenOffer>) {
+        let (ours, others): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| offer.id.shard == from);
+        drop(others); // Nobody says so of another's agents.
+        match self.sessions.by_id.get_mut(&id).filter(|session| session.request.is_some()) {
+            Some(session) => {
+                session.offers.extend(ours.iter().map(|offer| (offer.id, offer.clone())));
+                self.sessions.tell(id, FrameworkEvent::Offers(ours));
+            }
+            None => self.leave_all(id, ours.into_iter().map(|offer| offer.id), 0),
+        }
+    }
+
+    /// An agents' shard takes back what it showed.
+    pub(super) fn rescinded(&mut self, id: FrameworkId, offers: &[OfferId]) {
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        let held: Vec<OfferId> = offers.iter().filter(|offer| session.offers.remove(offer).is_some()).copied().collect();
+        if !held.is_empty() {
+            self.sessions.tell(id, FrameworkEvent::Rescinded(held));
+        }
+    }
+
+    /// A shard has a new leader, which knows nothing of what it showed.
+    pub(super) fn offers_void(&mut self, from: ShardId) {
+        let held: Vec<(FrameworkId, Vec<OfferId>)> = self
+            .sessions
+            .by_id
+            .iter()
+            .map(|(id, session)| (*id, session.offers.keys().filter(|offer| offer.shard == from).copied().collect()))
+            .collect();
+        held.into_iter().for_each(|(id, offers)| self.rescinded(id, &offers));
+        self.sessions.changed |= !self.sessions.by_id.is_empty();
+    }
+
+    /// What follows from all that was handled: what our agents show, who takes offers, and what frameworks are told.
+    pub(super) fn show_frameworks(&mut self) {
+        let agents = &self.rest.agents;
+        let shown = self.pool.show(self.now, |seat| agents.get(&seat.id).map(|known| Arc::new(known.info.clone())));
+        for ((to, framework), offers) in self.pool.openings.take_rescinded() {
+            self.at_once(Action::Peer { to, message: PeerMessage::Rescinded { framework, offers } });
+        }
+        for ((to, framework), offers) in shown {
+            self.at_once(Action::Peer { to, message: PeerMessage::Shown { framework, offers } });
+        }
+        if std::mem::take(&mut self.sessions.changed) {
+            let openings = self.openings();
+            self.tell_all(&PeerMessage::Open { openings });
+        }
+        for (id, events) in std::mem::take(&mut self.sessions.events) {
+            if let Some(request) = self.sessions.by_id.get(&id).and_then(|session| session.request) {
+                self.reply(request, Response::Framework(events));
+            }
+        }
+    }
+
+    fn openings(&self) -> Vec<Opening> {
+        let subscribed = self.sessions.by_id.iter().filter(|(_, session)| session.request.is_some());
+        let open = subscribed.flat_map(|(id, session)| {
+            let roles = self.frameworks.get(*id).into_iter().flat_map(|framework| &framework.info.roles);
+            roles.filter(|role| !session.suppressed.contains(*role)).map(|role| Opening { framework: *id, role: role.clone() })
+        });
+        open.collect()
+    }
+
+    fn publish_framework(&mut self, framework: FrameworkId, what: &'static str) {
+        let Some(name) = self.frameworks.get(framework).map(|framework| framework.info.name.clone()) else { return };
+        self.publish(Change::Framework { framework, name, what: what.into() });
+    }
+
+    /// The frameworks as they stand.
+    pub(super) fn framework_views(&self) -> Vec<FrameworkView> {
+        let view = |(id, framework): (&FrameworkId, &crate::frameworks::Framework)| {
+            let session = self.sessions.by_id.get(id);
+            let tasks = framework.tasks.iter().map(|(name, own)| self.own_view(name, own)).collect();
+            FrameworkView {
+                id: *id,
+                info: framework.info.clone(),
+                since: framework.since,
+                connected: session.is_some_and(|session| session.request.is_some()),
+                tasks,
+                offers: session.map(|session| session.offers.values().cloned().collect()).unwrap_or_default(),
+            }
+        };
+        self.frameworks.lasting.live.iter().map(view).collect()
+    }
+}
+
+/// What is left of offers of one agent.
+struct Room {
+    role: Role,
+    resources: Resources,
+    ports: BTreeSet<u16>,
+}
+
+impl Room {
+    fn of(shown: &[OpenOffer]) -> Self {
+        let role = shown.first().expect("an accepted list has an offer").role.clone();
+        let mut resources = Resources::NONE;
+        shown.iter().for_each(|offer| super::amounts::add(&mut resources, &offer.resources, 1));
+        let ports = shown.iter().flat_map(|offer| &offer.ports).flat_map(|range| range.first..=range.last).collect();
+        Self { role, resources, ports }
+    }
+
+    fn take(&mut self, job: &Job) -> Result<(), String> {
+        let need = &job.template.resources;
+        let left = self.resources.checked_sub(need).ok_or_else(|| {
+            let short: Vec<String> = self.resources.short_of(need).iter().map(ToString::to_string).collect();
+            format!("it needs more than the offers show: {}", short.join(", "))
+        })?;
+        let numbers: Vec<u16> = job.template.ports().filter_map(number_of).collect();
+        if let Some(other) = numbers.iter().find(|port| !self.ports.contains(port)) {
+            return Err(format!("port {other} is not among those that the offers show"));
+        }
+        self.ports.retain(|port| !numbers.contains(port));
+        self.resources = left;
+        Ok(())
+    }
+}
+
+fn unknown() -> Refusal {
+    Refusal::NotFound { what: "framework".into() }
+}

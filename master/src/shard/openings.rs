@@ -1,0 +1,348 @@
+//! The agents' shard: what is shown to frameworks that say nothing of what they need. All that an agent has free goes to one of them at a time,
+//! that of the role with the smallest share first, and is promised to nobody: what jobs need is taken out from under it, and the offer is
+//! rescinded. So a framework that holds offers keeps others only from what it was shown, and that not for long.
+
+use super::amounts;
+use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
+use crate::frameworks::{FrameworkId, OpenOffer};
+use protocol::{AgentInfo, OfferId, PortRange, Resources, Role, ShardId, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How long a framework may think about an offer while another would take it, in milliseconds.
+const OPEN_OFFER_MS: u64 = 5_000;
+/// How long an agent is not shown to a framework that let an offer of it lapse; twice as long after each further one in a row.
+const LAPSED_MS: u64 = 10_000;
+/// How often that doubles.
+const LAPSES_MAX: u32 = 5;
+/// Less than this of a processor and of memory is shown to nobody, as in Mesos (`MIN_CPUS`, `MIN_MEM`).
+const USEFUL_CPU_MILLI: u64 = 10;
+const USEFUL_MEMORY_BYTES: u64 = 32 << 20;
+
+/// One role of a framework that takes offers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Opening {
+    /// Which framework.
+    pub framework: FrameworkId,
+    /// For which role.
+    pub role: Role,
+}
+
+/// Offers that belong together: of one shard's agents to one framework.
+pub(super) type Opened = BTreeMap<(ShardId, FrameworkId), Vec<OpenOffer>>;
+
+/// What is shown to frameworks.
+#[derive(Debug, Default)]
+pub(super) struct Openings {
+    list: Vec<Option<Opener>>,
+    free: Vec<u32>,
+    by_key: BTreeMap<(ShardId, Opening), u32>,
+    /// Offers that are out.
+    offers: BTreeMap<u64, OpenOffered>,
+    /// When they lapse.
+    deadlines: BTreeSet<(Time, u64)>,
+    /// How much of which agent is not shown to whom, until when.
+    filters: BTreeMap<(u32, u32), (Time, Resources)>,
+    filter_ends: BTreeSet<(Time, u32, u32)>,
+    /// Agents that may have something to show.
+    due: BTreeSet<u32>,
+    /// Offers that hold no more and were not said to.
+    rescinded: Vec<(ShardId, FrameworkId, OfferId)>,
+    served: u64,
+}
+
+#[derive(Debug)]
+struct Opener {
+    from: ShardId,
+    opening: Opening,
+    /// Held for its role.
+    class: u32,
+    /// What its offers show.
+    offered: Resources,
+    /// When it was last shown something, counted.
+    served: u64,
+    /// Offers in a row that it let lapse.
+    lapses: u32,
+}
+
+#[derive(Debug)]
+struct OpenOffered {
+    slot: u32,
+    opener: u32,
+    resources: Resources,
+    deadline: Time,
+}
+
+/// An offer that was taken or given back.
+#[derive(Debug)]
+pub(super) struct Closed {
+    /// On which agent.
+    pub slot: u32,
+    opener: u32,
+    /// What it showed.
+    pub resources: Resources,
+}
+
+impl Openings {
+    /// When something happens here by time alone.
+    pub fn due(&self) -> Option<Time> {
+        let lapse = self.deadlines.first().map(|(at, _)| *at).filter(|_| self.by_key.len() > 1);
+        lapse.into_iter().chain(self.filter_ends.first().map(|(at, ..)| *at)).min()
+    }
+
+    /// Offers that hold no more, by the shard and the framework that they were made to.
+    pub fn take_rescinded(&mut self) -> BTreeMap<(ShardId, FrameworkId), Vec<OfferId>> {
+        let mut all = BTreeMap::<_, Vec<OfferId>>::new();
+        self.rescinded.drain(..).for_each(|(to, framework, offer)| all.entry((to, framework)).or_default().push(offer));
+        all
+    }
+
+    /// The agent may have something to show.
+    pub fn stir(&mut self, slot: u32) {
+        if !self.by_key.is_empty() {
+            self.due.insert(slot);
+        }
+    }
+
+    fn unfilter(&mut self, opener: u32, due: bool) {
+        let held: Vec<(u32, Time)> =
+            self.filters.range((opener, 0)..=(opener, u32::MAX)).map(|((_, slot), (until, _))| (*slot, *until)).collect();
+        for (slot, until) in held {
+            self.filters.remove(&(opener, slot));
+            self.filter_ends.remove(&(until, opener, slot));
+            if due {
+                self.due.insert(slot);
+            }
+        }
+    }
+
+    fn filter(&mut self, opener: u32, slot: u32, until: Time, resources: Resources) {
+        if let Some((before, _)) = self.filters.insert((opener, slot), (until, resources)) {
+            self.filter_ends.remove(&(before, opener, slot));
+        }
+        self.filter_ends.insert((until, opener, slot));
+    }
+
+    fn filters(&self, opener: u32, slot: u32, free: &Resources) -> bool {
+        self.filters.get(&(opener, slot)).is_some_and(|(_, refused)| refused.contains(free))
+    }
+}
+
+impl Pool {
+    /// All frameworks of `from` that take offers, in place of what it said before.
+    pub(super) fn open(&mut self, from: ShardId, said: Vec<Opening>) {
+        let known = self.openings.by_key.iter().filter(|((of, _), _)| *of == from);
+        let mut over: BTreeMap<Opening, u32> = known.map(|((_, opening), at)| (opening.clone(), *at)).collect();
+        for opening in said {
+            if over.remove(&opening).is_none() && !self.openings.by_key.contains_key(&(from, opening.clone())) {
+                let class = self.class(&opening.role, &Resources::NONE, 1);
+                let opener = Opener { from, opening: opening.clone(), class, offered: Resources::NONE, served: 0, lapses: 0 };
+                let at = place(&mut self.openings.list, &mut self.openings.free, opener);
+                self.openings.by_key.insert((from, opening), at);
+                self.openings.due.extend(0..u32::try_from(self.seats.len()).expect("AGENTS_MAX fits"));
+            }
+        }
+        for (opening, at) in over {
+            self.retract_open(|offer| offer.opener == at);
+            self.openings.unfilter(at, false);
+            self.openings.by_key.remove(&(from, opening));
+            if let Some(opener) = self.openings.list[at as usize].take() {
+                self.class_drop(opener.class, 1);
+                self.openings.free.push(at);
+            }
+        }
+    }
+
+    /// A framework wants to see all again.
+    pub(super) fn revive(&mut self, from: ShardId, opening: &Opening) {
+        if let Some(at) = self.openings.by_key.get(&(from, opening.clone())).copied() {
+            self.openings.unfilter(at, true);
+        }
+    }
+
+    /// Takes an offer back that was made to a framework of `from`: what it shows is free again. `None` where it does not hold.
+    pub(super) fn close(&mut self, from: ShardId, framework: FrameworkId, offer: OfferId) -> Option<Closed> {
+        let known = self.openings.offers.get(&offer.number).filter(|_| offer.shard == self.shard)?;
+        let opener = self.openings.list.get(known.opener as usize)?.as_ref()?;
+        (opener.from == from && opener.opening.framework == framework).then(|| self.close_any(offer.number)).flatten()
+    }
+
+    fn close_any(&mut self, number: u64) -> Option<Closed> {
+        let OpenOffered { slot, opener, resources, deadline } = self.openings.offers.remove(&number)?;
+        self.openings.deadlines.remove(&(deadline, number));
+        let seat = &mut self.seats[slot as usize];
+        amounts::sub(&mut seat.open, &resources, 1);
+        seat.open_offers.remove(&number);
+        if let Some(opener) = self.openings.list[opener as usize].as_mut() {
+            amounts::sub(&mut opener.offered, &resources, 1);
+        }
+        self.openings.due.insert(slot);
+        Some(Closed { slot, opener, resources })
+    }
+
+    /// For so long its framework is not shown what is left of these, unless the agent has more by then; it has decided.
+    pub(super) fn filter_closed(&mut self, closed: &[Closed], refuse_ms: u64, now: Time) {
+        let mut by_slot: BTreeMap<(u32, u32), Resources> = BTreeMap::new();
+        for Closed { slot, opener, resources } in closed {
+            amounts::add(by_slot.entry((*opener, *slot)).or_default(), resources, 1);
+            if let Some(opener) = self.openings.list[*opener as usize].as_mut() {
+                opener.lapses = 0;
+            }
+        }
+        for ((opener, slot), resources) in by_slot.into_iter().filter(|_| refuse_ms > 0) {
+            self.openings.filter(opener, slot, now + refuse_ms, resources);
+        }
+    }
+
+    /// Rescinds offers.
+    fn retract_open(&mut self, which: impl Fn(&OpenOffered) -> bool) {
+        let numbers: Vec<u64> = self.openings.offers.iter().filter(|(_, offer)| which(offer)).map(|(number, _)| *number).collect();
+        numbers.into_iter().for_each(|number| self.rescind(number));
+    }
+
+    fn rescind(&mut self, number: u64) {
+        let Some(closed) = self.close_any(number) else { return };
+        if let Some(opener) = self.openings.list[closed.opener as usize].as_ref() {
+            let offer = OfferId { shard: self.shard, number };
+            self.openings.rescinded.push((opener.from, opener.opening.framework, offer));
+        }
+    }
+
+    /// Rescinds what is shown of an agent and is not there any more, the latest offers first.
+    pub(super) fn squeeze(&mut self, slot: u32, (attempts, free): (u32, &Resources)) {
+        while let Some(number) = self.seats[slot as usize].open_offers.last().copied() {
+            if attempts > 0 && free.contains(&self.seats[slot as usize].open) {
+                return;
+            }
+            self.rescind(number);
+        }
+    }
+
+    /// Rescinds offers that somebody held for too long while others would take them, and shows again what was refused for long enough.
+    pub(super) fn expire_open(&mut self, now: Time) {
+        while let Some((at, opener, slot)) = self.openings.filter_ends.first().copied().filter(|(at, ..)| *at <= now) {
+            self.openings.filter_ends.remove(&(at, opener, slot));
+            self.openings.filters.remove(&(opener, slot));
+            self.openings.due.insert(slot);
+        }
+        if self.openings.by_key.len() < 2 {
+            return;
+        }
+        while let Some((_, number)) = self.openings.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            let Some(offer) = self.openings.offers.get(&number) else { return };
+            let (slot, at, resources) = (offer.slot, offer.opener, offer.resources.clone());
+            self.rescind(number);
+            if let Some(opener) = self.openings.list[at as usize].as_mut() {
+                let wait_ms = LAPSED_MS << opener.lapses;
+                opener.lapses = (opener.lapses + 1).min(LAPSES_MAX);
+                self.openings.filter(at, slot, now + wait_ms, resources);
+            }
+        }
+    }
+
+    /// Shows what can be shown now.
+    pub(super) fn show(&mut self, now: Time, info: impl Fn(&Seat) -> Option<Arc<AgentInfo>>) -> Opened {
+        let mut opened = Opened::new();
+        while let Some(slot) = self.openings.due.pop_first() {
+            let seat = &self.seats[slot as usize];
+            let (attempts, mut free) = Self::room(seat);
+            amounts::sub(&mut free, &seat.open, 1);
+            let useful = free.cpu_milli >= USEFUL_CPU_MILLI || free.memory_bytes >= USEFUL_MEMORY_BYTES;
+            if attempts == 0 || !useful {
+                continue;
+            }
+            if let Some(at) = self.next_opener(slot, &free)
+                && let Some(info) = info(&self.seats[slot as usize])
+                && let Some((key, offer)) = self.show_one(at, slot, (free, info), now)
+            {
+                opened.entry(key).or_default().push(offer);
+            }
+        }
+        opened
+    }
+
+    /// Of those that may be shown it: whose role has the smallest share with what it was shown, and who was served the longest ago.
+    fn next_opener(&self, slot: u32, free: &Resources) -> Option<u32> {
+        let shown = |opener: &Opener| amounts::dominant_share(&opener.offered, &self.total);
+        let key = |at: &u32| {
+            let opener = self.openings.list[*at as usize].as_ref()?;
+            let role = self.shape(opener.class)?.role;
+            let share = self.roles.get(role as usize)?.as_ref()?.share;
+            Some((share.saturating_add(shown(opener)), opener.served))
+        };
+        let open = self.openings.by_key.values().filter(|at| !self.openings.filters(**at, slot, free));
+        open.filter_map(|at| key(at).map(|key| (key, *at))).min().map(|(_, at)| at)
+    }
+
+    fn show_one(
+        &mut self,
+        at: u32,
+        slot: u32,
+        (resources, info): (Resources, Arc<AgentInfo>),
+        now: Time,
+    ) -> Option<((ShardId, FrameworkId), OpenOffer)> {
+        let number = self.next_offer;
+        self.next_offer += 1;
+        self.openings.served += 1;
+        let opener = self.openings.list[at as usize].as_mut()?;
+        opener.served = self.openings.served;
+        amounts::add(&mut opener.offered, &resources, 1);
+        let key = (opener.from, opener.opening.framework);
+        let seat = &mut self.seats[slot as usize];
+        amounts::add(&mut seat.open, &resources, 1);
+        seat.open_offers.insert(number);
+        let ports = free_ports(&info.ports, seat.ports.values().flatten(), resources.ports);
+        let id = OfferId { shard: self.shard, number };
+        let role = opener.opening.role.clone();
+        let offer = OpenOffer { id, agent: seat.id, incarnation: seat.incarnation, info, role, resources: resources.clone(), ports };
+        let deadline = now + OPEN_OFFER_MS;
+        self.openings.offers.insert(number, OpenOffered { slot, opener: at, resources, deadline });
+        self.openings.deadlines.insert((deadline, number));
+        Some((key, offer))
+    }
+
+    /// True where a framework may still place so many more attempts there.
+    pub(super) fn has_places(seat: &Seat, attempts: usize) -> bool {
+        seat.attempts.len() + attempts <= ATTEMPTS_PER_AGENT_MAX as usize
+    }
+}
+
+/// The first `count` ports of these ranges that are not among `taken`.
+fn free_ports<'a>(ranges: &[PortRange], taken: impl Iterator<Item = &'a u16>, count: u32) -> Vec<PortRange> {
+    let taken: BTreeSet<u16> = taken.copied().collect();
+    let (mut left, mut found) = (count, Vec::<PortRange>::new());
+    for range in ranges {
+        let mut first = u32::from(range.first);
+        let last = u32::from(range.last);
+        for cut in taken.range(range.first..=range.last).map(|port| u32::from(*port)).chain([last + 1]) {
+            let size = (cut - first).min(left);
+            if size > 0 {
+                let port = |port: u32| u16::try_from(port).expect("within a range of ports");
+                found.push(PortRange { first: port(first), last: port(first + size - 1) });
+                left -= size;
+            }
+            first = cut + 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_are_taken_are_not_shown() {
+        let ranges = [PortRange { first: 100, last: 104 }, PortRange { first: 65_534, last: 65_535 }];
+        let check = |taken: &[u16], count, expected: &[(u16, u16)]| {
+            let found: Vec<(u16, u16)> = free_ports(&ranges, taken.iter(), count).iter().map(|range| (range.first, range.last)).collect();
+            assert_eq!(found, expected, "{taken:?}, {count}");
+        };
+        check(&[], 7, &[(100, 104), (65_534, 65_535)]);
+        check(&[], 3, &[(100, 102)]);
+        check(&[100, 102, 65_535], 4, &[(101, 101), (103, 104), (65_534, 65_534)]);
+        check(&[], 0, &[]);
+        check(&[100, 101, 102, 103, 104, 65_534, 65_535, 7], 5, &[]);
+    }
+}
