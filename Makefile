@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
-.PHONY: demo test test-rootless test-v2 samples images tools fuzz bench
+.PHONY: demo test test-rootless test-v2 samples images clients tools fuzz bench
 
 # The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
 demo: tools samples
@@ -8,7 +8,7 @@ demo: tools samples
 	target/debug/skep demo
 
 # All tests: unit tests of every room, the binary end to end, hostile inputs, the simulator's seeds, the rules of the house.
-test: tools samples images
+test: tools samples images clients
 	@echo "test: building and running all tests"
 	cargo test --locked --workspace --no-fail-fast
 
@@ -51,6 +51,15 @@ images:
 	  if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	  { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends skopeo umoci; } >/dev/null 2>&1 \
 	    || echo "images: they cannot be installed here: some tests are skipped"; }
+
+# Clients of Mesos' API from PyPI, in a virtual environment of their own: frameworks and tools that know nothing of skep.
+CLIENTS = mesoshttp==0.4.2 avmesos==0.4.2 avmesos-cli==1.0.0
+clients:
+	@[ "$$(cat target/clients/have 2>/dev/null)" = "$(CLIENTS)" ] || { echo "clients: installing $(CLIENTS) with pip, in target/clients"; \
+	  python3 -c 'import ensurepip' 2>/dev/null || { if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	    { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends python3-venv; } >/dev/null 2>&1; }; \
+	  { python3 -m venv --clear target/clients && target/clients/bin/pip -q install $(CLIENTS) && echo "$(CLIENTS)" > target/clients/have; } \
+	    || echo "clients: they cannot be installed here: some tests are skipped"; }
 
 # The figures of SPECIFICATION.md, from a release build.
 bench: samples

@@ -140,6 +140,10 @@ impl Check {
                 self.placed.extend(attempts);
                 Ok(())
             }
+            Record::Placed { id, agent, .. } => {
+                self.placed.insert(AttemptId::new(*id, 0, 1), *agent);
+                Ok(())
+            }
             Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
                 let attempt = end.attempt(*id);
                 let agent = self.placed.get(&attempt).copied().ok_or_else(|| format!("G3: {attempt} ended and was nowhere"))?;
@@ -170,17 +174,13 @@ impl Check {
                 self.touched.insert(*id);
                 Ok(())
             }
-            Record::Staged { id, agent, attempts, .. } => attempts.iter().try_for_each(|(index, number)| {
-                self.staged += 1;
-                let task = TaskId { job: *id, index: *index };
-                let heard_ms = GONE_HEARD_MS + if self.several { IDLE_MS } else { 0 };
-                let heard = self.gone.get(agent).is_none_or(|gone| note.made.since(*gone) <= heard_ms);
-                hold(heard, || format!("G18: {task} was staged on {agent}, which is gone for good"))?;
-                let before = self.live.insert(task, (*number, *agent));
-                hold(before.is_none(), || format!("G3: {task} was staged as #{number} while {before:?} lived"))?;
-                let last = self.last.insert(task, *number).unwrap_or(0);
-                hold(*number == last + 1, || format!("G3: {task} was staged as #{number} after #{last}"))
-            }),
+            Record::Staged { id, agent, attempts, .. } => {
+                attempts.iter().try_for_each(|(index, number)| self.staged(note.made, AttemptId::new(*id, *index, *number), *agent))
+            }
+            Record::Placed { id, job, agent, .. } => {
+                hold(self.jobs.insert(*id, job.clone()).is_none(), || format!("G1: the id {id} was given twice"))?;
+                self.staged(note.made, AttemptId::new(*id, 0, 1), *agent)
+            }
             Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
                 self.ended += 1;
                 let attempt = end.attempt(*id);
@@ -199,6 +199,18 @@ impl Check {
             }
             _ => Ok(()),
         }
+    }
+
+    fn staged(&mut self, made: Time, attempt: AttemptId, agent: AgentId) -> Verdict {
+        self.staged += 1;
+        let (task, number) = (attempt.task, attempt.number);
+        let heard_ms = GONE_HEARD_MS + if self.several { IDLE_MS } else { 0 };
+        let heard = self.gone.get(&agent).is_none_or(|gone| made.since(*gone) <= heard_ms);
+        hold(heard, || format!("G18: {task} was staged on {agent}, which is gone for good"))?;
+        let before = self.live.insert(task, (number, agent));
+        hold(before.is_none(), || format!("G3: {task} was staged as #{number} while {before:?} lived"))?;
+        let last = self.last.insert(task, number).unwrap_or(0);
+        hold(number == last + 1, || format!("G3: {task} was staged as #{number} after #{last}"))
     }
 
     /// A replica folds an entry that it holds for committed; true where it is the first.

@@ -203,6 +203,7 @@ impl World {
             self.act(at, id, seat.give_up())?;
         }
         self.clients.hang_up(|asked| asked.by.1 == at && asked.shard == id);
+        self.frameworks.hang_up(|master, shard| master == at && shard == id);
         let own = |machine: &usize| usize::from(shard_of_agent(self.machines[*machine].id, self.plan.shards).0) == shard;
         for machine in (0..self.machines.len()).filter(own).collect::<Vec<_>>() {
             self.say_denied_down(machine, at, shard, (term, None));
@@ -309,6 +310,9 @@ impl World {
                     self.send_peer(at, shard, to, message);
                 }
                 Action::Reply { id, response } => {
+                    if self.frameworks.hear(id, &response)? {
+                        continue;
+                    }
                     if let Some((job, submitted)) = self.clients.hear(id, &response)? {
                         self.check.acknowledged(job, submitted)?;
                     }

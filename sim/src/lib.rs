@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod door;
 mod engine;
+mod frameworks;
 mod groups;
 mod lease;
 mod log;
@@ -68,6 +69,8 @@ pub struct Report {
     pub ended: u64,
     /// Attempts that found no room.
     pub refused: u64,
+    /// Tasks of frameworks whose ends were acknowledged.
+    pub framework_tasks: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
     /// Pieces of snapshots that members of real groups were sent.
@@ -99,6 +102,7 @@ pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
         staged: world.check.staged,
         ended: world.check.ended,
         refused: world.check.refused,
+        framework_tasks: world.frameworks.ended,
         leaders: world.leaders,
         pieces: world.known.pieces,
         digest: world.digest,

@@ -146,6 +146,8 @@ pub struct Plan {
     pub upgrades: bool,
     /// Whether the groups are real, openraft and the journal itself; otherwise they are a model of them.
     pub real_groups: bool,
+    /// How many frameworks there are beside the built-in one.
+    pub frameworks: usize,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -188,6 +190,11 @@ impl Plan {
             long_leases: leases.chance(500) || of_leases,
             upgrades: Random::new(seed ^ 0x0b1d).chance(300),
             real_groups: seed.is_multiple_of(OPENRAFT_SEEDS),
+            // Seeds that found something before there were frameworks are left as they were.
+            frameworks: match Random::new(seed ^ 0xf7a3).below(8) {
+                many @ 1..=2 if bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed) => usize::try_from(many).expect("2 at the most"),
+                _ => 0,
+            },
             bug,
         }
     }

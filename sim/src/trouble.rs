@@ -38,7 +38,7 @@ impl World {
         self.ask(by, id, shard, request)
     }
 
-    fn runs(&self, master: usize) -> bool {
+    pub(crate) fn runs(&self, master: usize) -> bool {
         self.masters[master].up && self.masters[master].stopped_until <= self.now
     }
 
@@ -158,6 +158,7 @@ impl World {
         self.trace(|| format!("m{at} is killed"));
         self.masters[at].kill(&mut self.random);
         self.clients.hang_up(|asked| asked.by.0 == at || asked.by.1 == at);
+        self.frameworks.hang_up(|master, _| master == at);
         (0..self.machines.len()).for_each(|machine| self.break_line(machine, at));
         (0..self.masters.len()).filter(|to| *to != at).for_each(|to| self.break_link(at, to));
         let wait = self.random.wait(mean);
@@ -196,6 +197,7 @@ impl World {
             (0..self.machines.len()).for_each(|machine| self.break_line(machine, at));
             (0..self.masters.len()).filter(|to| *to != at).for_each(|to| self.break_link(at, to));
             self.clients.hang_up(|asked| asked.by.0 == at || asked.by.1 == at);
+            self.frameworks.hang_up(|master, _| master == at);
         }
         Ok(())
     }

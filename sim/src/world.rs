@@ -6,6 +6,7 @@ use crate::check::Check;
 use crate::client::Clients;
 use crate::door::Master;
 use crate::engine;
+use crate::frameworks::Frameworks;
 use crate::machine::Machine;
 use crate::network::{Line, Way};
 use crate::peers::{Leading, Letter};
@@ -71,6 +72,8 @@ pub enum Happening {
     Fetched(usize, u64, Digest, Form),
     /// An attempt's own end, in a machine's boot.
     Ends(usize, u64, AttemptId),
+    /// A framework does something.
+    Framework(usize),
     /// What an agent says is held back, until long after this moment.
     Unheard(usize, Time),
     /// Nothing passes between an agent and the masters.
@@ -123,6 +126,8 @@ pub struct World {
     pub check: Check,
     /// The clients.
     pub clients: Clients,
+    /// Frameworks beside the built-in one.
+    pub frameworks: Frameworks,
     pub(crate) random: Random,
     pub(crate) queue: Queue,
     pub(crate) masters: Vec<Master>,
@@ -164,6 +169,7 @@ impl World {
         (0..plan.masters).for_each(|master| queue.push(Time(1), Happening::StartMaster(master)));
         (0..plan.agents).for_each(|at| queue.push(Time(random.between(1, 2_000)), Happening::StartAgent(at)));
         queue.push(Time(10), Happening::Client);
+        (0..plan.frameworks).for_each(|at| queue.push(Time(1_000), Happening::Framework(at)));
         queue.push(Time(5_000), Happening::Fault);
         queue.push(Time(LOOK_MS), Happening::Look);
         queue.push(Time(plan.trouble_ms), Happening::Heal);
@@ -172,6 +178,7 @@ impl World {
             now: Time::ZERO,
             check: Check::new(&plan),
             clients: Clients::new(&plan),
+            frameworks: Frameworks::new(plan.frameworks),
             masters: (0..plan.masters).map(|me| Master::new(&plan, me, &mut random)).collect(),
             random,
             queue,
@@ -246,6 +253,7 @@ impl World {
 
     fn finish(&mut self) -> Verdict {
         self.check.settled(&self.clients, &self.machines)?;
+        self.frameworks.settled()?;
         self.compare(true)?;
         let live = self.check.live();
         if live > 0 {
@@ -306,6 +314,7 @@ impl World {
                 Ok(())
             }
             Happening::Client => self.client(),
+            Happening::Framework(at) => self.framework(at),
             Happening::Fault => self.fault(),
             Happening::StartMaster(master) => self.start_master(master),
             Happening::StartAgent(at) => self.start_agent(at),

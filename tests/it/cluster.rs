@@ -43,6 +43,8 @@ pub struct Cluster {
     pub url: String,
     pub token: String,
     pub quic: String,
+    /// Where Mesos' API is, where it is.
+    pub mesos: String,
     master_flags: Vec<String>,
     pub master: Option<Child>,
     agents: Vec<(String, String, Option<Child>)>,
@@ -56,6 +58,7 @@ impl Cluster {
             url: String::new(),
             token: String::new(),
             quic: "127.0.0.1:0".into(),
+            mesos: String::new(),
             master_flags: flags.iter().map(ToString::to_string).collect(),
             master: None,
             agents: vec![],
@@ -84,6 +87,7 @@ impl Cluster {
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the master said {line:?}\n{}", log()));
         let text = |name: &str| ready[name].as_str().unwrap().to_owned();
         (self.url, self.token, self.quic) = (text("url"), text("token"), text("quic"));
+        self.mesos = ready["mesos"].as_str().unwrap_or("").to_owned();
         std::fs::write(self.ca(), text("ca_pem")).unwrap();
         self.master = Some(child);
     }

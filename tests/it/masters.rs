@@ -13,8 +13,8 @@ const RESOURCES: &str = "cpu=64,memory=64GiB,disk=1GiB,ports=20000-20099";
 const TASKS: usize = 200;
 
 /// A cluster of several masters.
-struct Masters {
-    cluster: Cluster,
+pub struct Masters {
+    pub cluster: Cluster,
     seats: BTreeMap<u64, Seat>,
 }
 
@@ -27,7 +27,7 @@ struct Seat {
 
 impl Masters {
     /// Three of them and an agent.
-    fn three() -> Self {
+    pub fn three() -> Self {
         let mut cluster = Cluster::master(&["--replace-after-ms", "20000"]);
         let http = cluster.url.strip_prefix("https://").unwrap().to_owned();
         let first = Seat { http, quic: cluster.quic.clone(), child: cluster.master.take() };
@@ -73,7 +73,7 @@ impl Masters {
         (child, ready)
     }
 
-    fn start(&mut self, number: u64) {
+    pub fn start(&mut self, number: u64) {
         let data = if number == 1 { "master".to_owned() } else { format!("m{number}") };
         let seat = &self.seats[&number];
         let (child, _) = self.spawn(&data, &seat.http, &seat.quic, &[]);
@@ -81,7 +81,7 @@ impl Masters {
     }
 
     /// `kill -9`.
-    fn kill(&mut self, number: u64) {
+    pub fn kill(&mut self, number: u64) {
         let mut child = self.seats.get_mut(&number).unwrap().child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -104,7 +104,7 @@ impl Masters {
     }
 
     /// Waits until each of so many masters leads some shard, all shards are led, and all have a vote in all.
-    fn until_led(&self, count: usize) {
+    pub fn until_led(&self, count: usize) {
         self.cluster.until("leaders are spread", |cluster| {
             let page = cluster.json(&["masters"]);
             let (masters, groups) = (page["masters"].as_array().unwrap(), page["groups"].as_array().unwrap());

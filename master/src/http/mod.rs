@@ -14,6 +14,7 @@ pub mod events;
 pub mod exec;
 pub mod explain;
 mod find;
+pub mod frameworks;
 mod gate;
 mod heard;
 pub mod inspect;
@@ -31,6 +32,7 @@ mod stall;
 pub mod status;
 mod streams;
 pub mod submit;
+mod subscription;
 pub mod tokens;
 pub mod uploads;
 pub mod usage;
@@ -171,7 +173,7 @@ async fn followed(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
 #[openapi(
     info(title = "Skep", description = "One pool of many machines: tasks under limits.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
     security(("token" = [])),
-    tags((name = "jobs"), (name = "bundles"), (name = "agents"), (name = "tokens"), (name = "roles"), (name = "cluster"))
+    tags((name = "jobs"), (name = "bundles"), (name = "agents"), (name = "frameworks"), (name = "tokens"), (name = "roles"), (name = "cluster"))
 )]
 struct Description;
 
@@ -193,6 +195,9 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(uploads::post))
         .routes(routes!(uploads::put, uploads::get))
         .routes(routes!(events::events))
+        .routes(routes!(frameworks::framework))
+        .routes(routes!(frameworks::list))
+        .routes(routes!(frameworks::teardown))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show))
         .routes(routes!(agents::gone))

@@ -6,7 +6,7 @@ use super::error::{ApiError, ProblemBody, SpanBody};
 use crate::admit::{self, Code, Format, JobSpec, Problem};
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
-use protocol::Job;
+use protocol::{Job, Kind, Role};
 
 /// The job that the body of a request is.
 ///
@@ -36,6 +36,27 @@ pub fn parsed(text: &[u8], format: Format) -> Result<JobSpec, ApiError> {
 pub fn admitted(spec: JobSpec, api: &Api) -> Result<Job, ApiError> {
     let job = admit::admit(spec, &|digest| api.inspections.verdict(digest)).map_err(refused)?;
     let problems = api.policies.problems(&job);
+    if problems.is_empty() { Ok(job) } else { Err(refused(problems)) }
+}
+
+/// A task that a framework places: a job of one task, which every role of its framework may have of its hosts what it wants.
+///
+/// # Errors
+/// As [`admitted`], and an [`ApiError`] where it is more than one task.
+pub async fn framework_task(spec: Result<JobSpec, ApiError>, roles: &[Role], api: &Api) -> Result<Job, ApiError> {
+    let mut spec = spec?;
+    let first = roles.first().ok_or_else(|| ApiError::conflict("the framework is not subscribed at this master"))?;
+    if spec.count.is_some_and(|count| count != 1) || spec.name.is_some() || spec.role.is_some() || spec.kind == Some(Kind::Service) {
+        return Err(ApiError::invalid("job", "a framework places one task at a time: it has no role, name, kind nor count of its own"));
+    }
+    (spec.role, spec.kind, spec.count) = (Some(first.clone()), Some(Kind::Batch), Some(1));
+    while let Some(digest) = api.inspections.unseen(&spec) {
+        api.inspections.look(digest).await?;
+    }
+    let job = admitted(spec, api)?;
+    // In which of its roles it will be counted, the offers say.
+    let others = roles.iter().skip(1).flat_map(|role| api.policies.problems(&Job { role: role.clone(), ..job.clone() }));
+    let problems: Vec<Problem> = others.collect();
     if problems.is_empty() { Ok(job) } else { Err(refused(problems)) }
 }
 

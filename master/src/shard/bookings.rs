@@ -99,7 +99,7 @@ impl Shard {
 
     /// Ports that a task asks for by number are not shown to others while it is there.
     fn note_ports(&mut self, slot: u32, launch: &Launch) {
-        let ports: Vec<u16> = launch.template.ports().filter_map(|name| number_of(name)).collect();
+        let ports: Vec<u16> = launch.template.ports().filter_map(number_of).collect();
         if !ports.is_empty() {
             let seat = &mut self.pool.seats[slot as usize];
             seat.ports.extend(attempts_of(launch).map(|attempt| (attempt, ports.clone())));

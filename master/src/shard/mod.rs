@@ -23,6 +23,7 @@ mod frameworks;
 mod index;
 mod masters;
 mod openings;
+mod peer;
 pub mod policies;
 mod pool;
 mod reconcile;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// How long a framework may think about an offer while another would take it, in milliseconds.
 const OPEN_OFFER_MS: u64 = 5_000;
 /// How long an agent is not shown to a framework that let an offer of it lapse; twice as long after each further one in a row.
-const LAPSED_MS: u64 = 10_000;
+const LAPSED_MS: u64 = 30_000;
 /// How often that doubles.
 const LAPSES_MAX: u32 = 5;
 /// Less than this of a processor and of memory is shown to nobody, as in Mesos (`MIN_CPUS`, `MIN_MEM`).
@@ -229,9 +229,15 @@ impl Pool {
         if self.openings.by_key.len() < 2 {
             return;
         }
-        while let Some((_, number)) = self.openings.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            let Some(offer) = self.openings.offers.get(&number) else { return };
+        while let Some((deadline, number)) = self.openings.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.openings.deadlines.remove(&(deadline, number));
+            let Some(offer) = self.openings.offers.get_mut(&number) else { continue };
+            offer.deadline = now + OPEN_OFFER_MS;
+            self.openings.deadlines.insert((offer.deadline, number));
             let (slot, at, resources) = (offer.slot, offer.opener, offer.resources.clone());
+            if !self.is_wanted(at, slot, &resources) {
+                continue;
+            }
             self.rescind(number);
             if let Some(opener) = self.openings.list[at as usize].as_mut() {
                 let wait_ms = LAPSED_MS << opener.lapses;
@@ -239,6 +245,15 @@ impl Pool {
                 self.openings.filter(at, slot, now + wait_ms, resources);
             }
         }
+    }
+
+    /// Whether another would be shown this, were it not held.
+    fn is_wanted(&self, by: u32, slot: u32, held: &Resources) -> bool {
+        let seat = &self.seats[slot as usize];
+        let (_, mut free) = Self::room(seat);
+        amounts::sub(&mut free, &seat.open, 1);
+        amounts::add(&mut free, held, 1);
+        self.openings.by_key.values().any(|at| *at != by && !self.openings.filters(*at, slot, &free))
     }
 
     /// Shows what can be shown now.

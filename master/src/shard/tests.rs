@@ -3,6 +3,7 @@
 mod agents;
 mod allocation;
 mod fences;
+mod frameworks;
 mod jobs;
 mod lasting;
 mod peers;

@@ -1,9 +1,9 @@
 //! What a framework says, in Mesos' words: the calls of `mesos/v1/scheduler/scheduler.proto`. What is missing or wrong is said as Mesos does, with
 //! status 400.
 
-use super::event::offer_id;
 use super::words::{self, id, list, member, nanoseconds, number, text, whole};
 use crate::frameworks::{FrameworkId, FrameworkInfo, REFUSE_MS_DEFAULT, REFUSE_MS_MAX};
+use crate::http::frameworks::offer_id;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::{OfferId, Role};

@@ -2,14 +2,13 @@
 
 use super::words;
 use crate::frameworks::{Cause, FrameworkEvent, OpenOffer, StatusUpdate};
+use crate::http::frameworks::offer_text;
+use crate::http::subscription::{HEARTBEAT, Words};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut as _, BytesMut};
-use protocol::{Exit, Loss, OfferId, Phase, ShardId};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use protocol::{Exit, Loss, Phase};
 use serde_json::{Value, json};
-
-/// How often a subscription hears something, in seconds.
-pub const HEARTBEAT_S: u64 = 15;
 
 /// What the adapter knows of the framework and of this master.
 #[derive(Clone, Debug)]
@@ -33,7 +32,7 @@ impl Told {
                 self.framework = id.to_string();
                 one(json!({ "type": "SUBSCRIBED", "subscribed": {
                     "framework_id": { "value": self.framework },
-                    "heartbeat_interval_seconds": HEARTBEAT_S as f64,
+                    "heartbeat_interval_seconds": HEARTBEAT.as_secs_f64(),
                     "master_info": self.master,
                 } }))
             }
@@ -134,6 +133,15 @@ const fn ended(exit: &Exit) -> (&'static str, Option<&'static str>) {
     }
 }
 
+impl Words for Told {
+    fn write(&mut self, events: &[FrameworkEvent]) -> Bytes {
+        let mut output = BytesMut::new();
+        let events: Vec<Value> = events.iter().flat_map(|event| self.event(event)).collect();
+        records(&events, &mut output);
+        output.freeze()
+    }
+}
+
 /// An offer.
 pub fn offer(offer: &OpenOffer, framework: &str) -> Value {
     let mut value = json!({
@@ -151,17 +159,6 @@ pub fn offer(offer: &OpenOffer, framework: &str) -> Value {
     value
 }
 
-/// An offer's id as text.
-pub fn offer_text(offer: OfferId) -> String {
-    format!("o{}-{}", offer.shard.0, offer.number)
-}
-
-/// The offer whose id this is.
-pub fn offer_id(text: &str) -> Option<OfferId> {
-    let (shard, number) = text.strip_prefix('o')?.split_once('-')?;
-    Some(OfferId { shard: ShardId(shard.parse().ok()?), number: number.parse().ok()? })
-}
-
 /// The same JSON without a character beyond ASCII: clients count characters where a record's size is in bytes.
 fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
@@ -175,7 +172,7 @@ fn ascii(json: &str) -> String {
 }
 
 /// Writes records, each an event; and behind them a heartbeat, since clients that read lines see a record only when the next one begins.
-pub fn records(events: &[Value], output: &mut BytesMut) {
+fn records(events: &[Value], output: &mut BytesMut) {
     for event in events.iter().chain([&json!({ "type": "HEARTBEAT" })]) {
         let text = ascii(&event.to_string());
         output.put_slice(text.len().to_string().as_bytes());
@@ -241,9 +238,8 @@ mod tests {
         let mut told = Told { framework: String::new(), partition_aware: false, knows_killing: false, master: json!({}) };
         let subscribed = told.event(&FrameworkEvent::Subscribed(FrameworkId(5)));
         assert_eq!(subscribed[0]["subscribed"]["framework_id"]["value"], "f5");
-        let offer = OfferId { shard: ShardId(3), number: 9 };
+        let offer = protocol::OfferId { shard: protocol::ShardId(3), number: 9 };
         assert_eq!(told.event(&FrameworkEvent::Rescinded(vec![offer]))[0]["rescind"]["offer_id"]["value"], "o3-9");
-        assert_eq!((offer_id("o3-9"), offer_id("o3"), offer_id("3-9"), offer_id("o-1-2")), (Some(offer), None, None, None));
         assert_eq!(told.event(&FrameworkEvent::Error("x".into()))[0]["error"]["message"], "x");
     }
 }

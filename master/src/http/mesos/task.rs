@@ -6,7 +6,7 @@ use crate::admit::JobSpec;
 use crate::admit::spec::{Source, TaskSpec};
 use crate::frameworks::FrameworkId;
 use protocol::job::Network;
-use protocol::{Digest, Kind, Name, Role};
+use protocol::{Digest, Name};
 use serde_json::Value;
 
 /// How long a task has to stop where its framework does not say, in milliseconds: as in Mesos (`DEFAULT_EXECUTOR_SHUTDOWN_GRACE_PERIOD`).
@@ -31,7 +31,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// Why it cannot be run.
-pub fn asked(task: &Value, framework: FrameworkId, role: &Role, host_network: bool) -> Result<Asked, String> {
+pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result<Asked, String> {
     if member(task, "executor").is_some() {
         return Err("executors of frameworks' own are not run: give the task a command".into());
     }
@@ -78,7 +78,7 @@ pub fn asked(task: &Value, framework: FrameworkId, role: &Role, host_network: bo
     }
     let kill = member(task, "kill_policy").and_then(|policy| nanoseconds(policy, "grace_period"));
     let mut job = JobSpec::default();
-    (job.role, job.kind, job.count, job.tasks) = (Some(role.clone()), Some(Kind::Batch), Some(1), vec![spec]);
+    job.tasks = vec![spec];
     Ok(Asked { spec: job, script, grace_ms: kill.unwrap_or(GRACE_MS_DEFAULT) })
 }
 
@@ -166,7 +166,7 @@ mod tests {
     use serde_json::json;
 
     fn ask(task: &Value) -> Result<Asked, String> {
-        asked(task, FrameworkId(7), &Name::new("default").unwrap(), false)
+        asked(task, FrameworkId(7), false)
     }
 
     #[test]

@@ -1,0 +1,522 @@
+//! `/v1/framework`: frameworks in any language. One streamed answer tells a framework what concerns it, a line of JSON each; what it says is one POST
+//! a call, to the master that answered. What a call means stands in `shard/frameworks.rs`.
+
+use super::access::Caller;
+use super::body;
+use super::error::{ApiError, ErrorAnswer};
+use super::jobs_json::{AmountBody, ExitBody, phase_text};
+use super::subscription::{self, Subscriber, Words};
+use super::{Api, find, spec};
+use crate::admit::Format;
+use crate::drive::routes::Route;
+use crate::frameworks::{
+    Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, FrameworkView, OpenOffer, StatusUpdate,
+};
+use crate::frameworks::{REFUSE_MS_DEFAULT, TaskLaunch};
+use crate::http::gate::Segment;
+use crate::shard::event::{Level, Request};
+use crate::shard::view::{View, Viewed};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use protocol::{OfferId, Role, ShardId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// How long a task of a framework has to stop where nobody says, in milliseconds.
+const GRACE_MS_DEFAULT: u64 = 5_000;
+
+/// What a framework says: `subscribe`, or its `id` and `stream` with one of the others.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallBody {
+    /// The framework, as it was told when it subscribed.
+    id: Option<String>,
+    /// The subscription, likewise.
+    stream: Option<String>,
+    /// Tell me what concerns this framework from now on, in a stream.
+    subscribe: Option<SubscribeBody>,
+    /// Run these in what these offers show.
+    accept: Option<AcceptBody>,
+    /// I want nothing of these.
+    decline: Option<DeclineBody>,
+    /// Show these roles all again, whatever was declined; none: all.
+    revive: Option<Vec<String>>,
+    /// Show these roles nothing until they are revived; none: all.
+    suppress: Option<Vec<String>>,
+    /// End a task.
+    kill: Option<KillBody>,
+    /// An update was taken in.
+    acknowledge: Option<AcknowledgeBody>,
+    /// Say in which state these tasks are; none: all that have not ended.
+    reconcile: Option<Vec<String>>,
+    /// The framework is another than before.
+    update: Option<SubscribeBody>,
+    /// True: the framework ends, with all its tasks.
+    teardown: Option<bool>,
+}
+
+/// A framework.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubscribeBody {
+    /// Its id, where it was there before: it finds its tasks again.
+    id: Option<String>,
+    /// What people call it.
+    #[serde(default)]
+    name: String,
+    /// Whom its tasks are counted for; `default` where none are said.
+    #[serde(default)]
+    roles: Vec<String>,
+    /// Of these, those that want no offers yet.
+    #[serde(default)]
+    suppressed: Vec<String>,
+    /// How long its tasks go on after it was last connected, in milliseconds.
+    #[serde(default)]
+    failover_ms: u64,
+    /// Where its own page is.
+    #[serde(default)]
+    webui_url: String,
+    /// True: it is told that a task's agent is silent before the task is lost, and that a task is asked to stop.
+    #[serde(default)]
+    every_state: bool,
+    /// Facts about it.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+/// Tasks in offers.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptBody {
+    /// Offers, all of one agent.
+    #[serde(default)]
+    offers: Vec<String>,
+    /// What is to run, each within what those before it left.
+    #[serde(default)]
+    tasks: Vec<TaskBody>,
+    /// For how long not to show what is left, in milliseconds; 5,000 where it is not said.
+    refuse_ms: Option<u64>,
+}
+
+/// A task.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskBody {
+    /// What the framework calls it: no other of its tasks that is not acknowledged as ended has that name.
+    name: String,
+    /// How long it has to stop where a kill does not say, in milliseconds; 5,000 where it is not said.
+    grace_ms: Option<u64>,
+    /// What it is, as in a job file: its role, name, kind and count are left out.
+    #[schema(value_type = Object)]
+    job: Box<RawValue>,
+}
+
+/// Offers that are not wanted.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeclineBody {
+    /// Which.
+    #[serde(default)]
+    offers: Vec<String>,
+    /// For how long not to show so much of those agents, in milliseconds; 5,000 where it is not said.
+    refuse_ms: Option<u64>,
+}
+
+/// A task that is to end.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KillBody {
+    /// Its name.
+    task: String,
+    /// How long it has to stop, in milliseconds; as was said when it was placed where it is not said.
+    grace_ms: Option<u64>,
+}
+
+/// An update that was taken in.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcknowledgeBody {
+    /// Of which task.
+    task: String,
+    /// The update's number.
+    uuid: String,
+}
+
+/// One line that a framework is told: one of these. A line of an empty object says that the connection lives.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct EventBody<'a> {
+    /// It is subscribed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscribed: Option<SubscribedBody>,
+    /// It may take of these, until they are rescinded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offers: Option<Vec<OfferBody<'a>>>,
+    /// It may take nothing of these any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rescinded: Option<Vec<String>>,
+    /// A task is in another state; said again until it is acknowledged, where it has a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update: Option<UpdateBody<'a>>,
+    /// It is subscribed no more, and why: nothing follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// Who a framework is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SubscribedBody {
+    /// Its id: what it comes back with.
+    id: String,
+    /// The subscription: what its calls name.
+    stream: String,
+}
+
+/// Resources of one agent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OfferBody<'a> {
+    /// Its id.
+    id: String,
+    /// The agent's id.
+    agent: String,
+    /// What people call the agent.
+    name: &'a str,
+    /// For which role.
+    role: &'a str,
+    /// How much.
+    resources: AmountBody,
+    /// Ports that are not known to be taken, as ranges of which both ends belong to it.
+    ports: Vec<[u16; 2]>,
+    /// Facts about the agent.
+    attributes: &'a BTreeMap<String, String>,
+    /// Its region, zone and rack; an empty part is not known.
+    domain: [&'a str; 3],
+}
+
+/// The state of a task.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UpdateBody<'a> {
+    /// What the framework calls it.
+    task: &'a str,
+    /// Its job's id: `JOB.0` is what people call the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<String>,
+    /// Where it is, was or was to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<String>,
+    /// Its state.
+    state: &'a str,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit: Option<ExitBody>,
+    /// Why this is said: `news`, `reconciled`, `offers-gone`, `invalid` or `unknown`.
+    cause: &'a str,
+    /// The same for people, where there is more to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    /// Its ports.
+    #[serde(skip_serializing_if = "<[u16]>::is_empty")]
+    ports: &'a [u16],
+    /// When it got into this state, in milliseconds of the Unix epoch.
+    at_ms: u64,
+    /// To be acknowledged with this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uuid: Option<String>,
+}
+
+/// A framework as it stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FrameworkBody {
+    /// Its id.
+    id: String,
+    /// What people call it.
+    name: String,
+    /// Whom its tasks are counted for.
+    roles: Vec<String>,
+    /// True where it is subscribed now.
+    connected: bool,
+    /// How long its tasks go on after it was last connected, in milliseconds.
+    failover_ms: u64,
+    /// When it was first subscribed, in milliseconds of the Unix epoch.
+    since_ms: u64,
+    /// How many of its tasks are in which state.
+    tasks: BTreeMap<&'static str, u32>,
+    /// Offers that it holds.
+    offers: usize,
+}
+
+/// The frameworks of the cluster.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FrameworksPage {
+    /// By id.
+    frameworks: Vec<FrameworkBody>,
+}
+
+/// Subscribes a framework, or takes one call of one that is subscribed. A call goes to the master that answered the subscription; another sends it there.
+#[utoipa::path(post, path = "/v1/framework", tag = "frameworks", request_body = CallBody,
+    responses((status = 200, description = "subscribed: a stream", body = inline(EventBody<'static>), content_type = "application/x-ndjson"), (status = 204, description = "taken in"),
+        (status = 307, description = "another master keeps the framework"), (status = 400, body = ErrorAnswer), (status = 403, body = ErrorAnswer), (status = 409, description = "it is not subscribed", body = ErrorAnswer)))]
+pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    caller.must_level(Level::Operator)?;
+    let text = body::whole(&headers, body).await?;
+    let mut call: CallBody = serde_json::from_slice(&text).map_err(|error| ApiError::invalid("body", error.to_string()))?;
+    if let Some(subscribe) = call.subscribe.take() {
+        let framework = subscribe.id.as_deref().map(|id| body::parsed("subscribe.id", id)).transpose()?;
+        if let Some(elsewhere) = framework.and_then(|framework: FrameworkId| elsewhere(&api, framework.shard())) {
+            return Ok(elsewhere);
+        }
+        let (info, suppressed) = info(&caller, subscribe, "subscribe")?;
+        let stream = subscription::draw()?;
+        let body = subscription::subscribe(&api, Subscriber { framework, info, suppressed, stream }, Lines { stream }).await?;
+        return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response());
+    }
+    let needed = |field: &'static str, value: &Option<String>| {
+        value.clone().ok_or_else(|| ApiError::invalid(field, "a call of a framework that is subscribed names its id and its stream"))
+    };
+    let framework: FrameworkId = body::parsed("id", &needed("id", &call.id)?)?;
+    let stream = subscription::number(&needed("stream", &call.stream)?).ok_or_else(|| ApiError::invalid("stream", "this is no stream"))?;
+    if let Some(elsewhere) = elsewhere(&api, framework.shard()) {
+        return Ok(elsewhere);
+    }
+    let call = said(&api, &caller, framework, call).await?;
+    let principal = caller.token.to_string();
+    let request = Request::Framework(FrameworkRequest::Call { framework, stream, principal, call });
+    find::done(&api, framework.shard(), request).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Lists the frameworks that are not gone.
+#[utoipa::path(get, path = "/v1/frameworks", tag = "frameworks", responses((status = 200, body = FrameworksPage), (status = 401, body = ErrorAnswer)))]
+pub async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<FrameworksPage>, ApiError> {
+    caller.must_level(Level::Viewer)?;
+    let mut frameworks = vec![];
+    for viewed in find::view_all(&api, View::Frameworks).await? {
+        if let Viewed::Frameworks(found) = viewed {
+            frameworks.extend(found.iter().filter(|view| view.info.roles.iter().all(|role| caller.sees(role))).map(FrameworkBody::from));
+        }
+    }
+    Ok(Json(FrameworksPage { frameworks }))
+}
+
+/// Ends a framework with all its tasks.
+#[utoipa::path(post, path = "/v1/frameworks/{id}/teardown", tag = "frameworks", params(("id" = String, Path, description = "a framework's id")),
+    responses((status = 204, description = "its tasks are being stopped"), (status = 403, body = ErrorAnswer), (status = 404, body = ErrorAnswer)))]
+pub async fn teardown(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segment) -> Result<StatusCode, ApiError> {
+    caller.must_level(Level::Operator)?;
+    let framework: FrameworkId = body::parsed("id", &id)?;
+    let missing = || ApiError::not_found("framework");
+    if framework.shard().0 >= api.door.shards() {
+        return Err(missing());
+    }
+    let Viewed::Frameworks(known) = find::view(&api, framework.shard(), View::Frameworks).await? else { return Err(missing()) };
+    let known = known.iter().find(|known| known.id == framework).ok_or_else(missing)?;
+    known.info.roles.iter().try_for_each(|role| caller.must(Level::Operator, role))?;
+    find::done(&api, framework.shard(), Request::Framework(FrameworkRequest::Teardown { framework })).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sends a framework to the master that leads its shard, where that is another.
+fn elsewhere(api: &Api, shard: ShardId) -> Option<Response> {
+    let Some(Route::At(leader)) = api.door.routes().find(shard) else { return None };
+    let http = api.door.peers().find(leader)?.master().http;
+    let location = format!("{}/v1/framework", http.trim_end_matches('/'));
+    Some((StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response())
+}
+
+fn info(caller: &Caller, body: SubscribeBody, field: &str) -> Result<(FrameworkInfo, Vec<Role>), ApiError> {
+    let roles_of = |texts: &[String], name: &str| -> Result<Vec<Role>, ApiError> {
+        texts.iter().map(|text| body::parsed(&format!("{field}.{name}"), text)).collect()
+    };
+    let mut roles = roles_of(&body.roles, "roles")?;
+    if roles.is_empty() {
+        roles.push(find::role(None)?);
+    }
+    roles.sort();
+    roles.dedup();
+    roles.iter().try_for_each(|role| caller.must(Level::Operator, role))?;
+    let suppressed = roles_of(&body.suppressed, "suppressed")?;
+    let every = ["PARTITION_AWARE", "TASK_KILLING_STATE"].map(str::to_owned).to_vec();
+    let info = FrameworkInfo {
+        name: body.name,
+        user: String::new(),
+        roles,
+        failover_ms: body.failover_ms,
+        hostname: String::new(),
+        webui_url: body.webui_url,
+        principal: caller.token.to_string(),
+        capabilities: if body.every_state { every } else { vec![] },
+        labels: body.labels.into_iter().collect(),
+    };
+    match info.refusal() {
+        Some(reason) => Err(ApiError::invalid(field, reason)),
+        None => Ok((info, suppressed)),
+    }
+}
+
+/// The one thing that a call says.
+async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody) -> Result<Call, ApiError> {
+    let roles =
+        |texts: Vec<String>, field: &str| -> Result<Vec<Role>, ApiError> { texts.iter().map(|text| body::parsed(field, text)).collect() };
+    let mut said = Vec::new();
+    if let Some(accept) = call.accept {
+        let known: Vec<Role> = api.frameworks.get(&framework).map(|info| info.roles.clone()).unwrap_or_default();
+        let mut launches = Vec::with_capacity(accept.tasks.len());
+        for TaskBody { name, grace_ms, job } in accept.tasks {
+            let admitted = spec::framework_task(spec::parsed(job.get().as_bytes(), Format::Json), &known, api).await;
+            let job = admitted.map_err(|error| super::json_problems(&error));
+            launches.push(TaskLaunch { name, agent: None, grace_ms: grace_ms.unwrap_or(GRACE_MS_DEFAULT), job });
+        }
+        let offers = offers(&accept.offers, "accept.offers")?;
+        said.push(Call::Accept { offers, launches, refuse_ms: accept.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT) });
+    }
+    if let Some(decline) = call.decline {
+        let offers = offers(&decline.offers, "decline.offers")?;
+        said.push(Call::Decline { offers, refuse_ms: decline.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT) });
+    }
+    if let Some(texts) = call.revive {
+        said.push(Call::Revive(roles(texts, "revive")?));
+    }
+    if let Some(texts) = call.suppress {
+        said.push(Call::Suppress(roles(texts, "suppress")?));
+    }
+    if let Some(KillBody { task, grace_ms }) = call.kill {
+        said.push(Call::Kill { task, grace_ms });
+    }
+    if let Some(AcknowledgeBody { task, uuid }) = call.acknowledge {
+        let uuid = subscription::number(&uuid).ok_or_else(|| ApiError::invalid("acknowledge.uuid", "this is no number of an update"))?;
+        said.push(Call::Acknowledge { task, uuid });
+    }
+    said.extend(call.reconcile.map(Call::Reconcile));
+    if let Some(update) = call.update {
+        let (info, suppressed) = info(caller, update, "update")?;
+        if let Some(mut known) = api.frameworks.get_mut(&framework) {
+            known.clone_from(&info);
+        }
+        said.push(Call::Update { info, suppressed });
+    }
+    if call.teardown == Some(true) {
+        said.push(Call::Teardown);
+    }
+    match (said.pop(), said.is_empty()) {
+        (Some(call), true) => Ok(call),
+        _ => Err(ApiError::invalid(
+            "body",
+            "a call says one thing: accept, decline, revive, suppress, kill, acknowledge, reconcile, update or teardown",
+        )),
+    }
+}
+
+fn offers(texts: &[String], field: &str) -> Result<Vec<OfferId>, ApiError> {
+    let parse = |text: &String| offer_id(text).ok_or_else(|| ApiError::invalid(field, format!("{text:?} is no offer")));
+    texts.iter().map(parse).collect()
+}
+
+/// An offer's id as text.
+pub fn offer_text(offer: OfferId) -> String {
+    format!("o{}-{}", offer.shard.0, offer.number)
+}
+
+/// The offer whose id this is.
+pub fn offer_id(text: &str) -> Option<OfferId> {
+    let (shard, number) = text.strip_prefix('o')?.split_once('-')?;
+    Some(OfferId { shard: ShardId(shard.parse().ok()?), number: number.parse().ok()? })
+}
+
+/// Lines of JSON.
+struct Lines {
+    stream: u128,
+}
+
+impl Words for Lines {
+    fn write(&mut self, events: &[FrameworkEvent]) -> Bytes {
+        let mut output = BytesMut::new();
+        let mut line = |body: &EventBody<'_>| {
+            serde_json::to_writer((&mut output).writer(), body)
+                .expect("an event has text for keys, and memory does not fail to be written");
+            output.put_u8(b'\n');
+        };
+        if events.is_empty() {
+            line(&EventBody::default());
+        }
+        for event in events {
+            line(&match event {
+                FrameworkEvent::Subscribed(id) => {
+                    let subscribed = SubscribedBody { id: id.to_string(), stream: subscription::text(self.stream) };
+                    EventBody { subscribed: Some(subscribed), ..EventBody::default() }
+                }
+                FrameworkEvent::Offers(offers) => {
+                    EventBody { offers: Some(offers.iter().map(OfferBody::from).collect()), ..EventBody::default() }
+                }
+                FrameworkEvent::Rescinded(offers) => {
+                    EventBody { rescinded: Some(offers.iter().copied().map(offer_text).collect()), ..EventBody::default() }
+                }
+                FrameworkEvent::Update(update) => EventBody { update: Some(update.into()), ..EventBody::default() },
+                FrameworkEvent::Error(reason) => EventBody { error: Some(reason), ..EventBody::default() },
+            });
+        }
+        output.freeze()
+    }
+}
+
+impl<'a> From<&'a OpenOffer> for OfferBody<'a> {
+    fn from(offer: &'a OpenOffer) -> Self {
+        let domain = &offer.info.domain;
+        Self {
+            id: offer_text(offer.id),
+            agent: offer.agent.to_string(),
+            name: &offer.info.name,
+            role: offer.role.as_str(),
+            resources: (&offer.resources).into(),
+            ports: offer.ports.iter().map(|range| [range.first, range.last]).collect(),
+            attributes: &offer.info.attributes,
+            domain: [&domain.region, &domain.zone, &domain.rack],
+        }
+    }
+}
+
+impl<'a> From<&'a StatusUpdate> for UpdateBody<'a> {
+    fn from(update: &'a StatusUpdate) -> Self {
+        let (cause, reason) = match &update.cause {
+            Cause::News => ("news", None),
+            Cause::Reconciled => ("reconciled", None),
+            Cause::Offers => ("offers-gone", Some("the offers do not hold any more")),
+            Cause::Invalid(reason) => ("invalid", Some(reason.as_str())),
+            Cause::Unknown => ("unknown", Some("there is no such task")),
+        };
+        Self {
+            task: &update.task,
+            job: update.job.map(|job| job.to_string()),
+            agent: update.agent.map(|agent| agent.to_string()),
+            state: phase_text(update.phase),
+            exit: update.exit.as_ref().map(ExitBody::from),
+            cause,
+            reason,
+            ports: &update.ports,
+            at_ms: update.at.0,
+            uuid: update.uuid.map(subscription::text),
+        }
+    }
+}
+
+impl From<&FrameworkView> for FrameworkBody {
+    fn from(view: &FrameworkView) -> Self {
+        let mut tasks = BTreeMap::new();
+        view.tasks.iter().for_each(|task| *tasks.entry(phase_text(task.phase)).or_insert(0) += 1);
+        Self {
+            id: view.id.to_string(),
+            name: view.info.name.clone(),
+            roles: view.info.roles.iter().map(ToString::to_string).collect(),
+            connected: view.connected,
+            failover_ms: view.info.failover_ms,
+            since_ms: view.since.0,
+            tasks,
+            offers: view.offers.len(),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What the shards of a cluster say to each other: demand, offers and what becomes of them, and how agents stand. Data only.
+
+use super::openings::Opening;
+use crate::frameworks::{FrameworkId, OpenOffer};
+use protocol::message::Launch;
+use protocol::{AgentId, AttemptId, Held, Offer, OfferId, Resources, Role};
+use serde::{Deserialize, Serialize};
+
+/// What the shards of a cluster say to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// A framework's shard to each agents' shard: all that its waiting tasks want, in place of what it said before.
+    Demand {
+        /// At most [`WANTS_MAX`], the most urgent first; what is over waits for the next.
+        wants: Vec<Want>,
+        /// The number of the last of the receiver's offers that these wants have counted already.
+        seen: u64,
+    },
+    /// An agents' shard to a framework's shard: resources, held for it until their deadline.
+    Offers {
+        /// At least one.
+        offers: Vec<Offer>,
+    },
+    /// The framework's shard takes an offer, wholly or in part; what it leaves is free again. Committed before it is said.
+    Accept {
+        /// Which.
+        offer: OfferId,
+        /// Whose resources.
+        agent: AgentId,
+        /// What is to run; sessions and sequences are the agents' shard's to fill in.
+        launches: Vec<Launch>,
+        /// Rises with each `Accept` and `Stage` of the sender.
+        number: u64,
+    },
+    /// The framework's shard takes nothing of these.
+    Decline {
+        /// Which.
+        offers: Vec<OfferId>,
+    },
+    /// The answer to each `Report`: what is on record for the agent and is to be there, whether it holds it or not; perhaps nothing. As
+    /// `Accept`, without an offer.
+    Stage {
+        /// Which agent.
+        agent: AgentId,
+        /// From the report that this answers: in another session the agent may be another incarnation, and reports anew.
+        session: u64,
+        /// What is to run.
+        launches: Vec<Launch>,
+        /// As in `Accept`.
+        number: u64,
+    },
+    /// These could not be given to the agent: the offer was over or did not hold. They are to be placed again.
+    Refused {
+        /// Where they would have been.
+        agent: AgentId,
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
+    /// These have ended, on record: what they held is free.
+    Release {
+        /// Where they were.
+        agent: AgentId,
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
+    /// These are to be stopped.
+    Kill {
+        /// Where they are.
+        agent: AgentId,
+        /// Which.
+        attempts: Vec<AttemptId>,
+        /// Milliseconds from the request until it is done by force.
+        grace_ms: u64,
+    },
+    /// What an agent holds of the receiver's tasks: whatever the receiver believes there beyond it is not there.
+    Report {
+        /// Which agent.
+        agent: AgentId,
+        /// The session in which it holds them.
+        session: u64,
+        /// Which life of the agent: what was given to it in an earlier one and is not held was lost with its machine; what was given to it
+        /// in this one and is not held, it never took.
+        incarnation: u64,
+        /// All that it holds of the receiver's.
+        held: Vec<Held>,
+        /// The highest number of the receiver's that was heard before: what it said later of the agent may be there all the same.
+        seen: u64,
+    },
+    /// An agent is silent, or back without a report (`reachable`).
+    Reachable {
+        /// Which.
+        agent: AgentId,
+        /// Whether it can be reached.
+        reachable: bool,
+    },
+    /// An agent's tasks are to be replaced: it was silent for `replace_after`, or is gone for good.
+    Lost {
+        /// Which.
+        agent: AgentId,
+        /// True where an operator said that it never comes back.
+        gone: bool,
+    },
+    /// A leader of the sender begins, and knows only what is on record: offers to it are void, its demand is to be said anew, and so is what
+    /// the receiver's agents hold of its tasks.
+    Led,
+    /// A framework's shard to each agents' shard: all frameworks that take offers, in place of what it said before.
+    Open {
+        /// They, each role of each for itself.
+        openings: Vec<Opening>,
+    },
+    /// An agents' shard to a framework's shard: what its agents have free, to be taken until it is rescinded.
+    Shown {
+        /// For which framework.
+        framework: FrameworkId,
+        /// At least one.
+        offers: Vec<OpenOffer>,
+    },
+    /// An agents' shard to a framework's shard: these hold no more.
+    Rescinded {
+        /// Whose.
+        framework: FrameworkId,
+        /// Which.
+        offers: Vec<OfferId>,
+    },
+    /// A framework takes some of these offers, all of one agent. As `Accept`.
+    Take {
+        /// Which framework.
+        framework: FrameworkId,
+        /// Which offers.
+        offers: Vec<OfferId>,
+        /// Whose resources.
+        agent: AgentId,
+        /// What is to run.
+        launches: Vec<Launch>,
+        /// As in `Accept`.
+        number: u64,
+        /// For how long not to show it what it left, in milliseconds.
+        refuse_ms: u64,
+    },
+    /// A framework wants nothing of these.
+    Leave {
+        /// Which framework.
+        framework: FrameworkId,
+        /// Which offers.
+        offers: Vec<OfferId>,
+        /// For how long not to show it so much of those agents, in milliseconds.
+        refuse_ms: u64,
+    },
+    /// A framework wants to see all again, whatever it declined.
+    Revive {
+        /// For which of its roles.
+        opening: Opening,
+    },
+}
+
+/// Most wants in one demand.
+pub const WANTS_MAX: usize = 1_024;
+
+/// Tasks of one shape that wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// For which role.
+    pub role: Role,
+    /// Their jobs' priority.
+    pub priority: u8,
+    /// What each of them needs.
+    pub shape: Resources,
+    /// How many there are; at least 1.
+    pub count: u32,
+}
