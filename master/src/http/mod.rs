@@ -15,6 +15,7 @@ pub mod exec;
 pub mod explain;
 mod find;
 pub mod frameworks;
+pub mod frameworks_json;
 mod gate;
 mod heard;
 pub mod inspect;

@@ -3,7 +3,7 @@
 
 use super::words::{self, id, list, member, nanoseconds, number, text, whole};
 use crate::frameworks::{FrameworkId, FrameworkInfo, REFUSE_MS_DEFAULT, REFUSE_MS_MAX};
-use crate::http::frameworks::offer_id;
+use crate::http::frameworks_json::offer_id;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::{OfferId, Role};

@@ -2,7 +2,7 @@
 
 use super::words;
 use crate::frameworks::{Cause, FrameworkEvent, OpenOffer, StatusUpdate};
-use crate::http::frameworks::offer_text;
+use crate::http::frameworks_json::offer_text;
 use crate::http::subscription::{HEARTBEAT, Words};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
