@@ -38,8 +38,9 @@ pub async fn agents(figures: &mut Figures, samples: &Path, run: u32, count: u32)
     figures.add(&what, "joins", f64::from(count) / start.elapsed().as_secs_f64(), "/s");
 
     let before = held(master)?;
+    let mut crowd = Crowd::prepare(&[address], &identities, &Member::count(1), 0).await?;
     let start = Instant::now();
-    let mut crowd = Crowd::start(&[address], &identities, &Member::count(1), 0).await?;
+    crowd.begin();
     until_registered(&cluster.client, &mut crowd, count).await?;
     figures.add(&what, "registered", f64::from(count) / start.elapsed().as_secs_f64(), "/s");
 
