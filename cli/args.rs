@@ -349,6 +349,31 @@ pub struct Agents {
 /// What can be done with agents.
 #[derive(Debug, Subcommand)]
 pub enum AgentsVerb {
+    /// Empty it before maintenance: it is given no tasks, and those that it has are stopped and placed elsewhere; tasks of batch jobs once they had
+    /// their time.
+    Drain {
+        /// Its name or id.
+        agent: String,
+        /// How long a task has to stop, such as 10s.
+        #[arg(long, value_name = "TIME", default_value = "5s")]
+        grace: String,
+        /// How long tasks of batch jobs may go on, such as 1h.
+        #[arg(long, value_name = "TIME", default_value = "10m")]
+        wait: String,
+        /// Once it is empty it never comes back.
+        #[arg(long)]
+        gone: bool,
+    },
+    /// Give it no other tasks than it has.
+    Deactivate {
+        /// Its name or id.
+        agent: String,
+    },
+    /// Give it tasks again.
+    Resume {
+        /// Its name or id.
+        agent: String,
+    },
     /// It never comes back: replace its tasks at once, and refuse its certificate.
     Gone {
         /// Its name or id.

@@ -57,15 +57,31 @@ fn meant<'a>(rows: &'a [Value], agent: &str) -> anyhow::Result<&'a Value> {
     }
 }
 
+/// Changes one agent.
+async fn change(client: &Client, rows: &[Value], verb: AgentsVerb, shape: Shape) -> anyhow::Result<ExitCode> {
+    let time =
+        |flag: &str, given: &str| milliseconds(given).with_context(|| format!("{flag} {given}: expected a time such as 90s, 30m or 8h"));
+    let (agent, what, body, said) = match verb {
+        AgentsVerb::Drain { agent, grace, wait, gone } => {
+            let body = json!({ "grace_ms": time("--grace", &grace)?, "wait_ms": time("--wait", &wait)?, "gone": gone });
+            (agent, "drain", body, "is being emptied: `skep agents` says when it is; `skep agents resume` gives it tasks again")
+        }
+        AgentsVerb::Deactivate { agent } => (agent, "deactivate", json!({}), "keeps its tasks and is given no others"),
+        AgentsVerb::Resume { agent } => (agent, "resume", json!({}), "is given tasks"),
+        AgentsVerb::Gone { agent } => (agent, "gone", json!({}), "is gone: its tasks are placed anew, and it is not let in again"),
+    };
+    let id = text(&meant(rows, &agent)?["id"]);
+    let answer = client.call(Method::POST, &format!("/v1/agents/{id}/{what}"), &body).await?;
+    Ok(say(shape, &answer, &format!("{agent} {said}")))
+}
+
 /// Shows or changes agents.
 pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Result<ExitCode> {
     let client = Client::find(reach)?;
     let answer = client.get("/v1/agents").await?;
     let rows = answer["agents"].as_array().cloned().unwrap_or_default();
-    if let Some(AgentsVerb::Gone { agent }) = flags.verb {
-        let id = text(&meant(&rows, &agent)?["id"]);
-        let answer = client.call(Method::POST, &format!("/v1/agents/{id}/gone"), &json!({})).await?;
-        return Ok(say(shape, &answer, &format!("{agent} is gone: its tasks are placed anew, and it is not let in again")));
+    if let Some(verb) = flags.verb {
+        return change(&client, &rows, verb, shape).await;
     }
     if shape == Shape::Json {
         println!("{answer}");
@@ -78,7 +94,7 @@ pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Resul
         table.add_row([
             text(&row["name"]),
             text(&row["id"]),
-            text(&row["state"]),
+            if row["mode"] == "active" { text(&row["state"]) } else { format!("{}, {}", text(&row["state"]), text(&row["mode"])) },
             text(&row["attempts"]),
             amounts(&row["allocated"]),
             amounts(&row["capacity"]),

@@ -95,6 +95,8 @@ pub enum Loss {
     Refused,
     /// It is fenced, and its agent's lease was over: its executor ended it, or it was never started.
     LeaseOver,
+    /// Its agent was emptied, as an operator said: it ended there.
+    Drained,
 }
 
 impl Exit {
@@ -154,6 +156,7 @@ impl fmt::Display for Loss {
             Self::AgentGone => "its agent left for good",
             Self::Refused => "its agent had no room for it",
             Self::LeaseOver => "no master renewed its lease in time",
+            Self::Drained => "its agent was drained",
         })
     }
 }

@@ -10,11 +10,12 @@ use crate::raft::Replica;
 use crate::seat::Seat;
 use agent::ledger::Ledger;
 use master::shard::Record;
+use master::shard::drains::Mode;
 use master::shard::event::JobRef;
 use master::shard::view::{View, Viewed};
 use protocol::message::shard_of_agent;
 use protocol::task::Loss;
-use protocol::{AgentId, AttemptId, Exit, Job, JobId, Resources, ShardId, TaskId, Time};
+use protocol::{AgentId, AttemptId, Exit, Job, JobId, ShardId, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -62,6 +63,8 @@ pub struct Check {
     leader_since: Time,
     /// Where each attempt was put, whether that was committed or not.
     placed: BTreeMap<AttemptId, AgentId>,
+    /// Agents that were to be emptied, whether that was committed or not.
+    drained: BTreeSet<AgentId>,
     /// Jobs of which somebody asked that tasks end.
     touched: BTreeSet<JobId>,
     /// The term of each committed entry, by shard.
@@ -109,6 +112,7 @@ impl Check {
             came_back: BTreeMap::new(),
             leader_since: Time::ZERO,
             placed: BTreeMap::new(),
+            drained: BTreeSet::new(),
             touched: BTreeSet::new(),
             committed: vec![vec![]; usize::from(plan.shards)],
             acted: vec![0; usize::from(plan.shards)],
@@ -138,6 +142,10 @@ impl Check {
             Record::Staged { id, agent, attempts, .. } => {
                 let attempts = attempts.iter().map(|(index, number)| (AttemptId::new(*id, *index, *number), *agent));
                 self.placed.extend(attempts);
+                Ok(())
+            }
+            Record::AgentMode { agent, mode: Mode::Draining { .. }, .. } => {
+                self.drained.insert(*agent);
                 Ok(())
             }
             Record::Placed { id, agent, .. } => {
@@ -306,6 +314,9 @@ impl Check {
                     format!("G24: {attempt} was given up with its agent while {others} others of its shard were silent too")
                 })
             }
+            Loss::Drained => {
+                hold(self.drained.contains(&agent), || format!("G7: {attempt} ended since {agent} was drained, and it was not"))
+            }
             Loss::Refused | Loss::Forgotten => {
                 self.refused += u64::from(*reason == Loss::Refused);
                 // A report does not say which launches it knows: one that is overtaken by a launch that was sent later is taken for the
@@ -454,16 +465,6 @@ impl Check {
             hold(submission.ended, || format!("G3: {id} was stopped and whoever follows it was never told its end"))?;
         }
         Ok(())
-    }
-
-    /// When nothing runs, nothing is booked and nothing is offered. On a leader at its end.
-    ///
-    /// # Errors
-    /// The promise that is broken.
-    pub fn nothing_booked(&self, now: Time, seat: &mut Seat) -> Verdict {
-        let Some(Viewed::Agents(agents)) = seat.look(now, View::Agents) else { return Err("a view of agents has no answer".into()) };
-        let booked = agents.iter().find(|agent| agent.attempts > 0 || agent.allocated != Resources::NONE);
-        hold(booked.is_none(), || format!("G9: nothing runs and something is booked: {booked:?}"))
     }
 
     /// After all is well again for long enough: every batch job has ended, nobody owes anybody anything.

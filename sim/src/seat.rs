@@ -6,7 +6,7 @@ use crate::log::Note;
 use crate::plan::Bug;
 use master::shard::view::{View, Viewed};
 use master::shard::{Action, Event, Output, Record, Request, Response, Shard};
-use protocol::{RequestId, Time};
+use protocol::{RequestId, Resources, Time};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Batches of a shard after which the replica beside it is compared with it while it leads.
@@ -129,5 +129,15 @@ impl Seat {
             }
         }
         seen
+    }
+
+    /// When nothing runs, nothing is booked and nothing is offered. On a leader at its end.
+    ///
+    /// # Errors
+    /// The promise that is broken.
+    pub fn nothing_booked(&mut self, now: Time) -> Result<(), String> {
+        let Some(Viewed::Agents(agents)) = self.look(now, View::Agents) else { return Err("a view of agents has no answer".into()) };
+        let booked = agents.iter().find(|agent| agent.attempts > 0 || agent.allocated != Resources::NONE);
+        booked.map_or(Ok(()), |booked| Err(format!("G9: nothing runs and something is booked: {booked:?}")))
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::network::{IDLE_MS, Way};
 use crate::world::{Happening, Verdict, World};
+use master::shard::drains::ModeWish;
 use master::shard::{Event, Request};
 use protocol::message::shard_of_agent;
 use protocol::{RequestId, ShardId, Time};
@@ -72,6 +73,7 @@ impl World {
         let other = (master + 1) % self.masters.len();
         match self.random.below(9) {
             _ if self.random.chance(40) => self.let_go(at)?,
+            _ if self.plan.frameworks > 0 && self.random.chance(150) => self.set_mode(at)?,
             _ if self.plan.fenced && self.random.chance(100) => self.answer_late(at),
             0 | 7 if self.plan.links_only && other != master => self.break_link(master, other),
             _ if self.random.chance(60) && !self.plan.links_only => self.stop_process(master, 3_000),
@@ -138,6 +140,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// An operator says whether an agent is given tasks.
+    fn set_mode(&mut self, at: usize) -> Verdict {
+        let mode = match self.random.below(4) {
+            0 => ModeWish::Deactivate,
+            1 => ModeWish::Drain { grace_ms: self.random.below(2_000), wait_ms: self.random.below(30_000), gone: false },
+            _ => ModeWish::Activate,
+        };
+        self.ask_mode(at, mode)
+    }
+
+    pub(crate) fn ask_mode(&mut self, at: usize, mode: ModeWish) -> Verdict {
+        let agent = self.machines[at].id;
+        let shard = shard_of_agent(agent, self.plan.shards);
+        match self.leader(usize::from(shard.0)) {
+            Some(leader) => self.tell(leader, shard, Event::Request { id: OPERATOR, request: Request::SetMode { agent, mode } }),
+            None => Ok(()),
+        }
     }
 
     /// An operator says that an agent never comes back.

@@ -15,6 +15,7 @@ use crate::queue::Queue;
 use crate::raft::Message;
 use crate::random::Random;
 use agent::ledger::event::{Event as AgentEvent, Form, PrepareError};
+use master::shard::drains::ModeWish;
 use master::shard::{Event, Request};
 use protocol::message::{ToAgent, ToShard};
 use protocol::{AttemptId, Digest, MemberId, RequestId, ShardId, Time};
@@ -263,7 +264,7 @@ impl World {
             let leader = self.leader(shard).ok_or("G7: a shard has no leader after all is well")?;
             let seat = self.masters[leader].seats[shard].as_mut().ok_or("a leader has a seat")?;
             self.check.nothing_lost(self.now, &self.clients, ShardId(shard as u16), seat)?;
-            self.check.nothing_booked(self.now, seat)?;
+            seat.nothing_booked(self.now)?;
         }
         Ok(())
     }
@@ -357,6 +358,9 @@ impl World {
     /// Stops all jobs, asks for the end of each, and looks after a while whether anything is left.
     fn drain(&mut self) -> Verdict {
         self.draining = true;
+        if self.plan.frameworks > 0 {
+            (0..self.machines.len()).try_for_each(|at| self.ask_mode(at, ModeWish::Activate))?;
+        }
         let mut requests = self.clients.stop_all();
         requests.extend(self.clients.submit_all());
         self.ask_all(requests)?;

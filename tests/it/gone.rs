@@ -48,3 +48,41 @@ fn an_agent_that_is_gone_ends_with_its_tasks_and_is_refused_for_good() {
         assert!(code == Some(1) && words.contains("has let agent"), "{restart}: {code:?} {words}");
     }
 }
+
+#[test]
+fn an_agent_is_drained_before_maintenance_and_given_tasks_again_after_it() {
+    let mut cluster = Cluster::of_one(RESOURCES);
+    let file = cluster.folder.join("service.toml");
+    let text = format!("name = \"nap\"\nkind = \"service\"\ncount = 3\n[task]\nwasm = {:?}\nargs = [\"600000\"]\n", sample("sleep.wasm"));
+    std::fs::write(&file, text).unwrap();
+    cluster.text(&["apply", file.to_str().unwrap()]);
+    let sleep = sample("sleep.wasm");
+    cluster.text(&["run", "--detach", "--name", "once", sleep.to_str().unwrap(), "--", "600000"]);
+    cluster.until("all run", |cluster| cluster.tasks("nap", "running") == 3 && cluster.tasks("once", "running") == 1);
+    cluster.add_agent("a2", RESOURCES);
+    let on = |cluster: &Cluster, job: &str, agent: &str| {
+        let id = id_of(cluster, agent);
+        cluster.all_tasks(job).iter().filter(|task| task["agent"] == id.as_str() && task["phase"] == "running").count()
+    };
+    let listed = |cluster: &Cluster| cluster.text(&["agents"]);
+
+    cluster.text(&["agents", "drain", "a1", "--wait", "1h"]);
+    cluster.until("the service runs elsewhere", |cluster| on(cluster, "nap", "a2") == 3);
+    assert_eq!(on(&cluster, "once", "a1"), 1, "a batch job's task has an hour");
+    assert!(listed(&cluster).contains("reachable, draining"), "{}", listed(&cluster));
+    cluster.text(&["agents", "drain", "a1", "--wait", "0s"]);
+    cluster.until("that is elsewhere too", |cluster| on(cluster, "once", "a2") == 1);
+    cluster.until("it is empty", |cluster| listed(cluster).contains("reachable, drained"));
+
+    // It stays so through a restart of its master, and of itself.
+    cluster.kill_master();
+    cluster.start_master();
+    cluster.kill_agent("a1");
+    cluster.start_agent("a1");
+    cluster.until("both are back", |cluster| cluster.reachable().len() == 2);
+    cluster.text(&["run", "--cpu", "0.1", "--count", "20", sample("noop.wasm").to_str().unwrap(), "--quiet"]);
+    assert!(listed(&cluster).contains("reachable, drained"), "{}", listed(&cluster));
+    cluster.text(&["scale", "nap", "30"]);
+    cluster.text(&["agents", "resume", "a1"]);
+    cluster.until("it is given tasks again", |cluster| on(cluster, "nap", "a1") > 0);
+}

@@ -6,17 +6,26 @@ use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::jobs_json::AmountBody;
 use super::{Api, find};
+use crate::shard::drains::ModeWish;
 use crate::shard::event::{Level, Request};
 use crate::shard::view::{AgentView, View, Viewed};
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use protocol::AgentId;
 use protocol::message::shard_of_agent;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
+
+/// How long tasks of an agent that is emptied have to stop where nobody says, in milliseconds; and the most that can be said.
+const GRACE_MS_DEFAULT: u64 = 5_000;
+const GRACE_MS_MAX: u64 = 3_600_000;
+/// How long tasks of batch jobs may go on there where nobody says, in milliseconds; and the most that can be said.
+const WAIT_MS_DEFAULT: u64 = 600_000;
+const WAIT_MS_MAX: u64 = 7 * 86_400_000;
 
 /// An agent.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -27,6 +36,8 @@ pub struct AgentBody {
     pub name: String,
     /// `reachable`, `unreachable`, `expected` (on record and not heard of since the master's start) or `gone`.
     pub state: String,
+    /// `active`, `inactive` (it is given no other tasks), `draining` (it is emptied) or `drained`.
+    pub mode: String,
     /// All that it has to promise.
     pub capacity: AmountBody,
     /// What is promised on it, offers included.
@@ -99,6 +110,63 @@ pub async fn gone(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segm
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// How to empty an agent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainBody {
+    /// Milliseconds that a task has to stop, at most 3,600,000; 5,000 where it is not said.
+    pub grace_ms: Option<u64>,
+    /// Milliseconds in which tasks of batch jobs may end by themselves, at most a week; 600,000 where it is not said.
+    pub wait_ms: Option<u64>,
+    /// True: once it is empty it never comes back.
+    #[serde(default)]
+    pub gone: bool,
+}
+
+/// Empties an agent: it is given no tasks, those of services and frameworks are stopped and placed elsewhere, those of batch jobs once they had their time.
+#[utoipa::path(post, path = "/v1/agents/{id}/drain", tag = "agents", params(("id" = String, Path, description = "an agent's id")), request_body = DrainBody,
+    responses((status = 204, description = "it is being emptied"), (status = 403, body = ErrorAnswer), (status = 404, body = ErrorAnswer)))]
+pub async fn drain(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let DrainBody { grace_ms, wait_ms, gone } = body::json(&headers, body).await?;
+    let (grace_ms, wait_ms) = (grace_ms.unwrap_or(GRACE_MS_DEFAULT), wait_ms.unwrap_or(WAIT_MS_DEFAULT));
+    if grace_ms > GRACE_MS_MAX || wait_ms > WAIT_MS_MAX {
+        return Err(ApiError::invalid("grace_ms", format!("at most {GRACE_MS_MAX}, and wait_ms at most {WAIT_MS_MAX}")));
+    }
+    set_mode(&api, &caller, &id, ModeWish::Drain { grace_ms, wait_ms, gone }).await
+}
+
+/// Gives an agent no other tasks than it has.
+#[utoipa::path(post, path = "/v1/agents/{id}/deactivate", tag = "agents", params(("id" = String, Path, description = "an agent's id")),
+    responses((status = 204, description = "it is given no others"), (status = 403, body = ErrorAnswer), (status = 404, body = ErrorAnswer)))]
+pub async fn deactivate(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segment) -> Result<StatusCode, ApiError> {
+    set_mode(&api, &caller, &id, ModeWish::Deactivate).await
+}
+
+/// Gives an agent tasks again.
+#[utoipa::path(post, path = "/v1/agents/{id}/resume", tag = "agents", params(("id" = String, Path, description = "an agent's id")),
+    responses((status = 204, description = "it is given tasks"), (status = 403, body = ErrorAnswer), (status = 404, body = ErrorAnswer)))]
+pub async fn resume(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segment) -> Result<StatusCode, ApiError> {
+    set_mode(&api, &caller, &id, ModeWish::Activate).await
+}
+
+/// Says whether an agent is given tasks.
+///
+/// # Errors
+/// An [`ApiError`]: who may not, or which agent there is not.
+pub async fn set_mode(api: &Api, caller: &Caller, id: &str, mode: ModeWish) -> Result<StatusCode, ApiError> {
+    caller.must_own_cluster()?;
+    api.all_understand()?;
+    let agent: AgentId = body::parsed("id", id)?;
+    find::done(api, shard_of_agent(agent, api.door.shards()), Request::SetMode { agent, mode }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 impl From<&AgentView> for AgentBody {
     fn from(view: &AgentView) -> Self {
         let domain = &view.info.domain;
@@ -106,6 +174,7 @@ impl From<&AgentView> for AgentBody {
             id: view.id.to_string(),
             name: view.info.name.clone(),
             state: view.state.to_string(),
+            mode: view.mode.to_string(),
             capacity: (&view.info.capacity).into(),
             allocated: (&view.allocated).into(),
             attempts: view.attempts,

@@ -61,7 +61,7 @@ pub enum EventBody<'a> {
         agent: String,
         /// What people call it.
         name: &'a str,
-        /// `registered`, `unreachable`, `reachable`, `lost`, `gone`.
+        /// `registered`, `unreachable`, `reachable`, `lost`, `gone`, `draining`, `inactive`, `active`.
         what: &'a str,
     },
     /// A framework came, went or returned.

@@ -300,6 +300,7 @@ const fn loss_text(loss: Loss) -> &'static str {
         Loss::AgentGone => "agent-gone",
         Loss::Refused => "refused",
         Loss::LeaseOver => "lease-over",
+        Loss::Drained => "drained",
     }
 }
 

@@ -202,6 +202,9 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(agents::list))
         .routes(routes!(agents::show))
         .routes(routes!(agents::gone))
+        .routes(routes!(agents::drain))
+        .routes(routes!(agents::deactivate))
+        .routes(routes!(agents::resume))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
         .routes(routes!(roles::list))
@@ -258,6 +261,14 @@ impl Api {
         let first = u16::try_from(turn % u64::from(shards)).expect("less than there are shards");
         let mut all = (0..shards).map(|step| ShardId((first + step) % shards));
         all.find(|shard| self.door.routes().find(*shard) == Some(Route::Here))
+    }
+
+    /// Refuses what masters of the version before could not read on record.
+    fn all_understand(&self) -> Result<(), ApiError> {
+        match self.door.peers().any_speaks(|version| version < 2) {
+            true => Err(ApiError::conflict("a master is of an earlier version, which knows nothing of this: upgrade all of them first")),
+            false => Ok(()),
+        }
     }
 
     /// Keeps a small bundle that was made here, at as many masters as it takes; one that is kept already is kept once.

@@ -48,6 +48,7 @@ pub async fn subscribe(api: &Arc<Api>, subscriber: Subscriber, mut words: impl W
     let Subscriber { framework, info, suppressed, stream } = subscriber;
     let shard = framework.map_or_else(|| api.shard_led_here(), |framework| Some(framework.shard()));
     let shard = shard.ok_or(Refusal::Unled)?;
+    api.all_understand()?;
     let (replies, mut answers) = mpsc::channel(EVENTS_WAITING_MAX);
     let subscribed = Request::Framework(FrameworkRequest::Subscribe { framework, info: info.clone(), suppressed, stream });
     api.door.post(shard, subscribed, RequestId(0), replies)?;

@@ -91,8 +91,9 @@ enum End {
     Uncommon,
 }
 
-const LOSSES: [Loss; 7] =
-    [Loss::AgentSilent, Loss::Reboot, Loss::Executor, Loss::Forgotten, Loss::AgentGone, Loss::Refused, Loss::LeaseOver];
+/// New ones at the end: their places are on record.
+const LOSSES: [Loss; 8] =
+    [Loss::AgentSilent, Loss::Reboot, Loss::Executor, Loss::Forgotten, Loss::AgentGone, Loss::Refused, Loss::LeaseOver, Loss::Drained];
 
 impl Cell {
     /// The first attempt of a task.

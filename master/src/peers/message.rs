@@ -94,6 +94,7 @@ impl Said {
         match self {
             Self::Agents(_) | Self::Told(_) => version >= 2,
             Self::Changed(_) => version < 2,
+            Self::Letter { message, .. } => message.since() <= version,
             _ => true,
         }
     }

@@ -96,6 +96,7 @@ impl Shard {
         seat.since_wanted = None;
         seat.report = Vec::new();
         seat.incarnation = incarnation;
+        seat.inactive = self.drains.mode(agent) != super::drains::Mode::Active;
         let session = seat.session;
         self.pool.set_capacity(slot, &info.capacity);
         self.pool.refresh(slot);
@@ -236,6 +237,8 @@ impl Shard {
         self.pool.retract_all(|offer| offer.to == from);
         self.pool.open(from, vec![]);
         self.offers_void(from);
+        self.tell_modes_to(from);
+        self.pool.elsewhere.stir();
         self.demands.say_anew();
         self.told.hear_anew(from);
         self.demands.see_anew(from);
@@ -363,7 +366,7 @@ impl Shard {
         Ok(())
     }
 
-    fn publish_agent(&mut self, agent: AgentId, what: &'static str) {
+    pub(super) fn publish_agent(&mut self, agent: AgentId, what: &'static str) {
         let name = self.rest.agents.get(&agent).map(|known| known.info.name.clone()).unwrap_or_default();
         self.publish(Change::Agent { agent, name, what: what.into() });
     }

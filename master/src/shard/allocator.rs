@@ -194,7 +194,7 @@ impl Pool {
     /// How many tasks a role may be offered before the next one is to be served.
     fn fair_most(&self, role: u32, class: u32) -> u32 {
         let Some((share, each)) = self.roles.get(role as usize).and_then(Option::as_ref).zip(self.shape(class)) else { return 1 };
-        let each = amounts::dominant_share(&each.shape, &self.total).max(1);
+        let each = amounts::dominant_share(&each.shape, &self.whole).max(1);
         let next = self.hungry.iter().find(|(_, other)| *other != role);
         let ahead = next.map_or(u64::MAX, |(next, _)| next.saturating_add(SHARE_STEP).saturating_sub(share.share));
         u32::try_from(ahead / each).unwrap_or(u32::MAX).max(1)

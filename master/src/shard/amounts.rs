@@ -46,6 +46,17 @@ pub fn max(most: &mut Resources, other: &Resources) {
 /// The whole, in the parts that a share is counted in.
 pub const SHARE_ONE: u64 = 1 << 32;
 
+/// The largest fraction that two parts together are of `total` in any kind, as [`dominant_share`].
+#[must_use]
+pub fn dominant_share_of_both(part: &Resources, other: &Resources, total: &Resources) -> u64 {
+    if other.is_none() {
+        return dominant_share(part, total);
+    }
+    let mut both = part.clone();
+    add(&mut both, other, 1);
+    dominant_share(&both, total)
+}
+
 /// The largest fraction that `part` is of `total` in any kind, in parts of [`SHARE_ONE`] (dominant share: Ghodsi et al., NSDI 2011).
 #[must_use]
 pub fn dominant_share(part: &Resources, total: &Resources) -> u64 {

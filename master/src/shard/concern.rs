@@ -30,6 +30,22 @@ impl Shard {
 }
 
 impl PeerMessage {
+    /// The version of the messages that this variant came with: to a master of an earlier one it is not said.
+    #[must_use]
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::Open { .. }
+            | Self::Shown { .. }
+            | Self::Rescinded { .. }
+            | Self::Take { .. }
+            | Self::Leave { .. }
+            | Self::Emptied { .. }
+            | Self::Uses(_)
+            | Self::Revive { .. } => 2,
+            _ => 1,
+        }
+    }
+
     /// The agent that tasks of the sender's are given to with this, if it is one: from then on it has something to say to the sender.
     #[must_use]
     pub const fn gives_to(&self) -> Option<AgentId> {

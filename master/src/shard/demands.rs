@@ -52,6 +52,7 @@ impl Shard {
         for (to, offers) in self.pool.allocate(self.now) {
             self.at_once(Action::Peer { to, message: PeerMessage::Offers { offers } });
         }
+        self.say_uses();
         self.show_frameworks();
         self.say_demand();
         let mut declines = std::mem::take(&mut self.demands.declines);

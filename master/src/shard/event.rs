@@ -5,6 +5,7 @@ use protocol::task::Placed;
 use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, Phase, RequestId, Role, ShardId};
 use serde::{Deserialize, Serialize};
 
+use super::drains::ModeWish;
 pub use super::peer::{PeerMessage, WANTS_MAX, Want};
 use super::view::{JobView, View, Viewed};
 use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest};
@@ -137,6 +138,13 @@ pub enum Request {
     Gone {
         /// Which.
         agent: AgentId,
+    },
+    /// Give an agent tasks, or none. To the agent's shard.
+    SetMode {
+        /// Which.
+        agent: AgentId,
+        /// How it is to be.
+        mode: ModeWish,
     },
     /// What is so; answered from what is committed.
     View(View),
@@ -368,7 +376,7 @@ pub enum Change {
         agent: AgentId,
         /// What people call it.
         name: String,
-        /// `registered`, `unreachable`, `reachable`, `lost`, `gone`.
+        /// `registered`, `unreachable`, `reachable`, `lost`, `gone`, `draining`, `inactive`, `active`.
         what: Word,
     },
     /// The tokens on record are others now.

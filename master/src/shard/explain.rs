@@ -66,6 +66,10 @@ impl Shard {
                 *view.short.entry("unreachable".into()).or_insert(0) += 1;
                 continue;
             };
+            if seat.inactive {
+                *view.short.entry(super::drains::mode_text(self.drains.mode(*id)).into()).or_insert(0) += 1;
+                continue;
+            }
             let (attempts, mut free) = Pool::room(seat);
             amounts::add(&mut free, &seat.offered, 1);
             amounts::max(&mut view.largest_free, &free);

@@ -17,6 +17,7 @@ mod amounts;
 mod bookings;
 mod concern;
 mod demands;
+pub mod drains;
 mod explain;
 mod fences;
 mod frameworks;
@@ -28,6 +29,7 @@ pub mod policies;
 mod pool;
 mod reconcile;
 mod requests;
+mod shares;
 mod tasks;
 mod tokens;
 mod told;
@@ -40,11 +42,13 @@ pub use config::ShardConfig;
 pub use event::{Action, Event, Output, PeerMessage, Refusal, Request, Response};
 pub use openings::Opening;
 pub use record::Record;
+pub use shares::Uses;
 pub use snapshot::ShardSnapshot;
 
 use crate::frameworks::Frameworks;
 use crate::jobs::Jobs;
 use demands::Demands;
+use drains::Drains;
 use event::Change;
 use fences::Fences;
 use frameworks::Sessions;
@@ -68,6 +72,8 @@ pub struct Shard {
     frameworks: Frameworks,
     /// How they stand now.
     sessions: Sessions,
+    /// Agents that are given no tasks; of ours, on record.
+    drains: Drains,
     /// Join tokens that were used last, and by whom.
     used: VecDeque<(String, AgentId)>,
     /// The shard's agents, as they are now.
@@ -103,10 +109,10 @@ impl Shard {
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
         let jobs = Jobs::new(config.id, config.history_tasks_max);
-        Self::with(config, jobs, LastingRest::default(), Frameworks::default())
+        Self::with(config, jobs, LastingRest::default(), (Frameworks::default(), Drains::default()))
     }
 
-    fn with(config: ShardConfig, jobs: Jobs, rest: LastingRest, frameworks: Frameworks) -> Self {
+    fn with(config: ShardConfig, jobs: Jobs, rest: LastingRest, (frameworks, drains): (Frameworks, Drains)) -> Self {
         assert!(config.lease_over_ms() <= config.replace_after_ms, "fenced tasks would be replaced while they run");
         Self {
             now: Time::ZERO,
@@ -114,6 +120,7 @@ impl Shard {
             rest,
             frameworks,
             sessions: Sessions::default(),
+            drains,
             used: VecDeque::new(),
             pool: Pool::new(&config),
             watches: BTreeSet::new(),
@@ -155,7 +162,11 @@ impl Shard {
                 let known = KnownAgent { info: info.clone(), incarnation: *incarnation, gone: false, since: *at };
                 self.rest.agents.insert(*agent, known);
             }
-            Record::AgentGone { agent, at } => self.rest.agent_gone(*agent, *at),
+            Record::AgentGone { agent, at } => {
+                self.rest.agent_gone(*agent, *at);
+                self.drains.set(*agent, drains::Mode::Active);
+            }
+            Record::AgentMode { agent, mode, .. } => self.drains.set(*agent, *mode),
             Record::TokenCreated { token, .. } => drop(self.rest.tokens.insert(token.id.clone(), token.clone())),
             Record::TokenEnded { id, used_by, .. } => self.token_ended(id, *used_by),
             Record::PolicySet { role, policy, .. } => self.rest.policy_set(role, policy),
@@ -185,6 +196,7 @@ impl Shard {
         self.demands.say_anew();
         self.jobs.lines.changed = true;
         self.expect_frameworks();
+        self.lead_drains();
         self.tell_all(&PeerMessage::Led);
         // Whoever let them go may have died before it told the shards of their tasks; and before that was committed.
         for agent in self.gone_agents() {
@@ -238,6 +250,8 @@ impl Shard {
                 self.taken(from, (framework, &offers), agent, refuse_ms, launches);
             }
             PeerMessage::Leave { framework, offers, refuse_ms } => self.declined_open(from, framework, &offers, refuse_ms),
+            PeerMessage::Uses(uses) => self.pool.hear_uses(from, uses),
+            PeerMessage::Emptied { agents } => self.emptied(from, agents),
             PeerMessage::Revive { opening } => self.pool.revive(from, &opening),
         }
     }
@@ -248,6 +262,7 @@ impl Shard {
         self.pool.expire(self.now);
         self.pool.expire_open(self.now);
         self.watch_frameworks();
+        self.watch_drains();
         self.watch_agents();
         self.end_fenced();
     }
@@ -265,9 +280,10 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Time> {
         let offer = self.pool.offers.first_key_value().map(|(_, offer)| offer.deadline);
         let watch = self.watches.first().map(|(at, _)| *at);
-        let shown = self.pool.openings.due();
-        let timers = [offer, watch, self.jobs.next_due(), self.demands.due(&self.config), self.fences.due(), shown, self.sessions.due()];
-        timers.into_iter().flatten().min()
+        let (shown, uses) = (self.pool.openings.due(), self.uses_due());
+        let others = [self.jobs.next_due(), self.demands.due(&self.config), self.fences.due(), self.sessions.due(), self.drains.due()];
+        let timers = [offer, watch, shown, uses].into_iter().chain(others);
+        timers.flatten().min()
     }
 
     /// Puts a record into effect and on its way to the journal.
@@ -296,6 +312,23 @@ impl Shard {
     fn tell_all(&mut self, message: &PeerMessage) {
         for to in 0..self.config.shards {
             self.at_once(Action::Peer { to: ShardId(to), message: message.clone() });
+        }
+    }
+
+    /// When the other shards are to be told what roles hold here.
+    fn uses_due(&self) -> Option<Time> {
+        self.pool.elsewhere.due().filter(|_| self.config.shards > 1)
+    }
+
+    /// Tells them, where it is time.
+    fn say_uses(&mut self) {
+        if self.uses_due().is_none_or(|due| due > self.now) {
+            return;
+        }
+        let Some(uses) = self.pool.uses(self.now) else { return };
+        let own = self.config.id;
+        for to in (0..self.config.shards).map(ShardId).filter(|to| *to != own) {
+            self.at_once(Action::Peer { to, message: PeerMessage::Uses(uses.clone()) });
         }
     }
 

@@ -279,7 +279,7 @@ impl Pool {
 
     /// Of those that may be shown it: whose role has the smallest share with what it was shown, and who was served the longest ago.
     fn next_opener(&self, slot: u32, free: &Resources) -> Option<u32> {
-        let shown = |opener: &Opener| amounts::dominant_share(&opener.offered, &self.total);
+        let shown = |opener: &Opener| amounts::dominant_share(&opener.offered, &self.whole);
         let key = |at: &u32| {
             let opener = self.openings.list[*at as usize].as_ref()?;
             let role = self.shape(opener.class)?.role;

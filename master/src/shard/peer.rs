@@ -1,6 +1,7 @@
 //! What the shards of a cluster say to each other: demand, offers and what becomes of them, and how agents stand. Data only.
 
 use super::openings::Opening;
+use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
 use protocol::{AgentId, AttemptId, Held, Offer, OfferId, Resources, Role};
@@ -146,6 +147,13 @@ pub enum PeerMessage {
         /// For how long not to show it so much of those agents, in milliseconds.
         refuse_ms: u64,
     },
+    /// An agents' shard to a framework's shard: all its agents that are emptied, in place of what it said before.
+    Emptied {
+        /// Which, how many milliseconds a task has to stop, and whether tasks of batch jobs are to stop too.
+        agents: Vec<(AgentId, u64, bool)>,
+    },
+    /// An agents' shard to each other: what its agents have and what roles hold there, in place of what it said before.
+    Uses(Uses),
     /// A framework wants to see all again, whatever it declined.
     Revive {
         /// For which of its roles.

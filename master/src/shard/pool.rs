@@ -5,6 +5,7 @@ use super::amounts;
 use super::config::ShardConfig;
 use super::index::Index;
 use super::openings::Openings;
+use super::shares::Elsewhere;
 use super::uncounted::Uncounted;
 use protocol::message::attempt_hash;
 use protocol::{AgentId, AttemptId, Held, Resources, Role, ShardId, Time};
@@ -57,6 +58,8 @@ pub struct Seat {
     pub beaten: Option<Time>,
     /// How often it was told to beat, in milliseconds; 0 until it has registered with this leader.
     pub beat_ms: u64,
+    /// True where it is to be given no tasks.
+    pub inactive: bool,
     /// True where its connection is gone: it counts as silent, whatever `heard` says.
     pub disconnected: bool,
     /// What it has.
@@ -116,7 +119,9 @@ pub struct RoleUse {
     pub name: Role,
     /// What its attempts and offers hold.
     pub used: Resources,
-    /// Its dominant share of all agents.
+    /// The same on the agents of other shards, as they said last.
+    pub elsewhere: Resources,
+    /// Its dominant share of all agents of the cluster.
     pub share: u64,
     /// What it wants, the most urgent first: priority, age, want.
     pub wants: BTreeSet<(Reverse<u8>, u64, u32)>,
@@ -182,8 +187,12 @@ pub struct Pool {
     /// Offers that are out; numbers and deadlines rise together.
     pub offers: BTreeMap<u64, Offered>,
     pub(super) next_offer: u64,
-    /// What all agents have.
+    /// What all agents of this shard have.
     pub total: Resources,
+    /// What all agents of the cluster have, as far as the other shards have said.
+    pub whole: Resources,
+    /// What other shards said of roles.
+    pub(super) elsewhere: Elsewhere,
     pub(super) open: u32,
     /// Roles that may have a want that is not blocked, by share.
     pub(super) awake: BTreeSet<(u64, u32)>,
@@ -219,6 +228,8 @@ impl Pool {
             offers: BTreeMap::new(),
             next_offer: 1,
             total: Resources::NONE,
+            whole: Resources::NONE,
+            elsewhere: Elsewhere::default(),
             open: 0,
             awake: BTreeSet::new(),
             hungry: BTreeSet::new(),
@@ -254,6 +265,7 @@ impl Pool {
             heard: now,
             beaten: None,
             beat_ms: 0,
+            inactive: false,
             disconnected: true,
             capacity: Resources::NONE,
             booked: Resources::NONE,
@@ -292,16 +304,15 @@ impl Pool {
         amounts::sub(&mut self.total, &before, 1);
         amounts::add(&mut self.total, capacity, 1);
         self.refresh(slot);
-        for role in 0..u32::try_from(self.roles.len()).expect("fewer roles than jobs") {
-            self.reshare(role);
-        }
+        self.elsewhere.stir();
+        self.count_whole();
     }
 
     /// Room of an agent: attempts, and resources.
     #[must_use]
     pub fn room(seat: &Seat) -> (u32, Resources) {
         let here = seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
-        let ready = here && seat.unknown == 0 && seat.unheard.is_empty();
+        let ready = here && !seat.inactive && seat.unknown == 0 && seat.unheard.is_empty();
         let held = u32::try_from(seat.attempts.len()).unwrap_or(u32::MAX).saturating_add(seat.offered_attempts);
         let attempts = if ready { ATTEMPTS_PER_AGENT_MAX.saturating_sub(held) } else { 0 };
         let mut free = seat.capacity.clone();
@@ -334,9 +345,11 @@ impl Pool {
     /// The class of this role and shape, held `refs` times more.
     pub fn class(&mut self, role: &Role, shape: &Resources, refs: u32) -> u32 {
         let role_at = self.by_role.get(role).copied().unwrap_or_else(|| {
-            let used = RoleUse { name: role.clone(), used: Resources::NONE, share: 0, wants: BTreeSet::new(), classes: 0 };
+            let elsewhere = self.elsewhere.of(role);
+            let used = RoleUse { name: role.clone(), used: Resources::NONE, elsewhere, share: 0, wants: BTreeSet::new(), classes: 0 };
             let at = place(&mut self.roles, &mut self.roles_free, used);
             self.by_role.insert(role.clone(), at);
+            self.reshare(at);
             at
         });
         let key = (role_at, shape.clone());
@@ -393,21 +406,8 @@ impl Pool {
             amounts::sub(&mut role.used, &class.shape, n)
         }
         let at = class.role;
+        self.elsewhere.stir();
         self.reshare(at);
-    }
-
-    fn reshare(&mut self, at: u32) {
-        let Some(role) = self.roles.get_mut(at as usize).and_then(Option::as_mut) else { return };
-        let (before, now) = (role.share, amounts::dominant_share(&role.used, &self.total));
-        if before == now {
-            return;
-        }
-        role.share = now;
-        for set in [&mut self.awake, &mut self.hungry] {
-            if set.remove(&(before, at)) {
-                set.insert((now, at));
-            }
-        }
     }
 
     /// Books attempts of one class on an agent, whether there is room or not: [`Self::refresh`] follows. Those that are booked already

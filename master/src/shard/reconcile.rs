@@ -72,6 +72,7 @@ impl Shard {
         for id in touched {
             self.reconcile(id, GRACE_MS);
         }
+        self.empty(agent);
     }
 
     fn attempts_on(&self, agent: AgentId) -> Vec<AttemptId> {

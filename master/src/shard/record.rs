@@ -1,6 +1,7 @@
 //! What a shard puts on record: the only way its lasting state changes, and all that a follower or a recovery needs. Postcard, so variants
 //! are appended and fields never change.
 
+use super::drains::Mode;
 use super::event::{Master, Policy, Token};
 use crate::frameworks::{FrameworkId, FrameworkInfo};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, Time, Usage};
@@ -164,6 +165,15 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// An agent is given tasks, or none any more.
+    AgentMode {
+        /// Which.
+        agent: AgentId,
+        /// How it is from now on.
+        mode: Mode,
+        /// When.
+        at: Time,
+    },
     /// A framework has acknowledged the ends of these tasks.
     Acknowledged {
         /// Which framework.
@@ -196,6 +206,7 @@ impl Record {
             | Self::FrameworkSet { at, .. }
             | Self::FrameworkRemoved { at, .. }
             | Self::Placed { at, .. }
+            | Self::AgentMode { at, .. }
             | Self::Acknowledged { at, .. } => *at,
         }
     }

@@ -21,6 +21,7 @@ impl Shard {
             Request::Scale { job, count } => self.scale(id, &job, count),
             Request::Follow { job } => self.found(&job).and_then(|job| self.follow(id, job)),
             Request::Gone { agent } => self.gone(agent).map(|()| self.reply(id, Response::Done)),
+            Request::SetMode { agent, mode } => self.set_mode(id, agent, mode),
             Request::View(view) => self.view(id, view),
             Request::Token(request) => return self.token_request(id, request),
             Request::SetPolicy { role, policy } => return self.policy_request(id, role, policy),

@@ -1,5 +1,6 @@
 //! A shard's lasting state as it stands in a snapshot, and the number that says whether two are equal.
 
+use super::drains::{Drains, Mode};
 use super::event::{Policy, Token};
 use super::masters::LastingMasters;
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
@@ -23,6 +24,8 @@ pub struct ShardSnapshot {
     jobs: LastingJobs,
     rest: LastingRest,
     frameworks: LastingFrameworks,
+    /// Agents that are given no tasks.
+    modes: BTreeMap<AgentId, Mode>,
 }
 
 /// What is on record beside jobs and frameworks.
@@ -52,11 +55,11 @@ impl ShardSnapshot {
                 let (jobs, rest): (LastingJobs, RestWithoutMasters) = postcard::from_bytes(rest).ok()?;
                 let RestWithoutMasters { agents, tokens, policies } = rest;
                 let rest = LastingRest { agents, tokens, policies, masters: LastingMasters::default() };
-                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default() })
+                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default(), modes: BTreeMap::new() })
             }
             2 => {
                 let (jobs, rest): (LastingJobs, LastingRest) = postcard::from_bytes(rest).ok()?;
-                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default() })
+                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default(), modes: BTreeMap::new() })
             }
             RECORD_VERSION => postcard::from_bytes(bytes).ok(),
             _ => None,
@@ -90,14 +93,15 @@ impl Shard {
     #[must_use]
     pub fn snapshot(&self) -> ShardSnapshot {
         let (jobs, rest) = (self.jobs.lasting.clone(), self.rest.clone());
-        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks: self.frameworks.lasting.clone() }
+        let (frameworks, modes) = (self.frameworks.lasting.clone(), self.drains.modes.clone());
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes }
     }
 
     /// The shard whose lasting state `snapshot` is.
     #[must_use]
     pub fn restore(config: ShardConfig, snapshot: ShardSnapshot) -> Self {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
-        Self::with(config, jobs, snapshot.rest, Frameworks::restore(snapshot.frameworks))
+        Self::with(config, jobs, snapshot.rest, (Frameworks::restore(snapshot.frameworks), Drains::new(snapshot.modes)))
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -113,7 +117,7 @@ impl Shard {
     #[must_use]
     pub fn hash(&self) -> u64 {
         let mut hash = blake3::Hasher::new();
-        postcard::to_io(&(&self.jobs.lasting, &self.rest, &self.frameworks.lasting), &mut hash)
+        postcard::to_io(&(&self.jobs.lasting, &self.rest, &self.frameworks.lasting, &self.drains.modes), &mut hash)
             .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();
         let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");

@@ -2,6 +2,7 @@
 
 mod agents;
 mod allocation;
+mod drains;
 mod fences;
 mod frameworks;
 mod jobs;

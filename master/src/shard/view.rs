@@ -191,6 +191,8 @@ pub struct AgentView {
     pub info: AgentInfo,
     /// `reachable`, `unreachable`, `expected` (known from the records and not heard of since the master's start) or `gone`.
     pub state: Word,
+    /// `active`, `inactive` (it is given no other tasks), `draining` (it is emptied) or `drained`.
+    pub mode: Word,
     /// What is promised on it, offers included.
     pub allocated: Resources,
     /// How many attempts are promised on it.

@@ -169,7 +169,12 @@ impl Shard {
             }
             let attempts = seat.map_or(0, |seat| u32::try_from(seat.attempts.len()).unwrap_or(u32::MAX));
             let heard = seat.map_or(known.since, |seat| seat.heard);
-            AgentView { id: *id, info: AgentInfo::clone(&known.info), state: state.into(), allocated, attempts, heard }
+            let mode = match super::drains::mode_text(self.drains.mode(*id)) {
+                "draining" if attempts == 0 => "drained",
+                mode => mode,
+            };
+            let info = AgentInfo::clone(&known.info);
+            AgentView { id: *id, info, state: state.into(), mode: mode.into(), allocated, attempts, heard }
         };
         self.rest.agents.iter().map(view).collect()
     }

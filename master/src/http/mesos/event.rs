@@ -92,13 +92,14 @@ impl Told {
             (Cause::Unknown, ..) => (aware("TASK_UNKNOWN"), Some("REASON_RECONCILIATION")),
             (_, Some(exit), _) => {
                 let (state, reason) = ended(exit);
-                (if state == "TASK_FAILED" || !is_lost(exit) { state } else { aware(state) }, asked.or(reason))
+                let known = !is_lost(exit) || matches!(state, "TASK_FAILED" | "TASK_KILLED");
+                (if known { state } else { aware(state) }, asked.or(reason))
             }
             (_, None, Phase::Waiting | Phase::Staging) => ("TASK_STAGING", asked),
             (_, None, Phase::Starting) => ("TASK_STARTING", asked),
             (_, None, Phase::Killing) if self.knows_killing => ("TASK_KILLING", asked),
             (_, None, Phase::Running | Phase::Killing) => ("TASK_RUNNING", asked),
-            (_, None, Phase::Unreachable) => (aware("TASK_UNREACHABLE"), asked.or(Some("REASON_SLAVE_REMOVED"))),
+            (_, None, Phase::Unreachable) => (aware("TASK_UNREACHABLE"), asked.or(Some("REASON_AGENT_REMOVED"))),
             (_, None, _) => (aware("TASK_UNKNOWN"), asked),
         }
     }
@@ -124,10 +125,11 @@ const fn ended(exit: &Exit) -> (&'static str, Option<&'static str>) {
         | Exit::OutOfHostBytes { .. } => ("TASK_FAILED", Some("REASON_CONTAINER_LIMITATION")),
         Exit::Lost { reason } => match reason {
             Loss::Refused => ("TASK_DROPPED", Some("REASON_RESOURCES_UNKNOWN")),
-            Loss::AgentGone => ("TASK_GONE_BY_OPERATOR", Some("REASON_SLAVE_REMOVED_BY_OPERATOR")),
+            Loss::AgentGone => ("TASK_GONE_BY_OPERATOR", Some("REASON_AGENT_REMOVED_BY_OPERATOR")),
+            Loss::Drained => ("TASK_KILLED", Some("REASON_AGENT_DRAINING")),
             Loss::Executor => ("TASK_FAILED", Some("REASON_EXECUTOR_TERMINATED")),
-            Loss::Reboot | Loss::Forgotten => ("TASK_GONE", Some("REASON_SLAVE_RESTARTED")),
-            Loss::AgentSilent | Loss::LeaseOver => ("TASK_GONE", Some("REASON_SLAVE_REMOVED")),
+            Loss::Reboot | Loss::Forgotten => ("TASK_GONE", Some("REASON_AGENT_RESTARTED")),
+            Loss::AgentSilent | Loss::LeaseOver => ("TASK_GONE", Some("REASON_AGENT_REMOVED")),
         },
         _ => ("TASK_FAILED", Some("REASON_COMMAND_EXECUTOR_FAILED")),
     }
@@ -218,6 +220,7 @@ mod tests {
             (Phase::Lost, lost(Loss::Refused), Cause::News, "TASK_DROPPED", "TASK_LOST"),
             (Phase::Lost, lost(Loss::AgentGone), Cause::News, "TASK_GONE_BY_OPERATOR", "TASK_LOST"),
             (Phase::Lost, lost(Loss::Executor), Cause::News, "TASK_FAILED", "TASK_FAILED"),
+            (Phase::Lost, lost(Loss::Drained), Cause::News, "TASK_KILLED", "TASK_KILLED"),
             (Phase::Lost, lost(Loss::AgentSilent), Cause::News, "TASK_GONE", "TASK_LOST"),
             (Phase::Lost, None, Cause::Offers, "TASK_DROPPED", "TASK_LOST"),
             (Phase::Lost, None, Cause::Unknown, "TASK_UNKNOWN", "TASK_LOST"),

@@ -4,8 +4,10 @@ use super::state::{Seen, is_active, see, status_of};
 use super::{At, VERSION, master_info, words};
 use crate::frameworks::{FrameworkId, FrameworkRequest, FrameworkView, OwnView};
 use crate::http::access::Caller;
+use crate::http::agents::set_mode;
 use crate::http::error::ApiError;
 use crate::http::{Api, body, find};
+use crate::shard::drains::ModeWish;
 use crate::shard::event::{Level, Request};
 use crate::shard::view::AgentView;
 use axum::Json;
@@ -18,6 +20,9 @@ use protocol::{AgentId, Phase};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// How long tasks of an agent that is emptied have to stop where nobody says, in milliseconds.
+const DRAIN_GRACE_MS: u64 = 5_000;
 
 /// Answers a call.
 pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, headers: HeaderMap, body: Body) -> Response {
@@ -59,6 +64,23 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
             let state = json!({ "get_agents": agents(&seen), "get_frameworks": frameworks(&seen), "get_tasks": tasks(&seen), "get_executors": { "executors": [] } });
             answer("get_state", state)
         }
+        "DRAIN_AGENT" => {
+            let drain = words::member(call, "drain_agent").unwrap_or(&Value::Null);
+            let seconds =
+                words::member(drain, "max_grace_period").and_then(|period| words::member(period, "seconds")).and_then(words::number);
+            let grace_ms = seconds.map_or(DRAIN_GRACE_MS, |seconds| words::whole(seconds * 1_000.0));
+            // As with Mesos, tasks of batch jobs have no more time than the others.
+            let wish = ModeWish::Drain { grace_ms, wait_ms: 0, gone: words::flag(drain, "mark_gone", false) };
+            set_mode(api, caller, words::id(drain, "agent_id").unwrap_or(""), wish).await.map(|_| None)
+        }
+        "DEACTIVATE_AGENT" => {
+            let agent = words::member(call, "deactivate_agent").and_then(|of| words::id(of, "agent_id"));
+            set_mode(api, caller, agent.unwrap_or(""), ModeWish::Deactivate).await.map(|_| None)
+        }
+        "REACTIVATE_AGENT" => {
+            let agent = words::member(call, "reactivate_agent").and_then(|of| words::id(of, "agent_id"));
+            set_mode(api, caller, agent.unwrap_or(""), ModeWish::Activate).await.map(|_| None)
+        }
         "MARK_AGENT_GONE" => {
             caller.must_own_cluster()?;
             let agent = words::member(call, "mark_agent_gone").and_then(|gone| words::id(gone, "agent_id"));
@@ -95,6 +117,7 @@ fn agents(seen: &Seen) -> Value {
         json!({
             "agent_info": info,
             "active": is_active(view),
+            "deactivated": view.mode != "active",
             "version": VERSION,
             "pid": format!("slave(1)@{}:5051", view.info.name),
             "registered_time": { "nanoseconds": view.heard.0.saturating_mul(1_000_000) },

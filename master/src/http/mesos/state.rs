@@ -178,7 +178,7 @@ pub async fn metrics(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json
 }
 
 pub(super) fn is_active(agent: &AgentView) -> bool {
-    agent.state == "reachable"
+    agent.state == "reachable" && agent.mode == "active"
 }
 
 fn agent(view: &AgentView) -> Value {
@@ -198,7 +198,7 @@ fn agent(view: &AgentView) -> Value {
         "attributes": info.attributes,
         "domain": words::domain(info),
         "active": is_active(view),
-        "deactivated": false,
+        "deactivated": view.mode != "active",
         "version": VERSION,
         "capabilities": ["MULTI_ROLE", "RESERVATION_REFINEMENT"],
     })

@@ -3,7 +3,7 @@
 use super::*;
 use protocol::job::FENCE_VARIABLE;
 use protocol::message::shard_of_agent;
-use protocol::{Offer, OfferId};
+use protocol::{Offer, OfferId, Role};
 
 const OTHER: ShardId = ShardId(1);
 
@@ -135,4 +135,51 @@ fn a_shard_that_begins_to_lead_or_was_out_of_hearing_is_told_again_who_is_lost()
     assert_eq!((tells(&outputs, true), tells(&outputs, false)), ((0, 1), (0, 0)));
     shard.lead(Time(90_000));
     assert_eq!(tells(&std::iter::from_fn(|| shard.poll_output()).collect::<Vec<_>>(), true), (0, 1));
+}
+
+#[test]
+fn a_roles_share_counts_what_it_holds_on_the_agents_of_other_shards() {
+    let (mut shard, agent) = (shard_of_two(), agent_of(ShardId(0)));
+    let tell = |shard: &mut Shard, now: u64, message: FromAgent| {
+        shard.handle(Time(now), Event::Agent { agent, message });
+        outputs(shard)
+    };
+    let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
+    let registered = tell(&mut shard, 2_000, FromAgent::Register { info, incarnation: 1, number: 1 });
+    let session = registered.iter().find_map(|output| match output {
+        Output::Held(Action::Send { message: FromMaster::Registered { session, .. }, .. }) => Some(*session),
+        _ => None,
+    });
+    let session = session.unwrap();
+    tell(&mut shard, 2_001, FromAgent::Report { session: 0, held: vec![], last: true });
+    let used = |roles: &[(&str, u64)]| {
+        let roles = roles.iter().map(|(role, milli)| (name(role), cpu(*milli))).collect();
+        PeerMessage::Uses(Uses { total: cpu(9_000), roles })
+    };
+    said(&mut shard, 2_002, used(&[("default", 1_000), ("web", 5_000)]));
+    said(&mut shard, 2_003, used(&[("default", 5_000)]));
+    let want = |role: &str| event::Want { role: name(role), priority: 50, shape: cpu(1_000), count: 1 };
+    said(&mut shard, 2_004, PeerMessage::Demand { wants: vec![want("default"), want("web")], seen: 0 });
+    // A shard has not said what it holds to be on the agent: after some beats it is not waited for.
+    let all = (0..4).flat_map(|n| {
+        let beat = FromAgent::Beat { session, sent: Time(2_100 + n), held: 0, held_hash: 0 };
+        tell(&mut shard, 2_100 + n, beat)
+    });
+    let offered: Vec<Role> = all
+        .filter_map(|output| match output {
+            Output::Now(Action::Peer { to: OTHER, message: PeerMessage::Offers { offers } }) => Some(offers),
+            _ => None,
+        })
+        .flatten()
+        .map(|offer| offer.role)
+        .collect();
+    assert_eq!(offered, [name("web")], "the other role holds half of the cluster elsewhere");
+
+    // What is held here is said, not more often than each tenth of a second.
+    let sayings = |outputs: &[Output]| {
+        outputs.iter().filter(|output| matches!(output, Output::Now(Action::Peer { message: PeerMessage::Uses(_), .. }))).count()
+    };
+    shard.handle(Time(2_300), Event::Tick);
+    assert_eq!(sayings(&outputs(&mut shard)), 1);
+    assert!(shard.poll_timeout().is_some_and(|at| at > Time(2_399)));
 }

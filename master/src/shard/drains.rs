@@ -1,0 +1,219 @@
+//! Agents that are given no tasks any more, because an operator says so: some keep what they have, others are emptied before maintenance. On record
+//! in the agent's shard, which says it to the shards of its tasks; those end them there, and place them elsewhere.
+
+use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
+use crate::jobs::LivePhase;
+use protocol::message::shard_of_agent;
+use protocol::{AgentId, AttemptId, Exit, JobId, Kind, Loss, RequestId, ShardId, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whether an agent is given tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Active,
+    /// It is given no others than it has.
+    Inactive,
+    /// It is emptied.
+    Draining {
+        /// Milliseconds that a task has to stop.
+        grace_ms: u64,
+        /// Until then tasks of batch jobs may end by themselves.
+        until: Time,
+        /// True: once it is empty it never comes back.
+        gone: bool,
+    },
+}
+
+/// What an operator says of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModeWish {
+    /// Give it tasks.
+    Activate,
+    /// Give it no others than it has.
+    Deactivate,
+    /// Empty it.
+    Drain {
+        /// Milliseconds that a task has to stop.
+        grace_ms: u64,
+        /// Milliseconds from now in which tasks of batch jobs may end by themselves.
+        wait_ms: u64,
+        /// True: once it is empty it never comes back.
+        gone: bool,
+    },
+}
+
+/// Both sides of it, as far as this shard is each.
+#[derive(Debug, Default)]
+pub(super) struct Drains {
+    /// Of our agents those that are not active, by the record.
+    pub modes: BTreeMap<AgentId, Mode>,
+    /// Of these, those whose batch tasks have no more time.
+    overdue: BTreeSet<AgentId>,
+    /// Agents of any shard that are emptied: what a task has to stop, and whether that goes for batch jobs too.
+    emptied: BTreeMap<AgentId, (u64, bool)>,
+}
+
+impl Drains {
+    /// Those that are on record.
+    pub fn new(modes: BTreeMap<AgentId, Mode>) -> Self {
+        Self { modes, ..Self::default() }
+    }
+
+    /// An agent has another mode, by the record.
+    pub fn set(&mut self, agent: AgentId, mode: Mode) {
+        self.overdue.remove(&agent);
+        match mode {
+            Mode::Active => drop(self.modes.remove(&agent)),
+            mode => drop(self.modes.insert(agent, mode)),
+        }
+    }
+
+    /// The mode of one of our agents.
+    pub fn mode(&self, agent: AgentId) -> Mode {
+        self.modes.get(&agent).copied().unwrap_or_default()
+    }
+
+    /// When batch tasks of an agent have no more time.
+    pub fn due(&self) -> Option<Time> {
+        let until = |(agent, mode): (&AgentId, &Mode)| match mode {
+            Mode::Draining { until, .. } if !self.overdue.contains(agent) => Some(*until),
+            _ => None,
+        };
+        self.modes.iter().filter_map(until).min()
+    }
+
+    fn said(&self) -> PeerMessage {
+        let emptied = self.modes.iter().filter_map(|(agent, mode)| match mode {
+            Mode::Draining { grace_ms, .. } => Some((*agent, *grace_ms, self.overdue.contains(agent))),
+            _ => None,
+        });
+        PeerMessage::Emptied { agents: emptied.collect() }
+    }
+}
+
+impl Shard {
+    /// An operator says whether an agent is given tasks.
+    pub(super) fn set_mode(&mut self, id: RequestId, agent: AgentId, wish: ModeWish) -> Result<(), Refusal> {
+        if self.rest.agents.get(&agent).is_none_or(|known| known.gone) {
+            return Err(Refusal::NotFound { what: "agent".into() });
+        }
+        let mode = match wish {
+            ModeWish::Activate => Mode::Active,
+            ModeWish::Deactivate => Mode::Inactive,
+            ModeWish::Drain { grace_ms, wait_ms, gone } => Mode::Draining { grace_ms, until: self.now + wait_ms, gone },
+        };
+        if self.drains.mode(agent) != mode {
+            self.commit(Record::AgentMode { agent, mode, at: self.now });
+            self.seat_mode(agent);
+            self.tell_modes();
+            self.publish_agent(agent, mode_text(mode));
+        }
+        self.reply(id, Response::Done);
+        Ok(())
+    }
+
+    /// The pool gives an agent tasks as its mode says.
+    pub(super) fn seat_mode(&mut self, agent: AgentId) {
+        let inactive = self.drains.mode(agent) != Mode::Active;
+        if let Some((slot, seat)) = self.pool.seat_mut(agent) {
+            seat.inactive = inactive;
+            self.pool.retract_all(|offer| offer.slot == slot);
+            self.pool.refresh_freed(slot);
+        }
+    }
+
+    fn tell_modes(&mut self) {
+        (0..self.config.shards).for_each(|to| self.tell_modes_to(ShardId(to)));
+    }
+
+    /// A leader begins: agents are as the record says, and all shards are told.
+    pub(super) fn lead_drains(&mut self) {
+        let agents: Vec<AgentId> = self.drains.modes.keys().copied().collect();
+        self.drains = Drains::new(std::mem::take(&mut self.drains.modes));
+        agents.into_iter().for_each(|agent| self.seat_mode(agent));
+        self.tell_modes();
+    }
+
+    /// Another shard is told which agents are emptied: all of them, so that nothing is left of what was lost on its way.
+    pub(super) fn tell_modes_to(&mut self, to: ShardId) {
+        let message = self.drains.said();
+        self.held(Action::Peer { to, message });
+    }
+
+    /// What time alone does, and what follows where an agent is empty.
+    pub(super) fn watch_drains(&mut self) {
+        while let Some(agent) = self.overdue() {
+            self.drains.overdue.insert(agent);
+            self.tell_modes();
+        }
+        let leaves = |(agent, mode): (&AgentId, &Mode)| {
+            (matches!(mode, Mode::Draining { gone: true, .. }) && self.is_empty(*agent)).then_some(*agent)
+        };
+        let empty: Vec<AgentId> = self.drains.modes.iter().filter_map(leaves).collect();
+        // Each is there and not gone: so there is nothing against it.
+        empty.into_iter().for_each(|agent| drop(self.gone(agent)));
+    }
+
+    fn overdue(&self) -> Option<AgentId> {
+        let over = |(agent, mode): (&AgentId, &Mode)| {
+            let over = matches!(mode, Mode::Draining { until, .. } if *until <= self.now) && !self.drains.overdue.contains(agent);
+            over.then_some(*agent)
+        };
+        self.drains.modes.iter().find_map(over)
+    }
+
+    /// True where nothing is on an agent, as far as every shard has said.
+    fn is_empty(&self, agent: AgentId) -> bool {
+        let empty = |(_, seat): (u32, &super::pool::Seat)| {
+            seat.standing == super::pool::Standing::Here && seat.attempts.is_empty() && seat.unheard.is_empty()
+        };
+        self.pool.seat(agent).is_some_and(empty)
+    }
+
+    /// All agents of a shard that are emptied.
+    pub(super) fn emptied(&mut self, from: ShardId, agents: Vec<(AgentId, u64, bool)>) {
+        let shards = self.config.shards;
+        self.drains.emptied.retain(|agent, _| shard_of_agent(*agent, shards) != from);
+        for (agent, grace_ms, batch) in agents.into_iter().filter(|(agent, ..)| shard_of_agent(*agent, shards) == from) {
+            self.drains.emptied.insert(agent, (grace_ms, batch));
+            self.empty(agent);
+        }
+    }
+
+    /// Ends our tasks on an agent that is emptied.
+    pub(super) fn empty(&mut self, agent: AgentId) {
+        let Some((grace_ms, batch)) = self.drains.emptied.get(&agent).copied() else { return };
+        let mut by_job: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
+        for (id, index) in self.jobs.by_agent.get(&agent).into_iter().flatten() {
+            let Some(job) = self.jobs.live(*id).filter(|job| batch || job.job.kind != Kind::Batch) else { continue };
+            if job.cells.get(*index).is_some_and(|cell| cell.phase != LivePhase::Killing) {
+                by_job.entry(*id).or_default().push(*index);
+            }
+        }
+        for (id, indexes) in by_job {
+            self.kill_tasks(id, &indexes, grace_ms);
+        }
+    }
+
+    /// How an attempt ended that was asked to stop: on an agent that is emptied it goes on elsewhere, where it is still wanted.
+    pub(super) fn drained(&self, attempt: AttemptId, agent: AgentId, exit: Exit) -> Exit {
+        let wanted = || self.jobs.live(attempt.task.job).is_some_and(|job| job.wants(attempt.task.index));
+        match exit {
+            Exit::Killed if self.drains.emptied.contains_key(&agent) && wanted() => Exit::Lost { reason: Loss::Drained },
+            exit => exit,
+        }
+    }
+}
+
+/// A mode as people see it.
+#[must_use]
+pub const fn mode_text(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Active => "active",
+        Mode::Inactive => "inactive",
+        Mode::Draining { .. } => "draining",
+    }
+}

@@ -1,0 +1,110 @@
+//! What roles hold in the whole cluster: each agents' shard tells the others what they hold on its agents, now and then, and orders roles by all of
+//! it. So a share is fair over all shards, and lags by one round; whoever leads a shard next begins with what it hears.
+
+use super::amounts;
+use super::pool::Pool;
+use protocol::{Resources, Role, ShardId, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The shortest time between two sayings of one shard, in milliseconds.
+const USES_MS: u64 = 100;
+
+/// What the agents of one shard have, and what roles hold there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uses {
+    /// All that the agents have.
+    pub total: Resources,
+    /// Roles that hold something.
+    pub roles: Vec<(Role, Resources)>,
+}
+
+/// The same of all other shards, as they said last.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    by_shard: BTreeMap<ShardId, Uses>,
+    total: Resources,
+    roles: BTreeMap<Role, Resources>,
+    /// What is so here is another than was said.
+    changed: bool,
+    said_at: Time,
+}
+
+impl Elsewhere {
+    /// What roles hold here has changed.
+    pub const fn stir(&mut self) {
+        self.changed = true;
+    }
+
+    /// When it is to be said.
+    pub fn due(&self) -> Option<Time> {
+        self.changed.then(|| self.said_at + USES_MS)
+    }
+
+    /// What a role holds on the agents of others.
+    pub fn of(&self, role: &Role) -> Resources {
+        self.roles.get(role).cloned().unwrap_or_default()
+    }
+}
+
+impl Pool {
+    /// What is to be said to the other shards now; `None` where it was said, or not long ago.
+    pub(super) fn uses(&mut self, now: Time) -> Option<Uses> {
+        if self.elsewhere.due().is_none_or(|due| due > now) {
+            return None;
+        }
+        (self.elsewhere.changed, self.elsewhere.said_at) = (false, now);
+        let roles = self.roles.iter().flatten().filter(|role| !role.used.is_none());
+        Some(Uses { total: self.total.clone(), roles: roles.map(|role| (role.name.clone(), role.used.clone())).collect() })
+    }
+
+    /// What another shard's agents have, and what roles hold there, in place of what it said before.
+    pub(super) fn hear_uses(&mut self, from: ShardId, uses: Uses) {
+        let before = self.elsewhere.by_shard.insert(from, uses.clone()).unwrap_or_default();
+        let other_total = before.total != uses.total;
+        amounts::sub(&mut self.elsewhere.total, &before.total, 1);
+        amounts::add(&mut self.elsewhere.total, &uses.total, 1);
+        let mut changed: BTreeMap<Role, (Resources, Resources)> = BTreeMap::new();
+        before.roles.into_iter().for_each(|(role, used)| changed.entry(role).or_default().0 = used);
+        uses.roles.into_iter().for_each(|(role, used)| changed.entry(role).or_default().1 = used);
+        for (role, (before, now)) in changed.into_iter().filter(|(_, (before, now))| before != now) {
+            let sum = self.elsewhere.roles.entry(role.clone()).or_default();
+            amounts::sub(sum, &before, 1);
+            amounts::add(sum, &now, 1);
+            let sum = if sum.is_none() { self.elsewhere.roles.remove(&role).unwrap_or_default() } else { sum.clone() };
+            if let Some(at) = self.by_role.get(&role).copied() {
+                if let Some(known) = self.roles[at as usize].as_mut() {
+                    known.elsewhere = sum;
+                }
+                self.reshare(at);
+            }
+        }
+        if other_total {
+            self.count_whole();
+        }
+    }
+
+    /// What all agents of the cluster have is another than before.
+    pub(super) fn count_whole(&mut self) {
+        self.whole = self.total.clone();
+        amounts::add(&mut self.whole, &self.elsewhere.total, 1);
+        for role in 0..u32::try_from(self.roles.len()).expect("fewer roles than jobs") {
+            self.reshare(role);
+        }
+    }
+
+    /// What a role holds is another than before.
+    pub(super) fn reshare(&mut self, at: u32) {
+        let Some(role) = self.roles.get_mut(at as usize).and_then(Option::as_mut) else { return };
+        let (before, now) = (role.share, amounts::dominant_share_of_both(&role.used, &role.elsewhere, &self.whole));
+        if before == now {
+            return;
+        }
+        role.share = now;
+        for set in [&mut self.awake, &mut self.hungry] {
+            if set.remove(&(before, at)) {
+                set.insert((now, at));
+            }
+        }
+    }
+}
