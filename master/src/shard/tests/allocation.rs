@@ -192,6 +192,9 @@ fn an_offer_ends_with_its_deadline_and_is_made_again() {
     let (mut shard, agent) = half();
     let first = offers(&outputs(&mut shard, 1_000, demand(10)))[0].clone();
     assert_eq!(first.resources, cpu(1_000));
+    // The other shard is told what roles hold here.
+    shard.handle(Time(1_100), Event::Tick);
+    while shard.poll_output().is_some() {}
     assert_eq!(shard.poll_timeout(), Some(Time(1_000) + ShardConfig::default().unreachable_ms));
     let beat = |shard: &mut Shard, at: u64| {
         let message = FromAgent::Beat { session: 1_000, sent: Time(0), held: 0, held_hash: 0 };
