@@ -82,7 +82,7 @@ fn an_agent_is_drained_before_maintenance_and_given_tasks_again_after_it() {
     cluster.until("both are back", |cluster| cluster.reachable().len() == 2);
     cluster.text(&["run", "--cpu", "0.1", "--count", "20", sample("noop.wasm").to_str().unwrap(), "--quiet"]);
     assert!(listed(&cluster).contains("reachable, drained"), "{}", listed(&cluster));
-    cluster.text(&["scale", "nap", "30"]);
+    cluster.text(&["scale", "nap", "60"]); // More than the other has room for.
     cluster.text(&["agents", "resume", "a1"]);
     cluster.until("it is given tasks again", |cluster| on(cluster, "nap", "a1") > 0);
 }

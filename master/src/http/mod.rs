@@ -178,9 +178,9 @@ async fn followed(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
 )]
 struct Description;
 
-/// The routes, and what they share.
-fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
-    let guarded = OpenApiRouter::new()
+/// The routes that ask for a token.
+fn guarded() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
         .routes(routes!(jobs::submit, jobs::list))
         .routes(routes!(jobs::apply, jobs::show))
         .routes(routes!(jobs::end))
@@ -213,9 +213,13 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         .routes(routes!(backup::backup))
         .routes(routes!(roles::show, roles::set))
         .routes(routes!(status::status))
-        .routes(routes!(status::metrics));
+        .routes(routes!(status::metrics))
+}
+
+/// The routes, and what they share.
+fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     let open = OpenApiRouter::with_openapi(Description::openapi()).routes(routes!(status::health));
-    let (guarded, paths) = guarded.split_for_parts();
+    let (guarded, paths) = guarded().split_for_parts();
     let (open, mut description) = open.split_for_parts();
     description.merge(paths);
     let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
