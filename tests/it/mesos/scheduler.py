@@ -13,8 +13,12 @@ URL, SHORT, FAILOVER = sys.argv[1], int(sys.argv[2]), 30
 started = time.time()
 
 
+printing = threading.Lock()
+
+
 def say(**what):
-    print(json.dumps(dict(at=round(time.time() - started, 4), **what)), flush=True)
+    with printing:
+        print(json.dumps(dict(at=round(time.time() - started, 4), **what)), flush=True)
 
 
 class Scheduler:
