@@ -82,6 +82,8 @@ pub enum Verb {
     Push(Push),
     /// Machines of the cluster.
     Agents(Agents),
+    /// Frameworks that take offers and place tasks themselves: shown, or one of them ended
+    Frameworks(Frameworks),
     /// Who may call, and who may join.
     Tokens(Tokens),
     /// What native and container tasks of roles may have of their hosts: shown, or set
@@ -336,6 +338,24 @@ pub struct Scale {
 pub struct Push {
     /// The file.
     pub file: PathBuf,
+}
+
+/// Flags of `skep frameworks`.
+#[derive(Debug, Args)]
+pub struct Frameworks {
+    /// What to do with them; shows them where nothing is said.
+    #[command(subcommand)]
+    pub verb: Option<FrameworksVerb>,
+}
+
+/// What can be done with frameworks.
+#[derive(Debug, Subcommand)]
+pub enum FrameworksVerb {
+    /// End one, with all its tasks.
+    End {
+        /// Its id.
+        framework: String,
+    },
 }
 
 /// Flags of `skep agents`.

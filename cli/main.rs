@@ -116,6 +116,7 @@ async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::R
         Verb::Scale(flags) => manage::scale(reach, flags, shape).await,
         Verb::Push(flags) => manage::push(reach, flags, shape).await,
         Verb::Agents(flags) => manage::agents(reach, flags, shape).await,
+        Verb::Frameworks(flags) => manage::frameworks(reach, flags, shape).await,
         Verb::Tokens(flags) => manage::tokens(reach, flags, shape).await,
         Verb::Roles(flags) => manage::roles(reach, flags, shape).await,
         Verb::Masters(flags) => masters::masters(reach, flags, shape).await,

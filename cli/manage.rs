@@ -1,6 +1,6 @@
 //! Verbs that change one thing and say what they did: `stop`, `scale`, `push`, `agents`, `tokens`, `roles`.
 
-use crate::args::{Agents, AgentsVerb, Push, Reach, Roles, RolesVerb, Scale, Shape, Stop, Tokens, TokensVerb};
+use crate::args::{Agents, AgentsVerb, Frameworks, FrameworksVerb, Push, Reach, Roles, RolesVerb, Scale, Shape, Stop, Tokens, TokensVerb};
 use crate::client::Client;
 use crate::print::{self, text};
 use crate::show::{Named, amounts};
@@ -100,6 +100,29 @@ pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Resul
             amounts(&row["capacity"]),
             weaker,
         ]);
+    }
+    println!("{table}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows frameworks, or ends one.
+pub async fn frameworks(reach: &Reach, flags: Frameworks, shape: Shape) -> anyhow::Result<ExitCode> {
+    let client = Client::find(reach)?;
+    if let Some(FrameworksVerb::End { framework }) = flags.verb {
+        let answer = client.call(Method::POST, &format!("/v1/frameworks/{framework}/teardown"), &json!({})).await?;
+        return Ok(say(shape, &answer, &format!("{framework} is ended, and its tasks are being stopped")));
+    }
+    let answer = client.get("/v1/frameworks").await?;
+    if shape == Shape::Json {
+        println!("{answer}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = print::table(&["FRAMEWORK", "NAME", "STATE", "ROLES", "TASKS", "OFFERS"]);
+    for row in answer["frameworks"].as_array().into_iter().flatten() {
+        let roles: Vec<String> = row["roles"].as_array().into_iter().flatten().map(text).collect();
+        let tasks: Vec<String> = row["tasks"].as_object().into_iter().flatten().map(|(phase, n)| format!("{n} {phase}")).collect();
+        let state = if row["connected"] == true { "subscribed" } else { "away" };
+        table.add_row([text(&row["id"]), text(&row["name"]), state.into(), roles.join(","), tasks.join(", "), text(&row["offers"])]);
     }
     println!("{table}");
     Ok(ExitCode::SUCCESS)

@@ -52,6 +52,8 @@ fn the_command_line_of_mesos_lists_agents_frameworks_and_tasks() {
     let cluster = pool();
     let mut framework = Stream::subscribe(&cluster.mesos, "lister");
     framework.until("OFFERS");
+    let listed = cluster.text(&["frameworks"]);
+    assert!(listed.contains("lister") && listed.contains("subscribed"), "{listed}");
     let config = cluster.folder.join("mesos.toml");
     let open = format!("[master]\naddress = \"{}\"\n", cluster.mesos);
     let guarded = format!("[master]\naddress = \"{}\"\nprincipal = \"anybody\"\nsecret = \"{}\"\n", cluster.url, cluster.token);
@@ -68,6 +70,9 @@ fn the_command_line_of_mesos_lists_agents_frameworks_and_tasks() {
     let wrong = format!("[master]\naddress = \"{}\"\nprincipal = \"a\"\nsecret = \"b\"\n", cluster.mesos);
     std::fs::write(&config, wrong).unwrap();
     let mut command = Command::new(clients.join("python"));
+    let ended = cluster.text(&["frameworks", "end", &framework.id]);
+    assert!(ended.contains("is ended"), "{ended}");
+    framework.until("an operator has ended the framework");
     let output = command.args(["-m", "avmesos.cli.mesos-cli", "agent", "list"]).env("MESOS_CLI_CONFIG", &config).output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stdout).contains("a1"), "who shows a token has to show a good one");
 }
