@@ -198,12 +198,15 @@ impl Shard {
         }
     }
 
-    /// How an attempt ended that was asked to stop: on an agent that is emptied it goes on elsewhere, where it is still wanted.
+    /// How an attempt ended that was asked to stop: where it is still wanted it goes on elsewhere. Of a batch job or a framework nobody else asks that
+    /// but who drains its agent, even where that is over by now, or was asked by the leader before.
     pub(super) fn drained(&self, attempt: AttemptId, agent: AgentId, exit: Exit) -> Exit {
-        let wanted = || self.jobs.live(attempt.task.job).is_some_and(|job| job.wants(attempt.task.index));
-        match exit {
-            Exit::Killed if self.drains.emptied.contains_key(&agent) && wanted() => Exit::Lost { reason: Loss::Drained },
-            exit => exit,
+        let job = self.jobs.live(attempt.task.job).filter(|job| job.wants(attempt.task.index));
+        match (exit, job) {
+            (Exit::Killed, Some(job)) if job.job.kind != Kind::Service || self.drains.emptied.contains_key(&agent) => {
+                Exit::Lost { reason: Loss::Drained }
+            }
+            (exit, _) => exit,
         }
     }
 }

@@ -94,3 +94,18 @@ fn an_inactive_agent_keeps_its_tasks_and_what_is_stopped_there_is_not_tried_agai
     assert!(world.job(service).ended.is_some());
     world.check();
 }
+
+#[test]
+fn a_task_that_was_asked_to_stop_for_a_drain_goes_on_though_that_is_over_when_it_ends() {
+    let mut world = World::new();
+    world.register(A, cpu(2_000), 1);
+    let id = world.submit(job(Kind::Batch, 1, 500));
+    let held = world.held(A);
+    world.running(A, &held);
+    set(&mut world, A, ModeWish::Drain { grace_ms: 100, wait_ms: 0, gone: false });
+    set(&mut world, A, ModeWish::Activate);
+    assert_eq!(world.agents[&A].killed, held);
+    world.end(A, &held, &Exit::Signal(15));
+    assert_eq!((world.count(id, Phase::Killed), world.count(id, Phase::Staging)), (0, 1));
+    world.check();
+}
