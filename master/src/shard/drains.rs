@@ -198,13 +198,15 @@ impl Shard {
         }
     }
 
-    /// How an attempt ended that was asked to stop: where it is still wanted it goes on elsewhere. Of a batch job or a framework nobody else asks that
-    /// but who drains its agent, even where that is over by now, or was asked by the leader before.
+    /// How an attempt ended that was asked to stop: where it is still wanted it goes on elsewhere. Of one of its job's present version nobody else asks
+    /// that but who drains its agent, even where that is over by now, or was asked by the leader before.
     pub(super) fn drained(&self, attempt: AttemptId, agent: AgentId, exit: Exit) -> Exit {
         let job = self.jobs.live(attempt.task.job).filter(|job| job.wants(attempt.task.index));
         match (exit, job) {
-            (Exit::Killed, Some(job)) if job.job.kind != Kind::Service || self.drains.emptied.contains_key(&agent) => {
-                Exit::Lost { reason: Loss::Drained }
+            (Exit::Killed, Some(job)) => {
+                let present = job.cells.get(attempt.task.index).is_some_and(|cell| cell.version == job.version);
+                let drained = present || self.drains.emptied.contains_key(&agent);
+                if drained { Exit::Lost { reason: Loss::Drained } } else { Exit::Killed }
             }
             (exit, _) => exit,
         }
