@@ -4,6 +4,7 @@ use super::access::Caller;
 use super::body;
 use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
+use super::jobs::{GRACE_MS_DEFAULT, GRACE_MS_MAX};
 use super::jobs_json::AmountBody;
 use super::{Api, find};
 use crate::shard::drains::ModeWish;
@@ -20,9 +21,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// How long tasks of an agent that is emptied have to stop where nobody says, in milliseconds; and the most that can be said.
-const GRACE_MS_DEFAULT: u64 = 5_000;
-const GRACE_MS_MAX: u64 = 3_600_000;
 /// How long tasks of batch jobs may go on there where nobody says, in milliseconds; and the most that can be said.
 const WAIT_MS_DEFAULT: u64 = 600_000;
 const WAIT_MS_MAX: u64 = 7 * 86_400_000;

@@ -5,6 +5,7 @@ use super::access::Caller;
 use super::body;
 use super::error::{ApiError, ErrorAnswer};
 use super::frameworks_json::{EventBody, Lines, offer_id};
+use super::jobs::GRACE_MS_DEFAULT;
 use super::jobs_json::phase_text;
 use super::subscription::{self, Subscriber};
 use super::{Api, find, spec};
@@ -25,9 +26,6 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
-
-/// How long a task of a framework has to stop where nobody says, in milliseconds.
-const GRACE_MS_DEFAULT: u64 = 5_000;
 
 /// What a framework says: `subscribe`, or its `id` and `stream` with one of the others.
 #[derive(Debug, Default, Deserialize, ToSchema)]

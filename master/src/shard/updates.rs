@@ -187,6 +187,7 @@ impl Shard {
 fn number(job: JobId, now: Time, count: u64) -> u128 {
     let mut hash = blake3::Hasher::new();
     hash.update(&job.0.to_le_bytes()).update(&now.0.to_le_bytes()).update(&count.to_le_bytes());
-    let (first, _) = hash.finalize().as_bytes().split_first_chunk().map(|(first, rest)| (*first, rest.len())).expect("16 of 32 bytes");
-    u128::from_le_bytes(first)
+    let bytes = hash.finalize();
+    let (first, _) = bytes.as_bytes().split_first_chunk().expect("16 of 32 bytes are 16 bytes");
+    u128::from_le_bytes(*first)
 }

@@ -6,6 +6,7 @@ use crate::frameworks::{FrameworkId, FrameworkRequest, FrameworkView, OwnView};
 use crate::http::access::Caller;
 use crate::http::agents::set_mode;
 use crate::http::error::ApiError;
+use crate::http::jobs::GRACE_MS_DEFAULT;
 use crate::http::{Api, body, find};
 use crate::shard::drains::ModeWish;
 use crate::shard::event::{Level, Request};
@@ -20,9 +21,6 @@ use protocol::{AgentId, Phase};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// How long tasks of an agent that is emptied have to stop where nobody says, in milliseconds.
-const DRAIN_GRACE_MS: u64 = 5_000;
 
 /// Answers a call.
 pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, headers: HeaderMap, body: Body) -> Response {
@@ -68,7 +66,7 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
             let drain = words::member(call, "drain_agent").unwrap_or(&Value::Null);
             let seconds =
                 words::member(drain, "max_grace_period").and_then(|period| words::member(period, "seconds")).and_then(words::number);
-            let grace_ms = seconds.map_or(DRAIN_GRACE_MS, |seconds| words::whole(seconds * 1_000.0));
+            let grace_ms = seconds.map_or(GRACE_MS_DEFAULT, |seconds| words::whole(seconds * 1_000.0));
             // As with Mesos, tasks of batch jobs have no more time than the others.
             let wish = ModeWish::Drain { grace_ms, wait_ms: 0, gone: words::flag(drain, "mark_gone", false) };
             set_mode(api, caller, words::id(drain, "agent_id").unwrap_or(""), wish).await.map(|_| None)
