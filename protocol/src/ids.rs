@@ -114,12 +114,7 @@ impl Name {
     /// # Errors
     /// [`NameError`] where it is empty, too long or has another character.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        let inside = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        let edges = !text.starts_with('-') && !text.ends_with('-');
-        if text.is_empty() || text.len() > NAME_BYTES_MAX || !inside || !edges {
-            return Err(NameError);
-        }
-        Ok(Self(text.into()))
+        if is_name(text) { Ok(Self(text.into())) } else { Err(NameError) }
     }
 
     /// The text of it.
@@ -127,6 +122,11 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let inside = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX && inside && !text.starts_with('-') && !text.ends_with('-')
 }
 
 impl TryFrom<String> for Name {
@@ -155,8 +155,86 @@ impl fmt::Display for Name {
     }
 }
 
-/// Whom resources are counted for: a team or a product.
-pub type Role = Name;
+/// Longest [`Role`], in bytes.
+pub const ROLE_BYTES_MAX: usize = 255;
+/// Most names of one [`Role`].
+pub const ROLE_NAMES_MAX: usize = 8;
+
+/// Whom resources are counted for: a team or a product, or a part of one. One to [`ROLE_NAMES_MAX`] [`Name`]s with `/` between, at most
+/// [`ROLE_BYTES_MAX`] bytes: `a/b` is below `a`, and what it holds counts for `a` too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Role(Arc<str>);
+
+/// Why a text is no [`Role`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a role is 1 to 8 names with '/' between, at most 255 bytes; a name is 1 to 63 of a-z, 0-9 and '-', and neither starts nor ends with '-'"
+)]
+pub struct RoleError;
+
+impl Role {
+    /// The role `text`.
+    ///
+    /// # Errors
+    /// [`RoleError`] where it is too long, or one of its names is none.
+    pub fn new(text: &str) -> Result<Self, RoleError> {
+        let names = text.split('/');
+        if text.len() > ROLE_BYTES_MAX || names.clone().count() > ROLE_NAMES_MAX || !names.clone().all(is_name) {
+            return Err(RoleError);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The text of it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The role that it is a part of; `None` where it is a part of none.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.0.rsplit_once('/').map(|(parent, _)| Self(parent.into()))
+    }
+
+    /// True where it is `other`, or below it.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// It and all that it is below of, the lowest first.
+    pub fn and_above(&self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self.clone()), Self::parent)
+    }
+}
+
+impl TryFrom<String> for Role {
+    type Error = RoleError;
+    fn try_from(text: String) -> Result<Self, RoleError> {
+        Self::new(&text)
+    }
+}
+
+impl From<Role> for String {
+    fn from(role: Role) -> Self {
+        role.0.as_ref().into()
+    }
+}
+
+impl FromStr for Role {
+    type Err = RoleError;
+    fn from_str(text: &str) -> Result<Self, RoleError> {
+        Self::new(text)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The role of whoever names none.
 pub const ROLE_DEFAULT: &str = "default";
@@ -293,6 +371,25 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a_b", "a/b", "..", "é", "a\n", &"x".repeat(64)] {
             assert_eq!(Name::new(bad), Err(NameError), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_role_is_names_with_slashes_between() {
+        let long = ["x".repeat(63).as_str(); 4].join("/");
+        for good in ["a", "a/b", "web-1/0/x", "a/b/c/d/e/f/g/h", &long] {
+            assert_eq!(Role::new(good).map(String::from), Ok(good.to_owned()));
+        }
+        for bad in ["", "/", "a/", "/a", "a//b", "a/../b", "a/b-", "A/b", "a/b/c/d/e/f/g/h/i", &format!("{long}/y"), "a/*"] {
+            assert_eq!(Role::new(bad), Err(RoleError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_role_is_within_what_it_is_below_of() {
+        let role = |text: &str| Role::new(text).unwrap();
+        assert_eq!(role("a/b/c").and_above().collect::<Vec<_>>(), [role("a/b/c"), role("a/b"), role("a")]);
+        assert!(role("a/b").is_within(&role("a")) && role("a").is_within(&role("a")));
+        assert!(!role("ab").is_within(&role("a")) && !role("a").is_within(&role("a/b")));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use master::shard::event::JobRef;
 use master::shard::{Refusal, Request, Response};
 use protocol::job::RestartPolicy;
 use protocol::message::shard_of_job;
-use protocol::{Digest, Job, JobId, Kind, Limits, Member, Metering, Name, Program, RequestId, Resources, Restart, ShardId, Template};
+use protocol::{Digest, Job, JobId, Kind, Limits, Member, Metering, Name, Program, RequestId, Resources, Restart, Role, ShardId, Template};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ pub(crate) fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
         backoff_max_ms: 5_000,
     };
     Job {
-        role: name("default"),
+        role: Role::new(protocol::ids::ROLE_DEFAULT).expect("a role"),
         name: None,
         kind: Kind::Batch,
         priority: 50,
@@ -133,7 +133,7 @@ fn draw(random: &mut Random, number: usize) -> Job {
         (job.kind, job.restart.retries_max) = (Kind::Service, None);
     }
     job.name = (service || random.chance(300)).then(|| name(&format!("job-{number}")));
-    job.role = name(["default", "batch", "web"][random.below(3) as usize]);
+    job.role = Role::new(["default", "batch", "web"][random.below(3) as usize]).expect("a role");
     job.priority = [0, 50, 100][random.below(3) as usize];
     job
 }

@@ -7,7 +7,7 @@ use crate::random::Random;
 use crate::world::{Happening, Verdict, World};
 use master::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, StatusUpdate, TaskLaunch};
 use master::shard::{Event, Request, Response};
-use protocol::{Name, Phase, RequestId, Resources, ShardId};
+use protocol::{Phase, RequestId, Resources, Role, ShardId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests of frameworks are numbered from here on.
@@ -195,7 +195,7 @@ impl World {
         let actor = &mut self.frameworks.actors[at];
         actor.subscribed = Some((request, stream, leader, shard));
         let mut info = FrameworkInfo { name: format!("framework-{at}"), failover_ms: FAILOVER_MS, ..FrameworkInfo::default() };
-        info.roles = ["default", "web"].map(|role| Name::new(role).expect("a name")).to_vec();
+        info.roles = ["default", "web"].map(|role| Role::new(role).expect("a role")).to_vec();
         if actor.partition_aware {
             info.capabilities = vec!["PARTITION_AWARE".into(), "TASK_KILLING_STATE".into()];
         }

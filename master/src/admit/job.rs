@@ -9,7 +9,7 @@ use super::spec::{JobSpec, TaskSpec};
 use protocol::ids::ROLE_DEFAULT;
 use protocol::job::{COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
 use protocol::resources::PORTS_PER_TASK_MAX;
-use protocol::{Digest, Job, Kind, Name, Resources, Restart, Template};
+use protocol::{Digest, Job, Kind, Name, Resources, Restart, Role, Template};
 use std::sync::Arc;
 
 /// Priority of a job that names none.
@@ -94,7 +94,7 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
     let missing = || vec![Problem::new(Code::Missing, "task", "the job does not say what runs")];
     let members = members.filter(|members| !members.is_empty()).ok_or_else(missing)?;
     Ok(Job {
-        role: spec.role.unwrap_or_else(|| Name::new(ROLE_DEFAULT).expect("the default role is a name")),
+        role: spec.role.unwrap_or_else(|| Role::new(ROLE_DEFAULT).expect("the default role is one")),
         name: spec.name,
         kind,
         priority: spec.priority.unwrap_or(PRIORITY_DEFAULT),

@@ -3,7 +3,7 @@
 //! Knows how to write itself as JSON. How it is read from text is `read`'s, what it means is `job`'s.
 
 use protocol::job::{HostMount, Network, RestartPolicy};
-use protocol::{Digest, Kind, Name, resources::Device};
+use protocol::{Digest, Kind, Name, Role, resources::Device};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ pub struct JobSpec {
     /// `name`: unique in its role.
     pub name: Option<Name>,
     /// `role`: whom its resources are counted for.
-    pub role: Option<Name>,
+    pub role: Option<Role>,
     /// `priority`, 0 to 100.
     pub priority: Option<u8>,
     /// `kind`; guessed where it is left out.
@@ -184,9 +184,8 @@ impl JobSpec {
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut job = Map::new();
-        let text = |name: &Name| Value::from(name.as_str());
-        put(&mut job, "name", self.name.as_ref().map(text));
-        put(&mut job, "role", self.role.as_ref().map(text));
+        put(&mut job, "name", self.name.as_ref().map(|name| Value::from(name.as_str())));
+        put(&mut job, "role", self.role.as_ref().map(|role| Value::from(role.as_str())));
         put(&mut job, "priority", self.priority.map(Value::from));
         put(&mut job, "kind", self.kind.map(|kind| Value::from(kind_name(kind))));
         put(&mut job, "runtime", self.strict.then(|| Value::from("strict")));

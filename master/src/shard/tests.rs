@@ -17,7 +17,7 @@ use protocol::job::{COUNT_MAX, RestartPolicy};
 use protocol::message::attempt_hash;
 use protocol::{
     AgentInfo, AttemptId, Digest, Exit, FromAgent, FromMaster, Held, Job, Kind, Limits, Member, Metering, Name, Phase, Program, Progress,
-    Resources, Restart, TaskState, Template, Update, Usage,
+    Resources, Restart, Role, TaskState, Template, Update, Usage,
 };
 use std::sync::Arc;
 
@@ -50,6 +50,10 @@ struct World {
     next_request: u64,
     /// Launches to these agents are lost on their way.
     deaf: BTreeSet<AgentId>,
+}
+
+fn as_role(text: &str) -> Role {
+    Role::new(text).unwrap()
 }
 
 fn name(text: &str) -> Name {
@@ -86,7 +90,7 @@ fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
     let template = Template { members: vec![member], resources: cpu(cpu_milli) };
     let policy = if kind == Kind::Batch { RestartPolicy::Never } else { RestartPolicy::Always };
     let restart = Restart { policy, retries_max: None, backoff_first_ms: 1_000, backoff_factor_milli: 2_000, backoff_max_ms: 10_000 };
-    Job { role: name("default"), name: None, kind, priority: 50, count, template: Arc::new(template), restart, update_parallel: 1 }
+    Job { role: as_role("default"), name: None, kind, priority: 50, count, template: Arc::new(template), restart, update_parallel: 1 }
 }
 
 impl World {

@@ -8,7 +8,7 @@ use super::problem::{Code, PROBLEMS_MAX, Problem, quoted};
 use super::spec::{JobSpec, Place, RestartSpec, TaskSpec};
 use super::tree::{Entry, Node, Value, joined};
 use protocol::job::{MEMBERS_MAX, RestartPolicy};
-use protocol::{Kind, Name};
+use protocol::{Kind, Name, Role};
 use std::ops::Range;
 
 /// The fields of each table, those of this version; the first is the whole text.
@@ -76,7 +76,7 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
     for Entry { key, span, node } in reader.entries("", root) {
         match key.as_ref() {
             "name" => spec.name = reader.name("name", node),
-            "role" => spec.role = reader.name("role", node),
+            "role" => spec.role = reader.role(node),
             "priority" => spec.priority = reader.small("priority", node),
             "kind" => spec.kind = reader.kind(node),
             "runtime" => spec.strict = reader.runtime(node),
@@ -179,6 +179,12 @@ impl Reader {
     fn name_of(&mut self, field: &str, node: &mut Node<'_>) -> Option<Name> {
         let text = self.text(field, node)?;
         Name::new(&text).map_err(|error| self.bad::<Name>(Code::BadValue, field, node, format!("{}: {error}", quoted(&text)), "")).ok()
+    }
+
+    fn role(&mut self, mut node: Node<'_>) -> Option<Role> {
+        self.mark("role", &node);
+        let text = self.text("role", &mut node)?;
+        Role::new(&text).map_err(|error| self.bad::<Role>(Code::BadValue, "role", &node, format!("{}: {error}", quoted(&text)), "")).ok()
     }
 
     /// An amount, of a bare number or of text, by `read`; `example` is what to write.

@@ -62,7 +62,7 @@ pub fn whole(number: f64) -> u64 {
 /// Why it is none here.
 pub fn role(text: &str) -> Result<Role, String> {
     let text = if text == ANY_ROLE { protocol::ids::ROLE_DEFAULT } else { text };
-    Name::new(text).map_err(|error| format!("role {text:?}: {error}"))
+    Role::new(text).map_err(|error| format!("role {text:?}: {error}"))
 }
 
 /// A role in Mesos' words.

@@ -14,14 +14,14 @@ fn role_of(world: &World, agent: AgentId, role: &str) -> usize {
 fn two_roles_get_even_shares_of_one_agent() {
     let mut world = World::new();
     for role in ["red", "blue"] {
-        world.submit(Job { role: name(role), ..job(Kind::Batch, 1_000, 100) });
+        world.submit(Job { role: as_role(role), ..job(Kind::Batch, 1_000, 100) });
     }
     world.register(A, cpu(10_000), 1);
     let (red, blue) = (role_of(&world, A, "red"), role_of(&world, A, "blue"));
     assert_eq!(red + blue, 100);
     assert!(red.abs_diff(blue) <= 3, "{red} and {blue}");
     // What the tasks of one free goes to the roles with the smallest shares, whoever freed it.
-    world.submit(Job { role: name("green"), ..job(Kind::Batch, 1_000, 100) });
+    world.submit(Job { role: as_role("green"), ..job(Kind::Batch, 1_000, 100) });
     let ended: Vec<AttemptId> = world.held(A).into_iter().take(30).collect();
     world.end(A, &ended, &Exit::Code(0));
     let (red, green) = (role_of(&world, A, "red"), role_of(&world, A, "green"));
@@ -140,7 +140,7 @@ fn offers(actions: &[Action]) -> Vec<Offer> {
 }
 
 fn demand(count: u32) -> PeerMessage {
-    let want = event::Want { role: name("default"), priority: 1, shape: cpu(100), count };
+    let want = event::Want { role: as_role("default"), priority: 1, shape: cpu(100), count };
     PeerMessage::Demand { wants: if count == 0 { vec![] } else { vec![want] }, seen: 0 }
 }
 
@@ -148,7 +148,7 @@ fn accept(offer: OfferId, agent: AgentId, tasks: u32) -> PeerMessage {
     let template = job(Kind::Batch, 1, 100).template;
     let attempts = (0..tasks).map(|index| (index, 1)).collect();
     let job = JobId::new(ShardId(1), 1);
-    let launch = Launch { session: 0, sequence: 0, job, title: "t".into(), role: name("default"), template, attempts };
+    let launch = Launch { session: 0, sequence: 0, job, title: "t".into(), role: as_role("default"), template, attempts };
     PeerMessage::Accept { offer, agent, launches: vec![launch], number: 1 }
 }
 
@@ -231,7 +231,7 @@ fn explain_counts_reasons_and_says_the_smallest_change() {
     world.register(B, Resources { memory_bytes: 900, ..cpu(3_000) }, 1);
     let shape = |world: &mut World, cpu_milli, memory_bytes| -> ShapeView {
         let shape = Resources { memory_bytes, ..cpu(cpu_milli) };
-        match world.ask(Request::View(View::ExplainShape { role: name("default"), shape })) {
+        match world.ask(Request::View(View::ExplainShape { role: as_role("default"), shape })) {
             Response::Viewed(viewed) => match *viewed {
                 Viewed::Shape(view) => view,
                 other => panic!("{other:?}"),

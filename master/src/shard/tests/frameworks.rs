@@ -14,7 +14,7 @@ struct Client {
 }
 
 fn info(roles: &[&str]) -> FrameworkInfo {
-    let roles = roles.iter().map(|role| name(role)).collect();
+    let roles = roles.iter().map(|role| as_role(role)).collect();
     FrameworkInfo { name: "walk".into(), roles, failover_ms: 30 * SECOND, ..FrameworkInfo::default() }
 }
 

@@ -57,7 +57,7 @@ fn the_history_is_bounded_and_forgets_with_keys_and_names() {
         world.end(A, &held, &Exit::Code(0));
     }
     assert_eq!((world.shard.jobs.lasting.entries.len(), world.shard.jobs.history_tasks()), (5, 10));
-    let ask = |world: &mut World, n: &str| world.ask(Request::View(View::Job(JobRef::Name(name("default"), name(n)))));
+    let ask = |world: &mut World, n: &str| world.ask(Request::View(View::Job(JobRef::Name(as_role("default"), name(n)))));
     assert!(matches!(ask(&mut world, "n29"), Response::Viewed(_)));
     assert!(matches!(ask(&mut world, "n3"), Response::Refused(Refusal::NotFound { what }) if what == "job"));
     world.check();

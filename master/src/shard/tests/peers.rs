@@ -33,7 +33,7 @@ fn offered(shard: &mut Shard, now: u64, job: Job, agent: AgentId, incarnation: u
     shard.handle(Time(now), Event::Request { id: RequestId(now), request });
     outputs(shard);
     let id = OfferId { shard: OTHER, number: now };
-    let (role, resources, deadline) = (name("default"), cpu(100), Time(now + 5_000));
+    let (role, resources, deadline) = (as_role("default"), cpu(100), Time(now + 5_000));
     said(shard, now, PeerMessage::Offers { offers: vec![Offer { id, agent, incarnation, role, resources, deadline }] })
 }
 
@@ -153,12 +153,12 @@ fn a_roles_share_counts_what_it_holds_on_the_agents_of_other_shards() {
     let session = session.unwrap();
     tell(&mut shard, 2_001, FromAgent::Report { session: 0, held: vec![], last: true });
     let used = |roles: &[(&str, u64)]| {
-        let roles = roles.iter().map(|(role, milli)| (name(role), cpu(*milli))).collect();
+        let roles = roles.iter().map(|(role, milli)| (as_role(role), cpu(*milli))).collect();
         PeerMessage::Uses(Uses { total: cpu(9_000), roles })
     };
     said(&mut shard, 2_002, used(&[("default", 1_000), ("web", 5_000)]));
     said(&mut shard, 2_003, used(&[("default", 5_000)]));
-    let want = |role: &str| event::Want { role: name(role), priority: 50, shape: cpu(1_000), count: 1 };
+    let want = |role: &str| event::Want { role: as_role(role), priority: 50, shape: cpu(1_000), count: 1 };
     said(&mut shard, 2_004, PeerMessage::Demand { wants: vec![want("default"), want("web")], seen: 0 });
     // A shard has not said what it holds to be on the agent: after some beats it is not waited for.
     let all = (0..4).flat_map(|n| {
@@ -176,6 +176,6 @@ fn a_roles_share_counts_what_it_holds_on_the_agents_of_other_shards() {
         .flatten()
         .map(|offer| offer.role)
         .collect();
-    assert_eq!(offered, [name("web")], "the other role holds half of the cluster elsewhere");
+    assert_eq!(offered, [as_role("web")], "the other role holds half of the cluster elsewhere");
     assert_eq!(sayings, 1, "what is held here is said, not more often than each tenth of a second");
 }

@@ -67,7 +67,7 @@ impl Walk {
 
     fn submit(&mut self) {
         let kind = if self.draws.below(3) == 0 { Kind::Service } else { Kind::Batch };
-        let role = name(["red", "blue", "green"][self.draws.below(3) as usize]);
+        let role = as_role(["red", "blue", "green"][self.draws.below(3) as usize]);
         let (count, cpu_milli) = (self.draws.below(9) as u32, 100 + self.draws.below(900));
         let mut job = Job { role, priority: self.draws.below(3) as u8, ..job(kind, count, cpu_milli) };
         job.restart.policy = [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never][self.draws.below(3) as usize];
