@@ -1,17 +1,15 @@
 //! Who is offered what next. Driven by events: a new want looks for an agent in the index; freed resources look for a want, in the order
 //! of the roles' shares. Agents are tried from a place that moves on, and a want is split evenly over the open ones, so load spreads.
 
-use super::amounts::{self, SHARE_ONE};
+use super::amounts;
 use super::event::Want;
 use super::pool::{Offered, Pool, Wanted, place};
+use super::roles::Line;
 use super::uncounted::Uncounted;
 use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
 use protocol::{Offer, OfferId, Resources, Role, ShardId, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How far a role may get ahead of the next one with a single offer, in parts of [`SHARE_ONE`]: fairness against the number of offers.
-const SHARE_STEP: u64 = SHARE_ONE / 64;
 
 impl Wanted {
     /// How many tasks no offer is out for.
@@ -69,21 +67,18 @@ impl Pool {
         self.class_drop(want.class, 1);
     }
 
-    fn role_of_mut(&mut self, class: u32) -> Option<&mut super::pool::RoleUse> {
+    fn role_of_mut(&mut self, class: u32) -> Option<&mut super::roles::Node> {
         let role = self.shape(class)?.role;
-        self.roles.get_mut(role as usize)?.as_mut()
+        self.roles.get_mut(role)
     }
 
     /// A want may have become larger.
     fn stir(&mut self, at: u32) {
         let Some(want) = self.wants.get(at as usize).and_then(Option::as_ref) else { return };
         let Some(role) = self.shape(want.class).map(|class| class.role) else { return };
-        let Some(share) = self.roles.get(role as usize).and_then(Option::as_ref).map(|role| role.share) else { return };
         if want.unmet() > 0 {
-            self.hungry.insert((share, role));
-            if !want.blocked {
-                self.awake.insert((share, role));
-            }
+            let awake = !want.blocked;
+            self.roles.wake(role, awake);
         }
     }
 
@@ -126,13 +121,13 @@ impl Pool {
     pub fn allocate(&mut self, now: Time) -> BTreeMap<ShardId, Vec<Offer>> {
         let mut offers = BTreeMap::new();
         while let Some(slot) = self.freed.pop_first() {
-            if !self.hungry.is_empty() {
+            if !self.roles.is_calm(Line::Hungry) {
                 self.fill(slot, now, &mut offers);
             }
         }
-        while let Some((_, role)) = self.awake.first().copied() {
+        while let Some(role) = self.roles.first(Line::Awake, &BTreeSet::new()) {
             let Some(at) = self.first_want(role, |want| !want.blocked) else {
-                self.awake.pop_first();
+                self.roles.calm(role, Line::Awake);
                 continue;
             };
             self.spread(role, at, now, &mut offers);
@@ -145,33 +140,39 @@ impl Pool {
         let (mut roles_done, mut wants_done) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let (attempts, free) = Self::room(&self.seats[slot as usize]);
-            let next = self.hungry.iter().find(|(_, role)| !roles_done.contains(role)).copied();
-            let Some((_, role)) = next.filter(|_| attempts > 0) else { return };
+            let next = self.roles.first(Line::Hungry, &roles_done);
+            let Some(role) = next.filter(|_| attempts > 0) else { return };
             let fits = |want: &Wanted| self.shape(want.class).is_some_and(|class| free.contains(&class.shape));
             let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want));
             let Some(at) = found else {
                 roles_done.insert(role);
                 if self.first_want(role, |_| true).is_none() {
-                    self.hungry.retain(|(_, other)| *other != role);
+                    self.roles.calm(role, Line::Hungry);
                 }
                 continue;
             };
             let Some(want) = self.wants[at as usize].as_ref() else { return };
-            let mut most = want.unmet().min(self.fair_most(role, want.class));
-            if !want.blocked {
-                wants_done.insert(want.age);
-                most = most.min(self.even_part(want.count));
+            let (class, age, blocked, count) = (want.class, want.age, want.blocked, want.count);
+            let mut most = self.may_have(role, class, want.unmet());
+            if !blocked {
+                most = most.min(self.even_part(count));
             }
-            self.offer(at, slot, most, now, offers);
+            if !blocked || most == 0 {
+                wants_done.insert(age);
+            }
+            if most > 0 {
+                self.offer(at, slot, most, now, offers);
+            }
         }
     }
 
     /// Finds an agent for a want that no agent was found to be too small for.
     fn spread(&mut self, role: u32, at: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
         let Some(want) = self.wants[at as usize].as_ref() else { return };
-        let Some(class) = self.shape(want.class) else { return };
-        let most = want.unmet().min(self.fair_most(role, want.class)).min(self.even_part(want.count));
-        if let Some(slot) = self.index.find(&class.shape, self.start) {
+        let (class, most) = (want.class, want.unmet().min(self.even_part(want.count)));
+        let most = self.may_have(role, class, most);
+        let slot = self.shape(class).filter(|_| most > 0).and_then(|class| self.index.find(&class.shape, self.start));
+        if let Some(slot) = slot {
             self.start = slot.wrapping_add(1);
             self.offer(at, slot, most, now, offers);
         } else if let Some(want) = self.wants[at as usize].as_mut() {
@@ -181,7 +182,7 @@ impl Pool {
 
     /// The first want of a role that is unmet and as `which` says.
     fn first_want(&self, role: u32, which: impl Fn(&Wanted) -> bool) -> Option<u32> {
-        let wants = &self.roles.get(role as usize)?.as_ref()?.wants;
+        let wants = &self.roles.get(role)?.wants;
         let good = |at: &u32| self.wants[*at as usize].as_ref().is_some_and(|want| want.unmet() > 0 && which(want));
         wants.iter().map(|(_, _, at)| *at).find(good)
     }
@@ -191,13 +192,24 @@ impl Pool {
         count.div_ceil(self.open.max(1)).max(1)
     }
 
-    /// How many tasks a role may be offered before the next one is to be served.
-    fn fair_most(&self, role: u32, class: u32) -> u32 {
-        let Some((share, each)) = self.roles.get(role as usize).and_then(Option::as_ref).zip(self.shape(class)) else { return 1 };
-        let each = amounts::dominant_share(&each.shape, &self.whole).max(1);
-        let next = self.hungry.iter().find(|(_, other)| *other != role);
-        let ahead = next.map_or(u64::MAX, |(next, _)| next.saturating_add(SHARE_STEP).saturating_sub(share.share));
-        u32::try_from(ahead / each).unwrap_or(u32::MAX).max(1)
+    /// For how many of `most` tasks a role may be offered room: before the next one is to be served, and beside what guarantees are short of.
+    fn may_have(&mut self, role: u32, class: u32, most: u32) -> u32 {
+        let Some(shape) = self.classes.get(class as usize).and_then(Option::as_ref).map(|class| &class.shape) else { return 0 };
+        let most = most.min(self.roles.fair_most(role, shape, &self.whole));
+        self.roles.beside_reserve(role, (shape, most), &self.elsewhere, (&self.total, &self.whole))
+    }
+
+    /// How all roles are served from now on.
+    pub(super) fn claim(&mut self, claims: BTreeMap<Role, super::roles::Claim>) {
+        self.roles.claim(claims, &self.whole);
+        self.look_again();
+    }
+
+    /// What is free may be given to others than before.
+    pub(super) fn look_again(&mut self) {
+        let slots = 0..u32::try_from(self.seats.len()).expect("AGENTS_MAX fits");
+        self.freed.extend(slots.clone());
+        slots.for_each(|slot| self.openings.stir(slot));
     }
 
     fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
@@ -211,9 +223,7 @@ impl Pool {
         self.next_offer += 1;
         let deadline = now + self.offer_ms;
         want.offered.push(number, count);
-        let Some(role) = self.roles[class.role as usize].as_ref().map(|role: &super::pool::RoleUse| Role::clone(&role.name)) else {
-            return;
-        };
+        let Some(role) = self.roles.get(class.role).map(|role| Role::clone(&role.name)) else { return };
         let mut resources = Resources::NONE;
         amounts::add(&mut resources, &class.shape, count);
         let (to, class, priority) = (want.from, want.class, want.priority);

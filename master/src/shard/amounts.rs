@@ -43,6 +43,39 @@ pub fn max(most: &mut Resources, other: &Resources) {
     most.ports = most.ports.max(other.ports);
 }
 
+/// What there is in `of` of the kinds that `kinds` has some of.
+#[must_use]
+pub fn only(of: &Resources, kinds: &Resources) -> Resources {
+    let keep = |amount: u64, kind: u64| if kind > 0 { amount } else { 0 };
+    Resources {
+        cpu_milli: keep(of.cpu_milli, kinds.cpu_milli),
+        memory_bytes: keep(of.memory_bytes, kinds.memory_bytes),
+        disk_bytes: keep(of.disk_bytes, kinds.disk_bytes),
+        ports: if kinds.ports > 0 { of.ports } else { 0 },
+        devices: of.devices.iter().filter(|device| kinds.device(&device.name) > 0).cloned().collect(),
+    }
+}
+
+/// So large a part of `of`, kind by kind, as `part` is of `whole`; rounded up, all of it where `part` is the whole.
+#[must_use]
+pub fn part(of: &Resources, part: &Resources, whole: &Resources) -> Resources {
+    let scale = |of: u64, part: u64, whole: u64| match whole {
+        0 => of,
+        whole => u64::try_from((u128::from(of) * u128::from(part.min(whole))).div_ceil(u128::from(whole))).unwrap_or(u64::MAX),
+    };
+    let device = |device: &Device| {
+        let milli = scale(device.milli, part.device(&device.name), whole.device(&device.name));
+        Device { name: device.name.clone(), milli }
+    };
+    Resources {
+        cpu_milli: scale(of.cpu_milli, part.cpu_milli, whole.cpu_milli),
+        memory_bytes: scale(of.memory_bytes, part.memory_bytes, whole.memory_bytes),
+        disk_bytes: scale(of.disk_bytes, part.disk_bytes, whole.disk_bytes),
+        ports: u32::try_from(scale(u64::from(of.ports), u64::from(part.ports), u64::from(whole.ports))).unwrap_or(u32::MAX),
+        devices: of.devices.iter().map(device).filter(|device| device.milli > 0).collect(),
+    }
+}
+
 /// The whole, in the parts that a share is counted in.
 pub const SHARE_ONE: u64 = 1 << 32;
 

@@ -104,8 +104,7 @@ impl Pool {
     /// The role's dominant share of all agents, in parts of [`amounts::SHARE_ONE`].
     #[must_use]
     pub fn role_share(&self, role: &Role) -> u64 {
-        let at = self.by_role.get(role).and_then(|at| self.roles.get(*at as usize));
-        at.and_then(Option::as_ref).map_or(0, |role| role.share)
+        self.roles.share(role, &self.whole)
     }
 }
 

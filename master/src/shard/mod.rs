@@ -29,6 +29,7 @@ pub mod policies;
 mod pool;
 mod reconcile;
 mod requests;
+mod roles;
 mod shares;
 mod tasks;
 mod tokens;

@@ -268,6 +268,7 @@ impl Pool {
                 continue;
             }
             if let Some(at) = self.next_opener(slot, &free)
+                && self.is_beside_reserve(at, &free)
                 && let Some(info) = info(&self.seats[slot as usize])
                 && let Some((key, offer)) = self.show_one(at, slot, (free, info), now)
             {
@@ -279,15 +280,20 @@ impl Pool {
 
     /// Of those that may be shown it: whose role has the smallest share with what it was shown, and who was served the longest ago.
     fn next_opener(&self, slot: u32, free: &Resources) -> Option<u32> {
-        let shown = |opener: &Opener| amounts::dominant_share(&opener.offered, &self.whole);
         let key = |at: &u32| {
             let opener = self.openings.list[*at as usize].as_ref()?;
             let role = self.shape(opener.class)?.role;
-            let share = self.roles.get(role as usize)?.as_ref()?.share;
-            Some((share.saturating_add(shown(opener)), opener.served))
+            Some((self.roles.rank(role, &opener.offered, &self.whole), opener.served))
         };
         let open = self.openings.by_key.values().filter(|at| !self.openings.filters(**at, slot, free));
         open.filter_map(|at| key(at).map(|key| (key, *at))).min().map(|(_, at)| at)
+    }
+
+    /// True where it leaves what guarantees of others are short of.
+    fn is_beside_reserve(&mut self, opener: u32, free: &Resources) -> bool {
+        let class = self.openings.list[opener as usize].as_ref().map(|opener| opener.class);
+        let Some(role) = class.and_then(|class| self.shape(class)).map(|class| class.role) else { return false };
+        self.roles.beside_reserve(role, (free, 1), &self.elsewhere, (&self.total, &self.whole)) > 0
     }
 
     fn show_one(

@@ -5,11 +5,11 @@ use super::amounts;
 use super::config::ShardConfig;
 use super::index::Index;
 use super::openings::Openings;
+use super::roles::Roles;
 use super::shares::Elsewhere;
 use super::uncounted::Uncounted;
 use protocol::message::attempt_hash;
 use protocol::{AgentId, AttemptId, Held, Resources, Role, ShardId, Time};
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most attempts booked on one agent, so that tasks that need nothing are bounded too.
@@ -112,22 +112,6 @@ pub struct Class {
     refs: u64,
 }
 
-/// A role as this shard's agents see it.
-#[derive(Debug)]
-pub struct RoleUse {
-    /// Its name.
-    pub name: Role,
-    /// What its attempts and offers hold.
-    pub used: Resources,
-    /// The same on the agents of other shards, as they said last.
-    pub elsewhere: Resources,
-    /// Its dominant share of all agents of the cluster.
-    pub share: u64,
-    /// What it wants, the most urgent first: priority, age, want.
-    pub wants: BTreeSet<(Reverse<u8>, u64, u32)>,
-    classes: u32,
-}
-
 /// What one framework's shard wants of one class and priority.
 #[derive(Debug)]
 pub struct Wanted {
@@ -177,9 +161,7 @@ pub struct Pool {
     pub(super) classes: Vec<Option<Class>>,
     classes_free: Vec<u32>,
     by_class: BTreeMap<(u32, Resources), u32>,
-    pub(super) roles: Vec<Option<RoleUse>>,
-    roles_free: Vec<u32>,
-    pub(super) by_role: BTreeMap<Role, u32>,
+    pub(super) roles: Roles,
     pub(super) wants: Vec<Option<Wanted>>,
     pub(super) wants_free: Vec<u32>,
     pub(super) by_want: BTreeMap<(ShardId, u32, u8), u32>,
@@ -194,10 +176,6 @@ pub struct Pool {
     /// What other shards said of roles.
     pub(super) elsewhere: Elsewhere,
     pub(super) open: u32,
-    /// Roles that may have a want that is not blocked, by share.
-    pub(super) awake: BTreeSet<(u64, u32)>,
-    /// Roles that may have an unmet want, by share.
-    pub(super) hungry: BTreeSet<(u64, u32)>,
     /// Slots with more room than when the blocked wants were looked at.
     pub(super) freed: BTreeSet<u32>,
     pub(super) start: u32,
@@ -218,9 +196,7 @@ impl Pool {
             classes: Vec::new(),
             classes_free: Vec::new(),
             by_class: BTreeMap::new(),
-            roles: Vec::new(),
-            roles_free: Vec::new(),
-            by_role: BTreeMap::new(),
+            roles: Roles::default(),
             wants: Vec::new(),
             wants_free: Vec::new(),
             by_want: BTreeMap::new(),
@@ -231,8 +207,6 @@ impl Pool {
             whole: Resources::NONE,
             elsewhere: Elsewhere::default(),
             open: 0,
-            awake: BTreeSet::new(),
-            hungry: BTreeSet::new(),
             freed: BTreeSet::new(),
             start: 0,
             openings: Openings::default(),
@@ -344,21 +318,11 @@ impl Pool {
 
     /// The class of this role and shape, held `refs` times more.
     pub fn class(&mut self, role: &Role, shape: &Resources, refs: u32) -> u32 {
-        let role_at = self.by_role.get(role).copied().unwrap_or_else(|| {
-            let elsewhere = self.elsewhere.of(role);
-            let used = RoleUse { name: role.clone(), used: Resources::NONE, elsewhere, share: 0, wants: BTreeSet::new(), classes: 0 };
-            let at = place(&mut self.roles, &mut self.roles_free, used);
-            self.by_role.insert(role.clone(), at);
-            self.reshare(at);
-            at
-        });
-        let key = (role_at, shape.clone());
-        let class = self.by_class.get(&key).copied().unwrap_or_else(|| {
-            let at = place(&mut self.classes, &mut self.classes_free, Class { role: role_at, shape: shape.clone(), refs: 0 });
-            self.by_class.insert(key, at);
-            if let Some(role) = self.roles[role_at as usize].as_mut() {
-                role.classes += 1;
-            }
+        let known = self.roles.find(role).and_then(|role| self.by_class.get(&(role, shape.clone())).copied());
+        let class = known.unwrap_or_else(|| {
+            let role = self.roles.hold(role, &self.elsewhere, &self.whole);
+            let at = place(&mut self.classes, &mut self.classes_free, Class { role, shape: shape.clone(), refs: 0 });
+            self.by_class.insert((role, shape.clone()), at);
             at
         });
         if let Some(held) = self.classes[class as usize].as_mut() {
@@ -377,17 +341,7 @@ impl Pool {
         let Some(held) = self.classes[class as usize].take() else { return };
         self.classes_free.push(class);
         self.by_class.remove(&(held.role, held.shape));
-        let Some(role) = self.roles[held.role as usize].as_mut() else { return };
-        role.classes -= 1;
-        if role.classes == 0 {
-            let (share, at) = (role.share, held.role);
-            self.awake.remove(&(share, at));
-            self.hungry.remove(&(share, at));
-            if let Some(role) = self.roles[at as usize].take() {
-                self.by_role.remove(&role.name);
-            }
-            self.roles_free.push(at);
-        }
+        self.roles.release(held.role);
     }
 
     /// What the tasks of a class need.
@@ -399,15 +353,8 @@ impl Pool {
     /// `n` tasks of the class hold resources of the role, or no longer do.
     pub(super) fn charge(&mut self, class: u32, n: u32, more: bool) {
         let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return };
-        let Some(role) = self.roles.get_mut(class.role as usize).and_then(Option::as_mut) else { return };
-        if more {
-            amounts::add(&mut role.used, &class.shape, n)
-        } else {
-            amounts::sub(&mut role.used, &class.shape, n)
-        }
-        let at = class.role;
+        self.roles.charge(class.role, (&class.shape, n, more), &self.whole);
         self.elsewhere.stir();
-        self.reshare(at);
     }
 
     /// Books attempts of one class on an agent, whether there is room or not: [`Self::refresh`] follows. Those that are booked already

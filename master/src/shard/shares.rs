@@ -25,6 +25,8 @@ pub(super) struct Elsewhere {
     by_shard: BTreeMap<ShardId, Uses>,
     total: Resources,
     roles: BTreeMap<Role, Resources>,
+    /// With all that is below each.
+    whole_roles: BTreeMap<Role, Resources>,
     /// What is so here is another than was said.
     changed: bool,
     said_at: Time,
@@ -45,6 +47,18 @@ impl Elsewhere {
     pub fn of(&self, role: &Role) -> Resources {
         self.roles.get(role).cloned().unwrap_or_default()
     }
+
+    /// The same with all that is below it.
+    pub fn of_all(&self, role: &Role) -> Resources {
+        self.whole_roles.get(role).cloned().unwrap_or_default()
+    }
+
+    fn change(&mut self, role: &Role, before: &Resources, now: &Resources) {
+        exchange(&mut self.roles, role.clone(), before, now);
+        for role in role.and_above() {
+            exchange(&mut self.whole_roles, role, before, now);
+        }
+    }
 }
 
 impl Pool {
@@ -54,8 +68,8 @@ impl Pool {
             return None;
         }
         (self.elsewhere.changed, self.elsewhere.said_at) = (false, now);
-        let roles = self.roles.iter().flatten().filter(|role| !role.used.is_none());
-        Some(Uses { total: self.total.clone(), roles: roles.map(|role| (role.name.clone(), role.used.clone())).collect() })
+        let roles = self.roles.iter().filter(|role| !role.own.is_none());
+        Some(Uses { total: self.total.clone(), roles: roles.map(|role| (role.name.clone(), role.own.clone())).collect() })
     }
 
     /// What another shard's agents have, and what roles hold there, in place of what it said before.
@@ -68,19 +82,14 @@ impl Pool {
         before.roles.into_iter().for_each(|(role, used)| changed.entry(role).or_default().0 = used);
         uses.roles.into_iter().for_each(|(role, used)| changed.entry(role).or_default().1 = used);
         for (role, (before, now)) in changed.into_iter().filter(|(_, (before, now))| before != now) {
-            let sum = self.elsewhere.roles.entry(role.clone()).or_default();
-            amounts::sub(sum, &before, 1);
-            amounts::add(sum, &now, 1);
-            let sum = if sum.is_none() { self.elsewhere.roles.remove(&role).unwrap_or_default() } else { sum.clone() };
-            if let Some(at) = self.by_role.get(&role).copied() {
-                if let Some(known) = self.roles[at as usize].as_mut() {
-                    known.elsewhere = sum;
-                }
-                self.reshare(at);
-            }
+            self.elsewhere.change(&role, &before, &now);
+            self.roles.hear(&role, &self.elsewhere, &self.whole);
         }
         if other_total {
             self.count_whole();
+        }
+        if self.roles.are_claimed() {
+            self.look_again();
         }
     }
 
@@ -88,23 +97,15 @@ impl Pool {
     pub(super) fn count_whole(&mut self) {
         self.whole = self.total.clone();
         amounts::add(&mut self.whole, &self.elsewhere.total, 1);
-        for role in 0..u32::try_from(self.roles.len()).expect("fewer roles than jobs") {
-            self.reshare(role);
-        }
+        self.roles.reorder_all(&self.whole);
     }
+}
 
-    /// What a role holds is another than before.
-    pub(super) fn reshare(&mut self, at: u32) {
-        let Some(role) = self.roles.get_mut(at as usize).and_then(Option::as_mut) else { return };
-        let (before, now) = (role.share, amounts::dominant_share_of_both(&role.used, &role.elsewhere, &self.whole));
-        if before == now {
-            return;
-        }
-        role.share = now;
-        for set in [&mut self.awake, &mut self.hungry] {
-            if set.remove(&(before, at)) {
-                set.insert((now, at));
-            }
-        }
+fn exchange(sums: &mut BTreeMap<Role, Resources>, role: Role, before: &Resources, now: &Resources) {
+    let sum = sums.entry(role.clone()).or_default();
+    amounts::sub(sum, before, 1);
+    amounts::add(sum, now, 1);
+    if sum.is_none() {
+        sums.remove(&role);
     }
 }

@@ -177,7 +177,7 @@ fn launch(session: u64, sequence: u64, resources: Resources, indexes: std::ops::
         sequence,
         job: job(),
         title: "job".into(),
-        role: Role::new("default").unwrap(),
+        role: protocol::Role::new("default").unwrap(),
         template: Arc::new(template(resources)),
         attempts: indexes.map(|index| (index, 1)).collect(),
     }

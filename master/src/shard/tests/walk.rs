@@ -150,7 +150,7 @@ fn whatever_happens_every_task_ends_once_and_nothing_stays_booked() {
         for seat in &shard.pool.seats {
             assert!(seat.attempts.is_empty() && seat.booked.is_none() && seat.offered.is_none(), "seed {seed}: {seat:?}");
         }
-        assert!(shard.pool.offers.is_empty() && shard.pool.by_role.is_empty(), "seed {seed}: {:?}", shard.pool.by_role);
+        assert!(shard.pool.offers.is_empty() && shard.pool.roles.is_empty(), "seed {seed}: {:?}", shard.pool.roles);
         assert!(walk.world.agents.values().all(|script| script.held.is_empty()), "seed {seed}: an agent still owes an end");
         walk.world.check();
     }
