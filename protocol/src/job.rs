@@ -1,6 +1,9 @@
 //! A job once it has been admitted: a template of tasks, how many, and how to replace them. How people write one is `master::admit`'s.
 
+mod wire;
+
 use crate::bounded;
+use crate::place::Placement;
 use crate::resources::PORTS_PER_TASK_MAX;
 use crate::{Digest, Name, Resources, Role};
 use serde::{Deserialize, Serialize};
@@ -14,7 +17,7 @@ pub const MEMBERS_MAX: usize = 8;
 pub const PRIORITY_MAX: u8 = 100;
 
 /// What a user submitted, checked once at the door: whoever holds one need not check it again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// Whom its resources are counted for.
     pub role: Role,
@@ -32,6 +35,16 @@ pub struct Job {
     pub restart: Restart,
     /// How many tasks of a service are replaced at a time when a new version is applied; at least 1.
     pub update_parallel: u32,
+    /// Where its tasks may go; `None`: wherever there is room.
+    pub place: Option<Arc<Placement>>,
+}
+
+impl Job {
+    /// The version of the messages that it needs ([`crate::link::VERSION`]): masters that speak an earlier one cannot read it.
+    #[must_use]
+    pub const fn since(&self) -> u16 {
+        if self.place.is_some() { 3 } else { 1 }
+    }
 }
 
 /// The variable of its environment by which a task learns its fencing token ([`crate::AttemptId::fence`]). A template that has it says

@@ -14,6 +14,7 @@ pub mod job;
 pub mod link;
 pub mod message;
 pub mod offer;
+pub mod place;
 pub mod resources;
 pub mod task;
 pub mod time;
@@ -23,6 +24,7 @@ pub use ids::{AgentId, AttemptId, Digest, JobId, Name, OfferId, RequestId, Role,
 pub use job::{Job, Kind, Limits, Member, Metering, Program, Restart, Template};
 pub use message::{FromAgent, FromMaster, Join, JoinReply};
 pub use offer::Offer;
+pub use place::{Constraint, Field, Placement, Rule, Stand};
 pub use resources::{Device, PortRange, Resources};
 pub use task::{Exit, Held, Loss, MemberId, Phase, Progress, TaskState, Update, Usage};
 pub use time::Time;

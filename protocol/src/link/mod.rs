@@ -33,17 +33,17 @@ pub use transport::{Limits, ResetKey};
 /// The version of the messages that this build speaks best. It speaks the one before too: a connection has the newest that both ends speak, and
 /// what came with a version is said only over connections that have it ([`Connection::version`]). So masters and agents may be upgraded one
 /// after the other, in any order.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Protocol of a connection between master and agent (ALPN, RFC 7301): its number is the version of the messages.
-pub const ALPN: &[u8] = b"skep/2";
+pub const ALPN: &[u8] = b"skep/3";
 /// The same, of the version before.
-pub const ALPN_FORMER: &[u8] = b"skep/1";
+pub const ALPN_FORMER: &[u8] = b"skep/2";
 /// Protocol of a connection that may only ask for a certificate.
 pub const ALPN_JOIN: &[u8] = b"skep-join/1";
 /// Protocol of a connection between two masters: its number is the version of what they say.
-pub const ALPN_PEER: &[u8] = b"skep-peer/2";
+pub const ALPN_PEER: &[u8] = b"skep-peer/3";
 /// The same, of the version before.
-pub const ALPN_PEER_FORMER: &[u8] = b"skep-peer/1";
+pub const ALPN_PEER_FORMER: &[u8] = b"skep-peer/2";
 /// From the moment at which a listener turns to a peer until both sides know each other.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 /// From the first packet to a listener until both sides know each other: a listener to which a thousand come at once turns to them one after
@@ -55,14 +55,14 @@ pub const FIRST_FRAME_DEADLINE: Duration = Duration::from_secs(2);
 /// Who is at the other end of a connection, by its certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// An agent of this cluster, neither expired nor revoked: on `skep/2` or `skep/1`.
+    /// An agent of this cluster, neither expired nor revoked: on `skep/3` or `skep/2`.
     Agent(AgentId),
     /// An agent of this cluster that wants a new certificate, its present one expired or not, but not revoked: it may only say
     /// `Join::Renew`.
     Renewing(AgentId),
     /// Anybody: it may only say `Join::Token`.
     Stranger,
-    /// A master of this cluster: what an agent that connected sees, and another master on `skep-peer/2` or `skep-peer/1`.
+    /// A master of this cluster: what an agent that connected sees, and another master on `skep-peer/3` or `skep-peer/2`.
     Master(u16),
 }
 

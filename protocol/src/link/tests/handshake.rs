@@ -116,7 +116,7 @@ async fn nobody_without_a_certificate_gets_further_than_joining() {
 async fn another_protocol_is_not_spoken() {
     let cluster = Cluster::new();
     let agent = cluster.agent(7);
-    for alpn in [&b"skep/3"[..], b"h3", b"skep/1\0", b"SKEP/1"] {
+    for alpn in [&b"skep/4"[..], b"skep/1", b"h3", b"skep/1\0", b"SKEP/1"] {
         let (admitted, connected) = attempt(&cluster, &Trust::Known(&agent), alpn).await;
         assert!(matches!(admitted, Err(LinkError::Handshake { .. })), "{admitted:?}");
         assert!(connected.is_err());
@@ -127,7 +127,7 @@ async fn another_protocol_is_not_spoken() {
 async fn both_ends_speak_the_newest_version_that_both_know() {
     let cluster = Cluster::new();
     let (agent, master) = (cluster.agent(7), cluster.authority.issue_master(2, &[], MASTER_LIFETIME).unwrap());
-    let cases = [(&agent, ALPN, 2), (&agent, ALPN_FORMER, 1), (&master, ALPN_PEER, 2), (&master, ALPN_PEER_FORMER, 1)];
+    let cases = [(&agent, ALPN, 3), (&agent, ALPN_FORMER, 2), (&master, ALPN_PEER, 3), (&master, ALPN_PEER_FORMER, 2)];
     for (identity, alpn, version) in cases {
         let trust = Trust::Known(identity);
         let (connected, admitted) = tokio::join!(connect_as(cluster.address(), &trust, alpn), cluster.admit());

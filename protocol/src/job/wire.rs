@@ -1,0 +1,189 @@
+//! How a job stands in postcard. What came later is an extension: a job that has none has the bytes that it always had, so that builds of before
+//! read it; one that has some says so in place of its kind, by a variant that builds of before do not know.
+
+use super::{Job, Kind, Restart, Template};
+use crate::place::Placement;
+use crate::{Name, Role, bounded};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::Arc;
+
+/// Most extensions of one job.
+const EXTENSIONS_MAX: usize = 16;
+
+/// [`Job`], to be written.
+#[derive(Serialize)]
+struct Written<'a> {
+    role: &'a Role,
+    name: &'a Option<Name>,
+    kind: WrittenKind<'a>,
+    priority: u8,
+    count: u32,
+    template: &'a Arc<Template>,
+    restart: &'a Restart,
+    update_parallel: u32,
+}
+
+#[derive(Serialize)]
+enum WrittenKind<'a> {
+    Batch,
+    Service,
+    Task,
+    Extended(Kind, Vec<WrittenExtension<'a>>),
+}
+
+/// What a job of before did not have. New ones at the end.
+#[derive(Serialize)]
+enum WrittenExtension<'a> {
+    Place(&'a Placement),
+}
+
+/// [`Job`], as it is read.
+#[derive(Deserialize)]
+struct Read {
+    role: Role,
+    name: Option<Name>,
+    kind: ReadKind,
+    priority: u8,
+    count: u32,
+    template: Arc<Template>,
+    restart: Restart,
+    update_parallel: u32,
+}
+
+#[derive(Deserialize)]
+enum ReadKind {
+    Batch,
+    Service,
+    Task,
+    Extended(Kind, #[serde(deserialize_with = "bounded::list::<_, _, EXTENSIONS_MAX>")] Vec<ReadExtension>),
+}
+
+#[derive(Deserialize)]
+enum ReadExtension {
+    Place(Placement),
+}
+
+impl Serialize for Job {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let kind = match (&self.place, self.kind) {
+            (Some(place), kind) => WrittenKind::Extended(kind, vec![WrittenExtension::Place(place)]),
+            (None, Kind::Batch) => WrittenKind::Batch,
+            (None, Kind::Service) => WrittenKind::Service,
+            (None, Kind::Task) => WrittenKind::Task,
+        };
+        let Self { role, name, priority, count, template, restart, update_parallel, .. } = self;
+        let (priority, count, update_parallel) = (*priority, *count, *update_parallel);
+        Written { role, name, kind, priority, count, template, restart, update_parallel }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Job {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Read { role, name, kind, priority, count, template, restart, update_parallel } = Read::deserialize(deserializer)?;
+        let (kind, extensions) = match kind {
+            ReadKind::Batch => (Kind::Batch, vec![]),
+            ReadKind::Service => (Kind::Service, vec![]),
+            ReadKind::Task => (Kind::Task, vec![]),
+            ReadKind::Extended(kind, extensions) => (kind, extensions),
+        };
+        let mut place = None;
+        for extension in extensions {
+            match extension {
+                ReadExtension::Place(placement) => place = (!placement.is_empty()).then(|| Arc::new(placement)),
+            }
+        }
+        Ok(Self { role, name, kind, priority, count, template, restart, update_parallel, place })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::RestartPolicy;
+    use crate::place::{Constraint, Field, Rule};
+    use crate::{Digest, Limits, Member, Metering, Program, Resources};
+
+    /// A job as builds before extensions wrote it.
+    #[derive(Serialize, Deserialize)]
+    struct Former {
+        role: Role,
+        name: Option<Name>,
+        kind: Kind,
+        priority: u8,
+        count: u32,
+        template: Arc<Template>,
+        restart: Restart,
+        update_parallel: u32,
+    }
+
+    fn job(kind: Kind) -> Job {
+        let resources = Resources { cpu_milli: 100, ..Resources::NONE };
+        let limits = Limits {
+            fuel_max: Some(1_000),
+            cpu_time_ms_max: None,
+            time_ms_max: None,
+            memory_bytes_max: 1 << 20,
+            table_elements_max: 100,
+            host_bytes_max: 1 << 20,
+            processes_max: 64,
+            log_bytes_max: 1 << 16,
+            log_bytes_per_s_max: 1 << 20,
+        };
+        let member = Member {
+            name: None,
+            program: Program::Wasm { bundle: Digest([7; 32]), metering: Metering::Fuel, strict: false },
+            args: vec!["a".into()],
+            env: vec![],
+            config: vec![],
+            stdin: None,
+            resources: resources.clone(),
+            ports: vec![],
+            limits,
+        };
+        let restart = Restart {
+            policy: RestartPolicy::Never,
+            retries_max: None,
+            backoff_first_ms: 1_000,
+            backoff_factor_milli: 2_000,
+            backoff_max_ms: 10_000,
+        };
+        Job {
+            role: Name::new("web").unwrap(),
+            name: Some(Name::new("shop").unwrap()),
+            kind,
+            priority: 50,
+            count: 3,
+            template: Arc::new(Template { members: vec![member], resources }),
+            restart,
+            update_parallel: 1,
+            place: None,
+        }
+    }
+
+    #[test]
+    fn a_job_without_extensions_has_the_bytes_of_before() {
+        for kind in [Kind::Batch, Kind::Service, Kind::Task] {
+            let job = job(kind);
+            let bytes = postcard::to_allocvec(&job).unwrap();
+            let former: Former = postcard::from_bytes(&bytes).unwrap();
+            assert_eq!(former.kind, kind);
+            assert_eq!(postcard::to_allocvec(&former).unwrap(), bytes);
+            assert_eq!(postcard::from_bytes::<Job>(&bytes).unwrap(), job);
+        }
+        let head = postcard::to_allocvec(&job(Kind::Service)).unwrap();
+        // Role, name, kind, priority, count, one member without a name.
+        assert_eq!(&head[..15], b"\x03web\x01\x04shop\x01\x32\x03\x01\x00");
+    }
+
+    #[test]
+    fn a_job_with_a_place_is_read_by_whoever_knows_places_only() {
+        let constraints = vec![Constraint { field: Field::Rack, rule: Rule::MaxPer(2) }];
+        let place = Some(Arc::new(Placement { constraints, spread: vec![Field::Attribute("disk".into())] }));
+        let job = Job { place, ..job(Kind::Service) };
+        let bytes = postcard::to_allocvec(&job).unwrap();
+        assert_eq!(postcard::from_bytes::<Job>(&bytes).unwrap(), job);
+        assert!(postcard::from_bytes::<Former>(&bytes).is_err());
+        // Role and name, the variant, the kind, one extension, and what it is: one constraint, rack, MAX_PER 2; one field, an attribute.
+        assert_eq!(&bytes[..23], b"\x03web\x01\x04shop\x03\x01\x01\x00\x01\x03\x05\x02\x01\x04\x04di");
+    }
+}
