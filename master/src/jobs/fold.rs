@@ -117,7 +117,7 @@ impl Jobs {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
         let on_agent = self.by_agent.entry(agent).or_default();
         let before = on_agent.len();
-        let (version, count) = (job.version, job.job.count);
+        let (version, count, live) = (job.version, job.job.count, job.live);
         for (index, number) in attempts.iter().copied() {
             let next = job.cells.len();
             match job.cells.get_mut(index) {
@@ -138,6 +138,7 @@ impl Jobs {
             job.derived.phases[LivePhase::Staging as usize] += 1;
             on_agent.insert((id, index));
         }
+        self.spent.more(&job.job.role, &job.job.template.resources, job.live - live);
         if on_agent.len() > before {
             let known = self.lasting.incarnations.entry(agent).or_insert(Some(incarnation));
             *known = (before == 0 || *known == Some(incarnation)).then_some(incarnation);
@@ -167,6 +168,8 @@ impl Jobs {
                 self.lasting.incarnations.remove(&cell.agent);
             }
         }
+        let resources = &job.old.iter().find(|old| old.version == cell.version).map_or(&job.job.template, |old| &old.template).resources;
+        self.spent.less(&job.job.role, resources);
         job.derived.phases[cell.phase as usize] -= 1;
         job.live -= 1;
         if let Some(at) = job.old.iter().position(|old| old.version == cell.version) {

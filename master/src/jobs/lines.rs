@@ -88,6 +88,16 @@ impl Lines {
         order.into_iter().map(|(_, _, at)| at).collect()
     }
 
+    /// The lines of `role` and of all below it, the most urgent first.
+    #[must_use]
+    pub fn within(&self, role: &Role) -> Vec<&Line> {
+        let from = (role.clone(), Reverse(u8::MAX), Resources::NONE);
+        let near = self.by_key.range(from..).take_while(|((of, ..), _)| of.as_str().starts_with(role.as_str()));
+        let mut order: Vec<_> = near.filter(|((of, ..), _)| of.is_within(role)).filter_map(|(_, at)| self.rank(*at)).collect();
+        order.sort_unstable();
+        order.into_iter().filter_map(|(_, _, at)| self.get(at)).collect()
+    }
+
     /// All wants, the most urgent first, at most [`WANTS_MAX`]; what is over waits until those before it are met.
     #[must_use]
     pub fn wants(&mut self) -> Vec<Want> {

@@ -8,6 +8,7 @@ mod fold;
 pub mod job;
 pub mod lines;
 pub mod restart;
+pub mod spent;
 pub mod state;
 
 pub use cell::{Cell, Cells, LivePhase, Slot};

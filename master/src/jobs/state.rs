@@ -4,6 +4,7 @@
 use super::cell::{LivePhase, Slot};
 use super::job::{Entry, LiveJob};
 use super::lines::Lines;
+use super::spent::Spent;
 use crate::shard::event::JobRef;
 use protocol::{AgentId, AttemptId, JobId, Name, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub struct Jobs {
     pub shard: ShardId,
     /// Who waits for resources.
     pub lines: Lines,
+    /// What live tasks are promised.
+    pub spent: Spent,
     /// Jobs that have not ended.
     pub live: BTreeSet<JobId>,
     /// Live tasks by agent.
@@ -60,6 +63,7 @@ impl Jobs {
             lasting: LastingJobs { next: 1, ..LastingJobs::default() },
             shard,
             lines: Lines::default(),
+            spent: Spent::default(),
             live: BTreeSet::new(),
             by_agent: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -95,6 +99,7 @@ impl Jobs {
                 for (index, cell) in job.cells.iter_from(0) {
                     match cell.slot {
                         Slot::Live => {
+                            self.spent.more(&job.job.role, &job.template(cell.version).resources, 1);
                             self.by_agent.entry(cell.agent).or_default().insert((id, index));
                         }
                         Slot::Waiting => self.timers.extend(cell.retry_at().map(|at| (at, id, index))),

@@ -238,6 +238,10 @@ impl Shard {
         self.pool.open(from, vec![]);
         self.offers_void(from);
         self.tell_modes_to(from);
+        self.say_roles(from);
+        if from == ShardId(0) {
+            self.say_spending_anew();
+        }
         self.pool.elsewhere.stir();
         self.demands.say_anew();
         self.told.hear_anew(from);

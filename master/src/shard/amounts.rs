@@ -1,5 +1,6 @@
 //! Sums of many equal amounts, in place. Saturating: what is added was admitted or bounded when it came in, so no sum gets there.
 
+use protocol::resources::ResourceKind;
 use protocol::{Device, Resources};
 
 /// Adds `n` times `each` to `sum`.
@@ -41,6 +42,34 @@ pub fn max(most: &mut Resources, other: &Resources) {
     most.memory_bytes = most.memory_bytes.max(other.memory_bytes);
     most.disk_bytes = most.disk_bytes.max(other.disk_bytes);
     most.ports = most.ports.max(other.ports);
+}
+
+/// How much there is of a kind: in thousandths, bytes, or ports.
+#[must_use]
+pub fn of_kind(kind: &ResourceKind, of: &Resources) -> u64 {
+    match kind {
+        ResourceKind::Cpu => of.cpu_milli,
+        ResourceKind::Memory => of.memory_bytes,
+        ResourceKind::Disk => of.disk_bytes,
+        ResourceKind::Ports => u64::from(of.ports),
+        ResourceKind::Device(name) => of.device(name),
+    }
+}
+
+/// Leaves no more than `most` of a kind.
+pub fn at_most(of: &mut Resources, kind: &ResourceKind, most: u64) {
+    match kind {
+        ResourceKind::Cpu => of.cpu_milli = of.cpu_milli.min(most),
+        ResourceKind::Memory => of.memory_bytes = of.memory_bytes.min(most),
+        ResourceKind::Disk => of.disk_bytes = of.disk_bytes.min(most),
+        ResourceKind::Ports => of.ports = of.ports.min(u32::try_from(most).unwrap_or(u32::MAX)),
+        ResourceKind::Device(name) => {
+            if let Ok(at) = of.devices.binary_search_by(|device| device.name.cmp(name)) {
+                of.devices[at].milli = of.devices[at].milli.min(most);
+            }
+            of.devices.retain(|device| device.milli > 0);
+        }
+    }
 }
 
 /// What there is in `of` of the kinds that `kinds` has some of.

@@ -42,6 +42,7 @@ impl PeerMessage {
             | Self::Emptied { .. }
             | Self::Uses(_)
             | Self::Revive { .. } => 2,
+            Self::Claims { .. } | Self::Allow { .. } | Self::Spends { .. } => 3,
             _ => 1,
         }
     }

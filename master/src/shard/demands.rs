@@ -53,8 +53,10 @@ impl Shard {
             self.at_once(Action::Peer { to, message: PeerMessage::Offers { offers } });
         }
         self.say_uses();
+        self.settle_quotas();
         self.show_frameworks();
         self.say_demand();
+        self.say_spending();
         let mut declines = std::mem::take(&mut self.demands.declines);
         declines.sort_unstable();
         for offers in declines.chunk_by(|a, b| a.shard == b.shard) {
@@ -65,10 +67,11 @@ impl Shard {
 
     fn say_demand(&mut self) {
         let due = self.demands.due(&self.config).is_some_and(|at| at <= self.now);
-        if !self.jobs.lines.changed && !self.demands.again && !due {
+        if !self.jobs.lines.changed && !self.demands.again && !due && !self.spending.is_stirred() {
             return;
         }
         let wants = self.jobs.lines.wants();
+        let wants = self.within_quotas(wants);
         if wants == self.demands.said && !self.demands.again && !due {
             return;
         }
@@ -94,7 +97,9 @@ impl Shard {
             }
             let in_time = offer.deadline > self.now && offer.id.shard == from;
             let most = if in_time { ATTEMPTS_PER_MESSAGE_MAX as u32 } else { 0 };
-            let picks = self.jobs.pick(&offer.role, &offer.resources, most);
+            let mut resources = offer.resources.clone();
+            self.clip(&offer.role, &mut resources);
+            let picks = self.jobs.pick(&offer.role, &resources, most);
             if picks.is_empty() {
                 self.demands.declines.push(offer.id);
             } else {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drains::ModeWish;
 pub use super::peer::{PeerMessage, WANTS_MAX, Want};
+use super::quotas::RoleSettings;
 use super::view::{JobView, View, Viewed};
 use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest};
 use std::borrow::Cow;
@@ -161,6 +162,15 @@ pub enum Request {
     Master(MasterRequest),
     /// Something about a framework; to the shard that keeps it.
     Framework(FrameworkRequest),
+    /// How a role is served, and how much it may hold, in place of what was said before; to shard 0, which owns that.
+    SetRole {
+        /// Which.
+        role: Role,
+        /// How.
+        settings: RoleSettings,
+        /// True: also where more is guaranteed than the cluster has, or the role holds more than its limit.
+        force: bool,
+    },
 }
 
 /// Something about the masters of the cluster.

@@ -108,19 +108,9 @@ impl Pool {
     }
 }
 
-fn amount(kind: &ResourceKind, of: &Resources) -> u64 {
-    match kind {
-        ResourceKind::Cpu => of.cpu_milli,
-        ResourceKind::Memory => of.memory_bytes,
-        ResourceKind::Disk => of.disk_bytes,
-        ResourceKind::Ports => u64::from(of.ports),
-        ResourceKind::Device(name) => of.device(name),
-    }
-}
-
 /// What part of the need is missing, in millionths.
 fn missing_ppm(kind: &ResourceKind, shape: &Resources, free: &Resources) -> u64 {
-    let (need, have) = (amount(kind, shape), amount(kind, free));
+    let (need, have) = (amounts::of_kind(kind, shape), amounts::of_kind(kind, free));
     let missing = u128::from(need.saturating_sub(have)) * 1_000_000;
     u64::try_from(missing / u128::from(need.max(1))).unwrap_or(u64::MAX)
 }
@@ -134,7 +124,7 @@ fn change(agent: &str, short: &[ResourceKind], shape: &Resources, free: &Resourc
             _ => " milli",
         };
         let comma = if text.is_empty() { "" } else { ", " };
-        let (from, to) = (amount(kind, shape), amount(kind, free));
+        let (from, to) = (amounts::of_kind(kind, shape), amounts::of_kind(kind, free));
         write!(text, "{comma}{kind} {to}{unit} instead of {from}").expect("writing to a string does not fail");
     }
     write!(text, " would fit on agent {agent} now").expect("writing to a string does not fail");

@@ -2,7 +2,7 @@
 //! job of one task that it has placed itself; from there on it is as any other.
 
 use super::event::Change;
-use super::openings::Opening;
+use super::openings::{Opening, USEFUL_CPU_MILLI, USEFUL_MEMORY_BYTES};
 use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
 use crate::frameworks::{CALL_ITEMS_MAX, FrameworkView, REFUSE_MS_MAX, TEXT_BYTES_MAX};
 use crate::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, TaskLaunch};
@@ -22,6 +22,8 @@ const TASKS_MAX: usize = 1_000_000;
 const RETURN_MS: u64 = 15_000;
 /// Milliseconds that tasks of a framework that is gone have to stop.
 const GRACE_MS: u64 = 5_000;
+/// How long a framework is not shown an agent again of which its limit has left it nothing, in milliseconds.
+const LIMITED_MS: u64 = 5_000;
 /// When it makes sense to ask again where there are too many, in milliseconds.
 const RETRY_AFTER_MS: u64 = 10_000;
 
@@ -32,8 +34,10 @@ pub(super) struct Sessions {
     by_request: BTreeMap<RequestId, FrameworkId>,
     /// When those are given up that are away.
     ends: BTreeSet<(Time, FrameworkId)>,
-    /// True where others take offers than was said.
-    changed: bool,
+    /// True where others may take offers than was said.
+    pub(super) changed: bool,
+    /// Who takes some, as was said last.
+    said: Vec<Opening>,
     /// To be told when all that was handled is done.
     events: BTreeMap<FrameworkId, Vec<FrameworkEvent>>,
     /// When updates are said again.
@@ -49,7 +53,7 @@ pub(super) struct Session {
     until: Option<Time>,
     suppressed: BTreeSet<Role>,
     /// What it may take of.
-    offers: BTreeMap<OfferId, OpenOffer>,
+    pub(super) offers: BTreeMap<OfferId, OpenOffer>,
     /// Status updates that it has not acknowledged, by task.
     pub(super) updates: BTreeMap<String, Untold>,
     /// Counts updates.
@@ -224,6 +228,9 @@ impl Shard {
         if tasks.len() >= TASKS_MAX || self.jobs.live.len() >= self.config.jobs_live_max {
             return Err("there are as many tasks as there may be".into());
         }
+        if let Some(role) = self.passes(&room.role, &job.template.resources) {
+            return Err(format!("the role '{role}' may hold no more: with this task it would pass its limit"));
+        }
         room.take(&job)?;
         Ok(Job { role: room.role.clone(), name: None, kind: Kind::Task, count: 1, ..job })
     }
@@ -357,14 +364,25 @@ impl Shard {
 
     /// An agents' shard shows a framework something.
     pub(super) fn shown(&mut self, from: ShardId, id: FrameworkId, offers: Vec<OpenOffer>) {
-        let (ours, others): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| offer.id.shard == from);
+        let (mut ours, others): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| offer.id.shard == from);
         drop(others); // Nobody says so of another's agents.
-        match self.sessions.by_id.get_mut(&id).filter(|session| session.request.is_some()) {
-            Some(session) => {
-                session.offers.extend(ours.iter().map(|offer| (offer.id, offer.clone())));
-                self.sessions.tell(id, FrameworkEvent::Offers(ours));
+        if self.sessions.by_id.get(&id).is_none_or(|session| session.request.is_none()) {
+            return self.leave_all(id, ours.into_iter().map(|offer| offer.id), 0);
+        }
+        let mut useless = Vec::new();
+        for offer in &mut ours {
+            let before = offer.resources.clone();
+            self.clip_shown(&offer.role, &mut offer.resources);
+            if offer.resources != before && !is_useful(&offer.resources) {
+                useless.push(offer.id);
+            } else if let Some(session) = self.sessions.by_id.get_mut(&id) {
+                session.offers.insert(offer.id, offer.clone());
             }
-            None => self.leave_all(id, ours.into_iter().map(|offer| offer.id), 0),
+        }
+        self.leave_all(id, useless.iter().copied(), LIMITED_MS);
+        ours.retain(|offer| !useless.contains(&offer.id));
+        if !ours.is_empty() {
+            self.sessions.tell(id, FrameworkEvent::Offers(ours));
         }
     }
 
@@ -399,9 +417,13 @@ impl Shard {
         for ((to, framework), offers) in shown {
             self.at_once(Action::Peer { to, message: PeerMessage::Shown { framework, offers } });
         }
-        if std::mem::take(&mut self.sessions.changed) {
+        let changed = std::mem::take(&mut self.sessions.changed);
+        if changed || self.spending.is_stirred() && !self.sessions.by_id.is_empty() {
             let openings = self.openings();
-            self.tell_all(&PeerMessage::Open { openings });
+            if changed || openings != self.sessions.said {
+                self.sessions.said.clone_from(&openings);
+                self.tell_all(&PeerMessage::Open { openings });
+            }
         }
         for (id, events) in std::mem::take(&mut self.sessions.events) {
             if let Some(request) = self.sessions.by_id.get(&id).and_then(|session| session.request) {
@@ -414,9 +436,18 @@ impl Shard {
         let subscribed = self.sessions.by_id.iter().filter(|(_, session)| session.request.is_some());
         let open = subscribed.flat_map(|(id, session)| {
             let roles = self.frameworks.get(*id).into_iter().flat_map(|framework| &framework.info.roles);
-            roles.filter(|role| !session.suppressed.contains(*role)).map(|role| Opening { framework: *id, role: role.clone() })
+            let open = roles.filter(|role| !session.suppressed.contains(*role) && self.has_left(role));
+            open.map(|role| Opening { framework: *id, role: role.clone() })
         });
         open.collect()
+    }
+
+    /// True where the framework takes offers for a role, or one below it.
+    pub(super) fn takes_offers(&self, id: FrameworkId, role: &Role) -> bool {
+        let session = self.sessions.by_id.get(&id).filter(|session| session.request.is_some());
+        session.zip(self.frameworks.get(id)).is_some_and(|(session, framework)| {
+            framework.info.roles.iter().any(|own| own.is_within(role) && !session.suppressed.contains(own))
+        })
     }
 
     fn publish_framework(&mut self, framework: FrameworkId, what: &'static str) {
@@ -440,6 +471,11 @@ impl Shard {
         };
         self.frameworks.lasting.live.iter().map(view).collect()
     }
+}
+
+/// True where it is worth showing.
+const fn is_useful(resources: &Resources) -> bool {
+    resources.cpu_milli >= USEFUL_CPU_MILLI || resources.memory_bytes >= USEFUL_MEMORY_BYTES
 }
 
 /// What is left of offers of one agent.

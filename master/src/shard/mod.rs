@@ -13,7 +13,7 @@ pub mod view;
 
 mod agents;
 mod allocator;
-mod amounts;
+pub(crate) mod amounts;
 mod bookings;
 mod concern;
 mod demands;
@@ -22,15 +22,18 @@ mod explain;
 mod fences;
 mod frameworks;
 mod index;
+pub mod limits;
 mod masters;
 mod openings;
 mod peer;
 pub mod policies;
 mod pool;
+pub mod quotas;
 mod reconcile;
 mod requests;
-mod roles;
+pub mod roles;
 mod shares;
+mod spending;
 mod tasks;
 mod tokens;
 mod told;
@@ -56,7 +59,9 @@ use frameworks::Sessions;
 use pool::Pool;
 use protocol::message::shard_of_agent;
 use protocol::{AgentId, AttemptId, JobId, RequestId, ShardId, Time};
+use quotas::Quotas;
 use snapshot::{KnownAgent, LastingRest};
+use spending::Spending;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use told::Told;
 
@@ -75,6 +80,10 @@ pub struct Shard {
     sessions: Sessions,
     /// Agents that are given no tasks; of ours, on record.
     drains: Drains,
+    /// Shard 0: how roles are served, on record, and what shards have of their limits.
+    quotas: Quotas,
+    /// What our tasks may hold of those, on record.
+    spending: Spending,
     /// Join tokens that were used last, and by whom.
     used: VecDeque<(String, AgentId)>,
     /// The shard's agents, as they are now.
@@ -105,15 +114,24 @@ struct Totals {
     refused: u64,
 }
 
+/// Of both halves of the shard.
+type Quota = (Quotas, Spending);
+
 impl Shard {
     /// A shard that knows nothing yet: fold its records into it with [`Self::apply`], then [`Self::lead`].
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
         let jobs = Jobs::new(config.id, config.history_tasks_max);
-        Self::with(config, jobs, LastingRest::default(), (Frameworks::default(), Drains::default()))
+        Self::with(config, jobs, LastingRest::default(), (Frameworks::default(), Drains::default()), Quota::default())
     }
 
-    fn with(config: ShardConfig, jobs: Jobs, rest: LastingRest, (frameworks, drains): (Frameworks, Drains)) -> Self {
+    fn with(
+        config: ShardConfig,
+        jobs: Jobs,
+        rest: LastingRest,
+        (frameworks, drains): (Frameworks, Drains),
+        (quotas, spending): Quota,
+    ) -> Self {
         assert!(config.lease_over_ms() <= config.replace_after_ms, "fenced tasks would be replaced while they run");
         Self {
             now: Time::ZERO,
@@ -122,6 +140,8 @@ impl Shard {
             frameworks,
             sessions: Sessions::default(),
             drains,
+            quotas,
+            spending,
             used: VecDeque::new(),
             pool: Pool::new(&config),
             watches: BTreeSet::new(),
@@ -184,7 +204,11 @@ impl Shard {
                 self.frameworks.placed(*framework, name, (*id, *agent, *grace_ms), *at);
             }
             Record::Acknowledged { framework, names, .. } => self.frameworks.acknowledged(*framework, names),
+            Record::RoleSet { role, settings, .. } => self.quotas.lasting.set(role, settings, self.config.shards),
+            Record::Granted { role, shard, amounts, .. } => self.quotas.lasting.granted(role, *shard, amounts),
+            Record::Allowed { role, version, limit, .. } => self.spending.apply(role, *version, limit),
         }
+        self.spending.stir();
     }
 
     /// This replica decides from now on. Known agents get one full timeout before any of them is called unreachable or lost; the other
@@ -199,6 +223,8 @@ impl Shard {
         self.expect_frameworks();
         self.lead_drains();
         self.tell_all(&PeerMessage::Led);
+        (0..self.config.shards).for_each(|to| self.say_roles(ShardId(to)));
+        self.say_spending_anew();
         // Whoever let them go may have died before it told the shards of their tasks; and before that was committed.
         for agent in self.gone_agents() {
             self.tell_all_gone(agent);
@@ -254,6 +280,10 @@ impl Shard {
             PeerMessage::Uses(uses) => self.pool.hear_uses(from, uses),
             PeerMessage::Emptied { agents } => self.emptied(from, agents),
             PeerMessage::Revive { opening } => self.pool.revive(from, &opening),
+            PeerMessage::Claims { claims } if from == ShardId(0) => self.pool.claim(claims.into_iter().collect()),
+            PeerMessage::Claims { .. } => {}
+            PeerMessage::Allow { role, version, limit } => self.allow(from, role, version, limit),
+            PeerMessage::Spends { role, version, need } => self.heard_need(from, role, version, need),
         }
     }
 
@@ -283,7 +313,7 @@ impl Shard {
         let watch = self.watches.first().map(|(at, _)| *at);
         let (shown, uses) = (self.pool.openings.due(), self.uses_due());
         let others = [self.jobs.next_due(), self.demands.due(&self.config), self.fences.due(), self.sessions.due(), self.drains.due()];
-        let timers = [offer, watch, shown, uses].into_iter().chain(others);
+        let timers = [offer, watch, shown, uses, self.quotas.due(), self.spending.due()].into_iter().chain(others);
         timers.flatten().min()
     }
 

@@ -17,8 +17,8 @@ const LAPSED_MS: u64 = 30_000;
 /// How often that doubles.
 const LAPSES_MAX: u32 = 5;
 /// Less than this of a processor and of memory is shown to nobody, as in Mesos (`MIN_CPUS`, `MIN_MEM`).
-const USEFUL_CPU_MILLI: u64 = 10;
-const USEFUL_MEMORY_BYTES: u64 = 32 << 20;
+pub(super) const USEFUL_CPU_MILLI: u64 = 10;
+pub(super) const USEFUL_MEMORY_BYTES: u64 = 32 << 20;
 
 /// One role of a framework that takes offers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

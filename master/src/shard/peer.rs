@@ -1,6 +1,8 @@
 //! What the shards of a cluster say to each other: demand, offers and what becomes of them, and how agents stand. Data only.
 
+use super::limits::{Limit, Need};
 use super::openings::Opening;
+use super::roles::Claim;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
@@ -158,6 +160,29 @@ pub enum PeerMessage {
     Revive {
         /// For which of its roles.
         opening: Opening,
+    },
+    /// Shard 0 to each: how roles are served that are so otherwise than by default, in place of what it said before.
+    Claims {
+        /// They.
+        claims: Vec<(Role, Claim)>,
+    },
+    /// Shard 0 to a framework's shard: how much its live tasks of a role may hold.
+    Allow {
+        /// Which role.
+        role: Role,
+        /// Rises with each grant.
+        version: u64,
+        /// How much; empty: the role has no limit.
+        limit: Limit,
+    },
+    /// A framework's shard to shard 0: it has that grant on record, and holds and wants so much.
+    Spends {
+        /// Which role.
+        role: Role,
+        /// Of the grant.
+        version: u64,
+        /// What it holds and wants.
+        need: Need,
     },
 }
 

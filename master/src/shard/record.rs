@@ -3,12 +3,15 @@
 
 use super::drains::Mode;
 use super::event::{Master, Policy, Token};
+use super::limits::Limit;
+use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkInfo};
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, ShardId, Time, Usage};
 use serde::{Deserialize, Serialize};
 
-/// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks.
-pub const RECORD_VERSION: u16 = 3;
+/// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks, version 3 no
+/// settings of roles.
+pub const RECORD_VERSION: u16 = 4;
 
 /// One fact. New variants at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +186,37 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A role is served otherwise than before; on shard 0.
+    RoleSet {
+        /// Which.
+        role: Role,
+        /// How from now on.
+        settings: RoleSettings,
+        /// When.
+        at: Time,
+    },
+    /// A shard may hold so much of a role's limit; on shard 0. Of a version of its own, as `RoleSet` with another limit is.
+    Granted {
+        /// Which role.
+        role: Role,
+        /// Which shard.
+        shard: ShardId,
+        /// How much.
+        amounts: Limit,
+        /// When.
+        at: Time,
+    },
+    /// The same on the shard that may: how much its live tasks of the role may hold.
+    Allowed {
+        /// Which role.
+        role: Role,
+        /// Of the grant.
+        version: u64,
+        /// How much; empty: there is no limit any longer.
+        limit: Limit,
+        /// When.
+        at: Time,
+    },
 }
 
 impl Record {
@@ -207,7 +241,10 @@ impl Record {
             | Self::FrameworkRemoved { at, .. }
             | Self::Placed { at, .. }
             | Self::AgentMode { at, .. }
-            | Self::Acknowledged { at, .. } => *at,
+            | Self::Acknowledged { at, .. }
+            | Self::RoleSet { at, .. }
+            | Self::Granted { at, .. }
+            | Self::Allowed { at, .. } => *at,
         }
     }
 }

@@ -26,6 +26,7 @@ impl Shard {
             Request::Token(request) => return self.token_request(id, request),
             Request::SetPolicy { role, policy } => return self.policy_request(id, role, policy),
             Request::Master(request) => return self.master_request(id, request),
+            Request::SetRole { role, settings, force } => return self.role_request(id, role, settings, force),
             Request::Framework(request) => self.framework_request(id, request),
         };
         if let Err(refusal) = result {

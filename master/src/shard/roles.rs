@@ -396,6 +396,15 @@ impl Roles {
         u32::try_from(most).unwrap_or(u32::MAX).max(1)
     }
 
+    /// What a role and all below it hold, on all agents of the cluster as far as is known.
+    pub fn held(&self, name: &Role, elsewhere: &Elsewhere) -> Resources {
+        let mut held = elsewhere.of_all(name);
+        if let Some(node) = self.find(name).and_then(|at| self.get(at)) {
+            amounts::add(&mut held, &node.all, 1);
+        }
+        held
+    }
+
     /// The role's dominant share of the whole, with all that is below it, in parts of [`SHARE_ONE`].
     pub fn share(&self, name: &Role, whole: &Resources) -> u64 {
         let node = self.find(name).and_then(|at| self.get(at));
@@ -476,13 +485,10 @@ impl Roles {
     fn count_reserve(&self, elsewhere: &Elsewhere, (total, whole): (&Resources, &Resources)) -> Resources {
         let (mut reserve, mut below) = (Resources::NONE, BTreeMap::<Role, Resources>::new());
         for (name, claim) in self.claims.iter().rev().filter(|(_, claim)| !claim.guarantee.is_none()) {
-            let mut held = elsewhere.of_all(name);
-            if let Some(node) = self.find(name).and_then(|at| self.get(at)) {
-                if node.key >= MET {
-                    continue;
-                }
-                amounts::add(&mut held, &node.all, 1);
+            if self.find(name).and_then(|at| self.get(at)).is_some_and(|node| node.key >= MET) {
+                continue;
             }
+            let held = self.held(name, elsewhere);
             let mut short = claim.guarantee.clone();
             amounts::sub(&mut short, &held, 1);
             if let Some(below) = below.get(name) {

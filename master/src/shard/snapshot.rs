@@ -3,6 +3,8 @@
 use super::drains::{Drains, Mode};
 use super::event::{Policy, Token};
 use super::masters::LastingMasters;
+use super::quotas::{LastingQuotas, Quotas};
+use super::spending::{Allowed, Spending};
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
 use crate::frameworks::{Frameworks, LastingFrameworks};
 use crate::jobs::Jobs;
@@ -26,6 +28,9 @@ pub struct ShardSnapshot {
     frameworks: LastingFrameworks,
     /// Agents that are given no tasks.
     modes: BTreeMap<AgentId, Mode>,
+    quotas: LastingQuotas,
+    /// What the shard's tasks may hold of roles with a limit.
+    allowed: BTreeMap<Role, Allowed>,
 }
 
 /// What is on record beside jobs and frameworks.
@@ -46,6 +51,18 @@ struct RestWithoutMasters {
 }
 
 impl ShardSnapshot {
+    fn of(jobs: LastingJobs, rest: LastingRest) -> Self {
+        Self {
+            version: RECORD_VERSION,
+            jobs,
+            rest,
+            frameworks: LastingFrameworks::default(),
+            modes: BTreeMap::new(),
+            quotas: LastingQuotas::default(),
+            allowed: BTreeMap::new(),
+        }
+    }
+
     /// The snapshot that these bytes are, of this version or an older one; `None` where they are none.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
@@ -55,11 +72,15 @@ impl ShardSnapshot {
                 let (jobs, rest): (LastingJobs, RestWithoutMasters) = postcard::from_bytes(rest).ok()?;
                 let RestWithoutMasters { agents, tokens, policies } = rest;
                 let rest = LastingRest { agents, tokens, policies, masters: LastingMasters::default() };
-                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default(), modes: BTreeMap::new() })
+                Some(Self::of(jobs, rest))
             }
             2 => {
                 let (jobs, rest): (LastingJobs, LastingRest) = postcard::from_bytes(rest).ok()?;
-                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default(), modes: BTreeMap::new() })
+                Some(Self::of(jobs, rest))
+            }
+            3 => {
+                let (jobs, rest, frameworks, modes) = postcard::from_bytes(rest).ok()?;
+                Some(Self { frameworks, modes, ..Self::of(jobs, rest) })
             }
             RECORD_VERSION => postcard::from_bytes(bytes).ok(),
             _ => None,
@@ -94,14 +115,16 @@ impl Shard {
     pub fn snapshot(&self) -> ShardSnapshot {
         let (jobs, rest) = (self.jobs.lasting.clone(), self.rest.clone());
         let (frameworks, modes) = (self.frameworks.lasting.clone(), self.drains.modes.clone());
-        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes }
+        let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed }
     }
 
     /// The shard whose lasting state `snapshot` is.
     #[must_use]
     pub fn restore(config: ShardConfig, snapshot: ShardSnapshot) -> Self {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
-        Self::with(config, jobs, snapshot.rest, (Frameworks::restore(snapshot.frameworks), Drains::new(snapshot.modes)))
+        let quota = (Quotas::new(snapshot.quotas), Spending::new(snapshot.allowed));
+        Self::with(config, jobs, snapshot.rest, (Frameworks::restore(snapshot.frameworks), Drains::new(snapshot.modes)), quota)
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -110,6 +133,7 @@ impl Shard {
         self.jobs.lasting.next += IDS_PASSED_OVER;
         if self.config.id == ShardId(0) {
             self.rest.masters.only(FIRST_MASTER);
+            self.quotas.lasting.begin_again(IDS_PASSED_OVER);
         }
     }
 
@@ -117,7 +141,8 @@ impl Shard {
     #[must_use]
     pub fn hash(&self) -> u64 {
         let mut hash = blake3::Hasher::new();
-        postcard::to_io(&(&self.jobs.lasting, &self.rest, &self.frameworks.lasting, &self.drains.modes), &mut hash)
+        let quota = (&self.quotas.lasting, &self.spending.allowed);
+        postcard::to_io(&(&self.jobs.lasting, &self.rest, &self.frameworks.lasting, &self.drains.modes, quota), &mut hash)
             .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();
         let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");

@@ -8,6 +8,7 @@ mod frameworks;
 mod jobs;
 mod lasting;
 mod peers;
+mod quotas;
 mod walk;
 
 use super::event::{Change, JobRef};
@@ -90,7 +91,17 @@ fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
     let template = Template { members: vec![member], resources: cpu(cpu_milli) };
     let policy = if kind == Kind::Batch { RestartPolicy::Never } else { RestartPolicy::Always };
     let restart = Restart { policy, retries_max: None, backoff_first_ms: 1_000, backoff_factor_milli: 2_000, backoff_max_ms: 10_000 };
-    Job { role: as_role("default"), name: None, kind, priority: 50, count, template: Arc::new(template), restart, update_parallel: 1 }
+    Job {
+        role: as_role("default"),
+        name: None,
+        kind,
+        priority: 50,
+        count,
+        template: Arc::new(template),
+        restart,
+        update_parallel: 1,
+        place: None,
+    }
 }
 
 impl World {

@@ -1,6 +1,7 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
 use super::event::{JobRef, Master, Policy, Token, Word};
+use super::quotas::RoleSettings;
 use crate::frameworks::FrameworkView;
 use protocol::task::Usage;
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Resources, Role, Time};
@@ -63,6 +64,8 @@ pub enum View {
     Masters,
     /// The frameworks that the shard keeps, by id.
     Frameworks,
+    /// How roles are served, of shard 0, and what they hold.
+    Roles,
 }
 
 /// An answer.
@@ -90,6 +93,19 @@ pub enum Viewed {
     Masters(Vec<Master>),
     /// To [`View::Frameworks`].
     Frameworks(Vec<FrameworkView>),
+    /// To [`View::Roles`].
+    Roles(RolesView),
+}
+
+/// Roles as one shard knows them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RolesView {
+    /// How those are served that are so otherwise than by default; shard 0 only.
+    pub settings: Vec<(Role, RoleSettings)>,
+    /// What the live tasks of the shard's jobs are promised, by role with all that is below it.
+    pub spent: Vec<(Role, Resources)>,
+    /// What the shard's agents have.
+    pub total: Resources,
 }
 
 /// A job as it stands.

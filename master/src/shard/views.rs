@@ -1,7 +1,7 @@
 //! What a shard shows of itself. Answers wait for what was committed before, so whoever reads them reads what lasts.
 
 use super::pool::{Silence, Standing};
-use super::view::{AgentView, Figures, JobView, PAGE_MAX, TaskView, View, Viewed};
+use super::view::{AgentView, Figures, JobView, PAGE_MAX, RolesView, TaskView, View, Viewed};
 use super::{Refusal, Response, Shard};
 use crate::jobs::job::{ENDS, Ends};
 use crate::jobs::{Cell, Entry, Slot};
@@ -38,6 +38,11 @@ impl Shard {
             View::Figures => Viewed::Figures(self.figures()),
             View::Masters => Viewed::Masters(self.rest.masters.all()),
             View::Frameworks => Viewed::Frameworks(self.framework_views()),
+            View::Roles => Viewed::Roles(RolesView {
+                settings: self.quotas.settings(),
+                spent: self.jobs.spent.iter().map(|(role, spent)| (role.clone(), spent.clone())).collect(),
+                total: self.pool.total.clone(),
+            }),
         })
     }
 

@@ -148,7 +148,7 @@ mod tests {
             backoff_max_ms: 10_000,
         };
         Job {
-            role: Name::new("web").unwrap(),
+            role: Role::new("web").unwrap(),
             name: Some(Name::new("shop").unwrap()),
             kind,
             priority: 50,

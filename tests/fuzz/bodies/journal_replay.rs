@@ -6,7 +6,7 @@ use master::journal::network::{Alone, Timing};
 use master::journal::{Batch, Group, JournalError, Log, LogConfig, Recovered, Seat, Turn};
 use master::shard::{Record, Shard, ShardConfig};
 use protocol::job::{Restart, RestartPolicy};
-use protocol::{AgentId, AgentInfo, Digest, Job, Kind, Limits, Member, Metering, Name, Program, Resources, ShardId, Template, Time};
+use protocol::{AgentId, AgentInfo, Digest, Job, Kind, Limits, Member, Metering, Name, Program, Resources, Role, ShardId, Template, Time};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -230,7 +230,7 @@ fn job() -> Job {
     };
     let name = |text: &str| Name::new(text).expect("a name");
     Job {
-        role: name("r"),
+        role: Role::new("r").expect("a role"),
         name: Some(name("n")),
         kind: Kind::Service,
         priority: 1,
@@ -238,6 +238,7 @@ fn job() -> Job {
         template: Arc::new(Template { members: vec![member], resources: Resources::NONE }),
         restart,
         update_parallel: 1,
+        place: None,
     }
 }
 

@@ -1,0 +1,208 @@
+//! The framework's shard: what its tasks may hold of roles with a limit. What shard 0 has granted is on record here, and nothing is placed beyond it.
+
+use super::amounts;
+use super::event::Want;
+use super::limits::{Limit, Need};
+use super::openings::{USEFUL_CPU_MILLI, USEFUL_MEMORY_BYTES};
+use super::{Action, PeerMessage, Record, Shard};
+use protocol::{Resources, Role, ShardId, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Who owns all limits.
+const HOME: ShardId = ShardId(0);
+/// How often at most a shard that lacks something says so, in milliseconds.
+const LACKS_MS: u64 = 20;
+/// How often at most one says so whose tasks have become fewer, in milliseconds.
+const CHANGED_MS: u64 = 500;
+/// How often one that lacks something says so again, in milliseconds.
+const AGAIN_MS: u64 = 1_000;
+/// What a framework would take, of each kind: all.
+const ALL: u64 = u64::MAX / 2;
+
+/// A grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Allowed {
+    /// Of it; later ones have higher ones.
+    pub version: u64,
+    /// How much the live tasks of the role and of all below it may hold.
+    pub limit: Limit,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Spending {
+    /// On record: roles with a limit.
+    pub allowed: BTreeMap<Role, Allowed>,
+    /// What was said last, and when.
+    said: BTreeMap<Role, (u64, Need, Time)>,
+    /// True where something may be to be said.
+    stirred: bool,
+    due: Option<Time>,
+}
+
+impl Spending {
+    pub fn new(allowed: BTreeMap<Role, Allowed>) -> Self {
+        Self { allowed, ..Self::default() }
+    }
+
+    /// When something happens here by time alone.
+    pub const fn due(&self) -> Option<Time> {
+        self.due
+    }
+
+    /// What roles hold or want may be another than before.
+    pub fn stir(&mut self) {
+        self.stirred |= !self.allowed.is_empty();
+    }
+
+    /// Whether what roles hold or want may be another than before.
+    pub const fn is_stirred(&self) -> bool {
+        self.stirred
+    }
+
+    pub fn apply(&mut self, role: &Role, version: u64, limit: &Limit) {
+        if limit.is_empty() {
+            self.allowed.remove(role);
+            self.said.remove(role);
+        } else {
+            self.allowed.insert(role.clone(), Allowed { version, limit: limit.clone() });
+        }
+    }
+}
+
+impl Shard {
+    /// Shard 0 has granted something; an empty limit: there is none any longer.
+    pub(super) fn allow(&mut self, from: ShardId, role: Role, version: u64, limit: Limit) {
+        let known = self.spending.allowed.get(&role);
+        if from != HOME || known.is_none() && limit.is_empty() {
+            return;
+        }
+        if known.is_none_or(|known| known.version < version) {
+            self.commit(Record::Allowed { role: role.clone(), version, limit, at: self.now });
+        }
+        self.spending.said.remove(&role);
+        self.spending.stirred = true;
+        self.sessions.changed |= !self.sessions.by_id.is_empty();
+    }
+
+    /// A new leader of shard 0 knows nothing of what we hold.
+    pub(super) fn say_spending_anew(&mut self) {
+        self.spending.said.clear();
+        self.spending.stir();
+    }
+
+    /// Of which roles that `role` is, or is below, there is a limit, and what is left of it here.
+    fn left(&self, role: &Role) -> impl Iterator<Item = (Role, Limit)> {
+        let limited = role.and_above().take(if self.spending.allowed.is_empty() { 0 } else { usize::MAX });
+        limited.filter_map(|role| {
+            let limit = &self.spending.allowed.get(&role)?.limit;
+            let left = limit.minus(&limit.of(self.jobs.spent.of(&role)));
+            Some((role, left))
+        })
+    }
+
+    /// Leaves of `resources` what tasks of a role may still be given.
+    pub(super) fn clip(&self, role: &Role, resources: &mut Resources) {
+        self.left(role).for_each(|(_, left)| left.clip(resources));
+    }
+
+    /// The limit that a task of a role with this need would pass; `None`: none.
+    pub(super) fn passes(&self, role: &Role, need: &Resources) -> Option<Role> {
+        self.left(role).find(|(_, left)| !left.contains(&left.of(need))).map(|(role, _)| role)
+    }
+
+    /// True where a framework may be shown something for a role.
+    pub(super) fn has_left(&self, role: &Role) -> bool {
+        self.left(role).all(|(_, left)| left.iter().all(|(_, amount)| amount > 0))
+    }
+
+    /// As much of what is shown to frameworks for a role as they may take beside what they are shown already.
+    pub(super) fn clip_shown(&self, role: &Role, resources: &mut Resources) {
+        for (limited, left) in self.left(role) {
+            let offers = self.sessions.by_id.values().flat_map(|session| session.offers.values());
+            let mut shown = Resources::NONE;
+            offers.filter(|offer| offer.role.is_within(&limited)).for_each(|offer| amounts::add(&mut shown, &offer.resources, 1));
+            left.minus(&left.of(&shown)).clip(resources);
+        }
+    }
+
+    /// As many of these tasks as may be placed, the most urgent first.
+    pub(super) fn within_quotas(&self, wants: Vec<Want>) -> Vec<Want> {
+        if self.spending.allowed.is_empty() {
+            return wants;
+        }
+        let mut left: BTreeMap<Role, Limit> = BTreeMap::new();
+        let mut within = Vec::with_capacity(wants.len());
+        for mut want in wants {
+            for (role, limit) in self.left(&want.role) {
+                left.entry(role).or_insert(limit);
+            }
+            for role in want.role.and_above() {
+                let Some(left) = left.get(&role) else { continue };
+                want.count = want.count.min(left.holds(&left.of(&want.shape)));
+            }
+            for role in want.role.and_above() {
+                if let Some(left) = left.get_mut(&role) {
+                    *left = left.minus(&left.of(&want.shape).times(u64::from(want.count)));
+                }
+            }
+            if want.count > 0 {
+                within.push(want);
+            }
+        }
+        within
+    }
+
+    /// What this shard holds of a role with a limit, and would.
+    fn need(&self, role: &Role, limit: &Limit) -> Need {
+        let (mut wants, mut least) = (limit.zero(), None);
+        for line in self.jobs.lines.within(role) {
+            let shape = limit.of(&line.shape);
+            wants = wants.plus(&shape.times(line.count));
+            least.get_or_insert(shape);
+        }
+        if self.sessions.by_id.keys().any(|id| self.takes_offers(*id, role)) {
+            wants = Limit::new(limit.iter().map(|(kind, _)| (kind.clone(), ALL)));
+            let useful = Resources { cpu_milli: USEFUL_CPU_MILLI, memory_bytes: USEFUL_MEMORY_BYTES, ..Resources::NONE };
+            least.get_or_insert(limit.of(&useful));
+        }
+        Need { used: limit.of(self.jobs.spent.of(role)), wants, least: least.unwrap_or_else(|| limit.zero()) }
+    }
+
+    /// Says to shard 0 what is another than was said, behind the records that it follows from.
+    pub(super) fn say_spending(&mut self) {
+        let due = self.spending.due.is_some_and(|at| at <= self.now);
+        if !due && !self.spending.stirred {
+            return;
+        }
+        (self.spending.stirred, self.spending.due) = (false, None);
+        let mut messages = Vec::new();
+        for (role, Allowed { version, limit }) in &self.spending.allowed {
+            let need = self.need(role, limit);
+            let lacks = !limit.contains(&need.used.plus(&need.wants));
+            let at = match self.spending.said.get(role).filter(|(said, ..)| said == version) {
+                None => self.now,
+                Some((_, before, at)) if *before == need && !lacks => *at + u64::MAX / 2,
+                Some((_, before, at)) => {
+                    *at + if *before == need {
+                        AGAIN_MS
+                    } else if lacks {
+                        LACKS_MS
+                    } else {
+                        CHANGED_MS
+                    }
+                }
+            };
+            if at <= self.now {
+                self.spending.said.insert(role.clone(), (*version, need.clone(), self.now));
+                messages.push(PeerMessage::Spends { role: role.clone(), version: *version, need });
+            }
+            let next = if at > self.now { at } else { self.now + if lacks { AGAIN_MS } else { CHANGED_MS } };
+            self.spending.due = Some(self.spending.due.map_or(next, |due| due.min(next)));
+        }
+        for message in messages {
+            self.held(Action::Peer { to: HOME, message });
+        }
+    }
+}
