@@ -43,7 +43,8 @@ const MISTAKEN_MIN: u64 = 50;
 
 /// What was seen.
 pub struct Check {
-    jobs: BTreeMap<JobId, Job>,
+    /// Jobs on record.
+    pub jobs: BTreeMap<JobId, Job>,
     keys: BTreeMap<String, JobId>,
     live: BTreeMap<TaskId, (u32, AgentId)>,
     /// Agents that are gone for good, and since when that is on record.
@@ -86,9 +87,13 @@ pub struct Check {
     pub refused: u64,
 }
 
-type Verdict = Result<(), String>;
+pub type Verdict = Result<(), String>;
 
-fn hold(holds: bool, what: impl FnOnce() -> String) -> Verdict {
+/// What is promised either holds, or is broken.
+///
+/// # Errors
+/// The promise.
+pub fn hold(holds: bool, what: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(what()) }
 }
 

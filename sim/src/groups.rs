@@ -95,7 +95,7 @@ impl World {
         while let Some((index, entry)) = self.masters[at].replicas[shard].next_committed() {
             first.get_or_insert(index);
             if self.check.folded(shard, index, entry.term)? {
-                self.committed(&entry.notes)?;
+                self.committed(ShardId(shard as u16), &entry.notes)?;
             }
             self.masters[at].replicas[shard].folded(index, &entry);
             if index.is_multiple_of(128) {
@@ -279,9 +279,10 @@ impl World {
     }
 
     /// Records are committed: what they say is so.
-    pub(crate) fn committed(&mut self, notes: &[Note]) -> Verdict {
+    pub(crate) fn committed(&mut self, shard: ShardId, notes: &[Note]) -> Verdict {
         for note in notes {
             self.check.committed(note)?;
+            self.limits.committed(&note.record, shard, &self.check.jobs)?;
             if let Record::AgentGone { agent, .. } = &note.record
                 && let Some(at) = self.machines.iter().position(|machine| machine.id == *agent)
             {

@@ -11,6 +11,7 @@ mod engine;
 mod frameworks;
 mod groups;
 mod lease;
+mod limits;
 mod log;
 mod machine;
 mod network;
@@ -71,6 +72,8 @@ pub struct Report {
     pub refused: u64,
     /// Tasks of frameworks whose ends were acknowledged.
     pub framework_tasks: u64,
+    /// Tasks that were placed while their role had a limit that all shards had heard of.
+    pub judged: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
     /// Pieces of snapshots that members of real groups were sent.
@@ -103,6 +106,7 @@ pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
         ended: world.check.ended,
         refused: world.check.refused,
         framework_tasks: world.frameworks.ended,
+        judged: world.limits.judged,
         leaders: world.leaders,
         pieces: world.known.pieces,
         digest: world.digest,

@@ -74,6 +74,10 @@ impl World {
         match self.random.below(9) {
             _ if self.random.chance(40) => self.let_go(at)?,
             _ if self.plan.frameworks > 0 && self.random.chance(150) => self.set_mode(at)?,
+            _ if self.plan.limits && self.random.chance(200) => {
+                let request = crate::limits::wish(&mut self.random);
+                self.ask_home(request)?;
+            }
             _ if self.plan.fenced && self.random.chance(100) => self.answer_late(at),
             0 | 7 if self.plan.links_only && other != master => self.break_link(master, other),
             _ if self.random.chance(60) && !self.plan.links_only => self.stop_process(master, 3_000),
@@ -150,6 +154,14 @@ impl World {
             _ => ModeWish::Activate,
         };
         self.ask_mode(at, mode)
+    }
+
+    /// An operator asks something of shard 0, if somebody leads it.
+    pub(crate) fn ask_home(&mut self, request: Request) -> Verdict {
+        match self.leader(0) {
+            Some(leader) => self.tell(leader, ShardId(0), Event::Request { id: OPERATOR, request }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn ask_mode(&mut self, at: usize, mode: ModeWish) -> Verdict {

@@ -7,6 +7,7 @@ use crate::client::Clients;
 use crate::door::Master;
 use crate::engine;
 use crate::frameworks::Frameworks;
+use crate::limits::{self, Limits};
 use crate::machine::Machine;
 use crate::network::{Line, Way};
 use crate::peers::{Leading, Letter};
@@ -129,6 +130,8 @@ pub struct World {
     pub clients: Clients,
     /// Frameworks beside the built-in one.
     pub frameworks: Frameworks,
+    /// What roles may hold.
+    pub limits: Limits,
     pub(crate) random: Random,
     pub(crate) queue: Queue,
     pub(crate) masters: Vec<Master>,
@@ -180,6 +183,7 @@ impl World {
             check: Check::new(&plan),
             clients: Clients::new(&plan),
             frameworks: Frameworks::new(plan.frameworks),
+            limits: Limits::new(plan.shards),
             masters: (0..plan.masters).map(|me| Master::new(&plan, me, &mut random)).collect(),
             random,
             queue,
@@ -360,6 +364,9 @@ impl World {
         self.draining = true;
         if self.plan.frameworks > 0 {
             (0..self.machines.len()).try_for_each(|at| self.ask_mode(at, ModeWish::Activate))?;
+        }
+        if self.plan.limits {
+            limits::none().try_for_each(|request| self.ask_home(request))?;
         }
         let mut requests = self.clients.stop_all();
         requests.extend(self.clients.submit_all());

@@ -128,9 +128,9 @@ impl Caller {
         Self { token: "".into(), level, roles: Arc::new([]) }
     }
 
-    /// True where they may see `role`'s things.
+    /// True where they may see `role`'s things: their token is for it, or for one that it is below.
     pub fn sees(&self, role: &Role) -> bool {
-        self.roles.is_empty() || self.roles.contains(role)
+        self.roles.is_empty() || self.roles.iter().any(|own| role.is_within(own))
     }
 
     /// True where their token is for all roles.

@@ -56,6 +56,29 @@ pub fn of_kind(kind: &ResourceKind, of: &Resources) -> u64 {
     }
 }
 
+/// The kinds that there is some of, and how much.
+#[must_use]
+pub fn kinds(of: &Resources) -> Vec<(ResourceKind, u64)> {
+    let plain = [ResourceKind::Cpu, ResourceKind::Memory, ResourceKind::Disk, ResourceKind::Ports];
+    let devices = of.devices.iter().map(|device| ResourceKind::Device(device.name.clone()));
+    plain.into_iter().chain(devices).map(|kind| (of_kind(&kind, of), kind)).filter(|(amount, _)| *amount > 0).map(|(a, k)| (k, a)).collect()
+}
+
+/// Makes it so much of a kind.
+pub fn set(of: &mut Resources, kind: &ResourceKind, amount: u64) {
+    match kind {
+        ResourceKind::Cpu => of.cpu_milli = amount,
+        ResourceKind::Memory => of.memory_bytes = amount,
+        ResourceKind::Disk => of.disk_bytes = amount,
+        ResourceKind::Ports => of.ports = u32::try_from(amount).unwrap_or(u32::MAX),
+        ResourceKind::Device(name) => {
+            at_most(of, kind, 0);
+            let milli = [Device { name: name.clone(), milli: amount }];
+            add(of, &Resources { devices: milli.to_vec(), ..Resources::NONE }, u32::from(amount > 0));
+        }
+    }
+}
+
 /// Leaves no more than `most` of a kind.
 pub fn at_most(of: &mut Resources, kind: &ResourceKind, most: u64) {
     match kind {

@@ -11,7 +11,7 @@ use crate::world::{Happening, Verdict, World};
 use master::journal::network::Ask;
 use master::journal::{Applied, Batch, Fate, Turn};
 use master::shard::Record;
-use protocol::Time;
+use protocol::{ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How often an engine is looked at where nothing else happens to it, in milliseconds: as late as a thread may be.
@@ -118,7 +118,7 @@ impl World {
         let place = place.ok_or_else(|| format!("G1: entry {index} of shard {shard} is of term {term} and nobody proposed it then"))?;
         // What was proposed before and is not on record by now never will be.
         let notes = proposed.drain(..=place).next_back().map(|(_, notes)| notes).unwrap_or_default();
-        self.committed(&notes)
+        self.committed(ShardId(shard as u16), &notes)
     }
 
     fn turn(&mut self, at: usize, shard: usize, turn: Turn) -> Verdict {

@@ -1,0 +1,117 @@
+//! Limits of roles: an operator sets them, higher and lower than what is held, and takes them away. And what was promised (Q1): once every shard has
+//! heard of a limit, nothing is placed that passes it.
+
+use crate::check::{Verdict, hold};
+use crate::random::Random;
+use master::shard::limits::Limit;
+use master::shard::quotas::RoleSettings;
+use master::shard::{Record, Request};
+use protocol::resources::ResourceKind;
+use protocol::{Job, JobId, Role, ShardId, TaskId};
+use std::collections::BTreeMap;
+
+/// Roles that get one.
+const ROLES: [&str; 2] = ["batch", "web"];
+
+/// A request for one more setting.
+pub fn wish(random: &mut Random) -> Request {
+    let role = Role::new(ROLES[random.below(2) as usize]).expect("a role");
+    let cpu_milli = [0, 500, 1_500, 4_000][random.below(4) as usize] + random.below(1_000);
+    let limit = match random.below(4) {
+        0 => Limit::default(),
+        _ => Limit::new([(ResourceKind::Cpu, cpu_milli)]),
+    };
+    Request::SetRole { role, settings: RoleSettings { limit, ..RoleSettings::default() }, force: true }
+}
+
+/// A request to take a role's limit away, for each of them.
+pub fn none() -> impl Iterator<Item = Request> {
+    let of = |role| Request::SetRole { role: Role::new(role).expect("a role"), settings: RoleSettings::default(), force: true };
+    ROLES.into_iter().map(of)
+}
+
+/// What is on record of a role with a limit.
+struct Limited {
+    cpu_milli: u64,
+    /// The version that began with it.
+    version: u64,
+    /// By shard: true where it is on record there.
+    heard: Vec<bool>,
+}
+
+/// What is on record.
+pub struct Limits {
+    shards: u16,
+    version: u64,
+    limited: BTreeMap<Role, Limited>,
+    /// What live tasks are promised.
+    live: BTreeMap<TaskId, (Role, u64)>,
+    held: BTreeMap<Role, u64>,
+    /// Tasks that were placed while their role had a limit that all had heard of.
+    pub judged: u64,
+}
+
+impl Limits {
+    /// Nothing yet.
+    pub fn new(shards: u16) -> Self {
+        Self { shards, version: 0, limited: BTreeMap::new(), live: BTreeMap::new(), held: BTreeMap::new(), judged: 0 }
+    }
+
+    /// A record was committed.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn committed(&mut self, record: &Record, shard: ShardId, jobs: &BTreeMap<JobId, Job>) -> Verdict {
+        match record {
+            Record::RoleSet { role, settings, .. } => self.set(role, &settings.limit),
+            Record::Granted { .. } => self.version += 1,
+            Record::Allowed { role, version, .. } => {
+                if let Some(limited) = self.limited.get_mut(role).filter(|limited| limited.version <= *version) {
+                    limited.heard[usize::from(shard.0)] = true;
+                }
+            }
+            Record::Staged { id, attempts, .. } => {
+                let Some(job) = jobs.get(id) else { return Ok(()) };
+                attempts.iter().try_for_each(|(index, _)| self.placed(TaskId { job: *id, index: *index }, job))?;
+            }
+            Record::Placed { id, job, .. } => self.placed(TaskId { job: *id, index: 0 }, job)?,
+            Record::Ended { id, ends, .. } => {
+                for end in ends {
+                    if let Some((role, milli)) = self.live.remove(&TaskId { job: *id, index: end.index }) {
+                        *self.held.entry(role).or_default() -= milli;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, role: &Role, limit: &Limit) {
+        let cpu_milli = limit.iter().map(|(_, milli)| milli).next();
+        if cpu_milli == self.limited.get(role).map(|limited| limited.cpu_milli) {
+            return;
+        }
+        self.version += 1;
+        match cpu_milli {
+            None => drop(self.limited.remove(role)),
+            Some(cpu_milli) => {
+                let limited = Limited { cpu_milli, version: self.version, heard: vec![false; usize::from(self.shards)] };
+                self.limited.insert(role.clone(), limited);
+            }
+        }
+    }
+
+    fn placed(&mut self, task: TaskId, job: &Job) -> Verdict {
+        let milli = job.template.resources.cpu_milli;
+        self.live.insert(task, (job.role.clone(), milli));
+        let held = self.held.entry(job.role.clone()).or_default();
+        *held += milli;
+        let Some(limited) = self.limited.get(&job.role).filter(|limited| limited.heard.iter().all(|heard| *heard) && milli > 0) else {
+            return Ok(());
+        };
+        self.judged += 1;
+        let (held, most) = (*held, limited.cpu_milli);
+        hold(held <= most, || format!("Q1: {task} was placed, and its role holds {held} of at most {most}"))
+    }
+}
