@@ -100,6 +100,7 @@ pub(crate) fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
         template: Arc::new(template),
         restart,
         update_parallel: 1,
+        place: None,
     }
 }
 

@@ -102,6 +102,7 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
         template: Arc::new(Template { members, resources }),
         restart,
         update_parallel: spec.update_parallel.unwrap_or(1),
+        place: None,
     })
 }
 

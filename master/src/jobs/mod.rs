@@ -7,8 +7,10 @@ pub mod cell;
 mod fold;
 pub mod job;
 pub mod lines;
+pub mod placed;
 pub mod restart;
 pub mod state;
+pub mod tally;
 
 pub use cell::{Cell, Cells, LivePhase, Slot};
 pub use job::{EndedJob, Entry, Key, LiveJob};

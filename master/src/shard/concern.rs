@@ -42,6 +42,7 @@ impl PeerMessage {
             | Self::Emptied { .. }
             | Self::Uses(_)
             | Self::Revive { .. } => 2,
+            Self::DemandPlaced { .. } | Self::OffersPlaced { .. } | Self::Stuck { .. } => 3,
             _ => 1,
         }
     }

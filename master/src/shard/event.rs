@@ -6,7 +6,7 @@ use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, Phase, Reques
 use serde::{Deserialize, Serialize};
 
 use super::drains::ModeWish;
-pub use super::peer::{PeerMessage, WANTS_MAX, Want};
+pub use super::peer::{LEFT_MAX, Limit, PeerMessage, PlacedOffer, PlacedWant, WANTS_MAX, Want};
 use super::view::{JobView, View, Viewed};
 use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest};
 use std::borrow::Cow;

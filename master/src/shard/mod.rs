@@ -12,6 +12,7 @@ pub mod snapshot;
 pub mod view;
 
 mod agents;
+mod aims;
 mod allocator;
 mod amounts;
 mod bookings;
@@ -22,13 +23,16 @@ mod explain;
 mod fences;
 mod frameworks;
 mod index;
+mod mask;
 mod masters;
 mod openings;
 mod peer;
+mod placed;
 pub mod policies;
 mod pool;
 mod reconcile;
 mod requests;
+mod rules;
 mod shares;
 mod tasks;
 mod tokens;
@@ -183,6 +187,7 @@ impl Shard {
                 self.frameworks.placed(*framework, name, (*id, *agent, *grace_ms), *at);
             }
             Record::Acknowledged { framework, names, .. } => self.frameworks.acknowledged(*framework, names),
+            Record::AgentStands { id, agent, stand, .. } => self.jobs.stands(*id, *agent, stand),
         }
     }
 
@@ -253,6 +258,9 @@ impl Shard {
             PeerMessage::Uses(uses) => self.pool.hear_uses(from, uses),
             PeerMessage::Emptied { agents } => self.emptied(from, agents),
             PeerMessage::Revive { opening } => self.pool.revive(from, &opening),
+            PeerMessage::DemandPlaced { wants, seen } => self.pool.demand_placed(from, &wants, seen),
+            PeerMessage::OffersPlaced { offers } => self.take_placed(from, offers),
+            PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::drains::Mode;
 use super::event::{Master, Policy, Token};
 use crate::frameworks::{FrameworkId, FrameworkInfo};
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, Stand, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks.
@@ -183,6 +183,17 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// How an agent stands that is given tasks of a job, whose placement counts where they are; on record until the last of them there has ended.
+    AgentStands {
+        /// The job.
+        id: JobId,
+        /// The agent.
+        agent: AgentId,
+        /// How it stands.
+        stand: Stand,
+        /// When.
+        at: Time,
+    },
 }
 
 impl Record {
@@ -207,7 +218,8 @@ impl Record {
             | Self::FrameworkRemoved { at, .. }
             | Self::Placed { at, .. }
             | Self::AgentMode { at, .. }
-            | Self::Acknowledged { at, .. } => *at,
+            | Self::Acknowledged { at, .. }
+            | Self::AgentStands { at, .. } => *at,
         }
     }
 }

@@ -86,7 +86,17 @@ fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
     let template = Template { members: vec![member], resources: cpu(cpu_milli) };
     let policy = if kind == Kind::Batch { RestartPolicy::Never } else { RestartPolicy::Always };
     let restart = Restart { policy, retries_max: None, backoff_first_ms: 1_000, backoff_factor_milli: 2_000, backoff_max_ms: 10_000 };
-    Job { role: name("default"), name: None, kind, priority: 50, count, template: Arc::new(template), restart, update_parallel: 1 }
+    Job {
+        role: name("default"),
+        name: None,
+        kind,
+        priority: 50,
+        count,
+        template: Arc::new(template),
+        restart,
+        update_parallel: 1,
+        place: None,
+    }
 }
 
 impl World {

@@ -238,6 +238,7 @@ fn job() -> Job {
         template: Arc::new(Template { members: vec![member], resources: Resources::NONE }),
         restart,
         update_parallel: 1,
+        place: None,
     }
 }
 

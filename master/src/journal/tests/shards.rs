@@ -54,6 +54,7 @@ pub(crate) fn job(count: u32) -> Job {
             backoff_max_ms: 60_000,
         },
         update_parallel: 1,
+        place: None,
     }
 }
 
