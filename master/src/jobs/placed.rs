@@ -2,7 +2,7 @@
 
 use super::lines::LinePlace;
 use super::state::{Jobs, Pick, first_waiting};
-use crate::shard::event::{PlacedWant, Want};
+use crate::shard::event::{Limit, PlacedWant, Want};
 use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
 use protocol::{AgentId, JobId, Resources, ShardId, Stand};
 use std::sync::Arc;
@@ -34,6 +34,16 @@ impl Jobs {
             made
         };
         lines.into_iter().map(want).collect()
+    }
+
+    /// How many more tasks of a job each value of a field takes, where its placement counts them: the rules, without how far it is spread.
+    #[must_use]
+    pub fn limits(&self, id: JobId) -> Vec<Limit> {
+        let Some((job, tally)) = self.live(id).and_then(|job| Some((job, job.derived.tally.clone()?))) else { return Vec::new() };
+        let total = job.live.saturating_add(job.ready());
+        let mut tally = tally;
+        let limits = tally.limits(total);
+        limits.iter().filter(|limit| !limit.missing).cloned().collect()
     }
 
     /// Whose tasks an offer for the line `id` is for.

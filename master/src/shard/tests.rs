@@ -8,6 +8,7 @@ mod frameworks;
 mod jobs;
 mod lasting;
 mod peers;
+mod placed;
 mod walk;
 
 use super::event::{Change, JobRef};
