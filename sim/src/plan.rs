@@ -148,6 +148,8 @@ pub struct Plan {
     pub real_groups: bool,
     /// How many frameworks there are beside the built-in one.
     pub frameworks: usize,
+    /// Whether jobs say where their tasks may go. Not where a build of before takes part, which cannot read them.
+    pub places: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -172,6 +174,7 @@ impl Plan {
         let all_at_once = bug == Some(Bug::GivesUpMost);
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
+        let upgrades = Random::new(seed ^ 0x0b1d).chance(300);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
             seed,
@@ -188,7 +191,8 @@ impl Plan {
             request_ms: if of_leases { 1_000 } else { [1_000, 10_000, 10_000, 40_000][random.below(4) as usize] },
             fenced: leases.chance(500) || of_leases,
             long_leases: leases.chance(500) || of_leases,
-            upgrades: Random::new(seed ^ 0x0b1d).chance(300),
+            upgrades,
+            places: !upgrades && Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed),
             real_groups: seed.is_multiple_of(OPENRAFT_SEEDS),
             // Seeds that found something before there were frameworks are left as they were.
             frameworks: match Random::new(seed ^ 0xf7a3).below(8) {

@@ -101,7 +101,7 @@ impl Tally {
         turn == self.turn && self.stuck.insert(from) && self.stuck.len() >= usize::from(shards)
     }
 
-    /// The present turn, where more than `total` tasks would not help.
+    /// The present turn, where it is spread further than need be: fewer than `total` tasks may be at one value.
     #[must_use]
     pub fn turn(&self, total: u32) -> Option<u64> {
         self.groups.iter().any(|group| matches!(group.by, By::Level(level) if level < total)).then_some(self.turn)
@@ -123,8 +123,7 @@ impl Tally {
         let (mut groups, mut taken, mut left) = (self.groups.clone(), vec![0; offers.len()], waiting);
         // Those that are the same to all rules stand in one queue: the queues take turns, and so do the agents of each.
         let mut alike: BTreeMap<Vec<Option<&str>>, VecDeque<usize>> = BTreeMap::new();
-        for (at, (stand, room)) in offers.iter().enumerate().filter(|(_, (_, room))| *room > 0) {
-            debug_assert!(*room > 0);
+        for (at, (stand, _)) in offers.iter().enumerate().filter(|(_, (_, room))| *room > 0) {
             alike.entry(groups.iter().map(|group| group.by.value(&group.field, stand)).collect()).or_default().push_back(at);
         }
         loop {
