@@ -8,4 +8,5 @@ pub mod http;
 pub mod jobs;
 pub mod journal;
 mod peers;
+mod place;
 pub mod shard;

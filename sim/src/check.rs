@@ -5,6 +5,7 @@ use crate::client::Clients;
 use crate::log::Note;
 use crate::machine::Machine;
 use crate::network::{IDLE_MS, LATE_MS, PULSE_LATE_MS};
+use crate::places::Places;
 use crate::plan::Plan;
 use crate::raft::Replica;
 use crate::seat::Seat;
@@ -37,7 +38,6 @@ const MASS_REPLACED_MS: u64 = 290_000;
 const MASS_MARGIN_MS: u64 = SKEW_MS + 1_000;
 /// Refusals beyond this and a half of all stagings are more than bad luck.
 const REFUSED_MIN: u64 = 200;
-
 /// Attempts of a seed that overtakes messages that may be replaced while they run, on top of one in fifty.
 const MISTAKEN_MIN: u64 = 50;
 
@@ -68,6 +68,7 @@ pub struct Check {
     drained: BTreeSet<AgentId>,
     /// Jobs of which somebody asked that tasks end.
     touched: BTreeSet<JobId>,
+    places: Places,
     /// The term of each committed entry, by shard.
     committed: Vec<Vec<u64>>,
     /// The highest term that acted, by shard.
@@ -119,6 +120,7 @@ impl Check {
             placed: BTreeMap::new(),
             drained: BTreeSet::new(),
             touched: BTreeSet::new(),
+            places: Places::default(),
             committed: vec![vec![]; usize::from(plan.shards)],
             acted: vec![0; usize::from(plan.shards)],
             leaders: BTreeMap::new(),
@@ -143,6 +145,7 @@ impl Check {
     /// # Errors
     /// The promise that it breaks.
     pub fn made(&mut self, now: Time, record: &Record, machines: &[Machine]) -> Verdict {
+        self.places.note(record);
         match record {
             Record::Staged { id, agent, attempts, .. } => {
                 let attempts = attempts.iter().map(|(index, number)| (AttemptId::new(*id, *index, *number), *agent));
@@ -223,7 +226,8 @@ impl Check {
         let before = self.live.insert(task, (number, agent));
         hold(before.is_none(), || format!("G3: {task} was staged as #{number} while {before:?} lived"))?;
         let last = self.last.insert(task, number).unwrap_or(0);
-        hold(number == last + 1, || format!("G3: {task} was staged as #{number} after #{last}"))
+        hold(number == last + 1, || format!("G3: {task} was staged as #{number} after #{last}"))?;
+        self.places.holds(&self.jobs, &self.live, task)
     }
 
     /// A replica folds an entry that it holds for committed; true where it is the first.

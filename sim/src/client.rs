@@ -52,6 +52,8 @@ pub struct Clients {
     shards: u16,
     /// Services are fenced.
     fenced: bool,
+    /// What draws where tasks may go, where jobs say so.
+    places: Option<Random>,
     bug: Option<Bug>,
 }
 
@@ -144,7 +146,8 @@ impl Clients {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let (shards, fenced, bug) = (plan.shards, plan.fenced, plan.bug);
-        Self { submissions: vec![], acks: 0, waiting: BTreeMap::new(), requests: 0, shards, fenced, bug }
+        let places = plan.places.then(|| Random::new(plan.seed ^ 0x97ac));
+        Self { submissions: vec![], acks: 0, waiting: BTreeMap::new(), requests: 0, shards, fenced, places, bug }
     }
 
     fn ask(&mut self, about: usize) -> RequestId {
@@ -193,6 +196,7 @@ impl Clients {
                 if self.fenced {
                     crate::lease::fence(&mut job);
                 }
+                job.place = self.places.as_mut().and_then(crate::places::draw);
                 self.add(job)
             }
         }

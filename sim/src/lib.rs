@@ -16,6 +16,7 @@ mod log;
 mod machine;
 mod network;
 mod peers;
+mod places;
 mod plan;
 mod queue;
 mod raft;

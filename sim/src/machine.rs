@@ -8,7 +8,7 @@ use crate::random::Random;
 use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
 use agent::ledger::{Ledger, LedgerConfig};
 use protocol::message::Launch;
-use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, MemberId, PortRange, Resources, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, FaultDomain, MemberId, PortRange, Resources, Time, Usage};
 use std::collections::BTreeMap;
 
 /// The bundle that never runs.
@@ -77,7 +77,8 @@ impl Machine {
         let cpu_milli = random.between(1, 8) * 1_000;
         let ports = vec![PortRange { first: 20_000, last: 20_015 }];
         let capacity = Resources { cpu_milli, memory_bytes: cpu_milli << 20, disk_bytes: 1 << 30, ports: 16, devices: vec![] };
-        let info = AgentInfo { name: format!("m{number}"), capacity, ports, version: "sim".into(), ..AgentInfo::default() };
+        let domain = FaultDomain { rack: crate::places::rack(number), ..FaultDomain::default() };
+        let info = AgentInfo { name: format!("m{number}"), capacity, ports, domain, version: "sim".into(), ..AgentInfo::default() };
         Self {
             id: AgentId(random.next()),
             info,

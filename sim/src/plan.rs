@@ -150,6 +150,8 @@ pub struct Plan {
     pub frameworks: usize,
     /// Whether roles get limits.
     pub limits: bool,
+    /// Whether jobs say where their tasks may go. Not where a build of before takes part, which cannot read them.
+    pub places: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -192,6 +194,7 @@ impl Plan {
             fenced: leases.chance(500) || of_leases,
             long_leases: leases.chance(500) || of_leases,
             upgrades,
+            places: !upgrades && Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed),
             real_groups: seed.is_multiple_of(OPENRAFT_SEEDS),
             // Seeds that found something before there were frameworks are left as they were.
             frameworks: match Random::new(seed ^ 0xf7a3).below(8) {

@@ -1,6 +1,7 @@
 //! Real processes for the tests: masters, agents and commands of the binary under test, each cluster in a folder of its own.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -48,6 +49,8 @@ pub struct Cluster {
     master_flags: Vec<String>,
     pub master: Option<Child>,
     agents: Vec<(String, String, Option<Child>)>,
+    /// What agents are started with beside the usual, by name.
+    agent_flags: BTreeMap<String, Vec<String>>,
 }
 
 impl Cluster {
@@ -62,6 +65,7 @@ impl Cluster {
             master_flags: flags.iter().map(ToString::to_string).collect(),
             master: None,
             agents: vec![],
+            agent_flags: BTreeMap::new(),
         };
         cluster.start_master();
         cluster
@@ -108,6 +112,12 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// An agent with these flags joins.
+    pub fn add_agent_with(&mut self, name: &str, resources: &str, flags: &[&str]) {
+        self.agent_flags.insert(name.to_owned(), flags.iter().map(ToString::to_string).collect());
+        self.add_agent(name, resources);
+    }
+
     /// An agent joins.
     pub fn add_agent(&mut self, name: &str, resources: &str) {
         self.agents.push((name.to_owned(), resources.to_owned(), None));
@@ -127,6 +137,7 @@ impl Cluster {
         let slot = self.agents.iter_mut().find(|(known, ..)| known == name).unwrap();
         let mut command = skep();
         command.args(["agent", "--to", &quic, "--name", name, "--resources", &slot.1, "--data"]).arg(data);
+        command.args(self.agent_flags.get(name).into_iter().flatten());
         if let Some(join) = join {
             command.env("SKEP_JOIN", join);
         }

@@ -17,6 +17,7 @@ mod hostile_wasm;
 mod masters;
 mod mesos;
 mod overload;
+mod place;
 mod processes;
 mod rights;
 mod run;

@@ -41,6 +41,7 @@ pub(super) fn judge(spec: &JobSpec) -> Vec<Problem> {
     judge.group();
     judge.restart();
     judge.fenced();
+    judge.place(&spec.place);
     judge.problems
 }
 
@@ -102,7 +103,7 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
         template: Arc::new(Template { members, resources }),
         restart,
         update_parallel: spec.update_parallel.unwrap_or(1),
-        place: None,
+        place: super::place::build(spec.place),
     })
 }
 

@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod job;
 pub mod member;
 mod path;
+mod place;
 pub mod problem;
 mod read;
 pub mod spec;

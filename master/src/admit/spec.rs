@@ -3,7 +3,7 @@
 //! Knows how to write itself as JSON. How it is read from text is `read`'s, what it means is `job`'s.
 
 use protocol::job::{HostMount, Network, RestartPolicy};
-use protocol::{Digest, Kind, Name, Role, resources::Device};
+use protocol::{Constraint, Digest, Field, Kind, Name, Role, resources::Device};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 
@@ -32,6 +32,8 @@ pub struct JobSpec {
     pub update_parallel: Option<u32>,
     /// `service.fenced`: of its one task never two attempts are alive at once.
     pub fenced: bool,
+    /// `[place]`.
+    pub place: PlaceSpec,
     /// Where in the source the fields stand that were read from one.
     pub(super) places: Vec<Place>,
 }
@@ -146,6 +148,15 @@ pub struct RestartSpec {
     pub backoff_max_ms: Option<u64>,
 }
 
+/// `[place]`.
+#[derive(Clone, Debug, Default)]
+pub struct PlaceSpec {
+    /// `constraints`: what each agent with a task must be.
+    pub constraints: Vec<Constraint>,
+    /// `spread`: over the values of what tasks are spread.
+    pub spread: Vec<Field>,
+}
+
 impl JobSpec {
     /// The files that its tasks run and read, and how their fields are named.
     pub fn sources(&mut self) -> Vec<(String, &mut Source)> {
@@ -155,6 +166,12 @@ impl JobSpec {
             found.extend(sources.into_iter().filter_map(|(name, source)| Some((field(self.group, at, name), source.as_mut()?))));
         }
         found
+    }
+
+    /// True where its tasks may not go everywhere, or not equally.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        !self.place.constraints.is_empty() || !self.place.spread.is_empty()
     }
 
     /// How the fields of the task `at` are named: `task.wasm`, or `task.1.wasm` in a group.
@@ -206,6 +223,7 @@ impl JobSpec {
         put(&mut job, "restart", self.restart.to_value());
         put(&mut job, "update", self.update_parallel.map(|parallel| json!({ "parallel": parallel })));
         put(&mut job, "service", self.fenced.then(|| json!({ "fenced": true })));
+        put(&mut job, "place", self.place.to_value());
         Value::Object(job).to_string()
     }
 }
@@ -329,6 +347,19 @@ impl LimitsSpec {
         put(&mut limits, "log_rate", self.log_bytes_per_s.map(bytes));
         put(&mut limits, "egress", self.egress.map(|network| Value::from(network_name(network))));
         unless_empty(limits)
+    }
+}
+
+impl PlaceSpec {
+    fn to_value(&self) -> Option<Value> {
+        let mut place = Map::new();
+        let constraint = |constraint: &Constraint| -> Value {
+            let parts = [Some(constraint.field.name().to_owned()), Some(constraint.rule.name().to_owned()), constraint.rule.operand()];
+            parts.into_iter().flatten().collect()
+        };
+        put(&mut place, "constraints", (!self.constraints.is_empty()).then(|| self.constraints.iter().map(constraint).collect()));
+        put(&mut place, "spread", (!self.spread.is_empty()).then(|| self.spread.iter().map(Field::name).collect()));
+        unless_empty(place)
     }
 }
 

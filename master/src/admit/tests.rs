@@ -1,6 +1,7 @@
 //! What is accepted, what it becomes, and how refusals read. The catalogue of hostile jobs is in `tests/hostile/jobs`.
 
 mod members;
+mod place;
 
 use super::job::RETRIES_DEFAULT;
 use super::member::{FUEL_DEFAULT, LOG_BYTES_DEFAULT, TABLE_ELEMENTS_MAX};

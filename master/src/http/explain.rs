@@ -6,14 +6,14 @@ use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::jobs_json::{AmountBody, SpecBody, TaskBody};
 use super::{Api, find, spec};
-use crate::shard::event::{JobRef, Level, Refusal, Request, Response as Answer};
-use crate::shard::view::{ShapeView, View, Viewed};
+use crate::shard::event::{JobRef, Level, Limit, Refusal, Request, Response as Answer};
+use crate::shard::view::{NOT_THERE, ShapeView, View, Viewed};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use protocol::message::shard_of_job;
-use protocol::{Job, Resources, Role};
+use protocol::{Job, JobId, Placement, Resources, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub struct FitBody {
     pub fitting: u32,
     /// How many would have room if nothing else ran there.
     pub would_fit_empty: u32,
-    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`.
+    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`; behind `place: ` which rule keeps tasks from them.
     pub short: BTreeMap<String, u32>,
     /// The most that one agent has free, kind by kind.
     pub largest_free: AmountBody,
@@ -102,12 +102,17 @@ pub async fn explain(
     Segment(job): Segment,
     Asked(query): Asked<ExplainQuery>,
 ) -> Result<Json<ExplainBody>, ApiError> {
-    let id = find::job(&api, &caller, &job, query.role.as_deref()).await?.id;
+    let found = find::job(&api, &caller, &job, query.role.as_deref()).await?;
+    let id = found.id;
     let view = View::Explain { job: JobRef::Id(id), index: query.index };
     let Viewed::Explain(why) = find::view(&api, id.shard(), view).await? else {
         return Err(ApiError::internal("a shard answered another question than it was asked"));
     };
-    let fit = fit(&api, &why.role, &why.shape).await?;
+    let place = match &found.job.place {
+        Some(place) if found.ended.is_none() => Some(((**place).clone(), limits(&api, id).await?)),
+        _ => None,
+    };
+    let fit = fit(&api, &why.role, &why.shape, place).await?;
     Ok(Json(ExplainBody {
         job: id.to_string(),
         role: why.role.to_string(),
@@ -127,7 +132,8 @@ pub async fn explain(
 pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap, body: Body) -> Result<Json<PlanBody>, ApiError> {
     let job = spec::job(&api, &headers, body).await?;
     caller.must(Level::Viewer, &job.role)?;
-    let fit = fit(&api, &job.role, &job.template.resources).await?;
+    let place = job.place.as_deref().map(|place| (place.clone(), Vec::new()));
+    let fit = fit(&api, &job.role, &job.template.resources, place).await?;
     let before = match &job.name {
         None => None,
         Some(name) => {
@@ -153,13 +159,27 @@ pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMa
     Ok(Json(PlanBody { action, id, changes, spec: (&job).into(), count: job.count, fit }))
 }
 
-async fn fit(api: &Api, role: &Role, shape: &Resources) -> Result<FitBody, ApiError> {
-    let views = find::view_all(api, View::ExplainShape { role: role.clone(), shape: shape.clone() }).await?;
+async fn fit(api: &Api, role: &Role, shape: &Resources, place: Option<(Placement, Vec<Limit>)>) -> Result<FitBody, ApiError> {
+    let (role, shape) = (role.clone(), shape.clone());
+    let view = match place {
+        None => View::ExplainShape { role, shape: shape.clone() },
+        Some((place, limits)) => View::ExplainPlaced { role, shape: shape.clone(), place, limits },
+    };
+    let shape = &shape;
+    let views = find::view_all(api, view).await?;
     let shapes = views.into_iter().filter_map(|viewed| match viewed {
         Viewed::Shape(view) => Some(view),
         _ => None,
     });
     Ok(merged(shape, &shapes.collect::<Vec<_>>()))
+}
+
+/// How many more tasks of a job each value of a field takes.
+async fn limits(api: &Api, id: JobId) -> Result<Vec<Limit>, ApiError> {
+    match find::view(api, id.shard(), View::Limits { job: JobRef::Id(id) }).await? {
+        Viewed::Limits(limits) => Ok(limits),
+        _ => Err(ApiError::internal("a shard answered another question than it was asked")),
+    }
 }
 
 fn merged(shape: &Resources, views: &[ShapeView]) -> FitBody {
@@ -235,7 +255,11 @@ fn sentence(waiting: u32, backing_off: u32, ahead: u64, fit: &FitBody) -> String
 }
 
 fn shortage(kind: &str) -> String {
-    if kind == "unreachable" { "cannot be reached".to_owned() } else { format!("lack {kind}") }
+    match kind.strip_prefix(NOT_THERE) {
+        Some(rule) => format!("may have none ({rule})"),
+        None if kind == "unreachable" => "cannot be reached".to_owned(),
+        None => format!("lack {kind}"),
+    }
 }
 
 fn differences(before: &Job, after: &Job) -> Vec<String> {
@@ -281,6 +305,8 @@ mod tests {
         assert_eq!((fit.agents, fit.fitting, fit.change.as_str()), (5, 0, "cpu 3"));
         assert_eq!(fit.largest_free.cpu_milli, 3_000);
         assert_eq!(sentence(1, 0, 0, &fit), "1 task waits: of 5 agents 4 lack cpu, 1 cannot be reached");
+        let fit = merged(&shape, &[view(3, 0, &[("cpu", 1), ("place: rack is not r1", 2)], 0, "")]);
+        assert_eq!(sentence(2, 0, 0, &fit), "2 tasks wait: of 3 agents 1 lack cpu, 2 may have none (rack is not r1)");
         assert_eq!(sentence(0, 2, 0, &fit), "2 of its tasks ended and wait until they are started again");
         assert_eq!(merged(&shape, &[view(1, 1, &[], 4_000, ""), views[0].clone()]).change, "");
     }

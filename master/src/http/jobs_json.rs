@@ -1,7 +1,8 @@
 //! Jobs and tasks as JSON: ids as text, amounts with their units in their names, states in lower case. Knows views; no request.
 
+use super::spec_json::{PlaceBody, RestartBody};
 use crate::shard::view::{JobView, TaskView};
-use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process, RestartPolicy};
+use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
 use protocol::task::Loss;
 use protocol::{Digest, Exit, Job, JobId, Kind, Limits, Member, Metering, Phase, Program, Resources};
 use serde::Serialize;
@@ -60,6 +61,9 @@ pub struct SpecBody {
     pub update_parallel: u32,
     /// True where never two attempts of its one task are alive at once.
     pub fenced: bool,
+    /// Where its tasks may go, where not everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<PlaceBody>,
 }
 
 /// One of the programs that make a task.
@@ -165,21 +169,6 @@ pub struct LimitsBody {
     pub log_bytes_max: u64,
     /// Output a second; wasm has no such limit.
     pub log_bytes_per_s_max: u64,
-}
-
-/// When a task is started again.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct RestartBody {
-    /// `always`, `on-failure` or `never`.
-    pub policy: &'static str,
-    /// How often at most.
-    pub retries_max: Option<u32>,
-    /// The first wait.
-    pub backoff_first_ms: u64,
-    /// What each further wait is multiplied with, in thousandths.
-    pub backoff_factor_milli: u32,
-    /// The longest wait.
-    pub backoff_max_ms: u64,
 }
 
 /// A task.
@@ -389,19 +378,10 @@ impl From<&Job> for SpecBody {
         Self {
             tasks: job.template.members.iter().map(MemberBody::from).collect(),
             resources: (&job.template.resources).into(),
-            restart: RestartBody {
-                policy: match job.restart.policy {
-                    RestartPolicy::Always => "always",
-                    RestartPolicy::OnFailure => "on-failure",
-                    RestartPolicy::Never => "never",
-                },
-                retries_max: job.restart.retries_max,
-                backoff_first_ms: job.restart.backoff_first_ms,
-                backoff_factor_milli: job.restart.backoff_factor_milli,
-                backoff_max_ms: job.restart.backoff_max_ms,
-            },
+            restart: (&job.restart).into(),
             update_parallel: job.update_parallel,
             fenced: job.template.is_fenced(),
+            place: job.place.as_deref().map(PlaceBody::from),
         }
     }
 }

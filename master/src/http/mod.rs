@@ -29,6 +29,7 @@ mod records;
 pub mod roles;
 pub mod server;
 mod spec;
+pub mod spec_json;
 mod stall;
 pub mod status;
 mod streams;

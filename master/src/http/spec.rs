@@ -36,7 +36,16 @@ pub fn parsed(text: &[u8], format: Format) -> Result<JobSpec, ApiError> {
 pub fn admitted(spec: JobSpec, api: &Api) -> Result<Job, ApiError> {
     let job = admit::admit(spec, &|digest| api.inspections.verdict(digest)).map_err(refused)?;
     let problems = api.policies.problems(&job);
-    if problems.is_empty() { Ok(job) } else { Err(refused(problems)) }
+    if !problems.is_empty() {
+        return Err(refused(problems));
+    }
+    // On record, it would stop a master that cannot read it.
+    match api.door.peers().all_speak(job.since()) {
+        true => Ok(job),
+        false => {
+            Err(ApiError::conflict("[place] is for a cluster whose masters all know it: upgrade the others first").with_field("place"))
+        }
+    }
 }
 
 /// A task that a framework places: a job of one task, which every role of its framework may have of its hosts what it wants.
@@ -46,8 +55,16 @@ pub fn admitted(spec: JobSpec, api: &Api) -> Result<Job, ApiError> {
 pub async fn framework_task(spec: Result<JobSpec, ApiError>, roles: &[Role], api: &Api) -> Result<Job, ApiError> {
     let mut spec = spec?;
     let first = roles.first().ok_or_else(|| ApiError::conflict("the framework is not subscribed at this master"))?;
-    if spec.count.is_some_and(|count| count != 1) || spec.name.is_some() || spec.role.is_some() || spec.kind == Some(Kind::Service) {
-        return Err(ApiError::invalid("job", "a framework places one task at a time: it has no role, name, kind nor count of its own"));
+    if spec.count.is_some_and(|count| count != 1)
+        || spec.name.is_some()
+        || spec.role.is_some()
+        || spec.kind == Some(Kind::Service)
+        || spec.has_place()
+    {
+        return Err(ApiError::invalid(
+            "job",
+            "a framework places one task at a time: it has no role, name, kind, count nor place of its own",
+        ));
     }
     (spec.role, spec.kind, spec.count) = (Some(first.clone()), Some(Kind::Batch), Some(1));
     while let Some(digest) = api.inspections.unseen(&spec) {

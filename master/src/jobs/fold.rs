@@ -4,6 +4,7 @@ use super::cell::{Cell, LivePhase, Slot};
 use super::job::{Derived, Entry, Key, LiveJob, OldVersion, end_position};
 use super::restart::{self, Facts, Next};
 use super::state::Jobs;
+use super::tally::Tally;
 use crate::shard::record::Ended;
 use protocol::{AgentId, Exit, Job, JobId, Kind, Phase, Time};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ impl Jobs {
         if let Some(name) = &job.name {
             self.names.insert((job.role.clone(), name.clone()), id);
         }
+        let derived = Derived { tally: Tally::of(job.place.as_deref()), ..Derived::default() };
         let job = LiveJob {
             job: job.clone(),
             key,
@@ -35,7 +37,8 @@ impl Jobs {
             waiting_cells: 0,
             ends: [0; 5],
             old: Vec::new(),
-            derived: Derived::default(),
+            stands: std::collections::BTreeMap::new(),
+            derived,
         };
         self.lasting.entries.insert(id, Entry::Live(Box::new(job)));
         self.live.insert(id);
@@ -53,7 +56,11 @@ impl Jobs {
         let count = live.job.count;
         live.version = live.version.saturating_add(1);
         live.derived.roll_from = 0;
+        let replaced = live.job.place != job.place;
         live.job = Job { count, kind: live.job.kind, ..job.clone() };
+        if replaced {
+            live.tally_anew();
+        }
         self.scaled(id, job.count, at);
     }
 
@@ -117,7 +124,7 @@ impl Jobs {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
         let on_agent = self.by_agent.entry(agent).or_default();
         let before = on_agent.len();
-        let (version, count, live) = (job.version, job.job.count, job.live);
+        let (version, count, mut staged) = (job.version, job.job.count, 0);
         for (index, number) in attempts.iter().copied() {
             let next = job.cells.len();
             match job.cells.get_mut(index) {
@@ -137,8 +144,13 @@ impl Jobs {
             job.live += 1;
             job.derived.phases[LivePhase::Staging as usize] += 1;
             on_agent.insert((id, index));
+            staged += 1;
         }
-        self.spent.more(&job.job.role, &job.job.template.resources, job.live - live);
+        if job.derived.tally.is_some() {
+            job.count(agent, staged, true);
+            self.lines.changed = true;
+        }
+        self.spent.more(&job.job.role, &job.job.template.resources, staged);
         if on_agent.len() > before {
             let known = self.lasting.incarnations.entry(agent).or_insert(Some(incarnation));
             *known = (before == 0 || *known == Some(incarnation)).then_some(incarnation);
@@ -170,6 +182,7 @@ impl Jobs {
         }
         let resources = &job.old.iter().find(|old| old.version == cell.version).map_or(&job.job.template, |old| &old.template).resources;
         self.spent.less(&job.job.role, resources);
+        let agent = cell.agent;
         job.derived.phases[cell.phase as usize] -= 1;
         job.live -= 1;
         if let Some(at) = job.old.iter().position(|old| old.version == cell.version) {
@@ -204,6 +217,7 @@ impl Jobs {
                 }
             }
         }
+        self.left(id, agent);
     }
 
     /// Ends the job where it is over, and puts it where its waiting tasks belong where it is not.

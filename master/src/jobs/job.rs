@@ -1,8 +1,9 @@
 //! A job as a shard keeps it: in full while it lives, packed once it has ended.
 
 use super::cell::{Cell, Cells, LivePhase, Slot};
-use protocol::{Exit, Job, Kind, Name, Phase, Role, Template, Time};
-use serde::{Deserialize, Serialize};
+use super::tally::Tally;
+use protocol::{AgentId, Exit, Job, Kind, Name, Phase, Role, Stand, Template, Time};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,12 +20,53 @@ pub fn end_position(phase: Phase) -> usize {
 }
 
 /// A job.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub enum Entry {
     /// It has not ended.
     Live(Box<LiveJob>),
     /// It has.
     Ended(Box<EndedJob>),
+}
+
+/// [`Entry`] as it is written: a live job that counts where its tasks are has a variant of its own, so that all others have the bytes that they
+/// always had. New variants at the end.
+#[derive(Serialize)]
+enum WrittenEntry<'a> {
+    Live(&'a LiveJob),
+    Ended(&'a EndedJob),
+    Placed(&'a LiveJob, &'a BTreeMap<AgentId, Stand>),
+}
+
+/// [`Entry`] as it is read.
+#[derive(Deserialize)]
+enum ReadEntry {
+    Live(Box<LiveJob>),
+    Ended(Box<EndedJob>),
+    Placed(Box<LiveJob>, BTreeMap<AgentId, Stand>),
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entry = match self {
+            Self::Live(job) if !job.stands.is_empty() => WrittenEntry::Placed(job, &job.stands),
+            Self::Live(job) => WrittenEntry::Live(job),
+            Self::Ended(job) => WrittenEntry::Ended(job),
+        };
+        entry.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match ReadEntry::deserialize(deserializer)? {
+            ReadEntry::Live(job) => Self::Live(job),
+            ReadEntry::Ended(job) => Self::Ended(job),
+            ReadEntry::Placed(mut job, stands) => {
+                job.stands = stands;
+                Self::Live(job)
+            }
+        })
+    }
 }
 
 /// What was submitted under a client's key: BLAKE3, cut to 128 bits, of role and key, and of the job. Hashes, so that a long key or a big
@@ -89,6 +131,9 @@ pub struct LiveJob {
     pub ends: Ends,
     /// Older versions that still run.
     pub old: Vec<OldVersion>,
+    /// How the agents stand that have tasks of it, where its placement counts those: written by [`Entry`].
+    #[serde(skip)]
+    pub stands: BTreeMap<AgentId, Stand>,
     /// What follows from the rest and from the time.
     #[serde(skip)]
     pub derived: Derived,
@@ -120,6 +165,8 @@ pub struct Derived {
     pub ports: BTreeMap<u32, Vec<u16>>,
     /// Up to here no task runs an older version, or was looked at in this round.
     pub roll_from: u32,
+    /// Where its live tasks are, where its placement counts them.
+    pub tally: Option<Box<Tally>>,
 }
 
 impl LiveJob {
@@ -183,6 +230,29 @@ impl LiveJob {
         self.derived.phases[LivePhase::Staging as usize] = self.live;
         let waiting = |(_, cell): &(u32, &Cell)| cell.slot == Slot::Waiting && cell.delay_ms == 0;
         self.derived.again = self.cells.iter_from(0).filter(waiting).map(|(index, _)| index).collect();
+        self.tally_anew();
+    }
+
+    /// Counts anew where its tasks are, by its present placement. Those of a version that did not count are left out where their agents are not
+    /// known.
+    pub fn tally_anew(&mut self) {
+        self.derived.tally = Tally::of(self.job.place.as_deref());
+        let Some(tally) = self.derived.tally.as_mut() else {
+            self.stands.clear();
+            return;
+        };
+        for (_, cell) in self.cells.iter_from(0).filter(|(_, cell)| cell.slot == Slot::Live) {
+            if let Some(stand) = self.stands.get(&cell.agent) {
+                tally.count(stand, 1, true);
+            }
+        }
+    }
+
+    /// So many tasks are on `agent`, or are no longer.
+    pub fn count(&mut self, agent: AgentId, tasks: u32, more: bool) {
+        if let Some((tally, stand)) = self.derived.tally.as_mut().zip(self.stands.get(&agent)) {
+            tally.count(stand, tasks, more);
+        }
     }
 
     /// The job as it is kept once it has ended.

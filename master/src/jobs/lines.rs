@@ -1,9 +1,11 @@
-//! Who waits for resources: one line for each role, priority and shape. What a shard demands is the list of its lines.
+//! Who waits for resources: one line for each role, priority and shape; of tasks that may not go everywhere, for each placement too, and for each
+//! job where that counts the job's tasks. What a shard demands is the list of its lines.
 
 use crate::shard::event::{WANTS_MAX, Want};
-use protocol::{JobId, Resources, Role};
+use protocol::{Job, JobId, Placement, Resources, Role};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// All lines.
 #[derive(Debug, Default)]
@@ -11,9 +13,15 @@ pub struct Lines {
     lines: Vec<Option<Line>>,
     free: Vec<u32>,
     by_key: BTreeMap<(Role, Reverse<u8>, Resources), u32>,
+    placed: BTreeMap<PlacedKey, u32>,
+    by_id: BTreeMap<u64, u32>,
+    last_id: u64,
     /// True where a line changed since [`Self::wants`] was asked.
     pub changed: bool,
 }
+
+/// What lines of tasks that may not go everywhere differ in: at the end the job, where its own tasks are counted.
+type PlacedKey = (Role, Reverse<u8>, Resources, Arc<Placement>, Option<JobId>);
 
 /// The tasks of one role, priority and shape that wait.
 #[derive(Debug)]
@@ -28,6 +36,19 @@ pub struct Line {
     pub jobs: BTreeSet<JobId>,
     /// How many tasks there are.
     pub count: u64,
+    /// Where they may go; `None`: everywhere.
+    pub place: Option<LinePlace>,
+}
+
+/// Where the tasks of a line may go.
+#[derive(Clone, Debug)]
+pub struct LinePlace {
+    /// Names the line: from 1, never given twice.
+    pub id: u64,
+    /// The same for all of them.
+    pub place: Arc<Placement>,
+    /// The one job of the line, where its tasks are counted.
+    pub counted: Option<JobId>,
 }
 
 impl Lines {
@@ -37,22 +58,44 @@ impl Lines {
         self.lines.get(at as usize)?.as_ref()
     }
 
-    /// Lets `count` tasks of `job` stand in the line of their role, priority and shape; gives back which one that is.
-    pub fn join(&mut self, role: &Role, priority: u8, shape: &Resources, job: JobId, count: u32) -> u32 {
+    /// The line of this name.
+    #[must_use]
+    pub fn named(&self, id: u64) -> Option<&Line> {
+        self.get(*self.by_id.get(&id)?)
+    }
+
+    /// Lets `count` tasks of a job stand in the line that is theirs; gives back which one that is.
+    pub fn join(&mut self, id: JobId, job: &Job, count: u32) -> u32 {
         self.changed = true;
-        let key = (role.clone(), Reverse(priority), shape.clone());
-        let at = *self.by_key.entry(key).or_insert_with(|| {
-            let line = Line { role: role.clone(), priority, shape: shape.clone(), jobs: BTreeSet::new(), count: 0 };
-            let at = self.free.pop().unwrap_or_else(|| u32::try_from(self.lines.len()).expect("fewer lines than jobs"));
-            if at as usize == self.lines.len() {
-                self.lines.push(None);
-            }
-            self.lines[at as usize] = Some(line);
-            at
-        });
+        let (role, priority, shape) = (&job.role, job.priority, &job.template.resources);
+        let counted = job.place.as_ref().filter(|place| place.counts_tasks()).map(|_| id);
+        let known = match &job.place {
+            None => self.by_key.get(&(role.clone(), Reverse(priority), shape.clone())),
+            Some(place) => self.placed.get(&(role.clone(), Reverse(priority), shape.clone(), Arc::clone(place), counted)),
+        };
+        let at = known.copied().unwrap_or_else(|| self.line_new(job, counted));
         let line = self.lines[at as usize].as_mut().expect("a line stands where its key says");
-        line.jobs.insert(job);
+        line.jobs.insert(id);
         line.count += u64::from(count);
+        at
+    }
+
+    fn line_new(&mut self, job: &Job, counted: Option<JobId>) -> u32 {
+        let at = self.free.pop().unwrap_or_else(|| u32::try_from(self.lines.len()).expect("fewer lines than jobs"));
+        if at as usize == self.lines.len() {
+            self.lines.push(None);
+        }
+        let (role, priority, shape) = (job.role.clone(), job.priority, job.template.resources.clone());
+        let place = job.place.as_ref().map(|place| {
+            self.last_id += 1;
+            self.by_id.insert(self.last_id, at);
+            LinePlace { id: self.last_id, place: Arc::clone(place), counted }
+        });
+        match &place {
+            None => self.by_key.insert((role.clone(), Reverse(priority), shape.clone()), at),
+            Some(own) => self.placed.insert((role.clone(), Reverse(priority), shape.clone(), Arc::clone(&own.place), counted), at),
+        };
+        self.lines[at as usize] = Some(Line { role, priority, shape, jobs: BTreeSet::new(), count: 0, place });
         at
     }
 
@@ -73,12 +116,18 @@ impl Lines {
         line.count -= u64::from(count);
         if line.jobs.is_empty() {
             let line = slot.take().expect("it was there a line above");
-            self.by_key.remove(&(line.role, Reverse(line.priority), line.shape));
+            match line.place {
+                None => drop(self.by_key.remove(&(line.role, Reverse(line.priority), line.shape))),
+                Some(LinePlace { id, place, counted }) => {
+                    self.by_id.remove(&id);
+                    self.placed.remove(&(line.role, Reverse(line.priority), line.shape, place, counted));
+                }
+            }
             self.free.push(at);
         }
     }
 
-    /// The lines of `role`, the most urgent first: by priority, then by the age of the first job.
+    /// The lines of `role` whose tasks may go everywhere, the most urgent first: by priority, then by the age of the first job.
     #[must_use]
     pub fn of_role(&self, role: &Role) -> Vec<u32> {
         let from = (role.clone(), Reverse(u8::MAX), Resources::NONE);
@@ -93,26 +142,35 @@ impl Lines {
     pub fn within(&self, role: &Role) -> Vec<&Line> {
         let from = (role.clone(), Reverse(u8::MAX), Resources::NONE);
         let near = self.by_key.range(from..).take_while(|((of, ..), _)| of.as_str().starts_with(role.as_str()));
-        let mut order: Vec<_> = near.filter(|((of, ..), _)| of.is_within(role)).filter_map(|(_, at)| self.rank(*at)).collect();
+        let plain = near.filter(|((of, ..), _)| of.is_within(role)).map(|(_, at)| at);
+        let placed = self.placed.iter().filter(|((of, ..), _)| of.is_within(role)).map(|(_, at)| at);
+        let mut order: Vec<_> = plain.chain(placed).filter_map(|at| self.rank(*at)).collect();
         order.sort_unstable();
         order.into_iter().filter_map(|(_, _, at)| self.get(at)).collect()
     }
 
-    /// All wants, the most urgent first, at most [`WANTS_MAX`]; what is over waits until those before it are met.
+    /// The lines of `role` whose tasks may not.
+    pub fn placed_of_role<'a>(&'a self, role: &'a Role) -> impl Iterator<Item = &'a Line> {
+        self.placed.iter().filter(move |((of, ..), _)| of == role).filter_map(|(_, at)| self.get(*at))
+    }
+
+    /// All wants of tasks that may go everywhere, the most urgent first, at most [`WANTS_MAX`]; what is over waits until those before it are met.
     #[must_use]
-    pub fn wants(&mut self) -> Vec<Want> {
-        self.changed = false;
-        let mut order: Vec<(Reverse<u8>, Option<JobId>, u32)> = self.by_key.values().filter_map(|at| self.rank(*at)).collect();
+    pub fn wants(&self) -> Vec<Want> {
+        self.urgent(self.by_key.values()).into_iter().map(Line::want).collect()
+    }
+
+    /// The lines of the others, in the same order.
+    #[must_use]
+    pub fn placed(&self) -> Vec<&Line> {
+        self.urgent(self.placed.values())
+    }
+
+    fn urgent<'a>(&'a self, lines: impl Iterator<Item = &'a u32>) -> Vec<&'a Line> {
+        let mut order: Vec<(Reverse<u8>, Option<JobId>, u32)> = lines.filter_map(|at| self.rank(*at)).collect();
         order.sort_unstable();
         order.truncate(WANTS_MAX);
-        let lines = order.into_iter().filter_map(|(_, _, at)| self.get(at));
-        let want = |line: &Line| Want {
-            role: line.role.clone(),
-            priority: line.priority,
-            shape: line.shape.clone(),
-            count: u32::try_from(line.count).unwrap_or(u32::MAX),
-        };
-        lines.map(want).collect()
+        order.into_iter().filter_map(|(_, _, at)| self.get(at)).collect()
     }
 
     fn rank(&self, at: u32) -> Option<(Reverse<u8>, Option<JobId>, u32)> {
@@ -123,5 +181,14 @@ impl Lines {
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.lines.iter().flatten().map(|line| line.count).sum()
+    }
+}
+
+impl Line {
+    /// What its tasks want.
+    #[must_use]
+    pub fn want(&self) -> Want {
+        let count = u32::try_from(self.count).unwrap_or(u32::MAX);
+        Want { role: self.role.clone(), priority: self.priority, shape: self.shape.clone(), count }
     }
 }

@@ -7,9 +7,11 @@ pub mod cell;
 mod fold;
 pub mod job;
 pub mod lines;
+pub mod placed;
 pub mod restart;
 pub mod spent;
 pub mod state;
+pub mod tally;
 
 pub use cell::{Cell, Cells, LivePhase, Slot};
 pub use job::{EndedJob, Entry, Key, LiveJob};

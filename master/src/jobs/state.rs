@@ -5,6 +5,7 @@ use super::cell::{LivePhase, Slot};
 use super::job::{Entry, LiveJob};
 use super::lines::Lines;
 use super::spent::Spent;
+use super::lines::{Line, Lines};
 use crate::shard::event::JobRef;
 use protocol::{AgentId, AttemptId, JobId, Name, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
@@ -200,7 +201,12 @@ impl Jobs {
         let ready = job.ready();
         match (job.derived.queued, ready) {
             (before, now) if before == now => return,
-            (0, _) => job.derived.line = self.lines.join(&job.job.role, job.job.priority, &job.job.template.resources, id, ready),
+            (0, _) => {
+                if let Some(tally) = job.derived.tally.as_mut() {
+                    tally.begin();
+                }
+                job.derived.line = self.lines.join(id, &job.job, ready);
+            }
             (before, 0) => self.lines.leave(job.derived.line, id, before),
             (before, now) => self.lines.adjust(job.derived.line, before, now),
         }
@@ -233,34 +239,39 @@ impl Jobs {
         }
     }
 
-    /// Which waiting tasks of `role` fit into `resources`, at most `most`: by priority, then the oldest job first.
+    /// Which waiting tasks of `role` that may go everywhere fit into `resources`, at most `most`: by priority, then the oldest job first.
     #[must_use]
     pub fn pick(&self, role: &Role, resources: &Resources, most: u32) -> Vec<Pick> {
         let (mut picks, mut rest, mut most) = (Vec::new(), resources.clone(), most);
         for at in self.lines.of_role(role) {
             let Some(line) = self.lines.get(at) else { continue };
-            let mut fit = rest.times(&line.shape, most);
-            for id in &line.jobs {
-                if fit == 0 {
-                    break;
-                }
-                let Some(job) = self.live(*id) else { continue };
-                let attempts = first_waiting(job, fit);
-                let taken = u32::try_from(attempts.len()).expect("at most `fit`");
-                let used = line.shape.checked_mul(taken).expect("it fits: `times` said so");
-                rest = rest.checked_sub(&used).expect("it fits: `times` said so");
-                (fit, most) = (fit - taken, most - taken);
-                picks.push(Pick { job: *id, attempts });
-            }
+            self.pick_of(line, &mut rest, &mut most, &mut picks);
             if most == 0 {
                 break;
             }
         }
         picks
     }
+
+    /// The same of one line; what is left of `rest` and `most` is for others.
+    pub(super) fn pick_of(&self, line: &Line, rest: &mut Resources, most: &mut u32, picks: &mut Vec<Pick>) {
+        let mut fit = rest.times(&line.shape, *most);
+        for id in &line.jobs {
+            if fit == 0 {
+                break;
+            }
+            let Some(job) = self.live(*id) else { continue };
+            let attempts = first_waiting(job, fit);
+            let taken = u32::try_from(attempts.len()).expect("at most `fit`");
+            let used = line.shape.checked_mul(taken).expect("it fits: `times` said so");
+            *rest = rest.checked_sub(&used).expect("it fits: `times` said so");
+            (fit, *most) = (fit - taken, *most - taken);
+            picks.push(Pick { job: *id, attempts });
+        }
+    }
 }
 
-fn first_waiting(job: &LiveJob, most: u32) -> Vec<(u32, u32)> {
+pub(super) fn first_waiting(job: &LiveJob, most: u32) -> Vec<(u32, u32)> {
     let again = job.derived.again.iter().filter_map(|index| job.cells.get(*index).map(|cell| (*index, cell.number.saturating_add(1))));
     let begun = job.cells.len();
     let fresh = (begun..begun + job.fresh()).map(|index| (index, 1));

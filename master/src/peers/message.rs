@@ -210,9 +210,10 @@ fn misbehaved(reason: &str) -> LinkError {
 /// Moves the moments in a message from the speaker's clock, which showed `sent`, to the listener's, which shows `now`: clocks of two machines
 /// differ, and an offer is for a while, not until a date.
 pub fn shift(message: &mut PeerMessage, sent: Time, now: Time) {
-    if let PeerMessage::Offers { offers } = message {
-        for offer in offers {
-            offer.deadline = now + offer.deadline.since(sent);
-        }
+    let shifted = |deadline: &mut Time| *deadline = now + deadline.since(sent);
+    match message {
+        PeerMessage::Offers { offers } => offers.iter_mut().for_each(|offer| shifted(&mut offer.deadline)),
+        PeerMessage::OffersPlaced { offers } => offers.iter_mut().for_each(|placed| shifted(&mut placed.offer.deadline)),
+        _ => {}
     }
 }

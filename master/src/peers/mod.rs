@@ -29,7 +29,7 @@ use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
@@ -59,6 +59,8 @@ pub struct Peer {
     version: Mutex<String>,
     /// True where it has said itself where it is.
     introduced: AtomicBool,
+    /// The version of the messages on its last connection; 0 before the first.
+    spoke: AtomicU16,
     /// How many agents are connected to it.
     agents: Mutex<Option<u32>>,
     /// There while its connection stands.
@@ -210,6 +212,11 @@ impl Peers {
         self.table().values().filter_map(|peer| peer.connection()).any(|connection| is_it(connection.version()))
     }
 
+    /// True where each of the others spoke this version, or a later one, when it was connected last; of one that never was, nothing is known.
+    pub fn all_speak(&self, version: u16) -> bool {
+        self.table().values().map(|peer| peer.spoke.load(Ordering::Relaxed)).all(|spoke| spoke == 0 || spoke >= version)
+    }
+
     /// Another leads `shard` now: whoever waits for an answer of who led it before is told that none comes, or is given back to be asked
     /// again.
     pub fn led_elsewhere(&self, shard: ShardId, leader: u64) -> Vec<(ShardId, Request, Waiter)> {
@@ -249,6 +256,7 @@ impl Peer {
             master: Mutex::new(master),
             version: Mutex::default(),
             introduced: AtomicBool::new(false),
+            spoke: AtomicU16::new(0),
             agents: Mutex::default(),
             up: Mutex::default(),
             quick: Outbox::default(),

@@ -10,6 +10,7 @@ use protocol::link::{self, CloseCode, Connection, LinkError, Sender, Who};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -79,6 +80,7 @@ async fn session(peers: &Peers, peer: &Arc<Peer>, door: &Door, identity: &Identi
     let Streams { quick, quick_answers, long, long_answers } = streams;
     peer.quick.clear();
     peer.long.clear();
+    peer.spoke.store(connection.version(), Ordering::Relaxed);
     *lock(&peer.up) = Some(connection.clone());
     tracing::info!(master = peer.number, %address, "connected to a master");
     begin(peer, door);

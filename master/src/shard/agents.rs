@@ -4,7 +4,7 @@ use super::event::Change;
 use super::pool::{CLASS_UNKNOWN, Pool, Silence, Standing};
 use super::{Action, PeerMessage, Record, Refusal, Shard};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
-use protocol::{AgentId, AgentInfo, AttemptId, FromAgent, FromMaster, Held, Resources, ShardId, Time};
+use protocol::{AgentId, AgentInfo, AttemptId, FromAgent, FromMaster, Held, Resources, ShardId, Stand, Time};
 use std::collections::BTreeSet;
 
 /// Most agents of one shard, those that are gone included.
@@ -41,11 +41,13 @@ impl Pool {
 impl Shard {
     /// Agents on record are expected, and have one full timeout from now.
     pub(super) fn seat_known_agents(&mut self) {
-        let known: Vec<(AgentId, Resources)> =
-            self.rest.agents.iter().filter(|(_, known)| !known.gone).map(|(id, known)| (*id, known.info.capacity.clone())).collect();
-        for (agent, capacity) in known {
+        let of = |known: &super::snapshot::KnownAgent| (known.info.capacity.clone(), Stand::from(&known.info));
+        let known: Vec<(AgentId, (Resources, Stand))> =
+            self.rest.agents.iter().filter(|(_, known)| !known.gone).map(|(id, known)| (*id, of(known))).collect();
+        for (agent, (capacity, stand)) in known {
             let slot = self.pool.seat(agent).map(|(slot, _)| slot).unwrap_or_else(|| self.pool.seat_new(agent, self.now));
             self.pool.seats[slot as usize].heard = self.now;
+            self.pool.set_stand(slot, stand);
             self.pool.set_capacity(slot, &capacity);
             self.watch(slot);
         }
@@ -98,6 +100,7 @@ impl Shard {
         seat.incarnation = incarnation;
         seat.inactive = self.drains.mode(agent) != super::drains::Mode::Active;
         let session = seat.session;
+        self.pool.set_stand(slot, Stand::from(&info));
         self.pool.set_capacity(slot, &info.capacity);
         self.pool.refresh(slot);
         self.watch(slot);
@@ -234,6 +237,7 @@ impl Shard {
     /// A new leader of another shard knows none of our offers, and not what our agents hold of its tasks.
     pub(super) fn peer_led(&mut self, from: ShardId) {
         self.pool.demand(from, &[], u64::MAX);
+        self.pool.demand_placed(from, &[], u64::MAX);
         self.pool.retract_all(|offer| offer.to == from);
         self.pool.open(from, vec![]);
         self.offers_void(from);

@@ -11,7 +11,20 @@ use protocol::{Offer, OfferId, Resources, Role, ShardId, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// From whom, of what class, how urgent, and what its shard calls it.
+pub(super) type WantKey = (ShardId, u32, u8, u64);
+
+impl Offered {
+    const fn key(&self) -> WantKey {
+        (self.to, self.class, self.priority, self.want)
+    }
+}
+
 impl Wanted {
+    const fn key(&self) -> WantKey {
+        (self.from, self.class, self.priority, self.id)
+    }
+
     /// How many tasks no offer is out for.
     #[must_use]
     pub fn unmet(&self) -> u32 {
@@ -22,11 +35,10 @@ impl Wanted {
 impl Pool {
     /// All that a framework's shard wants, in place of what it said before; it had counted our offers up to `seen` by then.
     pub fn demand(&mut self, from: ShardId, wants: &[Want], seen: u64) {
-        let held: Vec<(ShardId, u32, u8)> = self.by_want.range((from, 0, 0)..=(from, u32::MAX, u8::MAX)).map(|(key, _)| *key).collect();
-        let mut over: BTreeSet<(ShardId, u32, u8)> = held.into_iter().collect();
+        let mut over = self.wants_of(from, false);
         for want in wants {
             let class = self.class(&want.role, &want.shape, 1);
-            let key = (from, class, want.priority);
+            let key = (from, class, want.priority, 0);
             over.remove(&key);
             if let Some(at) = self.by_want.get(&key).copied() {
                 self.class_drop(class, 1);
@@ -44,26 +56,34 @@ impl Pool {
         }
     }
 
-    fn want_new(&mut self, key: (ShardId, u32, u8), count: u32) {
-        let (from, class, priority) = key;
+    /// The wants of a shard whose tasks may go everywhere, or those whose may not.
+    pub(super) fn wants_of(&self, from: ShardId, placed: bool) -> BTreeSet<WantKey> {
+        let all = self.by_want.range((from, 0, 0, 0)..=(from, u32::MAX, u8::MAX, u64::MAX)).map(|(key, _)| *key);
+        all.filter(|(.., id)| (*id > 0) == placed).collect()
+    }
+
+    pub(super) fn want_new(&mut self, key: WantKey, count: u32) -> u32 {
+        let (from, class, priority, id) = key;
         self.ages += 1;
         let age = self.ages;
-        let want = Wanted { from, class, priority, count, age, offered: Uncounted::default(), blocked: false };
+        let want = Wanted { from, class, priority, count, age, offered: Uncounted::default(), blocked: false, id, aim: None };
         let at = place(&mut self.wants, &mut self.wants_free, want);
         self.by_want.insert(key, at);
         if let Some(role) = self.role_of_mut(class) {
             role.wants.insert((Reverse(priority), age, at));
         }
         self.stir(at);
+        at
     }
 
-    fn want_drop(&mut self, key: (ShardId, u32, u8)) {
+    pub(super) fn want_drop(&mut self, key: WantKey) {
         let Some(at) = self.by_want.remove(&key) else { return };
         let Some(want) = self.wants[at as usize].take() else { return };
         self.wants_free.push(at);
         if let Some(role) = self.role_of_mut(want.class) {
             role.wants.remove(&(Reverse(want.priority), want.age, at));
         }
+        self.aim_end(want.aim);
         self.class_drop(want.class, 1);
     }
 
@@ -73,7 +93,7 @@ impl Pool {
     }
 
     /// A want may have become larger.
-    fn stir(&mut self, at: u32) {
+    pub(super) fn stir(&mut self, at: u32) {
         let Some(want) = self.wants.get(at as usize).and_then(Option::as_ref) else { return };
         let Some(role) = self.shape(want.class).map(|class| class.role) else { return };
         if want.unmet() > 0 {
@@ -82,8 +102,28 @@ impl Pool {
         }
     }
 
-    /// Takes an offer back, whatever became of it; its resources are free again.
+    /// Takes an offer back that was not taken; its resources are free again.
     pub fn retract(&mut self, number: u64) -> Option<Offered> {
+        self.unoffer(number, false);
+        self.retract_taken(number)
+    }
+
+    /// The same of one that its shard declined.
+    pub fn retract_declined(&mut self, number: u64) {
+        self.unoffer(number, true);
+        self.retract_taken(number);
+    }
+
+    fn unoffer(&mut self, number: u64, declined: bool) {
+        let Some(offer) = self.offers.get(&number).filter(|offer| offer.want > 0) else { return };
+        let slot = offer.slot;
+        if let Some(at) = self.by_want.get(&offer.key()).copied() {
+            self.unoffered(at, number, slot, declined);
+        }
+    }
+
+    /// Takes an offer back, of which something was taken: its resources are free again.
+    pub fn retract_taken(&mut self, number: u64) -> Option<Offered> {
         let offer = self.offers.remove(&number)?;
         if let Some(shape) = self.shape(offer.class).map(|class| class.shape.clone()) {
             let seat = &mut self.seats[offer.slot as usize];
@@ -92,7 +132,7 @@ impl Pool {
         }
         self.charge(offer.class, offer.count, false);
         self.refresh_freed(offer.slot);
-        if let Some(at) = self.by_want.get(&(offer.to, offer.class, offer.priority)).copied() {
+        if let Some(at) = self.by_want.get(&offer.key()).copied() {
             if let Some(want) = self.wants[at as usize].as_mut() {
                 want.offered.remove(number);
             }
@@ -143,7 +183,8 @@ impl Pool {
             let next = self.roles.first(Line::Hungry, &roles_done);
             let Some(role) = next.filter(|_| attempts > 0) else { return };
             let fits = |want: &Wanted| self.shape(want.class).is_some_and(|class| free.contains(&class.shape));
-            let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want));
+            let takes = |want: &Wanted| want.id == 0 || self.by_want.get(&want.key()).is_some_and(|at| self.takes(*at, slot) > 0);
+            let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want) && takes(want));
             let Some(at) = found else {
                 roles_done.insert(role);
                 if self.first_want(role, |_| true).is_none() {
@@ -171,12 +212,12 @@ impl Pool {
         let Some(want) = self.wants[at as usize].as_ref() else { return };
         let (class, most) = (want.class, want.unmet().min(self.even_part(want.count)));
         let most = self.may_have(role, class, most);
-        let slot = self.shape(class).filter(|_| most > 0).and_then(|class| self.index.find(&class.shape, self.start));
+        let slot = self.shape(class).filter(|_| most > 0).and_then(|class| self.index.find(&class.shape, self.start, self.mask_of(at)));
         if let Some(slot) = slot {
             self.start = slot.wrapping_add(1);
             self.offer(at, slot, most, now, offers);
-        } else if let Some(want) = self.wants[at as usize].as_mut() {
-            want.blocked = true;
+        } else {
+            self.stuck(at);
         }
     }
 
@@ -218,10 +259,11 @@ impl Pool {
     }
 
     fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
+        let takes = self.takes(at, slot);
         let Some(want) = self.wants[at as usize].as_mut() else { return };
         let Some(class) = self.classes.get(want.class as usize).and_then(Option::as_ref) else { return };
         let (attempts, free) = Self::room(&self.seats[slot as usize]);
-        let most = most.min(attempts).min(ATTEMPTS_PER_MESSAGE_MAX as u32);
+        let most = most.min(attempts).min(ATTEMPTS_PER_MESSAGE_MAX as u32).min(takes);
         let count = free.times(&class.shape, most);
         assert!(count > 0, "an agent was chosen because it has room for one");
         let number = self.next_offer;
@@ -231,18 +273,20 @@ impl Pool {
         let Some(role) = self.roles.get(class.role).map(|role| Role::clone(&role.name)) else { return };
         let mut resources = Resources::NONE;
         amounts::add(&mut resources, &class.shape, count);
-        let (to, class, priority) = (want.from, want.class, want.priority);
+        let (to, class, priority, id) = (want.from, want.class, want.priority, want.id);
         let seat = &mut self.seats[slot as usize];
         amounts::add(&mut seat.offered, &resources, 1);
         seat.offered_attempts += count;
         let offer =
             Offer { id: OfferId { shard: self.shard, number }, agent: seat.id, incarnation: seat.incarnation, role, resources, deadline };
-        self.offers.insert(number, Offered { slot, to, class, priority, count, deadline });
-        if let Some(held) = self.shape(class) {
-            self.class(&offer.role.clone(), &held.shape.clone(), 1);
+        self.offers.insert(number, Offered { slot, to, class, priority, want: id, count, deadline });
+        if let Some(held) = self.classes[class as usize].as_mut() {
+            held.refs += 1;
         }
         self.charge(class, count, true);
         self.refresh(slot);
-        offers.entry(to).or_default().push(offer);
+        if let Some(offer) = self.offered_placed(at, (number, slot, count), offer) {
+            offers.entry(to).or_default().push(offer);
+        }
     }
 }

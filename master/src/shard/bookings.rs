@@ -13,7 +13,7 @@ impl Shard {
     /// An offer was taken: what is to run is on record. Booked and launched where the offer still holds, refused where not.
     pub(super) fn accepted(&mut self, from: ShardId, offer: OfferId, agent: AgentId, launches: Vec<Launch>) {
         if self.holds(from, offer, agent, &launches) {
-            self.pool.retract(offer.number);
+            self.pool.retract_taken(offer.number);
             self.launch_all(agent, launches);
         } else {
             self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect());
@@ -117,7 +117,7 @@ impl Shard {
         for offer in offers {
             let ours = offer.shard == self.config.id && self.pool.offers.get(&offer.number).is_some_and(|offered| offered.to == from);
             if ours {
-                self.pool.retract(offer.number);
+                self.pool.retract_declined(offer.number);
             }
         }
     }

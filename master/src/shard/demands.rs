@@ -1,6 +1,6 @@
 //! What the framework's shard wants of all agents' shards, and what it does with their offers.
 
-use super::event::{Change, Want};
+use super::event::{Change, PlacedWant, Want};
 use super::{Action, PeerMessage, Record, Shard, ShardConfig};
 use crate::jobs::state::Pick;
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
@@ -12,6 +12,8 @@ use protocol::{AgentId, AttemptId, Offer, OfferId, Phase, ShardId, Time};
 pub(super) struct Demands {
     /// The wants that were said last.
     said: Vec<Want>,
+    /// Those of tasks that may not go everywhere.
+    said_placed: Vec<PlacedWant>,
     /// When.
     said_at: Time,
     /// True where they are to be said again, changed or not.
@@ -24,7 +26,13 @@ pub(super) struct Demands {
 
 impl Demands {
     pub(super) fn new(shards: u16) -> Self {
-        Self { said: Vec::new(), said_at: Time::ZERO, again: false, seen: vec![0; usize::from(shards)], declines: Vec::new() }
+        let (said, said_placed, seen) = (Vec::new(), Vec::new(), vec![0; usize::from(shards)]);
+        Self { said, said_placed, said_at: Time::ZERO, again: false, seen, declines: Vec::new() }
+    }
+
+    /// Nothing is taken of an offer.
+    pub(super) fn decline(&mut self, offer: OfferId) {
+        self.declines.push(offer);
     }
 
     /// Nobody knows them any longer.
@@ -41,7 +49,7 @@ impl Demands {
 
     /// When unmet wants are said again.
     pub(super) fn due(&self, config: &ShardConfig) -> Option<Time> {
-        (!self.said.is_empty()).then(|| self.said_at + config.demand_ms)
+        (!self.said.is_empty() || !self.said_placed.is_empty()).then(|| self.said_at + config.demand_ms)
     }
 }
 
@@ -51,6 +59,13 @@ impl Shard {
     pub(super) fn settle(&mut self) {
         for (to, offers) in self.pool.allocate(self.now) {
             self.at_once(Action::Peer { to, message: PeerMessage::Offers { offers } });
+        }
+        let said = std::mem::take(&mut self.pool.aims.said);
+        for (to, offers) in said.offers {
+            self.at_once(Action::Peer { to, message: PeerMessage::OffersPlaced { offers } });
+        }
+        for (to, wants) in said.stuck {
+            self.at_once(Action::Peer { to, message: PeerMessage::Stuck { wants } });
         }
         self.say_uses();
         self.settle_quotas();
@@ -70,42 +85,60 @@ impl Shard {
         if !self.jobs.lines.changed && !self.demands.again && !due && !self.spending.is_stirred() {
             return;
         }
-        let wants = self.jobs.lines.wants();
-        let wants = self.within_quotas(wants);
-        if wants == self.demands.said && !self.demands.again && !due {
+        if due {
+            self.jobs.relax_all();
+        }
+        self.jobs.lines.changed = false;
+        let always = std::mem::take(&mut self.demands.again) || due;
+        let (mut wants, mut placed) = (self.jobs.lines.wants(), self.jobs.placed_wants());
+        self.keep_within_quotas(&mut wants, &mut placed);
+        let (plain_new, placed_new) = (always || wants != self.demands.said, always || placed != self.demands.said_placed);
+        if !plain_new && !placed_new {
             return;
         }
-        self.demands.again = false;
         self.demands.said_at = self.now;
         for to in 0..self.config.shards {
             let seen = self.demands.seen[usize::from(to)];
-            self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::Demand { wants: wants.clone(), seen } });
+            if plain_new {
+                self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::Demand { wants: wants.clone(), seen } });
+            }
+            if placed_new && !(placed.is_empty() && self.demands.said_placed.is_empty()) {
+                self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::DemandPlaced { wants: placed.clone(), seen } });
+            }
         }
-        self.demands.said = wants;
+        (self.demands.said, self.demands.said_placed) = (wants, placed);
     }
 
     /// Takes of each offer as many waiting tasks of its role as fit. None of an agent that may still run what was given to an earlier life of it:
     /// a report could not be held against tasks of two lives.
     pub(super) fn take_offers(&mut self, from: ShardId, offers: Vec<Offer>) {
         for offer in offers {
-            if let Some(seen) = self.demands.seen.get_mut(usize::from(from.0)) {
-                *seen = offer.id.number.max(*seen);
-            }
-            let reborn = self.jobs.incarnation_on(offer.agent) != Some(offer.incarnation) && self.fences.doubts_any_on(offer.agent);
-            if reborn {
-                continue; // It lapses: declined, it would be made again at once.
-            }
-            let in_time = offer.deadline > self.now && offer.id.shard == from;
-            let most = if in_time { ATTEMPTS_PER_MESSAGE_MAX as u32 } else { 0 };
-            let mut resources = offer.resources.clone();
-            self.clip(&offer.role, &mut resources);
-            let picks = self.jobs.pick(&offer.role, &resources, most);
-            if picks.is_empty() {
-                self.demands.declines.push(offer.id);
-            } else {
-                self.take(from, &offer, picks);
+            if self.hears_offer(from, &offer) {
+                let resources = self.clipped(&offer);
+                let picks = self.jobs.pick(&offer.role, &resources, ATTEMPTS_PER_MESSAGE_MAX as u32);
+                self.take_or_decline(from, &offer, picks);
             }
         }
+    }
+
+    /// True where an offer may be taken; it is declined where it came too late.
+    pub(super) fn hears_offer(&mut self, from: ShardId, offer: &Offer) -> bool {
+        if let Some(seen) = self.demands.seen.get_mut(usize::from(from.0)) {
+            *seen = offer.id.number.max(*seen);
+        }
+        let reborn = self.jobs.incarnation_on(offer.agent) != Some(offer.incarnation) && self.fences.doubts_any_on(offer.agent);
+        if reborn {
+            return false; // It lapses: declined, it would be made again at once.
+        }
+        let in_time = offer.deadline > self.now && offer.id.shard == from;
+        if !in_time {
+            self.demands.decline(offer.id);
+        }
+        in_time
+    }
+
+    pub(super) fn take_or_decline(&mut self, from: ShardId, offer: &Offer, picks: Vec<Pick>) {
+        if picks.is_empty() { self.demands.decline(offer.id) } else { self.take(from, offer, picks) }
     }
 
     fn take(&mut self, from: ShardId, offer: &Offer, picks: Vec<Pick>) {

@@ -6,8 +6,8 @@ use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, Phase, Reques
 use serde::{Deserialize, Serialize};
 
 use super::drains::ModeWish;
-pub use super::peer::{PeerMessage, WANTS_MAX, Want};
 use super::quotas::RoleSettings;
+pub use super::peer::{LEFT_MAX, Limit, PeerMessage, PlacedOffer, PlacedWant, WANTS_MAX, Want};
 use super::view::{JobView, View, Viewed};
 use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest};
 use std::borrow::Cow;

@@ -1,16 +1,61 @@
 //! Why a task waits: counts of reasons, and the smallest change that would help.
 
 use super::amounts;
+use super::event::Limit;
 use super::pool::{Pool, Silence, Standing};
-use super::view::{Explanation, ShapeView};
+use super::view::{Explanation, NOT_THERE, ShapeView};
 use super::{Refusal, Shard};
 use crate::jobs::{Entry, Slot};
+use crate::place::Matcher;
 use protocol::resources::ResourceKind;
-use protocol::{JobId, Resources, Role};
+use protocol::{Constraint, JobId, Placement, Resources, Role, Rule, Stand};
 use std::fmt::Write;
 
 /// Most jobs that are counted one by one to say what is ahead.
 const JOBS_COUNTED_MAX: usize = 10_000;
+
+/// What is asked of agents beside resources.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    matcher: Option<Matcher>,
+    limits: Vec<Limit>,
+}
+
+/// Why an agent may have no task.
+struct Against {
+    text: String,
+    /// What would have to be left out for it.
+    without: Option<String>,
+}
+
+impl Asked {
+    /// Of a placement, and of what values take now.
+    pub(super) fn new(place: &Placement, limits: Vec<Limit>) -> Self {
+        Self { matcher: Some(Matcher::new(&place.constraints)), limits }
+    }
+
+    /// All rules against this agent.
+    fn against(&self, stand: &Stand) -> Vec<Against> {
+        let broken = self.matcher.iter().flat_map(|matcher| matcher.against(stand));
+        let fixed = broken.map(|constraint| Against { text: reason(constraint, stand), without: Some(constraint.to_string()) });
+        let full = |limit: &&Limit| limit.value(stand).is_some_and(|value| limit.of(value) == 0);
+        let counted = self.limits.iter().filter(full).map(|limit| {
+            let text = format!("no more tasks of the job may be at this {}", limit.field);
+            Against { text, without: None }
+        });
+        fixed.chain(counted).collect()
+    }
+}
+
+fn reason(Constraint { field, rule }: &Constraint, stand: &Stand) -> String {
+    match rule {
+        _ if field.of(stand).is_none() => format!("it has no {field}"),
+        Rule::Is(wanted) | Rule::Cluster(Some(wanted)) => format!("{field} is not {wanted}"),
+        Rule::Unlike(pattern) => format!("{field} is like {pattern}"),
+        Rule::Like(pattern) => format!("{field} is not like {pattern}"),
+        Rule::Unique | Rule::Cluster(None) | Rule::GroupBy(_) | Rule::MaxPer(_) => format!("{field} is counted"),
+    }
+}
 
 impl Shard {
     /// Why tasks of a job wait, or where one is.
@@ -49,16 +94,22 @@ impl Shard {
                 ahead += older.map(|job| u64::from(job.ready())).sum::<u64>();
             }
         }
+        for line in self.jobs.lines.placed_of_role(role).filter(|line| !line.jobs.contains(&id)) {
+            let before = line.priority > priority || line.priority == priority && line.jobs.first().is_some_and(|first| *first < id);
+            ahead += if before { line.count } else { 0 };
+        }
         ahead
     }
 
     /// How a shape fits this shard's agents, now and empty. Looks at each of them: for people, never for a decision.
-    pub(super) fn explain_shape(&self, role: &Role, shape: &Resources) -> ShapeView {
+    pub(super) fn explain_shape(&self, role: &Role, shape: &Resources, asked: &Asked) -> ShapeView {
         let mut view = ShapeView::default();
         let mut best: Option<(usize, u64, &str, Vec<ResourceKind>, Resources)> = None;
+        let mut without = None;
         for (id, known) in self.rest.agents.iter().filter(|(_, known)| !known.gone) {
             view.agents += 1;
-            view.would_fit_empty += u32::from(known.info.capacity.contains(shape));
+            let against = asked.against(&Stand::from(&known.info));
+            view.would_fit_empty += u32::from(known.info.capacity.contains(shape) && against.is_empty());
             amounts::max(&mut view.largest_capacity, &known.info.capacity);
             let seat = self.pool.seat(*id).map(|(_, seat)| seat);
             let here = seat.filter(|seat| seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected);
@@ -72,6 +123,15 @@ impl Shard {
             }
             let (attempts, mut free) = Pool::room(seat);
             amounts::add(&mut free, &seat.offered, 1);
+            if !against.is_empty() {
+                if let [Against { without: Some(rule), .. }] = &against[..]
+                    && free.contains(shape)
+                {
+                    without.get_or_insert_with(|| format!("without {rule} it would fit on agent {} now", known.info.name));
+                }
+                against.iter().for_each(|rule| *view.short.entry(format!("{NOT_THERE}{}", rule.text)).or_insert(0) += 1);
+                continue;
+            }
             amounts::max(&mut view.largest_free, &free);
             let mut short = free.short_of(shape);
             if short.is_empty() && attempts > 0 {
@@ -91,8 +151,10 @@ impl Shard {
                 best = Some((short.len(), missing, &known.info.name, short, free));
             }
         }
-        if let Some((_, _, name, short, free)) = best.filter(|_| view.fitting == 0) {
-            view.change = change(name, &short, shape, &free);
+        match best.filter(|_| view.fitting == 0) {
+            Some((_, _, name, short, free)) => view.change = change(name, &short, shape, &free),
+            None if view.fitting == 0 => view.change = without.unwrap_or_default(),
+            None => {}
         }
         let used = self.pool.role_share(role);
         view.role_share_ppm = u64::try_from(u128::from(used) * 1_000_000 / u128::from(amounts::SHARE_ONE)).unwrap_or(u64::MAX);

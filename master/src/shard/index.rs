@@ -1,6 +1,7 @@
 //! Which agent has room: a tournament tree over the agents' slots with the maximum of each kind of resource in each node. Finds an agent
 //! in O(log n) where the kinds go together, and never looks at agents one by one.
 
+use super::mask::Mask;
 use protocol::resources::DEVICES_MAX;
 use protocol::{Name, Resources};
 
@@ -103,9 +104,22 @@ impl Index {
         }
     }
 
-    /// The first slot from `start` on, and then from 0, whose agent has room for one of `shape`.
+    /// There is a slot of this number, with nothing in it where it is new.
+    pub fn cover(&mut self, slot: u32) {
+        if slot as usize >= self.size {
+            self.grow(slot as usize + 1);
+        }
+    }
+
+    /// How many slots the lowest row has.
     #[must_use]
-    pub fn find(&self, shape: &Resources, start: u32) -> Option<u32> {
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The first slot from `start` on, and then from 0, whose agent has room for one of `shape` and is in `mask`, where there is one.
+    #[must_use]
+    pub fn find(&self, shape: &Resources, start: u32, mask: Option<&Mask>) -> Option<u32> {
         let mut need = [0; LANES_MAX];
         need[..PLAIN].copy_from_slice(&plain(1, shape));
         for device in &shape.devices {
@@ -116,22 +130,32 @@ impl Index {
             return None;
         }
         let start = start as usize % self.size;
-        let found = self.descend(1, 0, self.size, start, &need).or_else(|| self.descend(1, 0, self.size, 0, &need));
+        let sought = |start| Sought { start, need, mask };
+        let found = self.descend(1, (0, self.size), &sought(start)).or_else(|| self.descend(1, (0, self.size), &sought(0)));
         found.and_then(|slot| u32::try_from(slot).ok())
     }
 
-    fn descend(&self, node: usize, low: usize, width: usize, start: usize, need: &[u64; LANES_MAX]) -> Option<usize> {
+    /// Below `node`, whose slots are so many from the first of them.
+    fn descend(&self, node: usize, (low, width): (usize, usize), sought: &Sought<'_>) -> Option<usize> {
         let lanes = self.lanes;
         let most = &self.nodes[node * lanes..(node + 1) * lanes];
-        if low + width <= start || most.iter().zip(need).any(|(most, need)| most < need) {
+        let masked = sought.mask.is_some_and(|mask| !mask.has(node));
+        if masked || low + width <= sought.start || most.iter().zip(&sought.need).any(|(most, need)| most < need) {
             return None;
         }
         if width == 1 {
             return Some(low);
         }
         let half = width / 2;
-        self.descend(2 * node, low, half, start, need).or_else(|| self.descend(2 * node + 1, low + half, half, start, need))
+        self.descend(2 * node, (low, half), sought).or_else(|| self.descend(2 * node + 1, (low + half, half), sought))
     }
+}
+
+/// What is looked for.
+struct Sought<'a> {
+    start: usize,
+    need: [u64; LANES_MAX],
+    mask: Option<&'a Mask>,
 }
 
 fn plain(attempts: u32, amount: &Resources) -> [u64; PLAIN] {
@@ -168,11 +192,13 @@ mod tests {
             let mut draws = Draws(seed * 0x9e37_79b9);
             let mut index = Index::default();
             let mut free: Vec<(u32, Resources)> = Vec::new();
+            let mut masked: Vec<bool> = Vec::new();
             for step in 0..400 {
                 let slot = draws.below(free.len() as u64 + 1) as usize;
                 let amount = draw(&mut draws, 100);
                 if slot == free.len() {
                     free.push((0, Resources::NONE));
+                    masked.push(draws.below(2) == 0);
                 } else {
                     index.set(slot as u32, 0, &Resources::NONE);
                     index.unlearn(&free[slot].1);
@@ -183,7 +209,11 @@ mod tests {
                 let (need, start) = (draw(&mut draws, 120), draws.below(free.len() as u64) as usize);
                 let fits = |slot: &usize| free[*slot].0 > 0 && free[*slot].1.contains(&need);
                 let scan = (start..free.len()).chain(0..free.len()).find(fits);
-                assert_eq!(index.find(&need, start as u32).map(|slot| slot as usize), scan, "seed {seed}, step {step}");
+                assert_eq!(index.find(&need, start as u32, None).map(|slot| slot as usize), scan, "seed {seed}, step {step}");
+                let mut mask = Mask::new(index.size());
+                masked.iter().enumerate().for_each(|(slot, is_in)| mask.set(slot as u32, *is_in));
+                let scan = (start..free.len()).chain(0..free.len()).find(|slot| masked[*slot] && fits(slot));
+                assert_eq!(index.find(&need, start as u32, Some(&mask)).map(|slot| slot as usize), scan, "seed {seed}, step {step}");
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod snapshot;
 pub mod view;
 
 mod agents;
+mod aims;
 mod allocator;
 pub(crate) mod amounts;
 mod bookings;
@@ -23,15 +24,18 @@ mod fences;
 mod frameworks;
 mod index;
 pub mod limits;
+mod mask;
 mod masters;
 mod openings;
 mod peer;
+mod placed;
 pub mod policies;
 mod pool;
 pub mod quotas;
 mod reconcile;
 mod requests;
 pub mod roles;
+mod rules;
 mod shares;
 mod spending;
 mod tasks;
@@ -207,6 +211,7 @@ impl Shard {
             Record::RoleSet { role, settings, .. } => self.quotas.lasting.set(role, settings, self.config.shards),
             Record::Granted { role, shard, amounts, .. } => self.quotas.lasting.granted(role, *shard, amounts),
             Record::Allowed { role, version, limit, .. } => self.spending.apply(role, *version, limit),
+            Record::AgentStands { id, agent, stand, .. } => self.jobs.stands(*id, *agent, stand),
         }
         self.spending.stir();
     }
@@ -284,6 +289,9 @@ impl Shard {
             PeerMessage::Claims { .. } => {}
             PeerMessage::Allow { role, version, limit } => self.allow(from, role, version, limit),
             PeerMessage::Spends { role, version, need } => self.heard_need(from, role, version, need),
+            PeerMessage::DemandPlaced { wants, seen } => self.pool.demand_placed(from, &wants, seen),
+            PeerMessage::OffersPlaced { offers } => self.take_placed(from, offers),
+            PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards),
         }
     }
 

@@ -6,8 +6,9 @@ use super::roles::Claim;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
-use protocol::{AgentId, AttemptId, Held, Offer, OfferId, Resources, Role};
+use protocol::{AgentId, AttemptId, Field, Held, Offer, OfferId, Placement, Resources, Role, Stand};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What the shards of a cluster say to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,9 +184,81 @@ pub enum PeerMessage {
         version: u64,
         /// What it holds and wants.
         need: Need,
+    /// As `Demand`, of tasks that may not go everywhere, in place of what was said of such before.
+    DemandPlaced {
+        /// At most [`WANTS_MAX`], the most urgent first.
+        wants: Vec<PlacedWant>,
+        /// As in `Demand`.
+        seen: u64,
+    },
+    /// As `Offers`, for such tasks.
+    OffersPlaced {
+        /// At least one.
+        offers: Vec<PlacedOffer>,
+    },
+    /// An agents' shard to a framework's shard: no agent of its has room for these while they are spread as they are.
+    Stuck {
+        /// The wants and their turns.
+        wants: Vec<(u64, u64)>,
     },
 }
 
+/// Tasks of one shape that wait, and may not go everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedWant {
+    /// Given back with offers; above 0, and never given twice by one leader.
+    pub id: u64,
+    /// As of any others.
+    pub want: Want,
+    /// What each agent must be.
+    pub place: Arc<Placement>,
+    /// How many tasks the values of fields take; empty where it does not matter where other tasks of the job are.
+    pub limits: Arc<Vec<Limit>>,
+    /// Where they are spread further than need be: to be given back where no agent has room.
+    pub turn: Option<u64>,
+}
+
+/// How many tasks each value of a field takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Which field.
+    pub field: Field,
+    /// True where an agent without it counts as one with the empty value.
+    pub missing: bool,
+    /// A value that is not among `left`.
+    pub most: u32,
+    /// Values that take another number, at most [`LEFT_MAX`].
+    pub left: Vec<(String, u32)>,
+}
+
+impl Limit {
+    /// How many tasks an agent takes whose field has this value.
+    #[must_use]
+    pub fn of(&self, value: &str) -> u32 {
+        let known = self.left.binary_search_by(|(known, _)| known.as_str().cmp(value));
+        known.map_or(self.most, |at| self.left[at].1)
+    }
+
+    /// The value that counts of an agent; `None` where it may have no task.
+    #[must_use]
+    pub fn value<'a>(&self, stand: &'a Stand) -> Option<&'a str> {
+        self.field.of(stand).or(if self.missing { Some("") } else { None })
+    }
+}
+
+/// An offer for such tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedOffer {
+    /// The offer.
+    pub offer: Offer,
+    /// For which want.
+    pub want: u64,
+    /// How its agent stands.
+    pub stand: Arc<Stand>,
+}
+
+/// Most values of one limit: a want of more is told less, and more of what it is offered is declined.
+pub const LEFT_MAX: usize = 4_096;
 /// Most wants in one demand.
 pub const WANTS_MAX: usize = 1_024;
 

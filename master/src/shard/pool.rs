@@ -1,6 +1,7 @@
 //! The shard's agents as whoever places tasks sees them: what each has, what is booked on it, what is offered, and who wants some of it.
 //! Nothing here is on record: it is rebuilt from what agents report and frameworks say.
 
+use super::aims::{Aim, Aims};
 use super::amounts;
 use super::config::ShardConfig;
 use super::index::Index;
@@ -109,7 +110,9 @@ pub struct Class {
     pub role: u32,
     /// What each of them needs.
     pub shape: Resources,
-    refs: u64,
+    /// What their agents must be; `None`: anything.
+    pub rules: Option<u32>,
+    pub(super) refs: u64,
 }
 
 /// What one framework's shard wants of one class and priority.
@@ -129,6 +132,10 @@ pub struct Wanted {
     pub offered: Uncounted,
     /// True where no agent has room for one, as far as was looked: only freed resources can help it.
     pub blocked: bool,
+    /// What its shard calls it; 0 where its tasks may go everywhere.
+    pub id: u64,
+    /// Whom it may be offered, where its tasks may not.
+    pub aim: Option<Box<Aim>>,
 }
 
 /// An offer that is out.
@@ -142,6 +149,8 @@ pub struct Offered {
     pub class: u32,
     /// How urgent the want was.
     pub priority: u8,
+    /// What its shard calls the want.
+    pub want: u64,
     /// For how many tasks.
     pub count: u32,
     /// Until when.
@@ -160,11 +169,11 @@ pub struct Pool {
     pub(super) index: Index,
     pub(super) classes: Vec<Option<Class>>,
     classes_free: Vec<u32>,
-    by_class: BTreeMap<(u32, Resources), u32>,
+    by_class: BTreeMap<(u32, Resources, Option<u32>), u32>,
     pub(super) roles: Roles,
     pub(super) wants: Vec<Option<Wanted>>,
     pub(super) wants_free: Vec<u32>,
-    pub(super) by_want: BTreeMap<(ShardId, u32, u8), u32>,
+    pub(super) by_want: BTreeMap<super::allocator::WantKey, u32>,
     pub(super) ages: u64,
     /// Offers that are out; numbers and deadlines rise together.
     pub offers: BTreeMap<u64, Offered>,
@@ -181,6 +190,8 @@ pub struct Pool {
     pub(super) start: u32,
     /// What is shown to frameworks.
     pub(super) openings: Openings,
+    /// What agents are, and who asks for what.
+    pub(super) aims: Aims,
 }
 
 impl Pool {
@@ -210,6 +221,7 @@ impl Pool {
             freed: BTreeSet::new(),
             start: 0,
             openings: Openings::default(),
+            aims: Aims::default(),
         }
     }
 
@@ -316,13 +328,14 @@ impl Pool {
         self.openings.stir(slot);
     }
 
-    /// The class of this role and shape, held `refs` times more.
-    pub fn class(&mut self, role: &Role, shape: &Resources, refs: u32) -> u32 {
-        let known = self.roles.find(role).and_then(|role| self.by_class.get(&(role, shape.clone())).copied());
+    /// The class of this role and shape, and of agents that are so, held `refs` times more.
+    pub(super) fn class_of(&mut self, role: &Role, shape: &Resources, rules: Option<u32>, refs: u32) -> u32 {
+        let known = self.roles.find(role).and_then(|role| self.by_class.get(&(role, shape.clone(), rules)).copied());
         let class = known.unwrap_or_else(|| {
             let role = self.roles.hold(role, &self.elsewhere, &self.whole);
-            let at = place(&mut self.classes, &mut self.classes_free, Class { role, shape: shape.clone(), refs: 0 });
-            self.by_class.insert((role, shape.clone()), at);
+            let at = place(&mut self.classes, &mut self.classes_free, Class { role, shape: shape.clone(), rules, refs: 0 });
+            self.by_class.insert((role, shape.clone(), rules), at);
+            self.aims.rules.hold_again(rules);
             at
         });
         if let Some(held) = self.classes[class as usize].as_mut() {
@@ -340,7 +353,8 @@ impl Pool {
         }
         let Some(held) = self.classes[class as usize].take() else { return };
         self.classes_free.push(class);
-        self.by_class.remove(&(held.role, held.shape));
+        self.by_class.remove(&(held.role, held.shape, held.rules));
+        held.rules.into_iter().for_each(|rules| self.aims.rules.drop(rules));
         self.roles.release(held.role);
     }
 

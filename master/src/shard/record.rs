@@ -6,7 +6,7 @@ use super::event::{Master, Policy, Token};
 use super::limits::Limit;
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkInfo};
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, ShardId, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, ShardId, Stand, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks, version 3 no
@@ -214,6 +214,14 @@ pub enum Record {
         version: u64,
         /// How much; empty: there is no limit any longer.
         limit: Limit,
+    /// How an agent stands that is given tasks of a job, whose placement counts where they are; on record until the last of them there has ended.
+    AgentStands {
+        /// The job.
+        id: JobId,
+        /// The agent.
+        agent: AgentId,
+        /// How it stands.
+        stand: Stand,
         /// When.
         at: Time,
     },
@@ -245,6 +253,7 @@ impl Record {
             | Self::RoleSet { at, .. }
             | Self::Granted { at, .. }
             | Self::Allowed { at, .. } => *at,
+            | Self::AgentStands { at, .. } => *at,
         }
     }
 }

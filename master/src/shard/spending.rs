@@ -1,11 +1,11 @@
 //! The framework's shard: what its tasks may hold of roles with a limit. What shard 0 has granted is on record here, and nothing is placed beyond it.
 
 use super::amounts;
-use super::event::Want;
+use super::event::{PlacedWant, Want};
 use super::limits::{Limit, Need};
 use super::openings::{USEFUL_CPU_MILLI, USEFUL_MEMORY_BYTES};
 use super::{Action, PeerMessage, Record, Shard};
-use protocol::{Resources, Role, ShardId, Time};
+use protocol::{JobId, Offer, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -102,9 +102,18 @@ impl Shard {
         })
     }
 
-    /// Leaves of `resources` what tasks of a role may still be given.
-    pub(super) fn clip(&self, role: &Role, resources: &mut Resources) {
-        self.left(role).for_each(|(_, left)| left.clip(resources));
+    /// What of an offer tasks of its role may still be given.
+    pub(super) fn clipped(&self, offer: &Offer) -> Resources {
+        let mut resources = offer.resources.clone();
+        self.left(&offer.role).for_each(|(_, left)| left.clip(&mut resources));
+        resources
+    }
+
+    /// How many more tasks of a job may be placed.
+    pub(super) fn may_place(&self, job: JobId) -> u32 {
+        let Some(job) = self.jobs.live(job) else { return 0 };
+        let shape = &job.job.template.resources;
+        self.left(&job.job.role).map(|(_, left)| left.holds(&left.of(shape))).min().unwrap_or(u32::MAX)
     }
 
     /// The limit that a task of a role with this need would pass; `None`: none.
@@ -127,19 +136,15 @@ impl Shard {
         }
     }
 
-    /// As many of these tasks as may be placed, the most urgent first.
-    pub(super) fn within_quotas(&self, wants: Vec<Want>) -> Vec<Want> {
+    /// Leaves as many of these tasks as may be placed, the most urgent first, and first those that may go everywhere.
+    pub(super) fn keep_within_quotas(&self, wants: &mut Vec<Want>, placed: &mut Vec<PlacedWant>) {
         if self.spending.allowed.is_empty() {
-            return wants;
+            return;
         }
         let mut left: BTreeMap<Role, Limit> = BTreeMap::new();
-        let mut within = Vec::with_capacity(wants.len());
-        for mut want in wants {
+        for want in wants.iter_mut().chain(placed.iter_mut().map(|placed| &mut placed.want)) {
             for (role, limit) in self.left(&want.role) {
-                left.entry(role).or_insert(limit);
-            }
-            for role in want.role.and_above() {
-                let Some(left) = left.get(&role) else { continue };
+                let left = left.entry(role).or_insert(limit);
                 want.count = want.count.min(left.holds(&left.of(&want.shape)));
             }
             for role in want.role.and_above() {
@@ -147,11 +152,9 @@ impl Shard {
                     *left = left.minus(&left.of(&want.shape).times(u64::from(want.count)));
                 }
             }
-            if want.count > 0 {
-                within.push(want);
-            }
         }
-        within
+        wants.retain(|want| want.count > 0);
+        placed.retain(|placed| placed.want.count > 0);
     }
 
     /// What this shard holds of a role with a limit, and would.

@@ -9,6 +9,7 @@ mod jobs;
 mod lasting;
 mod peers;
 mod quotas;
+mod placed;
 mod walk;
 
 use super::event::{Change, JobRef};

@@ -2,9 +2,10 @@
 
 use super::event::{JobRef, Master, Policy, Token, Word};
 use super::quotas::RoleSettings;
+use super::event::{JobRef, Limit, Master, Policy, Token, Word};
 use crate::frameworks::FrameworkView;
 use protocol::task::Usage;
-use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Resources, Role, Time};
+use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Placement, Resources, Role, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,6 +67,22 @@ pub enum View {
     Frameworks,
     /// How roles are served, of shard 0, and what they hold.
     Roles,
+    /// As [`Self::ExplainShape`], of tasks that may not go everywhere.
+    ExplainPlaced {
+        /// The role that would hold it.
+        role: Role,
+        /// What is needed.
+        shape: Resources,
+        /// Where it may go.
+        place: Placement,
+        /// How many tasks values take now, from [`Self::Limits`].
+        limits: Vec<Limit>,
+    },
+    /// How many more tasks of a job each value of a field takes, where its placement counts them.
+    Limits {
+        /// Which job.
+        job: JobRef,
+    },
 }
 
 /// An answer.
@@ -106,6 +123,8 @@ pub struct RolesView {
     pub spent: Vec<(Role, Resources)>,
     /// What the shard's agents have.
     pub total: Resources,
+    /// To [`View::Limits`].
+    Limits(Vec<Limit>),
 }
 
 /// A job as it stands.
@@ -177,6 +196,9 @@ pub struct Explanation {
     pub task: Option<TaskView>,
 }
 
+/// What stands before a rule in [`ShapeView::short`].
+pub const NOT_THERE: &str = "place: ";
+
 /// How a shape fits the agents of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShapeView {
@@ -186,7 +208,7 @@ pub struct ShapeView {
     pub fitting: u32,
     /// Of these, those that would have room if nothing else ran there.
     pub would_fit_empty: u32,
-    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`.
+    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`; behind [`NOT_THERE`] which rule lets no task go to them.
     pub short: BTreeMap<String, u32>,
     /// The most that one agent has free of each plain kind, over the agents that can be reached.
     pub largest_free: Resources,

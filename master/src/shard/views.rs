@@ -31,7 +31,11 @@ impl Shard {
             }
             View::Tasks { job, from, limit, phases } => Viewed::Tasks(self.task_views(self.found(&job)?, from, limit, &phases)),
             View::Explain { job, index } => Viewed::Explain(self.explain(self.found(&job)?, index)?),
-            View::ExplainShape { role, shape } => Viewed::Shape(self.explain_shape(&role, &shape)),
+            View::ExplainShape { role, shape } => Viewed::Shape(self.explain_shape(&role, &shape, &super::explain::Asked::default())),
+            View::ExplainPlaced { role, shape, place, limits } => {
+                Viewed::Shape(self.explain_shape(&role, &shape, &super::explain::Asked::new(&place, limits)))
+            }
+            View::Limits { job } => Viewed::Limits(self.jobs.limits(self.found(&job)?)),
             View::Agents => Viewed::Agents(self.agent_views()),
             View::Tokens => Viewed::Tokens(self.rest.tokens.values().cloned().collect()),
             View::Policies => Viewed::Policies(self.rest.policies.iter().map(|(role, policy)| (role.clone(), policy.clone())).collect()),

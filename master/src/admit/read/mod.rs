@@ -1,6 +1,7 @@
 //! The tree of a job file, field by field, to a [`JobSpec`]: which fields there are, of what kind, and what is said of those that there
 //! are not. What an amount may be is `job`'s.
 
+mod place;
 mod task;
 
 use super::amount::{self, AmountError};
@@ -13,7 +14,7 @@ use std::ops::Range;
 
 /// The fields of each table, those of this version; the first is the whole text.
 const FIELDS: &[(&str, &[&str])] = &[
-    ("", &["name", "role", "priority", "kind", "runtime", "count", "task", "resources", "limits", "restart", "update", "service"]),
+    ("", &["name", "role", "priority", "kind", "runtime", "count", "task", "resources", "limits", "restart", "update", "service", "place"]),
     (
         "task",
         &[
@@ -42,12 +43,13 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("restart.backoff", &["first", "factor", "max"]),
     ("update", &["parallel"]),
     ("service", &["fenced"]),
+    ("place", &["constraints", "spread"]),
     ("count", &[]),
 ];
 
 /// Fields that job files have, and that this version does not.
 const FIELDS_LATER: &[(&str, &[&str])] = &[
-    ("", &["place", "health"]),
+    ("", &["health"]),
     ("service", &["http", "after", "schedule"]),
     ("task", &["bundle", "fetch", "scratch"]),
     ("task.mount", &["volume"]),
@@ -87,6 +89,7 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
             "restart" => reader.restart(node, &mut spec.restart),
             "update" => spec.update_parallel = reader.update(node),
             "service" => spec.fenced = reader.service(node),
+            "place" => spec.place = reader.place(node),
             other => reader.unknown("", other, span),
         }
     }
