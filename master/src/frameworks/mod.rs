@@ -2,8 +2,10 @@
 //! (`state.rs`); what a shard does with it stands in `shard/frameworks.rs` and its neighbours, how it is written over HTTP in `http/mesos/`.
 
 mod state;
+mod view;
 
 pub use state::{Framework, Frameworks, LastingFrameworks, Own};
+pub use view::{AGENTS_SHOWN_MAX, FrameworkView, OFFERS_SHOWN_MAX, OwnView, TASKS_COUNTED_MAX};
 
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, OfferId, Phase, PortRange, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
@@ -65,12 +67,7 @@ impl FromStr for FrameworkId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = protocol::ids::IdError { expected: "a framework's id: 'f' and up to 16 lower-case hexadecimal digits" };
-        let digits = text.strip_prefix('f').ok_or(error)?;
-        let right = (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if !right {
-            return Err(error);
-        }
-        u64::from_str_radix(digits, 16).map(Self).map_err(|_| error)
+        protocol::ids::lettered('f', text).map(Self).ok_or(error)
     }
 }
 
@@ -303,42 +300,4 @@ pub enum Cause {
     Invalid(String),
     /// There is no such task.
     Unknown,
-}
-
-/// A framework as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FrameworkView {
-    /// Its id.
-    pub id: FrameworkId,
-    /// What it says of itself.
-    pub info: FrameworkInfo,
-    /// When it was first subscribed.
-    pub since: Time,
-    /// True where it is subscribed now.
-    pub connected: bool,
-    /// Its tasks: those that have not ended, and those whose end it has not acknowledged.
-    pub tasks: Vec<OwnView>,
-    /// Offers that it holds.
-    pub offers: Vec<OpenOffer>,
-}
-
-/// A task of a framework as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnView {
-    /// What the framework calls it.
-    pub name: String,
-    /// The job that it is the one task of.
-    pub job: JobId,
-    /// Where it is or was.
-    pub agent: AgentId,
-    /// Its state.
-    pub phase: Phase,
-    /// How it ended, where it has.
-    pub exit: Option<Exit>,
-    /// When it was placed, or ended.
-    pub at: Time,
-    /// For which role it is counted; `None` once it has ended.
-    pub role: Option<Role>,
-    /// What it is promised; nothing once it has ended.
-    pub resources: Resources,
 }

@@ -4,7 +4,7 @@
 use super::event::Change;
 use super::openings::Opening;
 use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
-use crate::frameworks::{CALL_ITEMS_MAX, FrameworkView, REFUSE_MS_MAX, TEXT_BYTES_MAX};
+use crate::frameworks::{CALL_ITEMS_MAX, REFUSE_MS_MAX, TEXT_BYTES_MAX};
 use crate::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, TaskLaunch};
 use protocol::job::number_of;
 use protocol::message::Launch;
@@ -43,13 +43,13 @@ pub(super) struct Sessions {
 #[derive(Debug, Default)]
 pub(super) struct Session {
     /// Its subscription.
-    request: Option<RequestId>,
+    pub(super) request: Option<RequestId>,
     stream: u128,
     /// When it is given up, while it has none.
     until: Option<Time>,
     suppressed: BTreeSet<Role>,
     /// What it may take of.
-    offers: BTreeMap<OfferId, OpenOffer>,
+    pub(super) offers: BTreeMap<OfferId, OpenOffer>,
     /// Status updates that it has not acknowledged, by task.
     pub(super) updates: BTreeMap<String, Untold>,
     /// Counts updates.
@@ -423,23 +423,6 @@ impl Shard {
         let Some(name) = self.frameworks.get(framework).map(|framework| framework.info.name.clone()) else { return };
         self.publish(Change::Framework { framework, name, what: what.into() });
     }
-
-    /// The frameworks as they stand.
-    pub(super) fn framework_views(&self) -> Vec<FrameworkView> {
-        let view = |(id, framework): (&FrameworkId, &crate::frameworks::Framework)| {
-            let session = self.sessions.by_id.get(id);
-            let tasks = framework.tasks.iter().map(|(name, own)| self.own_view(name, own)).collect();
-            FrameworkView {
-                id: *id,
-                info: framework.info.clone(),
-                since: framework.since,
-                connected: session.is_some_and(|session| session.request.is_some()),
-                tasks,
-                offers: session.map(|session| session.offers.values().cloned().collect()).unwrap_or_default(),
-            }
-        };
-        self.frameworks.lasting.live.iter().map(view).collect()
-    }
 }
 
 /// What is left of offers of one agent.
@@ -474,6 +457,6 @@ impl Room {
     }
 }
 
-fn unknown() -> Refusal {
+pub(super) fn unknown() -> Refusal {
     Refusal::NotFound { what: "framework".into() }
 }

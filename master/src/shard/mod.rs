@@ -24,6 +24,7 @@ mod frameworks;
 mod index;
 mod masters;
 mod openings;
+mod owned;
 mod peer;
 pub mod policies;
 mod pool;

@@ -1,7 +1,7 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
 use super::event::{JobRef, Master, Policy, Token, Word};
-use crate::frameworks::FrameworkView;
+use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Resources, Role, Time};
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,17 @@ pub enum View {
     Masters,
     /// The frameworks that the shard keeps, by id.
     Frameworks,
+    /// Tasks of a framework that have not ended, and those whose end it has not acknowledged, by name.
+    FrameworkTasks {
+        /// Whose.
+        framework: FrameworkId,
+        /// From this name on.
+        from: String,
+        /// Without the first so many of these.
+        skip: usize,
+        /// At most this many, and at most [`PAGE_MAX`].
+        limit: usize,
+    },
 }
 
 /// An answer.
@@ -90,6 +101,8 @@ pub enum Viewed {
     Masters(Vec<Master>),
     /// To [`View::Frameworks`].
     Frameworks(Vec<FrameworkView>),
+    /// To [`View::FrameworkTasks`].
+    FrameworkTasks(Vec<OwnView>),
 }
 
 /// A job as it stands.

@@ -38,6 +38,9 @@ impl Shard {
             View::Figures => Viewed::Figures(self.figures()),
             View::Masters => Viewed::Masters(self.rest.masters.all()),
             View::Frameworks => Viewed::Frameworks(self.framework_views()),
+            View::FrameworkTasks { framework, from, skip, limit } => {
+                Viewed::FrameworkTasks(self.own_views(framework, &from, skip, limit.min(PAGE_MAX))?)
+            }
         })
     }
 

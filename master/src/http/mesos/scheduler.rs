@@ -3,19 +3,19 @@
 
 use super::call::{self, Said};
 use super::event::Told;
-use super::{At, elsewhere, master_info, task};
+use super::{At, base, master_info, task};
 use crate::drive::Busy;
 use crate::frameworks::{Call, FrameworkId, FrameworkInfo, FrameworkRequest, TaskLaunch};
 use crate::http::access::Caller;
 use crate::http::error::ApiError;
 use crate::http::subscription::{self, Subscriber};
-use crate::http::{Api, body, json_problems, spec};
+use crate::http::{Api, body, find, json_problems, spec};
 use crate::shard::event::{Level, Refusal, Request, Response as Answer};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::{Job, Role};
+use protocol::{Job, Role, ShardId};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
     if let Said::Unknown(kind) = said {
         return Err((StatusCode::NOT_IMPLEMENTED, format!("call {kind} is not known")).into_response());
     }
-    if let Some(response) = framework.and_then(|framework| elsewhere(api, at, framework.shard(), "/api/v1/scheduler")) {
+    if let Some(response) = framework.and_then(|framework| elsewhere(api, at, framework.shard())) {
         return Err(response);
     }
     let stream = header(header::HeaderName::from_static(STREAM_HEADER));
@@ -74,6 +74,10 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
         Ok(_) => Ok(StatusCode::ACCEPTED.into_response()),
         Err(busy) => Err(unavailable(&busy)),
     }
+}
+
+fn elsewhere(api: &Api, at: At, shard: ShardId) -> Option<Response> {
+    find::elsewhere(api, shard, |http| format!("{}/api/v1/scheduler", base(http, at)))
 }
 
 /// The call in our words; `None` where there is nothing to do.
@@ -141,12 +145,7 @@ async fn subscribed(
     suppressed: Vec<Role>,
 ) -> Result<Response, Response> {
     let stream = subscription::draw().map_err(IntoResponse::into_response)?;
-    let told = Told {
-        framework: String::new(),
-        partition_aware: info.is_partition_aware(),
-        knows_killing: info.knows_killing(),
-        master: master_info(api),
-    };
+    let told = Told::new(String::new(), &info, master_info(api));
     let subscriber = Subscriber { framework, info, suppressed, stream };
     let body = subscription::subscribe(api, subscriber, told)
         .await

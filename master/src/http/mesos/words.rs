@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 /// What Mesos calls the role of whoever names none.
 pub const ANY_ROLE: &str = "*";
 /// The device that Mesos has a word of its own for.
-const GPU: &str = "gpu";
+pub const GPU: &str = "gpu";
 /// The longest port list that is read of one task.
 const PORTS_MAX: usize = 64;
 
@@ -170,6 +170,12 @@ pub fn amounts(amounts: &Resources, ports: &[PortRange]) -> Value {
 /// What an agent says of itself, as attributes: text, all of it.
 pub fn attributes(info: &AgentInfo) -> Vec<Value> {
     info.attributes.iter().map(|(name, value)| json!({ "name": name, "type": "TEXT", "text": { "value": value } })).collect()
+}
+
+/// Facts, as Mesos' `Labels`.
+pub fn labels(labels: &[(String, String)]) -> Value {
+    let label = |(key, value): &(String, String)| json!({ "key": key, "value": value });
+    json!({ "labels": labels.iter().map(label).collect::<Vec<_>>() })
 }
 
 /// Where an agent stands; `None` where nobody said so.
