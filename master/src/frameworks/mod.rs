@@ -1,9 +1,13 @@
 //! Frameworks other than the built-in one: who they are, what they may say and what they are told. Data only, and what of it is on record
 //! (`state.rs`); what a shard does with it stands in `shard/frameworks.rs` and its neighbours, how it is written over HTTP in `http/mesos/`.
 
+mod filters;
+mod groups;
 mod state;
 mod view;
 
+pub use filters::{CONDITIONS_MAX, Condition, Fact, Filter, Filters, Sieve, Test};
+pub use groups::{GROUP_TASKS_MAX, Groups, LastingGroups};
 pub use state::{Framework, Frameworks, LastingFrameworks, Own};
 pub use view::{AGENTS_SHOWN_MAX, FrameworkView, OFFERS_SHOWN_MAX, OwnView, TASKS_COUNTED_MAX};
 
@@ -139,6 +143,8 @@ pub enum FrameworkRequest {
         info: FrameworkInfo,
         /// Roles that want no offers yet.
         suppressed: Vec<Role>,
+        /// What it wants to be shown.
+        filters: Filters,
         /// Drawn by whoever asks: the calls of this subscription have it.
         stream: u128,
     },
@@ -176,6 +182,8 @@ pub enum Call {
         offers: Vec<OfferId>,
         /// What is to run, each within what those before it left.
         launches: Vec<TaskLaunch>,
+        /// After these what is to run together: all of a group or nothing of it, and when one of it ends badly or is asked to stop, all are.
+        groups: Vec<Vec<TaskLaunch>>,
         /// For how long not to show it what is left, in milliseconds.
         refuse_ms: u64,
     },
@@ -212,6 +220,8 @@ pub enum Call {
         info: FrameworkInfo,
         /// Roles that want no offers.
         suppressed: Vec<Role>,
+        /// What it wants to be shown.
+        filters: Filters,
     },
     /// It ends, with all its tasks.
     Teardown,
@@ -262,6 +272,8 @@ pub enum FrameworkEvent {
     Update(StatusUpdate),
     /// It is subscribed no more, and why.
     Error(String),
+    /// It is another than before, as it said.
+    Changed(Box<FrameworkInfo>),
 }
 
 /// The state of a task, as its framework is told.
@@ -300,4 +312,6 @@ pub enum Cause {
     Invalid(String),
     /// There is no such task.
     Unknown,
+    /// It was never started: it belongs to a group of which something cannot be, for this reason.
+    Group(String),
 }

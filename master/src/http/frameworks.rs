@@ -9,7 +9,7 @@ use super::jobs::GRACE_MS_DEFAULT;
 use super::subscription::{self, Subscriber};
 use super::{Api, find, spec};
 use crate::admit::Format;
-use crate::frameworks::{Call, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_DEFAULT, TaskLaunch};
+use crate::frameworks::{Call, Filters, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_DEFAULT, TaskLaunch};
 use crate::shard::event::{Level, Request};
 use axum::body::Body;
 use axum::extract::State;
@@ -91,6 +91,9 @@ pub struct AcceptBody {
     /// What is to run, each within what those before it left.
     #[serde(default)]
     tasks: Vec<TaskBody>,
+    /// After these, tasks that run together: all of a group or nothing of it, and when one of it ends badly or is killed, all of it ends.
+    #[serde(default)]
+    groups: Vec<Vec<TaskBody>>,
     /// For how long not to show what is left, in milliseconds; 5,000 where it is not said.
     refuse_ms: Option<u64>,
 }
@@ -154,7 +157,9 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
         }
         let (info, suppressed) = info(&caller, subscribe, "subscribe")?;
         let stream = subscription::draw()?;
-        let body = subscription::subscribe(&api, Subscriber { framework, info, suppressed, stream }, Lines { stream }).await?;
+        let body =
+            subscription::subscribe(&api, Subscriber { framework, info, suppressed, filters: Filters::new(), stream }, Lines { stream })
+                .await?;
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response());
     }
     let needed = |field: &'static str, value: &Option<String>| {
@@ -213,14 +218,13 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
     let mut said = Vec::new();
     if let Some(accept) = call.accept {
         let known: Vec<Role> = api.frameworks.get(&framework).map(|info| info.roles.clone()).unwrap_or_default();
-        let mut launches = Vec::with_capacity(accept.tasks.len());
-        for TaskBody { name, grace_ms, job } in accept.tasks {
-            let admitted = spec::framework_task(spec::parsed(job.get().as_bytes(), Format::Json), &known, api).await;
-            let job = admitted.map_err(|error| super::json_problems(&error));
-            launches.push(TaskLaunch { name, agent: None, grace_ms: grace_ms.unwrap_or(GRACE_MS_DEFAULT), job });
+        let launches = launches(api, &known, accept.tasks).await;
+        let mut groups = Vec::with_capacity(accept.groups.len());
+        for group in accept.groups {
+            groups.push(self::launches(api, &known, group).await);
         }
         let offers = offers(&accept.offers, "accept.offers")?;
-        said.push(Call::Accept { offers, launches, refuse_ms: accept.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT) });
+        said.push(Call::Accept { offers, launches, groups, refuse_ms: accept.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT) });
     }
     if let Some(decline) = call.decline {
         let offers = offers(&decline.offers, "decline.offers")?;
@@ -242,10 +246,7 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
     said.extend(call.reconcile.map(Call::Reconcile));
     if let Some(update) = call.update {
         let (info, suppressed) = info(caller, update, "update")?;
-        if let Some(mut known) = api.frameworks.get_mut(&framework) {
-            known.clone_from(&info);
-        }
-        said.push(Call::Update { info, suppressed });
+        said.push(Call::Update { info, suppressed, filters: Filters::new() });
     }
     if call.teardown == Some(true) {
         said.push(Call::Teardown);
@@ -257,6 +258,17 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
             "a call says one thing: accept, decline, revive, suppress, kill, acknowledge, reconcile, update or teardown",
         )),
     }
+}
+
+/// Tasks as they are to be placed, or why each of them cannot be.
+async fn launches(api: &Api, roles: &[Role], tasks: Vec<TaskBody>) -> Vec<TaskLaunch> {
+    let mut launches = Vec::with_capacity(tasks.len());
+    for TaskBody { name, grace_ms, job } in tasks {
+        let admitted = spec::framework_task(spec::parsed(job.get().as_bytes(), Format::Json), roles, api).await;
+        let job = admitted.map_err(|error| super::json_problems(&error));
+        launches.push(TaskLaunch { name, agent: None, grace_ms: grace_ms.unwrap_or(GRACE_MS_DEFAULT), job });
+    }
+    launches
 }
 
 fn offers(texts: &[String], field: &str) -> Result<Vec<OfferId>, ApiError> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::drains::ModeWish;
 pub use super::peer::{PeerMessage, WANTS_MAX, Want};
 use super::view::{JobView, View, Viewed};
-use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest};
+use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest, OwnView};
 use std::borrow::Cow;
 
 /// One word of a short list.
@@ -393,5 +393,14 @@ pub enum Change {
         name: String,
         /// `subscribed`, `disconnected`, `updated`, `removed`.
         what: Word,
+    },
+    /// A task of a framework is new or in another state.
+    Own {
+        /// Whose.
+        framework: FrameworkId,
+        /// The task.
+        task: OwnView,
+        /// True where it is new.
+        new: bool,
     },
 }

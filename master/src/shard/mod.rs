@@ -26,6 +26,7 @@ mod masters;
 mod openings;
 mod owned;
 mod peer;
+mod placing;
 pub mod policies;
 mod pool;
 mod reconcile;
@@ -46,7 +47,7 @@ pub use record::Record;
 pub use shares::Uses;
 pub use snapshot::ShardSnapshot;
 
-use crate::frameworks::Frameworks;
+use crate::frameworks::{Frameworks, Groups};
 use crate::jobs::Jobs;
 use demands::Demands;
 use drains::Drains;
@@ -56,6 +57,7 @@ use frameworks::Sessions;
 use pool::Pool;
 use protocol::message::shard_of_agent;
 use protocol::{AgentId, AttemptId, JobId, RequestId, ShardId, Time};
+use record::PlacedTask;
 use snapshot::{KnownAgent, LastingRest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use told::Told;
@@ -71,6 +73,8 @@ pub struct Shard {
     rest: LastingRest,
     /// On record: frameworks.
     frameworks: Frameworks,
+    /// On record: which of their tasks belong together.
+    groups: Groups,
     /// How they stand now.
     sessions: Sessions,
     /// Agents that are given no tasks; of ours, on record.
@@ -120,6 +124,7 @@ impl Shard {
             jobs,
             rest,
             frameworks,
+            groups: Groups::default(),
             sessions: Sessions::default(),
             drains,
             used: VecDeque::new(),
@@ -157,6 +162,7 @@ impl Shard {
                 self.jobs.ended(*id, ends, *at);
                 if let Some(end) = ends.first() {
                     self.frameworks.ended(*id, &end.exit, *at);
+                    self.groups.ended(*id, &end.exit);
                 }
             }
             Record::AgentSeen { agent, info, incarnation, at } => {
@@ -184,6 +190,14 @@ impl Shard {
                 self.frameworks.placed(*framework, name, (*id, *agent, *grace_ms), *at);
             }
             Record::Acknowledged { framework, names, .. } => self.frameworks.acknowledged(*framework, names),
+            Record::PlacedGroup { framework, tasks, agent, incarnation, at } => {
+                for PlacedTask { name, grace_ms, id, job } in tasks {
+                    self.jobs.submitted(*id, job, None, *at);
+                    self.jobs.staged(*id, (*agent, *incarnation), &[(0, 1)], *at);
+                    self.frameworks.placed(*framework, name, (*id, *agent, *grace_ms), *at);
+                }
+                self.groups.placed(&tasks.iter().map(|task| task.id).collect::<Vec<_>>());
+            }
         }
     }
 
@@ -197,6 +211,7 @@ impl Shard {
         self.demands.say_anew();
         self.jobs.lines.changed = true;
         self.expect_frameworks();
+        self.end_broken_groups();
         self.lead_drains();
         self.tell_all(&PeerMessage::Led);
         // Whoever let them go may have died before it told the shards of their tasks; and before that was committed.

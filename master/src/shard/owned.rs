@@ -1,5 +1,6 @@
 //! How frameworks and their tasks stand, for whoever asks.
 
+use super::event::Change;
 use super::frameworks::unknown;
 use super::{Refusal, Shard};
 use crate::frameworks::{AGENTS_SHOWN_MAX, Framework, FrameworkId, FrameworkView, OFFERS_SHOWN_MAX, Own, OwnView, TASKS_COUNTED_MAX};
@@ -51,6 +52,13 @@ impl Shard {
         let known = self.frameworks.get(framework).ok_or_else(unknown)?;
         let tasks = known.tasks.range::<str, _>((Bound::Included(from), Bound::Unbounded)).skip(skip).take(limit);
         Ok(tasks.map(|(name, own)| self.own_view(name, own)).collect())
+    }
+
+    /// Those who watch are told of a task that is new, or in another state.
+    pub(super) fn publish_own(&mut self, framework: FrameworkId, name: &str, phase: Phase, new: bool) {
+        let Some(own) = self.frameworks.get(framework).and_then(|known| known.tasks.get(name)) else { return };
+        let task = OwnView { phase, ..self.own_view(name, own) };
+        self.publish(Change::Own { framework, task, new });
     }
 
     fn own_view(&self, name: &str, own: &Own) -> OwnView {

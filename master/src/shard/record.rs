@@ -7,8 +7,9 @@ use crate::frameworks::{FrameworkId, FrameworkInfo};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, Time, Usage};
 use serde::{Deserialize, Serialize};
 
-/// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks.
-pub const RECORD_VERSION: u16 = 3;
+/// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks,
+/// version 3 no groups of their tasks.
+pub const RECORD_VERSION: u16 = 4;
 
 /// One fact. New variants at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +184,32 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A framework has placed tasks that belong together, each a job of one task, given to the same agent.
+    PlacedGroup {
+        /// Which framework.
+        framework: FrameworkId,
+        /// They; at least one.
+        tasks: Vec<PlacedTask>,
+        /// The agent.
+        agent: AgentId,
+        /// Which life of it.
+        incarnation: u64,
+        /// When.
+        at: Time,
+    },
+}
+
+/// A task of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedTask {
+    /// What its framework calls it.
+    pub name: String,
+    /// How long it has to stop where nobody says otherwise, in milliseconds.
+    pub grace_ms: u64,
+    /// The id that the job was given.
+    pub id: JobId,
+    /// The job.
+    pub job: Job,
 }
 
 impl Record {
@@ -207,7 +234,8 @@ impl Record {
             | Self::FrameworkRemoved { at, .. }
             | Self::Placed { at, .. }
             | Self::AgentMode { at, .. }
-            | Self::Acknowledged { at, .. } => *at,
+            | Self::Acknowledged { at, .. }
+            | Self::PlacedGroup { at, .. } => *at,
         }
     }
 }

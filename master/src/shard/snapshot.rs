@@ -4,7 +4,7 @@ use super::drains::{Drains, Mode};
 use super::event::{Policy, Token};
 use super::masters::LastingMasters;
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
-use crate::frameworks::{Frameworks, LastingFrameworks};
+use crate::frameworks::{Frameworks, Groups, LastingFrameworks, LastingGroups};
 use crate::jobs::Jobs;
 use crate::jobs::state::LastingJobs;
 use protocol::{AgentId, AgentInfo, Role, ShardId, Time};
@@ -26,7 +26,12 @@ pub struct ShardSnapshot {
     frameworks: LastingFrameworks,
     /// Agents that are given no tasks.
     modes: BTreeMap<AgentId, Mode>,
+    /// Tasks of frameworks that belong together.
+    groups: LastingGroups,
 }
+
+/// [`ShardSnapshot`] as version 3 had it, behind its version.
+type WithoutGroups = (LastingJobs, LastingRest, LastingFrameworks, BTreeMap<AgentId, Mode>);
 
 /// What is on record beside jobs and frameworks.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -55,15 +60,20 @@ impl ShardSnapshot {
                 let (jobs, rest): (LastingJobs, RestWithoutMasters) = postcard::from_bytes(rest).ok()?;
                 let RestWithoutMasters { agents, tokens, policies } = rest;
                 let rest = LastingRest { agents, tokens, policies, masters: LastingMasters::default() };
-                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default(), modes: BTreeMap::new() })
+                Some(Self::of((jobs, rest, LastingFrameworks::default(), BTreeMap::new())))
             }
             2 => {
                 let (jobs, rest): (LastingJobs, LastingRest) = postcard::from_bytes(rest).ok()?;
-                Some(Self { version: RECORD_VERSION, jobs, rest, frameworks: LastingFrameworks::default(), modes: BTreeMap::new() })
+                Some(Self::of((jobs, rest, LastingFrameworks::default(), BTreeMap::new())))
             }
+            3 => postcard::from_bytes::<WithoutGroups>(rest).ok().map(Self::of),
             RECORD_VERSION => postcard::from_bytes(bytes).ok(),
             _ => None,
         }
+    }
+
+    fn of((jobs, rest, frameworks, modes): WithoutGroups) -> Self {
+        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, groups: LastingGroups::default() }
     }
 }
 
@@ -94,14 +104,15 @@ impl Shard {
     pub fn snapshot(&self) -> ShardSnapshot {
         let (jobs, rest) = (self.jobs.lasting.clone(), self.rest.clone());
         let (frameworks, modes) = (self.frameworks.lasting.clone(), self.drains.modes.clone());
-        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes }
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, groups: self.groups.lasting.clone() }
     }
 
     /// The shard whose lasting state `snapshot` is.
     #[must_use]
     pub fn restore(config: ShardConfig, snapshot: ShardSnapshot) -> Self {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
-        Self::with(config, jobs, snapshot.rest, (Frameworks::restore(snapshot.frameworks), Drains::new(snapshot.modes)))
+        let (frameworks, groups) = (Frameworks::restore(snapshot.frameworks), Groups::restore(snapshot.groups));
+        Self { groups, ..Self::with(config, jobs, snapshot.rest, (frameworks, Drains::new(snapshot.modes))) }
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -117,7 +128,8 @@ impl Shard {
     #[must_use]
     pub fn hash(&self) -> u64 {
         let mut hash = blake3::Hasher::new();
-        postcard::to_io(&(&self.jobs.lasting, &self.rest, &self.frameworks.lasting, &self.drains.modes), &mut hash)
+        let (frameworks, groups) = (&self.frameworks.lasting, &self.groups.lasting);
+        postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, &self.drains.modes, groups), &mut hash)
             .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();
         let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");

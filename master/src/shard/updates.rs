@@ -55,6 +55,7 @@ impl Shard {
     }
 
     fn tell_update(&mut self, framework: FrameworkId, name: String, own: &Own, phase: Phase) {
+        self.publish_own(framework, &name, phase, false);
         let mut update = self.update(&name, own, phase, Cause::News);
         let Some(session) = self.sessions.by_id.get_mut(&framework) else { return };
         session.updates_made += 1;

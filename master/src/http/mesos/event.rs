@@ -50,6 +50,10 @@ impl Told {
                 .map(|offer| json!({ "type": "RESCIND", "rescind": { "offer_id": { "value": offer_text(*offer) } } }))
                 .collect(),
             FrameworkEvent::Update(update) => one(json!({ "type": "UPDATE", "update": { "status": self.status(update) } })),
+            FrameworkEvent::Changed(info) => {
+                (self.partition_aware, self.knows_killing) = (info.is_partition_aware(), info.knows_killing());
+                vec![]
+            }
             FrameworkEvent::Error(message) => one(json!({ "type": "ERROR", "error": { "message": message } })),
         }
     }
@@ -65,7 +69,7 @@ impl Told {
         };
         let message = match (&update.exit, &update.cause) {
             (Some(exit), _) => exit.to_string(),
-            (None, Cause::Invalid(reason)) => reason.clone(),
+            (None, Cause::Invalid(reason) | Cause::Group(reason)) => reason.clone(),
             (None, Cause::Offers) => "the offers do not hold any more".into(),
             (None, Cause::Unknown) => "there is no such task".into(),
             (None, Cause::Reconciled) => "reconciled: the latest state".into(),
@@ -111,6 +115,7 @@ impl Told {
         match (&update.cause, &update.exit, update.phase) {
             (Cause::Offers, ..) => (aware("TASK_DROPPED"), Some("REASON_INVALID_OFFERS")),
             (Cause::Invalid(_), ..) => ("TASK_ERROR", Some("REASON_TASK_INVALID")),
+            (Cause::Group(_), ..) => ("TASK_ERROR", Some("REASON_TASK_GROUP_INVALID")),
             (Cause::Unknown, ..) => (aware("TASK_UNKNOWN"), Some("REASON_RECONCILIATION")),
             (_, Some(exit), _) => {
                 let (state, reason) = ended(exit);
@@ -192,7 +197,7 @@ fn ascii(json: &str) -> String {
 }
 
 /// Writes records, each an event; and behind them a heartbeat, since clients that read lines see a record only when the next one begins.
-fn records(events: &[Value], output: &mut BytesMut) {
+pub fn records(events: &[Value], output: &mut BytesMut) {
     for event in events.iter().chain([&json!({ "type": "HEARTBEAT" })]) {
         let text = ascii(&event.to_string());
         output.put_slice(text.len().to_string().as_bytes());

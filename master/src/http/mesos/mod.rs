@@ -4,12 +4,14 @@
 mod call;
 mod event;
 mod figures;
+mod filters;
 mod operator;
 mod rows;
 mod scheduler;
 mod seen;
 mod state;
 mod task;
+mod watch;
 mod words;
 
 use super::access::Caller;

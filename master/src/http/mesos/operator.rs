@@ -1,6 +1,7 @@
 //! `POST /api/v1`: the calls of `mesos/v1/master/master.proto` that people's tools make. Those that are not known are answered with status 501.
 
 use super::seen::{self, Seen, TASKS_MAX, see};
+use super::watch::watch;
 use super::{At, figures, master_info, rows, words};
 use crate::frameworks::{FrameworkId, FrameworkRequest};
 use crate::http::access::Caller;
@@ -26,11 +27,16 @@ pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, header
         let bytes = body::whole(&headers, body).await?;
         let call: Value = serde_json::from_slice(&bytes).map_err(|error| ApiError::invalid("body", error.to_string()))?;
         let kind = words::text(&call, "type").ok_or_else(|| ApiError::invalid("type", "Expecting 'type' to be present"))?;
-        called(&api, &caller, kind, &call).await
+        match kind {
+            "SUBSCRIBE" => watch(Arc::clone(&api), caller).await,
+            kind => Ok(match called(&api, &caller, kind, &call).await? {
+                Some(answer) => Json(answer).into_response(),
+                None => StatusCode::OK.into_response(),
+            }),
+        }
     };
     match answer.await {
-        Ok(Some(answer)) => Json(answer).into_response(),
-        Ok(None) => StatusCode::OK.into_response(),
+        Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }

@@ -5,6 +5,8 @@ use crate::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo,
 use crate::shard::drains::ModeWish;
 use protocol::{Loss, OfferId, PortRange};
 
+mod groups;
+
 const SECOND: u64 = 1_000;
 
 /// A framework over one subscription.
@@ -27,7 +29,7 @@ impl World {
     fn subscribe(&mut self, framework: Option<FrameworkId>, info: FrameworkInfo) -> Client {
         self.next_request += 1;
         let (request, stream) = (RequestId(self.next_request), u128::from(self.next_request));
-        let subscribe = FrameworkRequest::Subscribe { framework, info, suppressed: vec![], stream };
+        let subscribe = FrameworkRequest::Subscribe { framework, info, suppressed: vec![], filters: BTreeMap::new(), stream };
         self.event(Event::Request { id: request, request: Request::Framework(subscribe) });
         let events = self.events_of(request);
         let id = events.iter().find_map(|event| if let FrameworkEvent::Subscribed(id) = event { Some(*id) } else { None });
@@ -76,7 +78,7 @@ impl World {
 
     fn accept(&mut self, client: &Client, offers: &[OpenOffer], launches: Vec<TaskLaunch>) {
         let offers = offers.iter().map(|offer| offer.id).collect();
-        assert!(matches!(self.call(client, Call::Accept { offers, launches, refuse_ms: 0 }), Response::Done));
+        assert!(matches!(self.call(client, Call::Accept { offers, launches, groups: vec![], refuse_ms: 0 }), Response::Done));
     }
 
     fn acknowledge(&mut self, client: &Client, updates: &[StatusUpdate]) {
@@ -317,6 +319,7 @@ fn a_framework_that_comes_back_finds_its_tasks_and_hears_what_it_missed() {
         framework: Some(first.id),
         info: info(&["default"]),
         suppressed: vec![],
+        filters: BTreeMap::new(),
         stream: 1,
     }));
     assert!(matches!(gone, Response::Refused(Refusal::Conflict { .. })), "{gone:?}");
