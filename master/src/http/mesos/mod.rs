@@ -63,6 +63,8 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/api/v1/scheduler", post(scheduler::scheduler).fallback(only_post))
         .route("/api/v1", post(operator::operator).fallback(only_post))
+        // The path that `pymesos` has: Mesos takes whatever is below the one before.
+        .route("/api/v1/operator", post(operator::operator).fallback(only_post))
         .route("/version", get(version))
         .route("/metrics/snapshot", get(figures::snapshot))
         .merge(v0.clone())
