@@ -95,3 +95,4 @@ bench: samples
 	target/release/skep bench failover
 	target/release/skep bench cold-start
 	target/release/skep bench overload
+	target/release/skep bench frameworks
