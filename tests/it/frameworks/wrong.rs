@@ -121,7 +121,7 @@ fn what_is_wrong_with_a_call_is_said_and_who_is_not_the_framework_is_not_it() {
             (json!({ "id": "f999", "revive": [] }), 404),
             (json!({ "id": "../f1", "revive": [] }), 400),
             (json!({ "id": 7, "revive": [] }), 400),
-            (json!({ "stream": "0".repeat(32), "revive": [] }), 400),
+            (json!({ "stream": "0".repeat(32), "revive": [] }), 422),
             (json!({ "stream": "x", "revive": [] }), 400),
             (json!({}), 400),
             (json!({ "revive": [], "suppress": [] }), 400),
@@ -134,11 +134,11 @@ fn what_is_wrong_with_a_call_is_said_and_who_is_not_the_framework_is_not_it() {
             (json!({ "acknowledge": { "task": "x", "uuid": "7" } }), 400),
             (json!({ "decline": { "offers": ["o0-18446744073709551615"], "refuse_ms": u64::MAX } }), 204),
             (json!({ "update": { "roles": ["no such/../role"] } }), 400),
-            (json!({ "update": { "roles": ["web"], "suppressed": ["other"] } }), 400),
+            (json!({ "update": { "roles": ["web"], "suppressed": ["other"] } }), 422),
             (json!({ "update": { "failover_ms": u64::MAX } }), 400),
             (json!({ "update": { "name": "x".repeat(2_000) } }), 400),
             (json!({ "reconcile": vec!["nobody's"; 10] }), 204),
-            (json!({ "accept": { "offers": vec!["o0-1"; 20_000] } }), 400),
+            (json!({ "accept": { "offers": vec!["o0-1"; 20_000] } }), 422),
         ] {
             let (status, answer) = framework.say(call.clone()).await;
             assert_eq!(status, expected, "{call}: {answer}");
