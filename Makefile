@@ -52,14 +52,25 @@ images:
 	  { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends skopeo umoci; } >/dev/null 2>&1 \
 	    || echo "images: they cannot be installed here: some tests are skipped"; }
 
-# Clients of Mesos' API from PyPI, in a virtual environment of their own: frameworks and tools that know nothing of skep.
-CLIENTS = mesoshttp==0.4.2 avmesos==0.4.2 avmesos-cli==1.0.0
+# Clients of Mesos' API from PyPI, in a virtual environment of their own: frameworks and tools that know nothing of skep. The C part of what pymesos
+# reads HTTP with does not compile any more: its Python part does the same. And what the sample frameworks in Java and C++ are compiled with.
+CLIENTS = mesoshttp==0.4.2 avmesos==0.4.2 avmesos-cli==1.0.0 addict==2.4.0
+PYMESOS = pymesos==0.3.15
+PARSER = http-parser==0.9.0
 clients:
-	@[ "$$(cat target/clients/have 2>/dev/null)" = "$(CLIENTS)" ] || { echo "clients: installing $(CLIENTS) with pip, in target/clients"; \
+	@[ "$$(cat target/clients/have 2>/dev/null)" = "$(CLIENTS) $(PYMESOS) $(PARSER)" ] || { echo "clients: installing $(CLIENTS) $(PYMESOS) with pip, in target/clients"; \
 	  python3 -c 'import ensurepip' 2>/dev/null || { if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	    { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends python3-venv; } >/dev/null 2>&1; }; \
-	  { python3 -m venv --clear target/clients && target/clients/bin/pip -q install $(CLIENTS) && echo "$(CLIENTS)" > target/clients/have; } \
+	  { python3 -m venv --clear target/clients && target/clients/bin/python -m pip -q install $(CLIENTS) && target/clients/bin/python -m pip -q install --no-deps $(PYMESOS) \
+	    && target/clients/bin/python -m pip -q download --no-deps --no-binary :all: -d target/clients/source $(PARSER) \
+	    && tar -xzf target/clients/source/*.tar.gz --strip-components=1 --wildcards -C target/clients/lib/python3*/site-packages '*/http_parser/*.py' \
+	    && echo "$(CLIENTS) $(PYMESOS) $(PARSER)" > target/clients/have; } \
 	    || echo "clients: they cannot be installed here: some tests are skipped"; }
+	@for need in javac:default-jdk-headless g++:g++ curl-config:libcurl4-openssl-dev; do \
+	  command -v $${need%%:*} >/dev/null || { echo "clients: installing $${need#*:} with apt-get"; \
+	    if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	    { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends $${need#*:}; } >/dev/null 2>&1 \
+	      || echo "clients: $${need#*:} cannot be installed here: some tests are skipped"; }; done
 
 # The figures of SPECIFICATION.md, from a release build.
 bench: samples
@@ -84,3 +95,4 @@ bench: samples
 	target/release/skep bench failover
 	target/release/skep bench cold-start
 	target/release/skep bench overload
+	target/release/skep bench frameworks

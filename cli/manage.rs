@@ -105,6 +105,9 @@ pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
+/// Rows of a page of frameworks.
+const PAGE: usize = 1_000;
+
 /// Shows frameworks, or ends one.
 pub async fn frameworks(reach: &Reach, flags: Frameworks, shape: Shape) -> anyhow::Result<ExitCode> {
     let client = Client::find(reach)?;
@@ -112,13 +115,18 @@ pub async fn frameworks(reach: &Reach, flags: Frameworks, shape: Shape) -> anyho
         let answer = client.call(Method::POST, &format!("/v1/frameworks/{framework}/teardown"), &json!({})).await?;
         return Ok(say(shape, &answer, &format!("{framework} is ended, and its tasks are being stopped")));
     }
-    let answer = client.get("/v1/frameworks").await?;
+    let (mut frameworks, mut next) = (vec![], Some(String::new()));
+    while let Some(after) = next {
+        let mut page = client.get(&format!("/v1/frameworks?limit={PAGE}{after}")).await?;
+        frameworks.append(page["frameworks"].as_array_mut().unwrap_or(&mut vec![]));
+        next = page["next"].as_str().map(|next| format!("&after={next}"));
+    }
     if shape == Shape::Json {
-        println!("{answer}");
+        println!("{}", json!({ "frameworks": frameworks }));
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = print::table(&["FRAMEWORK", "NAME", "STATE", "ROLES", "TASKS", "OFFERS"]);
-    for row in answer["frameworks"].as_array().into_iter().flatten() {
+    for row in &frameworks {
         let roles: Vec<String> = row["roles"].as_array().into_iter().flatten().map(text).collect();
         let tasks: Vec<String> = row["tasks"].as_object().into_iter().flatten().map(|(phase, n)| format!("{n} {phase}")).collect();
         let state = if row["connected"] == true { "subscribed" } else { "away" };

@@ -113,6 +113,16 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
+    /// Frameworks that are clients: from when a task's resources are free until the next one runs in them; and the rate of those that place all they
+    /// can, beside one that holds all it is shown against without it.
+    Frameworks {
+        /// How many tasks, one after the other.
+        #[arg(long, default_value_t = 1_000)]
+        count: u32,
+        /// For how long with the one that holds all, and as long without.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// An agent killed: until its tasks are placed anew.
     Detect,
 }

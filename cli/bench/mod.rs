@@ -6,6 +6,7 @@ mod cold_start;
 mod crowd;
 mod failover;
 mod figure;
+mod frameworks;
 mod latency;
 mod masters;
 mod member;
@@ -84,6 +85,10 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Failover { count, kills } => failover::failover(&mut figures, &flags.samples, run, *count, *kills).await?,
             BenchWhat::ColdStart { count } => cold_start::cold_start(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Overload { seconds } => overload::overload(&mut figures, &flags.samples, run, *seconds).await?,
+            BenchWhat::Frameworks { count, seconds } => {
+                frameworks::freed(&mut figures, &flags.samples, run, *count).await?;
+                frameworks::held(&mut figures, &flags.samples, run, *seconds).await?;
+            }
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

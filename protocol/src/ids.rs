@@ -308,13 +308,16 @@ impl FromStr for JobId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         let error = IdError { expected: "a job's id: 'j' and up to 16 lower-case hexadecimal digits" };
-        let digits = text.strip_prefix('j').ok_or(error)?;
-        let right = (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if !right {
-            return Err(error);
-        }
-        u64::from_str_radix(digits, 16).map(Self).map_err(|_| error)
+        lettered('j', text).map(Self).ok_or(error)
     }
+}
+
+/// The 64 bits of an id that is written as `letter` and up to 16 lower-case hexadecimal digits.
+#[must_use]
+pub fn lettered(letter: char, text: &str) -> Option<u64> {
+    let digits = text.strip_prefix(letter)?;
+    let right = (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    right.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
 impl fmt::Display for ShardId {

@@ -144,6 +144,7 @@ impl Actor {
                 }
                 self.told.push_back(update.clone());
             }
+            FrameworkEvent::Changed(_) => {}
             FrameworkEvent::Error(_) => self.forget(),
         }
         Ok(())
@@ -199,7 +200,7 @@ impl World {
         if actor.partition_aware {
             info.capabilities = vec!["PARTITION_AWARE".into(), "TASK_KILLING_STATE".into()];
         }
-        let subscribe = FrameworkRequest::Subscribe { framework: known, info, suppressed: vec![], stream };
+        let subscribe = FrameworkRequest::Subscribe { framework: known, info, suppressed: vec![], filters: BTreeMap::new(), stream };
         self.tell(leader, shard, Event::Request { id: request, request: Request::Framework(subscribe) })
     }
 
@@ -261,6 +262,6 @@ impl Actor {
             TaskLaunch { name, agent: Some(offer.agent), grace_ms: 500, job }
         });
         let launches = launches.collect();
-        Call::Accept { offers: vec![offer.id], launches, refuse_ms: random.below(2_000) }
+        Call::Accept { offers: vec![offer.id], launches, groups: vec![], refuse_ms: random.below(2_000) }
     }
 }

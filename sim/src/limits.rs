@@ -3,7 +3,7 @@
 
 use crate::check::{Verdict, hold};
 use crate::random::Random;
-use master::shard::limits::Limit;
+use master::shard::limits::Quota;
 use master::shard::quotas::RoleSettings;
 use master::shard::{Record, Request};
 use protocol::resources::ResourceKind;
@@ -18,8 +18,8 @@ pub fn wish(random: &mut Random) -> Request {
     let role = Role::new(ROLES[random.below(2) as usize]).expect("a role");
     let cpu_milli = [0, 500, 1_500, 4_000][random.below(4) as usize] + random.below(1_000);
     let limit = match random.below(4) {
-        0 => Limit::default(),
-        _ => Limit::new([(ResourceKind::Cpu, cpu_milli)]),
+        0 => Quota::default(),
+        _ => Quota::new([(ResourceKind::Cpu, cpu_milli)]),
     };
     Request::SetRole { role, settings: RoleSettings { limit, ..RoleSettings::default() }, force: true }
 }
@@ -87,7 +87,7 @@ impl Limits {
         Ok(())
     }
 
-    fn set(&mut self, role: &Role, limit: &Limit) {
+    fn set(&mut self, role: &Role, limit: &Quota) {
         let cpu_milli = limit.iter().map(|(_, milli)| milli).next();
         if cpu_milli == self.limited.get(role).map(|limited| limited.cpu_milli) {
             return;

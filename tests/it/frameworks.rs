@@ -1,20 +1,34 @@
 //! Frameworks over the API of offers, in another language: the sample scheduler beside the cluster's own jobs, and through the loss of a master.
 
+mod wrong;
+
 use crate::cluster::{Cluster, sample};
 use crate::masters::Masters;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Bounds below which primes are counted, each by a task.
 const BOUNDS: u32 = 60;
 
+/// Tasks that a framework in another language places.
+const TASKS: u32 = 60;
+
 /// The sample scheduler, at work.
 fn primes(cluster: &Cluster) -> Child {
     sample("sieve.wasm");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/frameworks/primes.py");
     let mut command = Command::new("python3");
-    command.arg(script).arg(BOUNDS.to_string()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg(source("primes.py")).arg(BOUNDS.to_string()).env("PYTHONDONTWRITEBYTECODE", "1");
+    start(cluster, command)
+}
+
+/// A file of the samples.
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/frameworks").join(name)
+}
+
+/// Starts a framework that finds its cluster by what `skep` itself would find it by.
+fn start(cluster: &Cluster, mut command: Command) -> Child {
     command.env("SKEP_MASTER", &cluster.url).env("SKEP_TOKEN", &cluster.token).env("SKEP_CA", cluster.ca());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -34,10 +48,76 @@ fn expected() -> usize {
 }
 
 fn check(child: Child) {
+    let text = printed(child);
+    assert_eq!(text.split(' ').next(), Some(expected().to_string().as_str()), "{text}");
+}
+
+/// What a framework printed, which ended well.
+fn printed(child: Child) -> String {
     let output = child.wait_with_output().unwrap();
-    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{errors}");
-    assert_eq!(text.split(' ').next(), Some(expected().to_string().as_str()), "{text}\n{errors}");
+    text
+}
+
+/// Compiles a framework in Java or C++; `None`, said, where what compiles it is not here.
+fn compiled(name: &str, compiler: &str, needs: &str, arguments: &[&str]) -> Option<()> {
+    let found = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found(compiler) || !found(needs) {
+        eprintln!("skipped: there is no {compiler} or no {needs} here: make clients");
+        return None;
+    }
+    let output =
+        Command::new(compiler).args(arguments).arg(source(name)).args(if compiler == "g++" { &["-lcurl"][..] } else { &[] }).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(())
+}
+
+/// A framework places [`TASKS`] tasks, and two of three masters are lost on the way.
+fn places_all(mut command: Command) {
+    let mut masters = Masters::three();
+    command.arg(sample("nap.wasm")).args([TASKS.to_string(), "1500".to_owned()]);
+    let framework = start(&masters.cluster, command);
+    for number in [1, 2] {
+        std::thread::sleep(Duration::from_millis(700));
+        masters.kill(number);
+        masters.start(number);
+        masters.until_led(3);
+    }
+    assert_eq!(printed(framework), format!("{TASKS} tasks finished\n"));
+}
+
+#[test]
+fn a_framework_in_java_places_tasks_through_the_loss_of_masters() {
+    let folder = crate::cluster::folder();
+    if compiled("Batch.java", "javac", "java", &["-d", folder.to_str().unwrap()]).is_some() {
+        let mut command = Command::new("java");
+        command.args(["-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", folder.to_str().unwrap(), "Batch"]);
+        places_all(command);
+    }
+}
+
+#[test]
+fn a_framework_in_cpp_places_tasks_through_the_loss_of_masters() {
+    let program = crate::cluster::folder().join("batch");
+    let arguments = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-O1", "-o", program.to_str().unwrap()];
+    if compiled("batch.cpp", "g++", "curl-config", &arguments).is_some() {
+        places_all(Command::new(program));
+    }
+}
+
+#[test]
+fn a_pool_of_workers_grows_and_shrinks_as_is_asked() {
+    let mut cluster = Cluster::of_one("cpu=1,memory=1GiB");
+    cluster.add_agent("a2", "cpu=1,memory=1GiB");
+    sample("sleep.wasm");
+    let mut command = Command::new("python3");
+    command.arg(source("elastic.py")).args(["3", "15", "2", "0", "5"]).env("PYTHONDONTWRITEBYTECODE", "1");
+    let pool = start(&cluster, command);
+    assert_eq!(printed(pool), "3 run\n15 run\n2 run\n0 run\n5 run\n");
+    cluster
+        .until("its last workers are gone with it", |cluster| cluster.json(&["frameworks"])["frameworks"].as_array().unwrap().is_empty());
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Frameworks and tools of Mesos', unmodified, from PyPI (`make clients`); and what its API says to what is wrong.
 
+mod lists;
+mod wrong;
+
 use crate::cluster::Cluster;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -44,6 +47,24 @@ fn a_framework_that_knows_only_mesos_runs_its_whole_life() {
     assert!(ids.len() == 2 && ids[0] == ids[1], "it came back under its id: {text}");
     let (listed, code) = crate::cluster::said(&cluster, &["ps"]);
     assert_eq!(code, Some(0), "{listed}");
+}
+
+#[test]
+fn a_framework_over_another_client_runs_groups_of_tasks_and_an_operator_watches_it() {
+    let Some(clients) = clients() else { return };
+    let cluster = pool();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/mesos/pymesos_walk.py");
+    let output = Command::new(clients.join("python")).arg(script).arg(&cluster.mesos).output().unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("\"done\": true"), "{text}\n{errors}");
+    let said: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let state = said.iter().find(|line| line["agents"] == 2).expect("there are two agents");
+    assert_eq!((&state["tasks"], said.iter().any(|line| line["roles"] == json!(["*"]))), (&json!(["alone"]), true), "{text}");
+    for what in ["task added", "task updated", "framework added"] {
+        assert!(said.iter().any(|line| line["watched"] == what), "{what}: {text}");
+    }
+    let wrong = said.iter().filter(|line| line["state"] == "TASK_ERROR");
+    assert!(wrong.clone().count() == 2 && wrong.clone().all(|line| line["reason"] == "REASON_TASK_GROUP_INVALID"), "{text}");
 }
 
 #[test]
@@ -128,7 +149,11 @@ struct Stream {
 
 impl Stream {
     fn subscribe(mesos: &str, name: &str) -> Self {
-        let body = format!(r#"{{"type":"SUBSCRIBE","subscribe":{{"framework_info":{{"user":"root","name":"{name}"}}}}}}"#);
+        Self::subscribe_with(mesos, &json!({ "framework_info": { "user": "root", "name": name } }))
+    }
+
+    fn subscribe_with(mesos: &str, subscribe: &Value) -> Self {
+        let body = json!({ "type": "SUBSCRIBE", "subscribe": subscribe }).to_string();
         let socket = send(mesos, "POST", "/api/v1/scheduler", &[("Content-Type", "application/json")], &body);
         let mut stream = Self { socket, heard: String::new(), id: String::new(), stream: String::new() };
         stream.until("SUBSCRIBED");
@@ -139,14 +164,63 @@ impl Stream {
         stream
     }
 
+    /// Says something; gives back the status of the answer, and the answer.
+    fn call(&self, mesos: &str, kind: &str, mut rest: Value) -> (u16, String) {
+        rest["type"] = kind.into();
+        rest["framework_id"] = json!({ "value": self.id });
+        let headers = [("Content-Type", "application/json"), ("Mesos-Stream-Id", self.stream.as_str())];
+        let answer = ask(mesos, "POST", "/api/v1/scheduler", &headers, &rest.to_string());
+        (answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0), answer)
+    }
+
+    /// The records that were heard so far, of this type.
+    fn records(&self, kind: &str) -> Vec<Value> {
+        let lines = self.heard.split(['\n', '\r']).filter_map(|line| {
+            let json = line.find('{').map(|at| &line[at..])?;
+            let mut values = serde_json::Deserializer::from_str(json).into_iter::<Value>();
+            values.next()?.ok()
+        });
+        lines.filter(|value| value["type"] == kind).collect()
+    }
+
+    /// The offers that were heard of so far.
+    fn offers(&self) -> Vec<Value> {
+        let offers = self.records("OFFERS");
+        offers.iter().flat_map(|event| event["offers"]["offers"].as_array().cloned().unwrap_or_default()).collect()
+    }
+
     /// Reads until it was said.
     fn until(&mut self, what: &str) {
-        let mut buffer = [0; 4_096];
         while !self.heard.contains(what) {
-            let n = self.socket.read(&mut buffer).unwrap();
-            assert!(n > 0, "{what} was not said before the end: {}", self.heard);
-            self.heard.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            self.until_more();
         }
+    }
+
+    /// Reads until a task was told to be in this state, and acknowledges all that it is told.
+    fn until_state(&mut self, mesos: &str, task: &str, state: &str) {
+        let mut taken = 0;
+        loop {
+            let updates = self.records("UPDATE");
+            for status in updates.iter().skip(taken).map(|event| &event["update"]["status"]) {
+                taken += 1;
+                if status["uuid"].is_string() {
+                    let acknowledge = json!({ "agent_id": status["agent_id"], "task_id": status["task_id"], "uuid": status["uuid"] });
+                    assert_eq!(self.call(mesos, "ACKNOWLEDGE", json!({ "acknowledge": acknowledge })).0, 202);
+                }
+                if status["task_id"]["value"] == task && status["state"] == state {
+                    return;
+                }
+            }
+            self.until_more();
+        }
+    }
+
+    /// Reads until something more was said.
+    fn until_more(&mut self) {
+        let mut buffer = [0; 4_096];
+        let n = self.socket.read(&mut buffer).unwrap();
+        assert!(n > 0, "nothing follows: {}", self.heard);
+        self.heard.push_str(&String::from_utf8_lossy(&buffer[..n]));
     }
 }
 
@@ -161,6 +235,29 @@ fn send(mesos: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &
     );
     socket.write_all(request.as_bytes()).unwrap();
     socket
+}
+
+/// A task of Mesos'.
+fn task(name: &str, command: &str) -> Value {
+    let resources =
+        [("cpus", 0.1), ("mem", 32.0)].map(|(name, amount)| json!({ "name": name, "type": "SCALAR", "scalar": { "value": amount } }));
+    json!({ "name": name, "task_id": { "value": name }, "resources": resources, "command": { "value": command } })
+}
+
+/// The body of the answer to a GET, as JSON.
+fn get(mesos: &str, path: &str) -> Value {
+    let answer = ask(mesos, "GET", path, &[], "");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"))
+}
+
+/// The body of the answer to a call of the operator API.
+fn operator(mesos: &str, call: &Value) -> Value {
+    let answer = ask(mesos, "POST", "/api/v1", &[("Content-Type", "application/json")], &call.to_string());
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{call}: {answer}");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{call}: {error}: {answer}"))
 }
 
 /// The whole answer.

@@ -1,9 +1,15 @@
 //! Frameworks other than the built-in one: who they are, what they may say and what they are told. Data only, and what of it is on record
 //! (`state.rs`); what a shard does with it stands in `shard/frameworks.rs` and its neighbours, how it is written over HTTP in `http/mesos/`.
 
+mod filters;
+mod groups;
 mod state;
+mod view;
 
+pub use filters::{CONDITIONS_MAX, Condition, Fact, Filter, Filters, Sieve, Test};
+pub use groups::{GROUP_TASKS_MAX, Groups, LastingGroups};
 pub use state::{Framework, Frameworks, LastingFrameworks, Own};
+pub use view::{AGENTS_SHOWN_MAX, FrameworkView, OFFERS_SHOWN_MAX, OwnView, TASKS_COUNTED_MAX};
 
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, OfferId, Phase, PortRange, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
@@ -65,12 +71,7 @@ impl FromStr for FrameworkId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = protocol::ids::IdError { expected: "a framework's id: 'f' and up to 16 lower-case hexadecimal digits" };
-        let digits = text.strip_prefix('f').ok_or(error)?;
-        let right = (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if !right {
-            return Err(error);
-        }
-        u64::from_str_radix(digits, 16).map(Self).map_err(|_| error)
+        protocol::ids::lettered('f', text).map(Self).ok_or(error)
     }
 }
 
@@ -142,6 +143,8 @@ pub enum FrameworkRequest {
         info: FrameworkInfo,
         /// Roles that want no offers yet.
         suppressed: Vec<Role>,
+        /// What it wants to be shown.
+        filters: Filters,
         /// Drawn by whoever asks: the calls of this subscription have it.
         stream: u128,
     },
@@ -179,6 +182,8 @@ pub enum Call {
         offers: Vec<OfferId>,
         /// What is to run, each within what those before it left.
         launches: Vec<TaskLaunch>,
+        /// After these what is to run together: all of a group or nothing of it, and when one of it ends badly or is asked to stop, all are.
+        groups: Vec<Vec<TaskLaunch>>,
         /// For how long not to show it what is left, in milliseconds.
         refuse_ms: u64,
     },
@@ -215,6 +220,8 @@ pub enum Call {
         info: FrameworkInfo,
         /// Roles that want no offers.
         suppressed: Vec<Role>,
+        /// What it wants to be shown.
+        filters: Filters,
     },
     /// It ends, with all its tasks.
     Teardown,
@@ -265,6 +272,8 @@ pub enum FrameworkEvent {
     Update(StatusUpdate),
     /// It is subscribed no more, and why.
     Error(String),
+    /// It is another than before, as it said.
+    Changed(Box<FrameworkInfo>),
 }
 
 /// The state of a task, as its framework is told.
@@ -303,42 +312,6 @@ pub enum Cause {
     Invalid(String),
     /// There is no such task.
     Unknown,
-}
-
-/// A framework as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FrameworkView {
-    /// Its id.
-    pub id: FrameworkId,
-    /// What it says of itself.
-    pub info: FrameworkInfo,
-    /// When it was first subscribed.
-    pub since: Time,
-    /// True where it is subscribed now.
-    pub connected: bool,
-    /// Its tasks: those that have not ended, and those whose end it has not acknowledged.
-    pub tasks: Vec<OwnView>,
-    /// Offers that it holds.
-    pub offers: Vec<OpenOffer>,
-}
-
-/// A task of a framework as it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnView {
-    /// What the framework calls it.
-    pub name: String,
-    /// The job that it is the one task of.
-    pub job: JobId,
-    /// Where it is or was.
-    pub agent: AgentId,
-    /// Its state.
-    pub phase: Phase,
-    /// How it ended, where it has.
-    pub exit: Option<Exit>,
-    /// When it was placed, or ended.
-    pub at: Time,
-    /// For which role it is counted; `None` once it has ended.
-    pub role: Option<Role>,
-    /// What it is promised; nothing once it has ended.
-    pub resources: Resources,
+    /// It was never started: it belongs to a group of which something cannot be, for this reason.
+    Group(String),
 }

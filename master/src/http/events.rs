@@ -118,6 +118,8 @@ fn text(change: &Change) -> String {
         }
         Change::Agent { agent, name, what } => ("agent", EventBody::Agent { agent: agent.to_string(), name, what }),
         Change::Framework { framework, name, what } => ("framework", EventBody::Framework { framework: framework.to_string(), name, what }),
+        // Those who read this hear of it as of any other task.
+        Change::Own { .. } => return String::new(),
         Change::Tokens => ("tokens", EventBody::Tokens),
         Change::Policies => ("policies", EventBody::Policies),
         Change::Masters => ("masters", EventBody::Masters),
@@ -145,6 +147,7 @@ impl Filter {
                 wanted && self.caller.sees(role)
             }
             Change::Agent { .. } | Change::Framework { .. } => self.role.is_none() && self.job.is_none(),
+            Change::Own { .. } => false,
             Change::Tokens | Change::Policies | Change::Masters => {
                 self.role.is_none() && self.job.is_none() && self.caller.must_own_cluster().is_ok()
             }

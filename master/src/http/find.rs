@@ -4,8 +4,11 @@ use super::Api;
 use super::access::Caller;
 use super::error::{ApiError, unexpected};
 use super::gate;
+use crate::drive::routes::Route;
 use crate::shard::event::{JobRef, Request, Response};
 use crate::shard::view::{JobView, View, Viewed};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse as _;
 use protocol::ids::ROLE_DEFAULT;
 use protocol::message::shard_of_job;
 use protocol::{JobId, Name, Role, ShardId};
@@ -50,6 +53,17 @@ async fn viewed(api: &Api, shard: ShardId, job: JobRef) -> Result<Option<JobView
         Response::Refused(crate::shard::event::Refusal::NotFound { .. }) => Ok(None),
         other => Err(unexpected(&other)),
     }
+}
+
+/// Sends a framework to the master that leads its shard, where that is another: to what `url` makes of where that one serves HTTP.
+pub fn elsewhere(api: &Api, shard: ShardId, url: impl FnOnce(&str) -> String) -> Option<axum::response::Response> {
+    let Some(Route::At(leader)) = api.door.routes().find(shard) else { return None };
+    Some(redirect(url(&api.door.peers().find(leader)?.master().http)))
+}
+
+/// The same request is to be made there.
+pub fn redirect(url: String) -> axum::response::Response {
+    (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, url)]).into_response()
 }
 
 /// Asks the shard's leader; where the request wants no more than what this master knows, its own replica.

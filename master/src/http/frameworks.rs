@@ -6,22 +6,17 @@ use super::body;
 use super::error::{ApiError, ErrorAnswer};
 use super::frameworks_json::{EventBody, Lines, offer_id};
 use super::jobs::GRACE_MS_DEFAULT;
-use super::jobs_json::phase_text;
 use super::subscription::{self, Subscriber};
 use super::{Api, find, spec};
 use crate::admit::Format;
-use crate::drive::routes::Route;
-use crate::frameworks::{Call, FrameworkId, FrameworkInfo, FrameworkRequest, FrameworkView, REFUSE_MS_DEFAULT, TaskLaunch};
-use crate::http::gate::Segment;
+use crate::frameworks::{Call, Filters, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_DEFAULT, TaskLaunch};
 use crate::shard::event::{Level, Request};
-use crate::shard::view::{View, Viewed};
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::{OfferId, Role, ShardId};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -96,6 +91,9 @@ pub struct AcceptBody {
     /// What is to run, each within what those before it left.
     #[serde(default)]
     tasks: Vec<TaskBody>,
+    /// After these, tasks that run together: all of a group or nothing of it, and when one of it ends badly or is killed, all of it ends.
+    #[serde(default)]
+    groups: Vec<Vec<TaskBody>>,
     /// For how long not to show what is left, in milliseconds; 5,000 where it is not said.
     refuse_ms: Option<u64>,
 }
@@ -144,34 +142,6 @@ pub struct AcknowledgeBody {
     uuid: String,
 }
 
-/// A framework as it stands.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct FrameworkBody {
-    /// Its id.
-    id: String,
-    /// What people call it.
-    name: String,
-    /// Whom its tasks are counted for.
-    roles: Vec<String>,
-    /// True where it is subscribed now.
-    connected: bool,
-    /// How long its tasks go on after it was last connected, in milliseconds.
-    failover_ms: u64,
-    /// When it was first subscribed, in milliseconds of the Unix epoch.
-    since_ms: u64,
-    /// How many of its tasks are in which state.
-    tasks: BTreeMap<&'static str, u32>,
-    /// Offers that it holds.
-    offers: usize,
-}
-
-/// The frameworks of the cluster.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct FrameworksPage {
-    /// By id.
-    frameworks: Vec<FrameworkBody>,
-}
-
 /// Subscribes a framework, or takes one call of one that is subscribed. A call goes to the master that answered the subscription; another sends it there.
 #[utoipa::path(post, path = "/v1/framework", tag = "frameworks", request_body = CallBody,
     responses((status = 200, description = "subscribed: a stream", body = inline(EventBody<'static>), content_type = "application/x-ndjson"), (status = 204, description = "taken in"),
@@ -187,7 +157,9 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
         }
         let (info, suppressed) = info(&caller, subscribe, "subscribe")?;
         let stream = subscription::draw()?;
-        let body = subscription::subscribe(&api, Subscriber { framework, info, suppressed, stream }, Lines { stream }).await?;
+        let body =
+            subscription::subscribe(&api, Subscriber { framework, info, suppressed, filters: Filters::new(), stream }, Lines { stream })
+                .await?;
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response());
     }
     let needed = |field: &'static str, value: &Option<String>| {
@@ -205,42 +177,8 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Lists the frameworks that are not gone.
-#[utoipa::path(get, path = "/v1/frameworks", tag = "frameworks", responses((status = 200, body = FrameworksPage), (status = 401, body = ErrorAnswer)))]
-pub async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<FrameworksPage>, ApiError> {
-    caller.must_level(Level::Viewer)?;
-    let mut frameworks = vec![];
-    for viewed in find::view_all(&api, View::Frameworks).await? {
-        if let Viewed::Frameworks(found) = viewed {
-            frameworks.extend(found.iter().filter(|view| view.info.roles.iter().all(|role| caller.sees(role))).map(FrameworkBody::from));
-        }
-    }
-    Ok(Json(FrameworksPage { frameworks }))
-}
-
-/// Ends a framework with all its tasks.
-#[utoipa::path(post, path = "/v1/frameworks/{id}/teardown", tag = "frameworks", params(("id" = String, Path, description = "a framework's id")),
-    responses((status = 204, description = "its tasks are being stopped"), (status = 403, body = ErrorAnswer), (status = 404, body = ErrorAnswer)))]
-pub async fn teardown(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segment) -> Result<StatusCode, ApiError> {
-    caller.must_level(Level::Operator)?;
-    let framework: FrameworkId = body::parsed("id", &id)?;
-    let missing = || ApiError::not_found("framework");
-    if framework.shard().0 >= api.door.shards() {
-        return Err(missing());
-    }
-    let Viewed::Frameworks(known) = find::view(&api, framework.shard(), View::Frameworks).await? else { return Err(missing()) };
-    let known = known.iter().find(|known| known.id == framework).ok_or_else(missing)?;
-    known.info.roles.iter().try_for_each(|role| caller.must(Level::Operator, role))?;
-    find::done(&api, framework.shard(), Request::Framework(FrameworkRequest::Teardown { framework })).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Sends a framework to the master that leads its shard, where that is another.
 fn elsewhere(api: &Api, shard: ShardId) -> Option<Response> {
-    let Some(Route::At(leader)) = api.door.routes().find(shard) else { return None };
-    let http = api.door.peers().find(leader)?.master().http;
-    let location = format!("{}/v1/framework", http.trim_end_matches('/'));
-    Some((StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response())
+    find::elsewhere(api, shard, |http| format!("{}/v1/framework", http.trim_end_matches('/')))
 }
 
 fn info(caller: &Caller, body: SubscribeBody, field: &str) -> Result<(FrameworkInfo, Vec<Role>), ApiError> {
@@ -280,14 +218,13 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
     let mut said = Vec::new();
     if let Some(accept) = call.accept {
         let known: Vec<Role> = api.frameworks.get(&framework).map(|info| info.roles.clone()).unwrap_or_default();
-        let mut launches = Vec::with_capacity(accept.tasks.len());
-        for TaskBody { name, grace_ms, job } in accept.tasks {
-            let admitted = spec::framework_task(spec::parsed(job.get().as_bytes(), Format::Json), &known, api).await;
-            let job = admitted.map_err(|error| super::json_problems(&error));
-            launches.push(TaskLaunch { name, agent: None, grace_ms: grace_ms.unwrap_or(GRACE_MS_DEFAULT), job });
+        let launches = launches(api, &known, accept.tasks).await;
+        let mut groups = Vec::with_capacity(accept.groups.len());
+        for group in accept.groups {
+            groups.push(self::launches(api, &known, group).await);
         }
         let offers = offers(&accept.offers, "accept.offers")?;
-        said.push(Call::Accept { offers, launches, refuse_ms: accept.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT) });
+        said.push(Call::Accept { offers, launches, groups, refuse_ms: accept.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT) });
     }
     if let Some(decline) = call.decline {
         let offers = offers(&decline.offers, "decline.offers")?;
@@ -309,10 +246,7 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
     said.extend(call.reconcile.map(Call::Reconcile));
     if let Some(update) = call.update {
         let (info, suppressed) = info(caller, update, "update")?;
-        if let Some(mut known) = api.frameworks.get_mut(&framework) {
-            known.clone_from(&info);
-        }
-        said.push(Call::Update { info, suppressed });
+        said.push(Call::Update { info, suppressed, filters: Filters::new() });
     }
     if call.teardown == Some(true) {
         said.push(Call::Teardown);
@@ -326,24 +260,18 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
     }
 }
 
+/// Tasks as they are to be placed, or why each of them cannot be.
+async fn launches(api: &Api, roles: &[Role], tasks: Vec<TaskBody>) -> Vec<TaskLaunch> {
+    let mut launches = Vec::with_capacity(tasks.len());
+    for TaskBody { name, grace_ms, job } in tasks {
+        let admitted = spec::framework_task(spec::parsed(job.get().as_bytes(), Format::Json), roles, api).await;
+        let job = admitted.map_err(|error| super::json_problems(&error));
+        launches.push(TaskLaunch { name, agent: None, grace_ms: grace_ms.unwrap_or(GRACE_MS_DEFAULT), job });
+    }
+    launches
+}
+
 fn offers(texts: &[String], field: &str) -> Result<Vec<OfferId>, ApiError> {
     let parse = |text: &String| offer_id(text).ok_or_else(|| ApiError::invalid(field, format!("{text:?} is no offer")));
     texts.iter().map(parse).collect()
-}
-
-impl From<&FrameworkView> for FrameworkBody {
-    fn from(view: &FrameworkView) -> Self {
-        let mut tasks = BTreeMap::new();
-        view.tasks.iter().for_each(|task| *tasks.entry(phase_text(task.phase)).or_insert(0) += 1);
-        Self {
-            id: view.id.to_string(),
-            name: view.info.name.clone(),
-            roles: view.info.roles.iter().map(ToString::to_string).collect(),
-            connected: view.connected,
-            failover_ms: view.info.failover_ms,
-            since_ms: view.since.0,
-            tasks,
-            offers: view.offers.len(),
-        }
-    }
 }

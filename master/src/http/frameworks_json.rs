@@ -131,6 +131,8 @@ impl Words for Lines {
                     EventBody { rescinded: Some(offers.iter().copied().map(offer_text).collect()), ..EventBody::default() }
                 }
                 FrameworkEvent::Update(update) => EventBody { update: Some(update.into()), ..EventBody::default() },
+                // It said so itself.
+                FrameworkEvent::Changed(_) => continue,
                 FrameworkEvent::Error(reason) => EventBody { error: Some(reason), ..EventBody::default() },
             });
         }
@@ -162,6 +164,7 @@ impl<'a> From<&'a StatusUpdate> for UpdateBody<'a> {
             Cause::Offers => ("offers-gone", Some("the offers do not hold any more")),
             Cause::Invalid(reason) => ("invalid", Some(reason.as_str())),
             Cause::Unknown => ("unknown", Some("there is no such task")),
+            Cause::Group(reason) => ("invalid", Some(reason.as_str())),
         };
         Self {
             task: &update.task,

@@ -329,7 +329,11 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(good_key(value.to_str().unwrap_or(""))?.to_owned()))
 }
 
-fn page(limit: Option<usize>) -> Result<usize, ApiError> {
+/// How many rows a page has.
+///
+/// # Errors
+/// An [`ApiError`] of status 400.
+pub fn page(limit: Option<usize>) -> Result<usize, ApiError> {
     match limit.unwrap_or(PAGE_DEFAULT) {
         limit @ 1..=PAGE_MAX => Ok(limit),
         _ => Err(ApiError::invalid("limit", format!("a page has 1 to {PAGE_MAX} rows"))),

@@ -16,6 +16,7 @@ pub mod explain;
 mod find;
 pub mod frameworks;
 pub mod frameworks_json;
+pub mod frameworks_list;
 mod gate;
 mod heard;
 pub mod inspect;
@@ -60,7 +61,7 @@ use error::ApiError;
 use event_log::EventLog;
 use inspect::Inspections;
 use protocol::identity::Identity;
-use protocol::{Digest, ShardId};
+use protocol::{Digest, ShardId, Time};
 use roles::Policies;
 use server::{Patience, Server, ServerError};
 use std::net::SocketAddr;
@@ -129,6 +130,8 @@ pub struct Api {
     frameworks: DashMap<FrameworkId, FrameworkInfo>,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
+    /// When this began, in milliseconds of the Unix epoch.
+    since: Time,
     description: Bytes,
 }
 
@@ -198,8 +201,9 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(uploads::put, uploads::get))
         .routes(routes!(events::events))
         .routes(routes!(frameworks::framework))
-        .routes(routes!(frameworks::list))
-        .routes(routes!(frameworks::teardown))
+        .routes(routes!(frameworks_list::list))
+        .routes(routes!(frameworks_list::tasks))
+        .routes(routes!(frameworks_list::teardown))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show))
         .routes(routes!(agents::gone))
@@ -245,6 +249,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         streams: Arc::default(),
         frameworks: DashMap::new(),
         turn: AtomicU64::new(0),
+        since: access::now(),
         description,
     });
     let guarded = guarded.merge(mesos::routes()).route_layer(middleware::from_fn_with_state(api.clone(), gate::token));

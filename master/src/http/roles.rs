@@ -12,7 +12,7 @@ use crate::admit::{Code, Problem};
 use crate::drive::Door;
 use crate::shard::amounts;
 use crate::shard::event::{HostPath, Level, Policy, Request, Response as Answer};
-use crate::shard::limits::Limit;
+use crate::shard::limits::Quota;
 use crate::shard::policies::Forbidden;
 use crate::shard::quotas::{RoleSettings, WEIGHT_MILLI_MAX};
 use crate::shard::roles::{Claim, WEIGHT_ONE};
@@ -289,7 +289,7 @@ impl RoleBody {
         let mut guarantee = Resources::NONE;
         guaranteed.iter().for_each(|(kind, amount)| amounts::set(&mut guarantee, kind, *amount));
         // A cast of a float saturates.
-        Ok(RoleSettings { claim: Claim { weight_milli: weight.round() as u32, guarantee }, limit: Limit::new(limit) })
+        Ok(RoleSettings { claim: Claim { weight_milli: weight.round() as u32, guarantee }, limit: Quota::new(limit) })
     }
 }
 

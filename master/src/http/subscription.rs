@@ -3,7 +3,7 @@
 
 use super::Api;
 use super::error::ApiError;
-use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest};
+use crate::frameworks::{Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest};
 use crate::shard::event::{Refusal, Request, Response as Answer};
 use axum::body::Body;
 use bytes::Bytes;
@@ -36,6 +36,8 @@ pub struct Subscriber {
     pub info: FrameworkInfo,
     /// Roles that want no offers yet.
     pub suppressed: Vec<Role>,
+    /// What it wants to be shown.
+    pub filters: Filters,
     /// The number of the subscription, [`draw`]n.
     pub stream: u128,
 }
@@ -45,12 +47,12 @@ pub struct Subscriber {
 /// # Errors
 /// An [`ApiError`]: why there is no subscription.
 pub async fn subscribe(api: &Arc<Api>, subscriber: Subscriber, mut words: impl Words) -> Result<Body, ApiError> {
-    let Subscriber { framework, info, suppressed, stream } = subscriber;
+    let Subscriber { framework, info, suppressed, filters, stream } = subscriber;
     let shard = framework.map_or_else(|| api.shard_led_here(), |framework| Some(framework.shard()));
     let shard = shard.ok_or(Refusal::Unled)?;
     api.all_understand()?;
     let (replies, mut answers) = mpsc::channel(EVENTS_WAITING_MAX);
-    let subscribed = Request::Framework(FrameworkRequest::Subscribe { framework, info: info.clone(), suppressed, stream });
+    let subscribed = Request::Framework(FrameworkRequest::Subscribe { framework, info: info.clone(), suppressed, filters, stream });
     api.door.post(shard, subscribed, RequestId(0), replies)?;
     let first = tokio::time::timeout(SUBSCRIBED_WITHIN, answers.recv()).await.ok().flatten();
     let events = match first {
@@ -66,7 +68,7 @@ pub async fn subscribe(api: &Arc<Api>, subscriber: Subscriber, mut words: impl W
     let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let left = Left { api: Arc::clone(api), shard, framework: id, stream };
-    let reading = Reading { first: Some(words.write(&events)), over: ends(&events), words, answers, heartbeat, _left: left };
+    let reading = Reading { first: Some(words.write(&events)), over: ends(&events), words, answers, heartbeat, left };
     Ok(Body::from_stream(futures::stream::unfold(reading, next)))
 }
 
@@ -102,7 +104,7 @@ struct Reading<W> {
     words: W,
     answers: mpsc::Receiver<(RequestId, Answer)>,
     heartbeat: Interval,
-    _left: Left,
+    left: Left,
 }
 
 /// Says, when it is dropped, that nobody reads any more.
@@ -141,8 +143,16 @@ async fn next<W: Words>(mut reading: Reading<W>) -> Option<(Result<Bytes, Infall
     while let Ok((_, Answer::Framework(more))) = reading.answers.try_recv() {
         events.extend(more);
     }
+    if let (Some(id), Some(info)) = (reading.left.framework, changed(&events)) {
+        reading.left.api.frameworks.insert(id, info.clone());
+    }
     reading.over = ends(&events);
     Some((Ok(reading.words.write(&events)), reading))
+}
+
+/// What the framework is now, where it is another than before.
+fn changed(events: &[FrameworkEvent]) -> Option<&FrameworkInfo> {
+    events.iter().rev().find_map(|event| if let FrameworkEvent::Changed(info) = event { Some(&**info) } else { None })
 }
 
 fn ends(events: &[FrameworkEvent]) -> bool {

@@ -3,9 +3,8 @@
 
 use super::cell::{LivePhase, Slot};
 use super::job::{Entry, LiveJob};
-use super::lines::Lines;
-use super::spent::Spent;
 use super::lines::{Line, Lines};
+use super::spent::Spent;
 use crate::shard::event::JobRef;
 use protocol::{AgentId, AttemptId, JobId, Name, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};

@@ -199,12 +199,17 @@ impl Shard {
     }
 
     /// How an attempt ended that was asked to stop: where it is still wanted it goes on elsewhere. Of one of its job's present version nobody else asks
-    /// that but who drains its agent, even where that is over by now, or was asked by the leader before.
+    /// that but who drains its agent, even where that is over by now, or was asked by the leader before. A framework decides itself whether a task goes
+    /// on elsewhere, so it is told that its agent is drained only where that is known.
     pub(super) fn drained(&self, attempt: AttemptId, agent: AgentId, exit: Exit) -> Exit {
         let job = self.jobs.live(attempt.task.job).filter(|job| job.wants(attempt.task.index));
         match (exit, job) {
             (Exit::Killed, Some(job)) => {
-                let present = job.cells.get(attempt.task.index).is_some_and(|cell| cell.version == job.version);
+                let cell = job.cells.get(attempt.task.index);
+                let present = cell.is_some_and(|cell| match job.job.kind {
+                    Kind::Task => cell.phase == LivePhase::Killing,
+                    _ => cell.version == job.version,
+                });
                 let drained = present || self.drains.emptied.contains_key(&agent);
                 if drained { Exit::Lost { reason: Loss::Drained } } else { Exit::Killed }
             }

@@ -6,10 +6,10 @@ use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, Phase, Reques
 use serde::{Deserialize, Serialize};
 
 use super::drains::ModeWish;
-use super::quotas::RoleSettings;
 pub use super::peer::{LEFT_MAX, Limit, PeerMessage, PlacedOffer, PlacedWant, WANTS_MAX, Want};
+use super::quotas::RoleSettings;
 use super::view::{JobView, View, Viewed};
-use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest};
+use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest, OwnView};
 use std::borrow::Cow;
 
 /// One word of a short list.
@@ -403,5 +403,14 @@ pub enum Change {
         name: String,
         /// `subscribed`, `disconnected`, `updated`, `removed`.
         what: Word,
+    },
+    /// A task of a framework is new or in another state.
+    Own {
+        /// Whose.
+        framework: FrameworkId,
+        /// The task.
+        task: OwnView,
+        /// True where it is new.
+        new: bool,
     },
 }

@@ -4,11 +4,10 @@
 use super::event::Change;
 use super::openings::{Opening, USEFUL_CPU_MILLI, USEFUL_MEMORY_BYTES};
 use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
-use crate::frameworks::{CALL_ITEMS_MAX, FrameworkView, REFUSE_MS_MAX, TEXT_BYTES_MAX};
-use crate::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, TaskLaunch};
-use protocol::job::number_of;
-use protocol::message::Launch;
-use protocol::{AgentId, Job, JobId, Kind, OfferId, Phase, RequestId, Resources, Role, ShardId, Time};
+use crate::frameworks::{
+    CALL_ITEMS_MAX, Call, Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, REFUSE_MS_MAX, Sieve,
+};
+use protocol::{JobId, OfferId, RequestId, Resources, Role, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -16,14 +15,15 @@ use super::updates::Untold;
 
 /// Frameworks of one shard.
 const FRAMEWORKS_MAX: usize = 1_000;
-/// Tasks of one framework that have not ended, or whose end it has not acknowledged.
-const TASKS_MAX: usize = 1_000_000;
 /// How long a framework has to come back to a new leader at the least, in milliseconds, whatever it said: it is not its fault.
 const RETURN_MS: u64 = 15_000;
 /// Milliseconds that tasks of a framework that is gone have to stop.
 const GRACE_MS: u64 = 5_000;
 /// How long a framework is not shown an agent again of which its limit has left it nothing, in milliseconds.
 const LIMITED_MS: u64 = 5_000;
+/// How long an agent that a framework does not want to see is not shown to it unless it has more, in milliseconds: what people say of it may
+/// change by then.
+const FILTERED_MS: u64 = 60_000;
 /// When it makes sense to ask again where there are too many, in milliseconds.
 const RETRY_AFTER_MS: u64 = 10_000;
 
@@ -47,17 +47,26 @@ pub(super) struct Sessions {
 #[derive(Debug, Default)]
 pub(super) struct Session {
     /// Its subscription.
-    request: Option<RequestId>,
+    pub(super) request: Option<RequestId>,
     stream: u128,
     /// When it is given up, while it has none.
     until: Option<Time>,
     suppressed: BTreeSet<Role>,
+    /// What it wants to be shown.
+    sieve: Sieve,
     /// What it may take of.
     pub(super) offers: BTreeMap<OfferId, OpenOffer>,
     /// Status updates that it has not acknowledged, by task.
     pub(super) updates: BTreeMap<String, Untold>,
     /// Counts updates.
     pub(super) updates_made: u64,
+}
+
+impl Session {
+    /// Offers that it holds and would not be shown now.
+    fn unwanted(&self) -> Vec<OfferId> {
+        self.offers.values().filter(|offer| !self.sieve.passes(offer)).map(|offer| offer.id).collect()
+    }
 }
 
 impl Sessions {
@@ -79,8 +88,8 @@ impl Shard {
     /// Somebody asks something of a framework.
     pub(super) fn framework_request(&mut self, id: RequestId, request: FrameworkRequest) -> Result<(), Refusal> {
         match request {
-            FrameworkRequest::Subscribe { framework, info, suppressed, stream } => {
-                return self.subscribe(id, framework, info, (suppressed, stream));
+            FrameworkRequest::Subscribe { framework, info, suppressed, filters, stream } => {
+                return self.subscribe(id, framework, info, (suppressed, filters, stream));
             }
             FrameworkRequest::Call { framework, stream, principal, call } => {
                 self.may_call(framework, stream, &principal)?;
@@ -106,11 +115,9 @@ impl Shard {
         request: RequestId,
         framework: Option<FrameworkId>,
         info: FrameworkInfo,
-        (suppressed, stream): (Vec<Role>, u128),
+        (suppressed, filters, stream): (Vec<Role>, Filters, u128),
     ) -> Result<(), Refusal> {
-        if let Some(reason) = info.refusal() {
-            return Err(Refusal::Invalid { reason });
-        }
+        let sieve = sieve(&info, &suppressed, &filters)?;
         let id = match framework {
             None if self.frameworks.lasting.live.len() >= FRAMEWORKS_MAX => {
                 let reason = format!("the shard has {FRAMEWORKS_MAX} frameworks already");
@@ -133,7 +140,8 @@ impl Shard {
         if let Some(until) = session.until.take() {
             self.sessions.ends.remove(&(until, id));
         }
-        (session.request, session.stream, session.suppressed) = (Some(request), stream, suppressed.into_iter().collect());
+        (session.request, session.stream, session.sieve) = (Some(request), stream, sieve);
+        session.suppressed = suppressed.into_iter().collect();
         self.sessions.by_request.insert(request, id);
         self.sessions.changed = true;
         self.sessions.tell(id, FrameworkEvent::Subscribed(id));
@@ -157,11 +165,12 @@ impl Shard {
 
     fn call(&mut self, id: FrameworkId, call: Call) -> Result<(), Refusal> {
         match call {
-            Call::Accept { offers, launches, refuse_ms } => {
-                if offers.len().max(launches.len()) > CALL_ITEMS_MAX {
+            Call::Accept { offers, launches, groups, refuse_ms } => {
+                let tasks = groups.iter().fold(launches.len(), |sum, group| sum.saturating_add(group.len()));
+                if offers.len().max(tasks).max(groups.len()) > CALL_ITEMS_MAX {
                     return Err(Refusal::Invalid { reason: format!("a call has at most {CALL_ITEMS_MAX} offers, and as many tasks") });
                 }
-                self.accept(id, &offers, launches, refuse_ms.min(REFUSE_MS_MAX));
+                self.accept(id, &offers, (launches, groups), refuse_ms.min(REFUSE_MS_MAX));
             }
             Call::Decline { offers, refuse_ms } => self.leave(id, &offers, refuse_ms.min(REFUSE_MS_MAX)),
             Call::Revive(roles) => self.revive_roles(id, &roles),
@@ -169,86 +178,35 @@ impl Shard {
             Call::Kill { task, grace_ms } => self.kill_own(id, &task, grace_ms),
             Call::Acknowledge { task, uuid } => self.update_acknowledged(id, &task, uuid),
             Call::Reconcile(tasks) => self.reconcile_own(id, &tasks),
-            Call::Update { info, suppressed } => {
-                if let Some(reason) = info.refusal() {
-                    return Err(Refusal::Invalid { reason });
-                }
-                self.commit(Record::FrameworkSet { id, info, at: self.now });
-                if let Some(session) = self.sessions.by_id.get_mut(&id) {
-                    session.suppressed = suppressed.into_iter().collect();
-                }
-                self.sessions.changed = true;
-                self.publish_framework(id, "updated");
-            }
+            Call::Update { info, suppressed, filters } => self.update_framework(id, info, suppressed, &filters)?,
             Call::Teardown => self.remove(id, "the framework has ended itself"),
         }
         Ok(())
     }
 
-    fn accept(&mut self, id: FrameworkId, offers: &[OfferId], launches: Vec<TaskLaunch>, refuse_ms: u64) {
-        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
-        let shown: Vec<OpenOffer> = offers.iter().filter_map(|offer| session.offers.remove(offer)).collect();
-        let first = shown.first().filter(|first| shown.len() == offers.len() && shown.iter().all(|offer| offer.agent == first.agent));
-        let reborn =
-            |first: &&OpenOffer| self.jobs.incarnation_on(first.agent) != Some(first.incarnation) && self.fences.doubts_any_on(first.agent);
-        let Some(first) = first.filter(|first| !reborn(first)) else {
-            self.leave_all(id, shown.iter().map(|offer| offer.id), 0);
-            for TaskLaunch { name, agent, .. } in launches {
-                self.tell_once(id, name, agent, Phase::Lost, Cause::Offers);
-            }
-            return;
-        };
-        let (agent, incarnation) = (first.agent, first.incarnation);
-        let mut room = Room::of(&shown);
-        let mut placed: Vec<Launch> = Vec::new();
-        for TaskLaunch { name, grace_ms, job, .. } in launches {
-            match self.placeable(id, &name, job, &mut room) {
-                Ok(job) => placed.extend(self.place_own(id, (name, grace_ms), job, (agent, incarnation))),
-                Err(reason) => self.tell_once(id, name, Some(agent), Phase::Rejected, Cause::Invalid(reason)),
-            }
+    /// A framework is another than before. Whom it runs for does not change.
+    fn update_framework(&mut self, id: FrameworkId, info: FrameworkInfo, suppressed: Vec<Role>, filters: &Filters) -> Result<(), Refusal> {
+        let sieve = sieve(&info, &suppressed, filters)?;
+        let known = self.frameworks.get(id).ok_or_else(unknown)?;
+        if known.info.user != info.user {
+            let reason =
+                format!("Updating 'FrameworkInfo.user' is unsupported; attempted to update from '{}' to '{}'", known.info.user, info.user);
+            return Err(Refusal::Invalid { reason });
         }
-        if placed.is_empty() {
-            return self.leave_all(id, offers.iter().copied(), refuse_ms);
+        if known.info != info {
+            self.commit(Record::FrameworkSet { id, info: info.clone(), at: self.now });
         }
-        let number = self.told.say(agent);
-        let message = PeerMessage::Take { framework: id, offers: offers.to_vec(), agent, launches: placed, number, refuse_ms };
-        self.tell_shard_of(agent, message);
-    }
-
-    /// The job that a task is, as far as what was shown has room for it; or why it is none.
-    fn placeable(&self, id: FrameworkId, name: &str, job: Result<Job, String>, room: &mut Room) -> Result<Job, String> {
-        let job = job?;
-        let tasks = self.frameworks.get(id).map(|framework| &framework.tasks).ok_or("the framework is gone")?;
-        if name.is_empty() || name.len() > TEXT_BYTES_MAX {
-            return Err(format!("a task's id has 1 to {TEXT_BYTES_MAX} bytes"));
-        }
-        if tasks.contains_key(name) {
-            return Err("another task has this id, and its end is not acknowledged".into());
-        }
-        if tasks.len() >= TASKS_MAX || self.jobs.live.len() >= self.config.jobs_live_max {
-            return Err("there are as many tasks as there may be".into());
-        }
-        if let Some(role) = self.passes(&room.role, &job.template.resources) {
-            return Err(format!("the role '{role}' may hold no more: with this task it would pass its limit"));
-        }
-        room.take(&job)?;
-        Ok(Job { role: room.role.clone(), name: None, kind: Kind::Task, count: 1, ..job })
-    }
-
-    fn place_own(
-        &mut self,
-        framework: FrameworkId,
-        (name, grace_ms): (String, u64),
-        job: Job,
-        (agent, incarnation): (AgentId, u64),
-    ) -> Option<Launch> {
-        let id = self.jobs.next_id();
-        self.totals.staged += 1;
-        self.commit(Record::Placed { framework, name, grace_ms, id, job, agent, incarnation, at: self.now });
-        self.publish_job(id, "submitted");
-        self.publish_tasks(id, Phase::Staging, agent, &[(0, 1)]);
-        let job = self.jobs.live(id)?;
-        Some(super::reconcile::launch_of(id, job, job.version, vec![(0, 1)]))
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return Ok(()) };
+        (session.suppressed, session.sieve) = (suppressed.into_iter().collect(), sieve);
+        self.sessions.changed = true;
+        self.sessions.tell(id, FrameworkEvent::Changed(Box::new(info)));
+        // What was kept from it may be what it wants now, and the reverse.
+        let held: Vec<OfferId> = self.sessions.by_id.get(&id).map(Session::unwanted).unwrap_or_default();
+        self.rescinded(id, &held);
+        self.leave_all(id, held.into_iter(), FILTERED_MS);
+        self.show_again(id, &[]);
+        self.publish_framework(id, "updated");
+        Ok(())
     }
 
     /// The framework wants nothing of these; those that do not hold are passed over.
@@ -258,7 +216,7 @@ impl Shard {
         self.leave_all(id, held.into_iter(), refuse_ms);
     }
 
-    fn leave_all(&mut self, framework: FrameworkId, offers: impl Iterator<Item = OfferId>, refuse_ms: u64) {
+    pub(super) fn leave_all(&mut self, framework: FrameworkId, offers: impl Iterator<Item = OfferId>, refuse_ms: u64) {
         let mut by_shard: BTreeMap<ShardId, Vec<OfferId>> = BTreeMap::new();
         offers.for_each(|offer| by_shard.entry(offer.shard).or_default().push(offer));
         for (to, offers) in by_shard {
@@ -267,12 +225,17 @@ impl Shard {
     }
 
     fn revive_roles(&mut self, id: FrameworkId, roles: &[Role]) {
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
+        let before = session.suppressed.len();
+        session.suppressed.retain(|role| !roles.is_empty() && !roles.contains(role));
+        self.sessions.changed |= session.suppressed.len() < before;
+        self.show_again(id, roles);
+    }
+
+    /// These roles of a framework, or all where none are named, are shown all again, whatever was declined.
+    fn show_again(&mut self, id: FrameworkId, roles: &[Role]) {
         let Some(info) = self.frameworks.get(id).map(|framework| &framework.info) else { return };
         let roles: Vec<Role> = info.roles.iter().filter(|role| roles.is_empty() || roles.contains(role)).cloned().collect();
-        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
-        for role in &roles {
-            self.sessions.changed |= session.suppressed.remove(role);
-        }
         for role in roles {
             self.tell_all(&PeerMessage::Revive { opening: Opening { framework: id, role } });
         }
@@ -283,15 +246,6 @@ impl Shard {
         let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
         session.suppressed.extend(if roles.is_empty() { info.roles.clone() } else { roles });
         self.sessions.changed = true;
-    }
-
-    fn kill_own(&mut self, id: FrameworkId, task: &str, grace_ms: Option<u64>) {
-        let own = self.frameworks.get(id).and_then(|framework| framework.tasks.get(task)).cloned();
-        let Some(own) = own.filter(|own| own.exit.is_none()) else { return self.reconcile_own(id, &[task.to_owned()]) };
-        if self.frameworks.get(id).is_some_and(|framework| framework.info.knows_killing()) {
-            self.task_news(own.job, Phase::Killing);
-        }
-        self.stop_job(own.job, grace_ms.unwrap_or(own.grace_ms));
     }
 
     /// A framework is gone for good, with all its tasks.
@@ -362,28 +316,33 @@ impl Shard {
         self.tell_again();
     }
 
-    /// An agents' shard shows a framework something.
+    /// An agents' shard shows a framework something. What it does not want to see, and what is too little once its role's limit is kept, it is
+    /// not shown for a while.
     pub(super) fn shown(&mut self, from: ShardId, id: FrameworkId, offers: Vec<OpenOffer>) {
         let (mut ours, others): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| offer.id.shard == from);
         drop(others); // Nobody says so of another's agents.
         if self.sessions.by_id.get(&id).is_none_or(|session| session.request.is_none()) {
             return self.leave_all(id, ours.into_iter().map(|offer| offer.id), 0);
         }
-        let mut useless = Vec::new();
+        let (mut unwanted, mut limited) = (BTreeSet::new(), BTreeSet::new());
         for offer in &mut ours {
             let before = offer.resources.clone();
             self.clip_shown(&offer.role, &mut offer.resources);
+            let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
             if offer.resources != before && !is_useful(&offer.resources) {
-                useless.push(offer.id);
-            } else if let Some(session) = self.sessions.by_id.get_mut(&id) {
+                limited.insert(offer.id);
+            } else if !session.sieve.passes(offer) {
+                unwanted.insert(offer.id);
+            } else {
                 session.offers.insert(offer.id, offer.clone());
             }
         }
-        self.leave_all(id, useless.iter().copied(), LIMITED_MS);
-        ours.retain(|offer| !useless.contains(&offer.id));
+        ours.retain(|offer| !limited.contains(&offer.id) && !unwanted.contains(&offer.id));
         if !ours.is_empty() {
             self.sessions.tell(id, FrameworkEvent::Offers(ours));
         }
+        self.leave_all(id, limited.into_iter(), LIMITED_MS);
+        self.leave_all(id, unwanted.into_iter(), FILTERED_MS);
     }
 
     /// An agents' shard takes back what it showed.
@@ -454,22 +413,17 @@ impl Shard {
         let Some(name) = self.frameworks.get(framework).map(|framework| framework.info.name.clone()) else { return };
         self.publish(Change::Framework { framework, name, what: what.into() });
     }
+}
 
-    /// The frameworks as they stand.
-    pub(super) fn framework_views(&self) -> Vec<FrameworkView> {
-        let view = |(id, framework): (&FrameworkId, &crate::frameworks::Framework)| {
-            let session = self.sessions.by_id.get(id);
-            let tasks = framework.tasks.iter().map(|(name, own)| self.own_view(name, own)).collect();
-            FrameworkView {
-                id: *id,
-                info: framework.info.clone(),
-                since: framework.since,
-                connected: session.is_some_and(|session| session.request.is_some()),
-                tasks,
-                offers: session.map(|session| session.offers.values().cloned().collect()).unwrap_or_default(),
-            }
-        };
-        self.frameworks.lasting.live.iter().map(view).collect()
+/// What a framework wants to be shown, if all that it says of itself is right.
+fn sieve(info: &FrameworkInfo, suppressed: &[Role], filters: &Filters) -> Result<Sieve, Refusal> {
+    let strange = || suppressed.iter().chain(filters.keys()).find(|role| !info.roles.contains(role));
+    let reason = info
+        .refusal()
+        .or_else(|| strange().map(|role| format!("the framework says something of the role '{role}', which it does not have")));
+    match reason {
+        Some(reason) => Err(Refusal::Invalid { reason }),
+        None => Sieve::new(filters).map_err(|reason| Refusal::Invalid { reason }),
     }
 }
 
@@ -478,38 +432,7 @@ const fn is_useful(resources: &Resources) -> bool {
     resources.cpu_milli >= USEFUL_CPU_MILLI || resources.memory_bytes >= USEFUL_MEMORY_BYTES
 }
 
-/// What is left of offers of one agent.
-struct Room {
-    role: Role,
-    resources: Resources,
-    ports: BTreeSet<u16>,
-}
-
-impl Room {
-    fn of(shown: &[OpenOffer]) -> Self {
-        let role = shown.first().expect("an accepted list has an offer").role.clone();
-        let mut resources = Resources::NONE;
-        shown.iter().for_each(|offer| super::amounts::add(&mut resources, &offer.resources, 1));
-        let ports = shown.iter().flat_map(|offer| &offer.ports).flat_map(|range| range.first..=range.last).collect();
-        Self { role, resources, ports }
-    }
-
-    fn take(&mut self, job: &Job) -> Result<(), String> {
-        let need = &job.template.resources;
-        let left = self.resources.checked_sub(need).ok_or_else(|| {
-            let short: Vec<String> = self.resources.short_of(need).iter().map(ToString::to_string).collect();
-            format!("it needs more than the offers show: {}", short.join(", "))
-        })?;
-        let numbers: Vec<u16> = job.template.ports().filter_map(number_of).collect();
-        if let Some(other) = numbers.iter().find(|port| !self.ports.contains(port)) {
-            return Err(format!("port {other} is not among those that the offers show"));
-        }
-        self.ports.retain(|port| !numbers.contains(port));
-        self.resources = left;
-        Ok(())
-    }
-}
-
-fn unknown() -> Refusal {
+/// There is no such framework.
+pub(super) fn unknown() -> Refusal {
     Refusal::NotFound { what: "framework".into() }
 }

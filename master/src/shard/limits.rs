@@ -10,9 +10,9 @@ pub const KINDS_MAX: usize = 20;
 
 /// Amounts of some kinds, each once, sorted: in thousandths, bytes, or ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limit(Vec<(ResourceKind, u64)>);
+pub struct Quota(Vec<(ResourceKind, u64)>);
 
-impl Limit {
+impl Quota {
     /// These amounts; of a kind that is named twice, the last.
     #[must_use]
     pub fn new(amounts: impl IntoIterator<Item = (ResourceKind, u64)>) -> Self {
@@ -103,25 +103,25 @@ impl Limit {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
     /// What its live tasks are promised.
-    pub used: Limit,
+    pub used: Quota,
     /// What those that wait would be promised beside.
-    pub wants: Limit,
+    pub wants: Quota,
     /// What the first of those would be.
-    pub least: Limit,
+    pub least: Quota,
 }
 
 impl Need {
-    fn all(&self) -> Limit {
+    fn all(&self) -> Quota {
         self.used.plus(&self.wants)
     }
 }
 
 /// Divides `limit`: each shard gets what it has and wants, and where that is too much for all, equal parts of each kind, in whole tasks; what is
 /// left over then goes to those that have nothing first.
-pub(super) fn divide(limit: &Limit, needs: &[Need]) -> Vec<Limit> {
-    let all: Vec<Limit> = needs.iter().map(Need::all).collect();
-    let levels = Limit(limit.0.iter().enumerate().map(|(at, (kind, most))| (kind.clone(), level(*most, &all, at))).collect());
-    let mut parts: Vec<Limit> = all.iter().map(|all| all.min(&levels)).collect();
+pub(super) fn divide(limit: &Quota, needs: &[Need]) -> Vec<Quota> {
+    let all: Vec<Quota> = needs.iter().map(Need::all).collect();
+    let levels = Quota(limit.0.iter().enumerate().map(|(at, (kind, most))| (kind.clone(), level(*most, &all, at))).collect());
+    let mut parts: Vec<Quota> = all.iter().map(|all| all.min(&levels)).collect();
     for (part, (need, all)) in parts.iter_mut().zip(needs.iter().zip(&all)) {
         if part != all {
             let kept = part.min(&need.used);
@@ -144,7 +144,7 @@ pub(super) fn divide(limit: &Limit, needs: &[Need]) -> Vec<Limit> {
 }
 
 /// The most that nobody may pass so that all together get no more than `most` of a kind.
-fn level(most: u64, all: &[Limit], at: usize) -> u64 {
+fn level(most: u64, all: &[Quota], at: usize) -> u64 {
     let mut wanted: Vec<u64> = all.iter().map(|all| all.0[at].1).collect();
     wanted.sort_unstable();
     let (mut left, mut sharers) = (most, u64::try_from(wanted.len()).unwrap_or(u64::MAX));
@@ -161,8 +161,8 @@ fn level(most: u64, all: &[Limit], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn cpu(milli: u64) -> Limit {
-        Limit::new([(ResourceKind::Cpu, milli)])
+    fn cpu(milli: u64) -> Quota {
+        Quota::new([(ResourceKind::Cpu, milli)])
     }
 
     fn check(limit: u64, needs: &[(u64, u64, u64)], expected: &[u64]) {
@@ -197,7 +197,7 @@ mod tests {
             draw ^= draw << 17; // xorshift64 (Marsaglia, 2003).
             draw % n
         };
-        let kinds = |a: u64, b: u64| Limit::new([(ResourceKind::Cpu, a), (ResourceKind::Memory, b)]);
+        let kinds = |a: u64, b: u64| Quota::new([(ResourceKind::Cpu, a), (ResourceKind::Memory, b)]);
         for _ in 0..2_000 {
             let limit = kinds(below(100), below(1_000));
             let needs: Vec<Need> = (0..1 + below(8))

@@ -27,8 +27,10 @@ pub mod limits;
 mod mask;
 mod masters;
 mod openings;
+mod owned;
 mod peer;
 mod placed;
+mod placing;
 pub mod policies;
 mod pool;
 pub mod quotas;
@@ -53,7 +55,7 @@ pub use record::Record;
 pub use shares::Uses;
 pub use snapshot::ShardSnapshot;
 
-use crate::frameworks::Frameworks;
+use crate::frameworks::{Frameworks, Groups};
 use crate::jobs::Jobs;
 use demands::Demands;
 use drains::Drains;
@@ -64,6 +66,7 @@ use pool::Pool;
 use protocol::message::shard_of_agent;
 use protocol::{AgentId, AttemptId, JobId, RequestId, ShardId, Time};
 use quotas::Quotas;
+use record::PlacedTask;
 use snapshot::{KnownAgent, LastingRest};
 use spending::Spending;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -80,6 +83,8 @@ pub struct Shard {
     rest: LastingRest,
     /// On record: frameworks.
     frameworks: Frameworks,
+    /// On record: which of their tasks belong together.
+    groups: Groups,
     /// How they stand now.
     sessions: Sessions,
     /// Agents that are given no tasks; of ours, on record.
@@ -119,14 +124,14 @@ struct Totals {
 }
 
 /// Of both halves of the shard.
-type Quota = (Quotas, Spending);
+type QuotaHalves = (Quotas, Spending);
 
 impl Shard {
     /// A shard that knows nothing yet: fold its records into it with [`Self::apply`], then [`Self::lead`].
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
         let jobs = Jobs::new(config.id, config.history_tasks_max);
-        Self::with(config, jobs, LastingRest::default(), (Frameworks::default(), Drains::default()), Quota::default())
+        Self::with(config, jobs, LastingRest::default(), (Frameworks::default(), Drains::default()), QuotaHalves::default())
     }
 
     fn with(
@@ -134,7 +139,7 @@ impl Shard {
         jobs: Jobs,
         rest: LastingRest,
         (frameworks, drains): (Frameworks, Drains),
-        (quotas, spending): Quota,
+        (quotas, spending): QuotaHalves,
     ) -> Self {
         assert!(config.lease_over_ms() <= config.replace_after_ms, "fenced tasks would be replaced while they run");
         Self {
@@ -142,6 +147,7 @@ impl Shard {
             jobs,
             rest,
             frameworks,
+            groups: Groups::default(),
             sessions: Sessions::default(),
             drains,
             quotas,
@@ -181,6 +187,7 @@ impl Shard {
                 self.jobs.ended(*id, ends, *at);
                 if let Some(end) = ends.first() {
                     self.frameworks.ended(*id, &end.exit, *at);
+                    self.groups.ended(*id, &end.exit);
                 }
             }
             Record::AgentSeen { agent, info, incarnation, at } => {
@@ -212,6 +219,14 @@ impl Shard {
             Record::Granted { role, shard, amounts, .. } => self.quotas.lasting.granted(role, *shard, amounts),
             Record::Allowed { role, version, limit, .. } => self.spending.apply(role, *version, limit),
             Record::AgentStands { id, agent, stand, .. } => self.jobs.stands(*id, *agent, stand),
+            Record::PlacedGroup { framework, tasks, agent, incarnation, at } => {
+                for PlacedTask { name, grace_ms, id, job } in tasks {
+                    self.jobs.submitted(*id, job, None, *at);
+                    self.jobs.staged(*id, (*agent, *incarnation), &[(0, 1)], *at);
+                    self.frameworks.placed(*framework, name, (*id, *agent, *grace_ms), *at);
+                }
+                self.groups.placed(&tasks.iter().map(|task| task.id).collect::<Vec<_>>());
+            }
         }
         self.spending.stir();
     }
@@ -226,6 +241,7 @@ impl Shard {
         self.demands.say_anew();
         self.jobs.lines.changed = true;
         self.expect_frameworks();
+        self.end_broken_groups();
         self.lead_drains();
         self.tell_all(&PeerMessage::Led);
         (0..self.config.shards).for_each(|to| self.say_roles(ShardId(to)));

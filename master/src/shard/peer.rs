@@ -1,6 +1,6 @@
 //! What the shards of a cluster say to each other: demand, offers and what becomes of them, and how agents stand. Data only.
 
-use super::limits::{Limit, Need};
+use super::limits::{Need, Quota};
 use super::openings::Opening;
 use super::roles::Claim;
 use super::shares::Uses;
@@ -174,7 +174,7 @@ pub enum PeerMessage {
         /// Rises with each grant.
         version: u64,
         /// How much; empty: the role has no limit.
-        limit: Limit,
+        limit: Quota,
     },
     /// A framework's shard to shard 0: it has that grant on record, and holds and wants so much.
     Spends {
@@ -184,6 +184,7 @@ pub enum PeerMessage {
         version: u64,
         /// What it holds and wants.
         need: Need,
+    },
     /// As `Demand`, of tasks that may not go everywhere, in place of what was said of such before.
     DemandPlaced {
         /// At most [`WANTS_MAX`], the most urgent first.

@@ -4,7 +4,7 @@
 //! shard what that holds.
 
 use super::amounts;
-use super::limits::{KINDS_MAX, Limit, Need, divide};
+use super::limits::{KINDS_MAX, Need, Quota, divide};
 use super::roles::{Claim, WEIGHT_ONE};
 use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
 use protocol::{RequestId, Resources, Role, ShardId, Time};
@@ -26,14 +26,14 @@ pub struct RoleSettings {
     /// Beside others.
     pub claim: Claim,
     /// It and all below it together; empty: no limit.
-    pub limit: Limit,
+    pub limit: Quota,
 }
 
 /// A grant to one shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Grant {
     version: u64,
-    amounts: Limit,
+    amounts: Quota,
 }
 
 /// What is on record of it.
@@ -65,7 +65,7 @@ impl LastingQuotas {
         self.grants.insert(role.clone(), vec![grant; usize::from(shards)]);
     }
 
-    pub fn granted(&mut self, role: &Role, shard: ShardId, amounts: &Limit) {
+    pub fn granted(&mut self, role: &Role, shard: ShardId, amounts: &Quota) {
         self.version += 1;
         if let Some(grant) = self.grants.get_mut(role).and_then(|grants| grants.get_mut(usize::from(shard.0))) {
             *grant = Grant { version: self.version, amounts: amounts.clone() };
@@ -127,7 +127,7 @@ impl Quotas {
 
     /// What is to be granted instead of what is: first less, to those that have more than their part while others lack it; then, as far as all that
     /// is out lets it, more.
-    fn regrant(&self, role: &Role) -> Vec<(ShardId, Limit)> {
+    fn regrant(&self, role: &Role) -> Vec<(ShardId, Quota)> {
         let Some((limit, grants)) = self.lasting.settings.get(role).map(|settings| &settings.limit).zip(self.lasting.grants.get(role))
         else {
             return Vec::new();
@@ -184,7 +184,7 @@ impl Shard {
                     self.held(Action::Peer { to, message: PeerMessage::Claims { claims: self.quotas.claims() } });
                     self.say_grants(to);
                     if free {
-                        let message = PeerMessage::Allow { role: role.clone(), version, limit: Limit::default() };
+                        let message = PeerMessage::Allow { role: role.clone(), version, limit: Quota::default() };
                         self.held(Action::Peer { to, message });
                     }
                 }
@@ -211,7 +211,7 @@ impl Shard {
             let reason = format!("there are {ROLES_MAX} roles with settings already");
             return Some(Refusal::Busy { reason, retry_after_ms: RETRY_AFTER_MS });
         }
-        let within = |limit: &Limit| limit.iter().all(|(kind, most)| amounts::of_kind(kind, guarantee) <= most);
+        let within = |limit: &Quota| limit.iter().all(|(kind, most)| amounts::of_kind(kind, guarantee) <= most);
         if !within(&settings.limit) {
             return invalid("guarantee: more than the role's own limit".into());
         }
@@ -268,7 +268,7 @@ impl Shard {
     /// A shard says what it holds of a role, and how much more it would.
     pub(super) fn heard_need(&mut self, from: ShardId, role: Role, version: u64, need: Need) {
         let Some(grant) = self.quotas.lasting.grants.get(&role).and_then(|grants| grants.get(usize::from(from.0))) else {
-            let message = PeerMessage::Allow { role, version: self.quotas.lasting.version, limit: Limit::default() };
+            let message = PeerMessage::Allow { role, version: self.quotas.lasting.version, limit: Quota::default() };
             return self.held(Action::Peer { to: from, message });
         };
         if grant.version != version {

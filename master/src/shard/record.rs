@@ -3,14 +3,14 @@
 
 use super::drains::Mode;
 use super::event::{Master, Policy, Token};
-use super::limits::Limit;
+use super::limits::Quota;
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkInfo};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, ShardId, Stand, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks, version 3 no
-/// settings of roles.
+/// settings of roles and no groups of tasks.
 pub const RECORD_VERSION: u16 = 4;
 
 /// One fact. New variants at the end.
@@ -202,7 +202,7 @@ pub enum Record {
         /// Which shard.
         shard: ShardId,
         /// How much.
-        amounts: Limit,
+        amounts: Quota,
         /// When.
         at: Time,
     },
@@ -213,7 +213,10 @@ pub enum Record {
         /// Of the grant.
         version: u64,
         /// How much; empty: there is no limit any longer.
-        limit: Limit,
+        limit: Quota,
+        /// When.
+        at: Time,
+    },
     /// How an agent stands that is given tasks of a job, whose placement counts where they are; on record until the last of them there has ended.
     AgentStands {
         /// The job.
@@ -225,6 +228,32 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A framework has placed tasks that belong together, each a job of one task, given to the same agent.
+    PlacedGroup {
+        /// Which framework.
+        framework: FrameworkId,
+        /// They; at least one.
+        tasks: Vec<PlacedTask>,
+        /// The agent.
+        agent: AgentId,
+        /// Which life of it.
+        incarnation: u64,
+        /// When.
+        at: Time,
+    },
+}
+
+/// A task of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedTask {
+    /// What its framework calls it.
+    pub name: String,
+    /// How long it has to stop where nobody says otherwise, in milliseconds.
+    pub grace_ms: u64,
+    /// The id that the job was given.
+    pub id: JobId,
+    /// The job.
+    pub job: Job,
 }
 
 impl Record {
@@ -252,8 +281,9 @@ impl Record {
             | Self::Acknowledged { at, .. }
             | Self::RoleSet { at, .. }
             | Self::Granted { at, .. }
-            | Self::Allowed { at, .. } => *at,
-            | Self::AgentStands { at, .. } => *at,
+            | Self::Allowed { at, .. }
+            | Self::AgentStands { at, .. }
+            | Self::PlacedGroup { at, .. } => *at,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::masters::LastingMasters;
 use super::quotas::{LastingQuotas, Quotas};
 use super::spending::{Allowed, Spending};
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
-use crate::frameworks::{Frameworks, LastingFrameworks};
+use crate::frameworks::{Frameworks, Groups, LastingFrameworks, LastingGroups};
 use crate::jobs::Jobs;
 use crate::jobs::state::LastingJobs;
 use protocol::{AgentId, AgentInfo, Role, ShardId, Time};
@@ -31,7 +31,12 @@ pub struct ShardSnapshot {
     quotas: LastingQuotas,
     /// What the shard's tasks may hold of roles with a limit.
     allowed: BTreeMap<Role, Allowed>,
+    /// Tasks of frameworks that belong together.
+    groups: LastingGroups,
 }
+
+/// [`ShardSnapshot`] as version 3 had it, behind its version.
+type OfThree = (LastingJobs, LastingRest, LastingFrameworks, BTreeMap<AgentId, Mode>);
 
 /// What is on record beside jobs and frameworks.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -51,18 +56,6 @@ struct RestWithoutMasters {
 }
 
 impl ShardSnapshot {
-    fn of(jobs: LastingJobs, rest: LastingRest) -> Self {
-        Self {
-            version: RECORD_VERSION,
-            jobs,
-            rest,
-            frameworks: LastingFrameworks::default(),
-            modes: BTreeMap::new(),
-            quotas: LastingQuotas::default(),
-            allowed: BTreeMap::new(),
-        }
-    }
-
     /// The snapshot that these bytes are, of this version or an older one; `None` where they are none.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
@@ -72,19 +65,21 @@ impl ShardSnapshot {
                 let (jobs, rest): (LastingJobs, RestWithoutMasters) = postcard::from_bytes(rest).ok()?;
                 let RestWithoutMasters { agents, tokens, policies } = rest;
                 let rest = LastingRest { agents, tokens, policies, masters: LastingMasters::default() };
-                Some(Self::of(jobs, rest))
+                Some(Self::of((jobs, rest, LastingFrameworks::default(), BTreeMap::new())))
             }
             2 => {
                 let (jobs, rest): (LastingJobs, LastingRest) = postcard::from_bytes(rest).ok()?;
-                Some(Self::of(jobs, rest))
+                Some(Self::of((jobs, rest, LastingFrameworks::default(), BTreeMap::new())))
             }
-            3 => {
-                let (jobs, rest, frameworks, modes) = postcard::from_bytes(rest).ok()?;
-                Some(Self { frameworks, modes, ..Self::of(jobs, rest) })
-            }
+            3 => postcard::from_bytes::<OfThree>(rest).ok().map(Self::of),
             RECORD_VERSION => postcard::from_bytes(bytes).ok(),
             _ => None,
         }
+    }
+
+    fn of((jobs, rest, frameworks, modes): OfThree) -> Self {
+        let (quotas, allowed, groups) = (LastingQuotas::default(), BTreeMap::new(), LastingGroups::default());
+        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups }
     }
 }
 
@@ -116,7 +111,7 @@ impl Shard {
         let (jobs, rest) = (self.jobs.lasting.clone(), self.rest.clone());
         let (frameworks, modes) = (self.frameworks.lasting.clone(), self.drains.modes.clone());
         let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
-        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed }
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups: self.groups.lasting.clone() }
     }
 
     /// The shard whose lasting state `snapshot` is.
@@ -124,7 +119,8 @@ impl Shard {
     pub fn restore(config: ShardConfig, snapshot: ShardSnapshot) -> Self {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
         let quota = (Quotas::new(snapshot.quotas), Spending::new(snapshot.allowed));
-        Self::with(config, jobs, snapshot.rest, (Frameworks::restore(snapshot.frameworks), Drains::new(snapshot.modes)), quota)
+        let (frameworks, groups) = (Frameworks::restore(snapshot.frameworks), Groups::restore(snapshot.groups));
+        Self { groups, ..Self::with(config, jobs, snapshot.rest, (frameworks, Drains::new(snapshot.modes)), quota) }
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -141,8 +137,9 @@ impl Shard {
     #[must_use]
     pub fn hash(&self) -> u64 {
         let mut hash = blake3::Hasher::new();
-        let quota = (&self.quotas.lasting, &self.spending.allowed);
-        postcard::to_io(&(&self.jobs.lasting, &self.rest, &self.frameworks.lasting, &self.drains.modes, quota), &mut hash)
+        let (frameworks, groups) = (&self.frameworks.lasting, &self.groups.lasting);
+        let (quotas, allowed) = (&self.quotas.lasting, &self.spending.allowed);
+        postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, &self.drains.modes, quotas, allowed, groups), &mut hash)
             .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();
         let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");

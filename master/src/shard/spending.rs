@@ -2,7 +2,7 @@
 
 use super::amounts;
 use super::event::{PlacedWant, Want};
-use super::limits::{Limit, Need};
+use super::limits::{Need, Quota};
 use super::openings::{USEFUL_CPU_MILLI, USEFUL_MEMORY_BYTES};
 use super::{Action, PeerMessage, Record, Shard};
 use protocol::{JobId, Offer, Resources, Role, ShardId, Time};
@@ -26,7 +26,7 @@ pub(super) struct Allowed {
     /// Of it; later ones have higher ones.
     pub version: u64,
     /// How much the live tasks of the role and of all below it may hold.
-    pub limit: Limit,
+    pub limit: Quota,
 }
 
 /// All of it.
@@ -61,7 +61,7 @@ impl Spending {
         self.stirred
     }
 
-    pub fn apply(&mut self, role: &Role, version: u64, limit: &Limit) {
+    pub fn apply(&mut self, role: &Role, version: u64, limit: &Quota) {
         if limit.is_empty() {
             self.allowed.remove(role);
             self.said.remove(role);
@@ -73,7 +73,7 @@ impl Spending {
 
 impl Shard {
     /// Shard 0 has granted something; an empty limit: there is none any longer.
-    pub(super) fn allow(&mut self, from: ShardId, role: Role, version: u64, limit: Limit) {
+    pub(super) fn allow(&mut self, from: ShardId, role: Role, version: u64, limit: Quota) {
         let known = self.spending.allowed.get(&role);
         if from != HOME || known.is_none() && limit.is_empty() {
             return;
@@ -93,7 +93,7 @@ impl Shard {
     }
 
     /// Of which roles that `role` is, or is below, there is a limit, and what is left of it here.
-    fn left(&self, role: &Role) -> impl Iterator<Item = (Role, Limit)> {
+    fn left(&self, role: &Role) -> impl Iterator<Item = (Role, Quota)> {
         let limited = role.and_above().take(if self.spending.allowed.is_empty() { 0 } else { usize::MAX });
         limited.filter_map(|role| {
             let limit = &self.spending.allowed.get(&role)?.limit;
@@ -105,8 +105,13 @@ impl Shard {
     /// What of an offer tasks of its role may still be given.
     pub(super) fn clipped(&self, offer: &Offer) -> Resources {
         let mut resources = offer.resources.clone();
-        self.left(&offer.role).for_each(|(_, left)| left.clip(&mut resources));
+        self.clip(&offer.role, &mut resources);
         resources
+    }
+
+    /// Leaves of `resources` what tasks of a role may still be given.
+    pub(super) fn clip(&self, role: &Role, resources: &mut Resources) {
+        self.left(role).for_each(|(_, left)| left.clip(resources));
     }
 
     /// How many more tasks of a job may be placed.
@@ -114,11 +119,6 @@ impl Shard {
         let Some(job) = self.jobs.live(job) else { return 0 };
         let shape = &job.job.template.resources;
         self.left(&job.job.role).map(|(_, left)| left.holds(&left.of(shape))).min().unwrap_or(u32::MAX)
-    }
-
-    /// The limit that a task of a role with this need would pass; `None`: none.
-    pub(super) fn passes(&self, role: &Role, need: &Resources) -> Option<Role> {
-        self.left(role).find(|(_, left)| !left.contains(&left.of(need))).map(|(role, _)| role)
     }
 
     /// True where a framework may be shown something for a role.
@@ -141,7 +141,7 @@ impl Shard {
         if self.spending.allowed.is_empty() {
             return;
         }
-        let mut left: BTreeMap<Role, Limit> = BTreeMap::new();
+        let mut left: BTreeMap<Role, Quota> = BTreeMap::new();
         for want in wants.iter_mut().chain(placed.iter_mut().map(|placed| &mut placed.want)) {
             for (role, limit) in self.left(&want.role) {
                 let left = left.entry(role).or_insert(limit);
@@ -158,7 +158,7 @@ impl Shard {
     }
 
     /// What this shard holds of a role with a limit, and would.
-    fn need(&self, role: &Role, limit: &Limit) -> Need {
+    fn need(&self, role: &Role, limit: &Quota) -> Need {
         let (mut wants, mut least) = (limit.zero(), None);
         for line in self.jobs.lines.within(role) {
             let shape = limit.of(&line.shape);
@@ -166,7 +166,7 @@ impl Shard {
             least.get_or_insert(shape);
         }
         if self.sessions.by_id.keys().any(|id| self.takes_offers(*id, role)) {
-            wants = Limit::new(limit.iter().map(|(kind, _)| (kind.clone(), ALL)));
+            wants = Quota::new(limit.iter().map(|(kind, _)| (kind.clone(), ALL)));
             let useful = Resources { cpu_milli: USEFUL_CPU_MILLI, memory_bytes: USEFUL_MEMORY_BYTES, ..Resources::NONE };
             least.get_or_insert(limit.of(&useful));
         }

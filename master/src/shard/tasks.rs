@@ -138,9 +138,13 @@ impl Shard {
             self.publish_tasks(id, phase, agent, &attempts);
         }
         let owner = self.frameworks.owner(id).map(|(framework, name)| (framework, name.to_owned()));
+        let group = self.groups.of(id);
         self.commit(Record::Ended { id, ends, at: self.now });
         if let Some((framework, name)) = owner {
             self.task_ended(framework, name);
+        }
+        if let Some(group) = group {
+            self.end_group(group);
         }
         if self.jobs.live(id).is_some() { self.roll(id) } else { self.job_ended(id) }
     }

@@ -8,8 +8,8 @@ mod frameworks;
 mod jobs;
 mod lasting;
 mod peers;
-mod quotas;
 mod placed;
+mod quotas;
 mod walk;
 
 use super::event::{Change, JobRef};

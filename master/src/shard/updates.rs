@@ -3,8 +3,7 @@
 
 use super::Shard;
 use super::record::Record;
-use crate::frameworks::{Cause, FrameworkEvent, FrameworkId, Own, OwnView, StatusUpdate};
-use crate::jobs::LivePhase;
+use crate::frameworks::{Cause, FrameworkEvent, FrameworkId, Own, StatusUpdate};
 use protocol::{AgentId, AttemptId, JobId, Phase, Time};
 use std::collections::VecDeque;
 
@@ -56,6 +55,7 @@ impl Shard {
     }
 
     fn tell_update(&mut self, framework: FrameworkId, name: String, own: &Own, phase: Phase) {
+        self.publish_own(framework, &name, phase, false);
         let mut update = self.update(&name, own, phase, Cause::News);
         let Some(session) = self.sessions.by_id.get_mut(&framework) else { return };
         session.updates_made += 1;
@@ -156,30 +156,6 @@ impl Shard {
     pub(super) fn tell_once(&mut self, framework: FrameworkId, task: String, agent: Option<AgentId>, phase: Phase, cause: Cause) {
         let update = StatusUpdate { task, job: None, agent, phase, exit: None, cause, ports: vec![], at: self.now, uuid: None };
         self.sessions.tell(framework, FrameworkEvent::Update(update));
-    }
-
-    /// A task of a framework as it stands.
-    pub(super) fn own_view(&self, name: &str, own: &Own) -> OwnView {
-        let job = self.jobs.live(own.job).map(|live| &live.job);
-        OwnView {
-            name: name.to_owned(),
-            job: own.job,
-            agent: own.agent,
-            phase: self.phase_of_own(own),
-            exit: own.exit.clone(),
-            at: own.at,
-            role: job.map(|job| job.role.clone()),
-            resources: job.map(|job| job.template.resources.clone()).unwrap_or_default(),
-        }
-    }
-
-    /// In which state a task of a framework is.
-    pub(super) fn phase_of_own(&self, own: &Own) -> Phase {
-        match &own.exit {
-            Some(exit) => exit.phase(),
-            None if self.unreachable.contains(&own.agent) => Phase::Unreachable,
-            None => self.phase_of(AttemptId::new(own.job, 0, 1)).map_or(Phase::Staging, LivePhase::phase),
-        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
-use super::event::{JobRef, Master, Policy, Token, Word};
-use super::quotas::RoleSettings;
 use super::event::{JobRef, Limit, Master, Policy, Token, Word};
-use crate::frameworks::FrameworkView;
+use super::quotas::RoleSettings;
+use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Placement, Resources, Role, Time};
 use serde::{Deserialize, Serialize};
@@ -83,6 +82,17 @@ pub enum View {
         /// Which job.
         job: JobRef,
     },
+    /// Tasks of a framework that have not ended, and those whose end it has not acknowledged, by name.
+    FrameworkTasks {
+        /// Whose.
+        framework: FrameworkId,
+        /// From this name on.
+        from: String,
+        /// Without the first so many of these.
+        skip: usize,
+        /// At most this many, and at most [`PAGE_MAX`].
+        limit: usize,
+    },
 }
 
 /// An answer.
@@ -112,6 +122,10 @@ pub enum Viewed {
     Frameworks(Vec<FrameworkView>),
     /// To [`View::Roles`].
     Roles(RolesView),
+    /// To [`View::Limits`].
+    Limits(Vec<Limit>),
+    /// To [`View::FrameworkTasks`].
+    FrameworkTasks(Vec<OwnView>),
 }
 
 /// Roles as one shard knows them.
@@ -123,8 +137,6 @@ pub struct RolesView {
     pub spent: Vec<(Role, Resources)>,
     /// What the shard's agents have.
     pub total: Resources,
-    /// To [`View::Limits`].
-    Limits(Vec<Limit>),
 }
 
 /// A job as it stands.

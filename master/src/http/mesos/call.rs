@@ -1,8 +1,9 @@
 //! What a framework says, in Mesos' words: the calls of `mesos/v1/scheduler/scheduler.proto`. What is missing or wrong is said as Mesos does, with
 //! status 400.
 
+use super::filters;
 use super::words::{self, id, list, member, nanoseconds, number, text, whole};
-use crate::frameworks::{FrameworkId, FrameworkInfo, REFUSE_MS_DEFAULT, REFUSE_MS_MAX};
+use crate::frameworks::{Filters, FrameworkId, FrameworkInfo, REFUSE_MS_DEFAULT, REFUSE_MS_MAX};
 use crate::http::frameworks_json::offer_id;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,11 +16,13 @@ pub enum Said {
     Subscribe {
         info: FrameworkInfo,
         suppressed: Vec<Role>,
+        filters: Filters,
     },
     /// Tasks still in Mesos' words: what of them can be run is looked at one by one.
     Accept {
         offers: Vec<OfferId>,
         tasks: Vec<Value>,
+        groups: Vec<Vec<Value>>,
         others: Vec<String>,
         refuse_ms: u64,
     },
@@ -41,6 +44,7 @@ pub enum Said {
     Update {
         info: FrameworkInfo,
         suppressed: Vec<Role>,
+        filters: Filters,
     },
     Teardown,
     /// Taken in, and nothing is done.
@@ -67,7 +71,7 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
             if id(member(subscribe, "framework_info").unwrap_or(&Value::Null), "id") != id(call, "framework_id") {
                 return Err("'framework_id' differs from 'subscribe.framework_info.id'".into());
             }
-            Said::Subscribe { info, suppressed: roles(subscribe, "suppressed_roles")? }
+            Said::Subscribe { info, suppressed: roles(subscribe, "suppressed_roles")?, filters: filters::read(subscribe)? }
         }
         "ACCEPT" => accept(within("accept")?)?,
         "DECLINE" => {
@@ -94,7 +98,13 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
         }
         "UPDATE_FRAMEWORK" => {
             let update = within("update_framework")?;
-            Said::Update { info: info(update, principal)?, suppressed: roles(update, "suppressed_roles")? }
+            if id(member(update, "framework_info").unwrap_or(&Value::Null), "id")
+                .is_some_and(|given| Some(given) != id(call, "framework_id"))
+            {
+                return Err("'framework_id' differs from 'update_framework.framework_info.id'".into());
+            }
+            let suppressed = roles(update, "suppressed_roles")?;
+            Said::Update { info: info(update, principal)?, suppressed, filters: filters::read(update)? }
         }
         "TEARDOWN" => Said::Teardown,
         "SHUTDOWN"
@@ -133,16 +143,28 @@ fn refuse_ms(value: &Value) -> u64 {
 }
 
 fn accept(accept: &Value) -> Result<Said, String> {
-    let (mut tasks, mut others) = (Vec::new(), Vec::new());
+    let (mut tasks, mut groups, mut others) = (vec![], vec![], vec![]);
     for operation in list(accept, "operations") {
         match text(operation, "type").ok_or("an operation has no type")? {
             "LAUNCH" => {
                 tasks.extend_from_slice(list(member(operation, "launch").ok_or("a LAUNCH operation has no 'launch'")?, "task_infos"))
             }
+            "LAUNCH_GROUP" => groups.push(group(operation)?),
             other => others.push(other.to_owned()),
         }
     }
-    Ok(Said::Accept { offers: offers(accept), tasks, others, refuse_ms: refuse_ms(accept) })
+    Ok(Said::Accept { offers: offers(accept), tasks, groups, others, refuse_ms: refuse_ms(accept) })
+}
+
+/// The tasks of a group; those of an executor that is not Mesos' own keep it, and are refused for it.
+fn group(operation: &Value) -> Result<Vec<Value>, String> {
+    let launch = member(operation, "launch_group").ok_or("a LAUNCH_GROUP operation has no 'launch_group'")?;
+    let mut tasks = list(member(launch, "task_group").ok_or("a LAUNCH_GROUP operation has no 'task_group'")?, "tasks").to_vec();
+    let executor = member(launch, "executor").filter(|executor| text(executor, "type") != Some("DEFAULT"));
+    if let Some(executor) = executor {
+        tasks.iter_mut().for_each(|task| words::put(task, "executor", Some(executor.clone())));
+    }
+    Ok(tasks)
 }
 
 /// What a framework says of itself.
@@ -187,15 +209,16 @@ mod tests {
     fn calls_are_taken_as_clients_write_them() {
         let subscribe = json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": { "user": "root", "name": "x", "role": "*", "failover_timeout": "10" } } });
         let (framework, said) = read(&subscribe, "").unwrap();
-        let Said::Subscribe { info, suppressed } = said else { panic!("{said:?}") };
+        let Said::Subscribe { info, suppressed, .. } = said else { panic!("{said:?}") };
         assert_eq!((framework, info.failover_ms, info.roles.len(), suppressed.len()), (None, 10_000, 1, 0));
         let accept = json!({ "type": "ACCEPT", "framework_id": { "value": "f1" }, "accept": { "offer_ids": [{ "value": "o3-9" }, { "value": "?" }],
-            "operations": [{ "type": "LAUNCH", "launch": { "task_infos": [{}] } }, { "type": "RESERVE" }], "filters": { "refuse_seconds": 0.5 } } });
+            "operations": [{ "type": "LAUNCH", "launch": { "task_infos": [{}] } }, { "type": "RESERVE" },
+                { "type": "LAUNCH_GROUP", "launch_group": { "executor": { "type": "DEFAULT" }, "task_group": { "tasks": [{}, {}] } } }], "filters": { "refuse_seconds": 0.5 } } });
         let (framework, said) = read(&accept, "").unwrap();
-        let Said::Accept { offers, tasks, others, refuse_ms } = said else { panic!("{said:?}") };
+        let Said::Accept { offers, tasks, groups, others, refuse_ms } = said else { panic!("{said:?}") };
         assert_eq!(
-            (framework, offers.len(), tasks.len(), others, refuse_ms),
-            (Some(FrameworkId(1)), 2, 1, vec!["RESERVE".to_owned()], 500)
+            (framework, offers.len(), tasks.len(), groups, others, refuse_ms),
+            (Some(FrameworkId(1)), 2, 1, vec![vec![json!({}), json!({})]], vec!["RESERVE".to_owned()], 500)
         );
         assert!(
             matches!(read(&json!({ "type": "REVIVE", "framework_id": { "value": "f1" } }), "").unwrap().1, Said::Revive(roles) if roles.is_empty())

@@ -1,7 +1,7 @@
 //! What a framework is told, in Mesos' words: the events of `mesos/v1/scheduler/scheduler.proto`, as records of RecordIO (`SIZE\nDATA`).
 
 use super::words;
-use crate::frameworks::{Cause, FrameworkEvent, OpenOffer, StatusUpdate};
+use crate::frameworks::{Cause, FrameworkEvent, FrameworkInfo, OpenOffer, StatusUpdate};
 use crate::http::frameworks_json::offer_text;
 use crate::http::subscription::{HEARTBEAT, Words};
 use base64::Engine as _;
@@ -24,6 +24,11 @@ pub struct Told {
 }
 
 impl Told {
+    /// For a framework of this id, as far as it is known, that says this of itself.
+    pub fn new(framework: String, info: &FrameworkInfo, master: Value) -> Self {
+        Self { framework, partition_aware: info.is_partition_aware(), knows_killing: info.knows_killing(), master }
+    }
+
     /// An event as Mesos writes it.
     pub fn event(&mut self, event: &FrameworkEvent) -> Vec<Value> {
         let one = |value| vec![value];
@@ -45,6 +50,10 @@ impl Told {
                 .map(|offer| json!({ "type": "RESCIND", "rescind": { "offer_id": { "value": offer_text(*offer) } } }))
                 .collect(),
             FrameworkEvent::Update(update) => one(json!({ "type": "UPDATE", "update": { "status": self.status(update) } })),
+            FrameworkEvent::Changed(info) => {
+                (self.partition_aware, self.knows_killing) = (info.is_partition_aware(), info.knows_killing());
+                vec![]
+            }
             FrameworkEvent::Error(message) => one(json!({ "type": "ERROR", "error": { "message": message } })),
         }
     }
@@ -60,7 +69,7 @@ impl Told {
         };
         let message = match (&update.exit, &update.cause) {
             (Some(exit), _) => exit.to_string(),
-            (None, Cause::Invalid(reason)) => reason.clone(),
+            (None, Cause::Invalid(reason) | Cause::Group(reason)) => reason.clone(),
             (None, Cause::Offers) => "the offers do not hold any more".into(),
             (None, Cause::Unknown) => "there is no such task".into(),
             (None, Cause::Reconciled) => "reconciled: the latest state".into(),
@@ -83,24 +92,38 @@ impl Told {
         status
     }
 
+    /// The state that a phase is, where nothing else is known of the task.
+    pub fn state_of(&self, phase: Phase) -> &'static str {
+        match phase {
+            Phase::Waiting | Phase::Staging => "TASK_STAGING",
+            Phase::Starting => "TASK_STARTING",
+            Phase::Killing if self.knows_killing => "TASK_KILLING",
+            Phase::Running | Phase::Killing => "TASK_RUNNING",
+            Phase::Unreachable if self.partition_aware => "TASK_UNREACHABLE",
+            Phase::Finished => "TASK_FINISHED",
+            Phase::Failed => "TASK_FAILED",
+            Phase::Killed => "TASK_KILLED",
+            Phase::Rejected => "TASK_ERROR",
+            Phase::Lost if self.partition_aware => "TASK_GONE",
+            Phase::Lost | Phase::Unreachable => "TASK_LOST",
+        }
+    }
+
     fn state(&self, update: &StatusUpdate) -> (&'static str, Option<&'static str>) {
         let aware = |aware: &'static str| if self.partition_aware { aware } else { "TASK_LOST" };
         let asked = (update.cause == Cause::Reconciled).then_some("REASON_RECONCILIATION");
         match (&update.cause, &update.exit, update.phase) {
             (Cause::Offers, ..) => (aware("TASK_DROPPED"), Some("REASON_INVALID_OFFERS")),
             (Cause::Invalid(_), ..) => ("TASK_ERROR", Some("REASON_TASK_INVALID")),
+            (Cause::Group(_), ..) => ("TASK_ERROR", Some("REASON_TASK_GROUP_INVALID")),
             (Cause::Unknown, ..) => (aware("TASK_UNKNOWN"), Some("REASON_RECONCILIATION")),
             (_, Some(exit), _) => {
                 let (state, reason) = ended(exit);
                 let known = !is_lost(exit) || matches!(state, "TASK_FAILED" | "TASK_KILLED");
                 (if known { state } else { aware(state) }, asked.or(reason))
             }
-            (_, None, Phase::Waiting | Phase::Staging) => ("TASK_STAGING", asked),
-            (_, None, Phase::Starting) => ("TASK_STARTING", asked),
-            (_, None, Phase::Killing) if self.knows_killing => ("TASK_KILLING", asked),
-            (_, None, Phase::Running | Phase::Killing) => ("TASK_RUNNING", asked),
-            (_, None, Phase::Unreachable) => (aware("TASK_UNREACHABLE"), asked.or(Some("REASON_AGENT_REMOVED"))),
-            (_, None, _) => (aware("TASK_UNKNOWN"), asked),
+            (_, None, Phase::Unreachable) => (self.state_of(Phase::Unreachable), asked.or(Some("REASON_AGENT_REMOVED"))),
+            (_, None, phase) => (self.state_of(phase), asked),
         }
     }
 }
@@ -174,7 +197,7 @@ fn ascii(json: &str) -> String {
 }
 
 /// Writes records, each an event; and behind them a heartbeat, since clients that read lines see a record only when the next one begins.
-fn records(events: &[Value], output: &mut BytesMut) {
+pub fn records(events: &[Value], output: &mut BytesMut) {
     for event in events.iter().chain([&json!({ "type": "HEARTBEAT" })]) {
         let text = ascii(&event.to_string());
         output.put_slice(text.len().to_string().as_bytes());

@@ -3,16 +3,19 @@
 
 mod call;
 mod event;
+mod figures;
+mod filters;
 mod operator;
+mod rows;
 mod scheduler;
+mod seen;
 mod state;
 mod task;
+mod watch;
 mod words;
 
-use super::Api;
 use super::access::Caller;
-use super::gate;
-use crate::drive::routes::Route;
+use super::{Api, find, gate};
 use crate::shard::event::Level;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -21,7 +24,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Extension, Json, Router};
-use protocol::ShardId;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -61,8 +63,10 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/api/v1/scheduler", post(scheduler::scheduler).fallback(only_post))
         .route("/api/v1", post(operator::operator).fallback(only_post))
+        // The path that `pymesos` has: Mesos takes whatever is below the one before.
+        .route("/api/v1/operator", post(operator::operator).fallback(only_post))
         .route("/version", get(version))
-        .route("/metrics/snapshot", get(state::metrics))
+        .route("/metrics/snapshot", get(figures::snapshot))
         .merge(v0.clone())
         .nest("/master", v0)
 }
@@ -90,28 +94,16 @@ async fn only_post() -> Response {
 }
 
 async fn version() -> Json<Value> {
-    Json(json!({ "version": VERSION, "build_date": "", "build_time": 0, "build_user": "" }))
+    Json(version_info())
+}
+
+fn version_info() -> Value {
+    json!({ "version": VERSION, "build_date": "", "build_time": 0, "build_user": "" })
 }
 
 /// Where the leading master is: with Mesos that is one, here any will do.
 async fn redirect(State(api): State<Arc<Api>>, at: At) -> Response {
-    location(&base(&api.door.peers().own().http, at), "")
-}
-
-/// Sends a client to the master that leads a shard, where that is another.
-fn elsewhere(api: &Api, at: At, shard: ShardId, path: &str) -> Option<Response> {
-    match api.door.routes().find(shard)? {
-        Route::Here => None,
-        Route::At(leader) => {
-            let peer = api.door.peers().find(leader)?;
-            Some(location(&base(&peer.master().http, at), path))
-        }
-        Route::Nowhere => Some((StatusCode::SERVICE_UNAVAILABLE, "No leader elected").into_response()),
-    }
-}
-
-fn location(base: &str, path: &str) -> Response {
-    (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, format!("{base}{path}"))]).into_response()
+    find::redirect(base(&api.door.peers().own().http, at))
 }
 
 /// Where a master's API is for who came in here: a client of the port without TLS goes to that port of the other.

@@ -1,8 +1,9 @@
 //! `POST /api/v1`: the calls of `mesos/v1/master/master.proto` that people's tools make. Those that are not known are answered with status 501.
 
-use super::state::{Seen, is_active, see, status_of};
-use super::{At, VERSION, master_info, words};
-use crate::frameworks::{FrameworkId, FrameworkRequest, FrameworkView, OwnView};
+use super::seen::{self, Seen, TASKS_MAX, see};
+use super::watch::watch;
+use super::{At, figures, master_info, rows, words};
+use crate::frameworks::{FrameworkId, FrameworkRequest};
 use crate::http::access::Caller;
 use crate::http::agents::set_mode;
 use crate::http::error::ApiError;
@@ -10,16 +11,14 @@ use crate::http::jobs::GRACE_MS_DEFAULT;
 use crate::http::{Api, body, find};
 use crate::shard::drains::ModeWish;
 use crate::shard::event::{Level, Request};
-use crate::shard::view::AgentView;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use protocol::AgentId;
 use protocol::message::shard_of_agent;
-use protocol::{AgentId, Phase};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Answers a call.
@@ -28,11 +27,16 @@ pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, header
         let bytes = body::whole(&headers, body).await?;
         let call: Value = serde_json::from_slice(&bytes).map_err(|error| ApiError::invalid("body", error.to_string()))?;
         let kind = words::text(&call, "type").ok_or_else(|| ApiError::invalid("type", "Expecting 'type' to be present"))?;
-        called(&api, &caller, kind, &call).await
+        match kind {
+            "SUBSCRIBE" => watch(Arc::clone(&api), caller).await,
+            kind => Ok(match called(&api, &caller, kind, &call).await? {
+                Some(answer) => Json(answer).into_response(),
+                None => StatusCode::OK.into_response(),
+            }),
+        }
     };
     match answer.await {
-        Ok(Some(answer)) => Json(answer).into_response(),
-        Ok(None) => StatusCode::OK.into_response(),
+        Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
@@ -46,22 +50,25 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
     };
     match kind {
         "GET_HEALTH" => answer("get_health", json!({ "healthy": api.door.stopped().is_none() })),
-        "GET_VERSION" => answer("get_version", json!({ "version_info": { "version": VERSION } })),
-        "GET_MASTER" => answer("get_master", json!({ "master_info": master_info(api) })),
+        "GET_VERSION" => answer("get_version", json!({ "version_info": super::version_info() })),
+        "GET_MASTER" => {
+            let since = api.since.0 as f64 / 1_000.0;
+            answer("get_master", json!({ "master_info": master_info(api), "start_time": since, "elected_time": since }))
+        }
         "GET_FLAGS" => answer("get_flags", json!({ "flags": [] })),
         "GET_LOGGING_LEVEL" => answer("get_logging_level", json!({ "level": 0 })),
-        "GET_AGENTS" => answer("get_agents", agents(&see(api, caller).await?)),
-        "GET_FRAMEWORKS" => answer("get_frameworks", frameworks(&see(api, caller).await?)),
-        "GET_TASKS" => answer("get_tasks", tasks(&see(api, caller).await?)),
+        "GET_AGENTS" => answer("get_agents", rows::agents(&see(api, caller).await?)),
+        "GET_FRAMEWORKS" => answer("get_frameworks", rows::frameworks(&see(api, caller).await?)),
+        "GET_TASKS" => answer("get_tasks", task_rows(api, &see(api, caller).await?, words::member(call, "get_tasks")).await?),
+        "GET_METRICS" => answer("get_metrics", figures::list(api, &see(api, caller).await?).await?),
+        "GET_OPERATIONS" => answer("get_operations", json!({ "operations": [] })),
+        "GET_MAINTENANCE_STATUS" => answer("get_maintenance_status", json!({ "status": {} })),
+        "GET_MAINTENANCE_SCHEDULE" => answer("get_maintenance_schedule", json!({ "schedule": {} })),
         "GET_EXECUTORS" => answer("get_executors", json!({ "executors": [] })),
-        "GET_ROLES" => answer("get_roles", roles(&see(api, caller).await?)),
+        "GET_ROLES" => answer("get_roles", rows::roles(&see(api, caller).await?)),
         "GET_WEIGHTS" => answer("get_weights", json!({ "weight_infos": [] })),
         "GET_QUOTA" => answer("get_quota", json!({ "status": { "infos": [] } })),
-        "GET_STATE" => {
-            let seen = see(api, caller).await?;
-            let state = json!({ "get_agents": agents(&seen), "get_frameworks": frameworks(&seen), "get_tasks": tasks(&seen), "get_executors": { "executors": [] } });
-            answer("get_state", state)
-        }
+        "GET_STATE" => answer("get_state", state(api, &see(api, caller).await?, words::member(call, "get_state")).await?),
         "DRAIN_AGENT" => {
             let drain = words::member(call, "drain_agent").unwrap_or(&Value::Null);
             let seconds =
@@ -101,90 +108,20 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
     }
 }
 
-fn agents(seen: &Seen) -> Value {
-    let role = words::role(words::ANY_ROLE).expect("the default role is one");
-    let agent = |view: &AgentView| {
-        let mut info = json!({
-            "id": { "value": view.id.to_string() },
-            "hostname": view.info.name,
-            "port": 5051,
-            "resources": words::resources(&view.info.capacity, &view.info.ports, &role),
-            "attributes": words::attributes(&view.info),
-        });
-        words::put(&mut info, "domain", words::domain(&view.info));
-        json!({
-            "agent_info": info,
-            "active": is_active(view),
-            "deactivated": view.mode != "active",
-            "version": VERSION,
-            "pid": format!("slave(1)@{}:5051", view.info.name),
-            "registered_time": { "nanoseconds": view.heard.0.saturating_mul(1_000_000) },
-            "total_resources": words::resources(&view.info.capacity, &view.info.ports, &role),
-            "allocated_resources": words::resources(&view.allocated, &[], &role),
-            "offered_resources": [],
-        })
-    };
-    json!({ "agents": seen.agents.iter().map(agent).collect::<Vec<_>>(), "recovered_agents": [] })
+/// A page of tasks: `limit` and `offset` of the call's own member, which Mesos has not.
+async fn task_rows(api: &Api, seen: &Seen, page: Option<&Value>) -> Result<Value, ApiError> {
+    let given = |name: &str| page.and_then(|page| words::member(page, name)).and_then(words::number).map(words::whole);
+    let part = |name: &str, otherwise: usize| given(name).map_or(otherwise, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    let found = seen::tasks(api, &seen.frameworks.iter().collect::<Vec<_>>(), part("offset", 0), part("limit", TASKS_MAX)).await?;
+    Ok(rows::tasks(&found))
 }
 
-fn frameworks(seen: &Seen) -> Value {
-    let framework = |view: &FrameworkView| {
-        let info = &view.info;
-        json!({
-            "framework_info": {
-                "id": { "value": view.id.to_string() },
-                "name": info.name,
-                "user": info.user,
-                "roles": info.roles.iter().map(words::role_text).collect::<Vec<_>>(),
-                "hostname": info.hostname,
-                "webui_url": info.webui_url,
-                "principal": info.principal,
-                "failover_timeout": info.failover_ms as f64 / 1_000.0,
-                "checkpoint": true,
-                "capabilities": info.capabilities.iter().map(|capability| json!({ "type": capability })).collect::<Vec<_>>(),
-            },
-            "active": view.connected,
-            "connected": view.connected,
-            "recovered": false,
-            "registered_time": { "nanoseconds": view.since.0.saturating_mul(1_000_000) },
-        })
-    };
-    json!({ "frameworks": seen.frameworks.iter().map(framework).collect::<Vec<_>>(), "completed_frameworks": [], "recovered_frameworks": [] })
-}
-
-fn tasks(seen: &Seen) -> Value {
-    let (mut live, mut unreachable, mut completed) = (vec![], vec![], vec![]);
-    for (framework, own) in seen.frameworks.iter().flat_map(|framework| framework.tasks.iter().map(move |own| (framework, own))) {
-        let list = match (&own.exit, own.phase) {
-            (Some(_), _) => &mut completed,
-            (None, Phase::Unreachable) => &mut unreachable,
-            (None, _) => &mut live,
-        };
-        list.push(task(framework, own));
-    }
-    json!({ "tasks": live, "unreachable_tasks": unreachable, "completed_tasks": completed, "pending_tasks": [], "orphan_tasks": [] })
-}
-
-fn task(framework: &FrameworkView, own: &OwnView) -> Value {
-    let status = status_of(framework, own);
-    let role = own.role.clone().unwrap_or_else(|| words::role(words::ANY_ROLE).expect("the default role is one"));
-    json!({
-        "name": own.name,
-        "task_id": { "value": own.name },
-        "framework_id": { "value": framework.id.to_string() },
-        "agent_id": { "value": own.agent.to_string() },
-        "state": status["state"],
-        "resources": words::resources(&own.resources, &[], &role),
-        "statuses": [status],
-    })
-}
-
-fn roles(seen: &Seen) -> Value {
-    let names: BTreeSet<&str> = seen.frameworks.iter().flat_map(|framework| framework.info.roles.iter().map(words::role_text)).collect();
-    let row = |name: &str| {
-        let of = |framework: &&FrameworkView| framework.info.roles.iter().any(|role| words::role_text(role) == name);
-        let ids: Vec<Value> = seen.frameworks.iter().filter(of).map(|framework| json!({ "value": framework.id.to_string() })).collect();
-        json!({ "name": name, "weight": 1.0, "frameworks": ids, "resources": [] })
-    };
-    json!({ "roles": names.into_iter().map(row).collect::<Vec<_>>() })
+/// All there is, with a page of tasks.
+pub(super) async fn state(api: &Api, seen: &Seen, page: Option<&Value>) -> Result<Value, ApiError> {
+    Ok(json!({
+        "get_agents": rows::agents(seen),
+        "get_frameworks": rows::frameworks(seen),
+        "get_tasks": task_rows(api, seen, page).await?,
+        "get_executors": { "executors": [] },
+    }))
 }

@@ -3,19 +3,19 @@
 
 use super::call::{self, Said};
 use super::event::Told;
-use super::{At, elsewhere, master_info, task};
+use super::{At, base, master_info, task};
 use crate::drive::Busy;
-use crate::frameworks::{Call, FrameworkId, FrameworkInfo, FrameworkRequest, TaskLaunch};
+use crate::frameworks::{Call, FrameworkId, FrameworkRequest, TaskLaunch};
 use crate::http::access::Caller;
 use crate::http::error::ApiError;
 use crate::http::subscription::{self, Subscriber};
-use crate::http::{Api, body, json_problems, spec};
+use crate::http::{Api, body, find, json_problems, spec};
 use crate::shard::event::{Level, Refusal, Request, Response as Answer};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::{Job, Role};
+use protocol::{Job, Role, ShardId};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -42,11 +42,11 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
     if let Said::Unknown(kind) = said {
         return Err((StatusCode::NOT_IMPLEMENTED, format!("call {kind} is not known")).into_response());
     }
-    if let Some(response) = framework.and_then(|framework| elsewhere(api, at, framework.shard(), "/api/v1/scheduler")) {
+    if let Some(response) = framework.and_then(|framework| elsewhere(api, at, framework.shard())) {
         return Err(response);
     }
     let stream = header(header::HeaderName::from_static(STREAM_HEADER));
-    if let Said::Subscribe { info, suppressed } = said {
+    if let Said::Subscribe { info, suppressed, filters } = said {
         let accepts = header(header::ACCEPT).unwrap_or("*/*");
         if !accepts
             .split(',')
@@ -58,7 +58,8 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
             return Err(bad("Subscribe calls should not include the 'Mesos-Stream-Id' header"));
         }
         may_have(caller, &info.roles).map_err(IntoResponse::into_response)?;
-        return subscribed(api, framework, info, suppressed).await;
+        let stream = subscription::draw().map_err(IntoResponse::into_response)?;
+        return subscribed(api, Subscriber { framework, info, suppressed, filters, stream }).await;
     }
     let framework = framework.expect("`read` refuses a call without one");
     let stream = stream.ok_or_else(|| bad("All non-subscribe calls should include the 'Mesos-Stream-Id' header"))?;
@@ -76,19 +77,24 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
     }
 }
 
+fn elsewhere(api: &Api, at: At, shard: ShardId) -> Option<Response> {
+    find::elsewhere(api, shard, |http| format!("{}/api/v1/scheduler", base(http, at)))
+}
+
 /// The call in our words; `None` where there is nothing to do.
 async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: Said) -> Result<Option<Call>, Response> {
     Ok(Some(match said {
-        Said::Accept { offers, tasks, others, refuse_ms } => {
+        Said::Accept { offers, tasks, groups, others, refuse_ms } => {
             if !others.is_empty() {
                 tracing::warn!(%framework, operations = others.join(", "), "a framework wants what is not done yet: it is passed over");
             }
             let roles: Vec<Role> = api.frameworks.get(&framework).map(|info| info.roles.clone()).unwrap_or_default();
-            let mut launches = Vec::with_capacity(tasks.len());
-            for asked in tasks {
-                launches.push(launch(api, framework, &roles, &asked).await);
+            let launches = launches(api, framework, &roles, tasks).await;
+            let mut together = Vec::with_capacity(groups.len());
+            for group in groups {
+                together.push(self::launches(api, framework, &roles, group).await);
             }
-            Call::Accept { offers, launches, refuse_ms }
+            Call::Accept { offers, launches, groups: together, refuse_ms }
         }
         Said::Decline { offers, refuse_ms } => Call::Decline { offers, refuse_ms },
         Said::Revive(roles) => Call::Revive(roles),
@@ -96,16 +102,21 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
         Said::Kill { task, grace_ms } => Call::Kill { task, grace_ms },
         Said::Acknowledge { task, uuid } => Call::Acknowledge { task, uuid },
         Said::Reconcile(tasks) => Call::Reconcile(tasks),
-        Said::Update { info, suppressed } => {
+        Said::Update { info, suppressed, filters } => {
             may_have(caller, &info.roles).map_err(IntoResponse::into_response)?;
-            if let Some(mut known) = api.frameworks.get_mut(&framework) {
-                known.clone_from(&info);
-            }
-            Call::Update { info, suppressed }
+            Call::Update { info, suppressed, filters }
         }
         Said::Teardown => Call::Teardown,
         Said::Ignored | Said::Subscribe { .. } | Said::Unknown(_) => return Ok(None),
     }))
+}
+
+async fn launches(api: &Api, framework: FrameworkId, roles: &[Role], tasks: Vec<Value>) -> Vec<TaskLaunch> {
+    let mut launches = Vec::with_capacity(tasks.len());
+    for asked in tasks {
+        launches.push(launch(api, framework, roles, &asked).await);
+    }
+    launches
 }
 
 /// A task as it is to be placed, or why it cannot be.
@@ -134,24 +145,12 @@ fn may_have(caller: &Caller, roles: &[Role]) -> Result<(), ApiError> {
 }
 
 /// A subscription: answered with a stream that ends when its framework has another, or is gone.
-async fn subscribed(
-    api: &Arc<Api>,
-    framework: Option<FrameworkId>,
-    info: FrameworkInfo,
-    suppressed: Vec<Role>,
-) -> Result<Response, Response> {
-    let stream = subscription::draw().map_err(IntoResponse::into_response)?;
-    let told = Told {
-        framework: String::new(),
-        partition_aware: info.is_partition_aware(),
-        knows_killing: info.knows_killing(),
-        master: master_info(api),
-    };
-    let subscriber = Subscriber { framework, info, suppressed, stream };
+async fn subscribed(api: &Arc<Api>, subscriber: Subscriber) -> Result<Response, Response> {
+    let told = Told::new(String::new(), &subscriber.info, master_info(api));
+    let text = subscription::text(subscriber.stream);
     let body = subscription::subscribe(api, subscriber, told)
         .await
         .map_err(|error| (error.status(), error.body().message.clone()).into_response())?;
-    let text = subscription::text(stream);
     Ok(([("content-type", "application/json"), (STREAM_HEADER, text.as_str())], body).into_response())
 }
 

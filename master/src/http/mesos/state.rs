@@ -1,59 +1,100 @@
-//! What version 0 of Mesos' API shows of a master, for tools and pages that read it: ids are plain text, amounts numbers by name.
+//! What version 0 of Mesos' API shows of a master, for tools and pages that read it: ids are plain text, amounts numbers by name
+//! (`src/master/readonly_handler.cpp`, `src/common/http.cpp`). Tasks are a page of them, however many there are.
 
-use super::event::{Told, offer};
+use super::rows::{AGENT_PORT, agent_pid, by_role};
+use super::seen::{Row, Seen, TASKS_MAX, by_state, is_active, named, see, status_of, tasks as rows_of};
 use super::{VERSION, master_info, words};
-use crate::frameworks::{Cause, FrameworkView, OwnView, StatusUpdate};
+use crate::frameworks::{FrameworkView, OpenOffer, OwnView};
+use crate::http::Api;
 use crate::http::access::Caller;
 use crate::http::body::Asked;
 use crate::http::error::ApiError;
-use crate::http::{Api, find, status};
-use crate::shard::event::Level;
-use crate::shard::view::{AgentView, View, Viewed};
+use crate::shard::view::AgentView;
 use axum::Json;
 use axum::extract::State;
-use protocol::{Phase, Resources};
+use protocol::{AgentId, Phase, Resources};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Rows of an answer where nobody says how many, as in Mesos (`TASK_LIMIT`).
 const TASKS_DEFAULT: usize = 100;
+/// All states of a task, as Mesos counts them.
+const STATES: [&str; 14] = [
+    "TASK_STAGING",
+    "TASK_STARTING",
+    "TASK_RUNNING",
+    "TASK_KILLING",
+    "TASK_FINISHED",
+    "TASK_KILLED",
+    "TASK_FAILED",
+    "TASK_LOST",
+    "TASK_ERROR",
+    "TASK_UNREACHABLE",
+    "TASK_DROPPED",
+    "TASK_GONE",
+    "TASK_GONE_BY_OPERATOR",
+    "TASK_UNKNOWN",
+];
 
-/// What there is.
-pub(super) struct Seen {
-    pub agents: Vec<AgentView>,
-    pub frameworks: Vec<FrameworkView>,
+/// Which part of a list.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ListQuery {
+    /// At most so many tasks, and at most [`TASKS_MAX`]; negative: as many as that.
+    limit: Option<i64>,
+    /// Without the first so many tasks.
+    offset: Option<usize>,
+    /// `asc` or `des`, by time.
+    order: Option<String>,
+    /// Only this task.
+    task_id: Option<String>,
+    /// Only this framework, or its tasks.
+    framework_id: Option<String>,
+    /// Only this agent.
+    slave_id: Option<String>,
 }
 
-/// Looks at all that the caller may see.
-pub(super) async fn see(api: &Api, caller: &Caller) -> Result<Seen, ApiError> {
-    caller.must_level(Level::Viewer)?;
-    let (agents, frameworks) = futures::try_join!(find::view_all(api, View::Agents), find::view_all(api, View::Frameworks))?;
-    let agents = agents.into_iter().filter_map(|viewed| if let Viewed::Agents(agents) = viewed { Some(agents) } else { None });
-    let frameworks = frameworks.into_iter().filter_map(|viewed| if let Viewed::Frameworks(found) = viewed { Some(found) } else { None });
-    let mine = |framework: &FrameworkView| framework.info.roles.iter().all(|role| caller.sees(role));
-    Ok(Seen { agents: agents.flatten().collect(), frameworks: frameworks.flatten().filter(mine).collect() })
+impl ListQuery {
+    fn limit(&self, otherwise: usize) -> usize {
+        self.limit.map_or(otherwise, |limit| usize::try_from(limit).unwrap_or(TASKS_MAX)).min(TASKS_MAX)
+    }
+
+    /// The frameworks that are asked for.
+    fn frameworks<'a>(&self, seen: &'a Seen) -> Vec<&'a FrameworkView> {
+        let wanted = |framework: &&FrameworkView| self.framework_id.as_ref().is_none_or(|id| *id == framework.id.to_string());
+        seen.frameworks.iter().filter(wanted).collect()
+    }
 }
 
 /// All of it.
-pub async fn state(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Value>, ApiError> {
+pub async fn state(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Asked<ListQuery>) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
     let info = master_info(&api);
     let active = seen.agents.iter().filter(|agent| is_active(agent)).count();
+    let reachable = seen.agents.iter().filter(|agent| agent.state == "reachable").count();
+    let since = api.since.0 as f64 / 1_000.0;
+    let (slaves, recovered) = agent_rows(&seen, None);
     Ok(Json(json!({
         "version": VERSION,
+        "build_date": "",
+        "build_time": 0.0,
+        "build_user": "",
+        "start_time": since,
+        "elected_time": since,
         "id": info["id"],
         "pid": info["pid"],
         "hostname": info["hostname"],
+        "capabilities": ["AGENT_UPDATE", "AGENT_DRAINING"],
         "cluster": api.cluster,
         "leader": info["pid"],
-        "leader_info": info,
+        "leader_info": { "id": info["id"], "pid": info["pid"], "port": info["port"], "hostname": info["hostname"] },
         "activated_slaves": active,
-        "deactivated_slaves": 0,
-        "unreachable_slaves": seen.agents.len() - active,
-        "slaves": seen.agents.iter().map(agent).collect::<Vec<_>>(),
-        "frameworks": seen.frameworks.iter().map(framework).collect::<Vec<_>>(),
+        "deactivated_slaves": reachable - active,
+        "unreachable_slaves": seen.agents.len() - reachable,
+        "slaves": slaves,
+        "recovered_slaves": recovered,
+        "frameworks": framework_rows(&api, &seen, &query).await?,
         "completed_frameworks": [],
         "unregistered_frameworks": [],
         "orphan_tasks": [],
@@ -61,154 +102,144 @@ pub async fn state(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<V
     })))
 }
 
-/// The same without tasks.
+/// The same without tasks: how many there are in which state, of each framework and on each agent.
 pub async fn summary(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
-    let counted = |framework: &FrameworkView| {
-        let mut value = framework_head(framework);
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        framework.tasks.iter().for_each(|task| *counts.entry(task_state(framework, task)).or_default() += 1);
-        for (state, n) in counts {
-            words::put(&mut value, &state, Some(n.into()));
+    let count = |value: &mut Value, counts: &BTreeMap<&'static str, u64>| {
+        STATES.iter().for_each(|state| words::put(value, state, Some(counts.get(state).copied().unwrap_or(0).into())));
+    };
+    let (mut on, mut of) = (BTreeMap::<AgentId, BTreeMap<&str, u64>>::new(), BTreeMap::<AgentId, Vec<String>>::new());
+    for framework in &seen.frameworks {
+        for (agent, counts) in &framework.agents {
+            of.entry(*agent).or_default().push(framework.id.to_string());
+            for (state, n) in by_state(framework, counts) {
+                *on.entry(*agent).or_default().entry(state).or_insert(0) += n;
+            }
         }
-        words::put(&mut value, "slave_ids", Some(framework.tasks.iter().map(|task| task.agent.to_string()).collect()));
+    }
+    let offered = seen.offered();
+    let slave = |view: &AgentView| {
+        let mut value = agent(view, offered.get(&view.id));
+        count(&mut value, &on.get(&view.id).cloned().unwrap_or_default());
+        words::put(&mut value, "framework_ids", Some(of.get(&view.id).cloned().unwrap_or_default().into()));
         value
     };
-    let info = master_info(&api);
+    let counted = |framework: &FrameworkView| {
+        let mut value = framework_head(framework);
+        count(&mut value, &by_state(framework, &framework.counts));
+        words::put(&mut value, "slave_ids", Some(framework.agents.keys().map(ToString::to_string).collect()));
+        value
+    };
     Ok(Json(json!({
-        "hostname": info["hostname"],
+        "hostname": master_info(&api)["hostname"],
         "cluster": api.cluster,
-        "slaves": seen.agents.iter().map(agent).collect::<Vec<_>>(),
+        "slaves": seen.agents.iter().filter(|view| view.state != "expected").map(slave).collect::<Vec<_>>(),
         "frameworks": seen.frameworks.iter().map(counted).collect::<Vec<_>>(),
     })))
 }
 
 /// The agents.
-pub async fn agents(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Value>, ApiError> {
+pub async fn agents(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Asked<ListQuery>) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
-    Ok(Json(json!({ "slaves": seen.agents.iter().map(agent).collect::<Vec<_>>(), "recovered_slaves": [] })))
+    let (mut slaves, recovered) = agent_rows(&seen, query.slave_id.as_deref());
+    let role = words::role(words::ANY_ROLE).map_err(ApiError::internal)?;
+    let by_id: BTreeMap<String, &AgentView> = seen.agents.iter().map(|view| (view.id.to_string(), view)).collect();
+    for value in &mut slaves {
+        let Some(view) = value["id"].as_str().and_then(|id| by_id.get(id)) else { continue };
+        let free = view.info.capacity.checked_sub(&view.allocated).unwrap_or_default();
+        words::put(value, "unreserved_resources_full", Some(words::resources(&free, &view.info.ports, &role).into()));
+        words::put(value, "used_resources_full", Some(words::resources(&view.allocated, &[], &role).into()));
+        words::put(value, "offered_resources_full", Some(json!([])));
+        words::put(value, "reserved_resources_full", Some(json!({})));
+    }
+    Ok(Json(json!({ "slaves": slaves, "recovered_slaves": recovered })))
 }
 
 /// The frameworks.
-pub async fn frameworks(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Value>, ApiError> {
+pub async fn frameworks(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Asked<ListQuery>) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
-    let all: Vec<Value> = seen.frameworks.iter().map(framework).collect();
+    let all = framework_rows(&api, &seen, &query).await?;
     Ok(Json(json!({ "frameworks": all, "completed_frameworks": [], "unregistered_frameworks": [] })))
 }
 
-/// Which tasks.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct TasksQuery {
-    /// At most so many; -1: all.
-    limit: Option<i64>,
-    /// Without the first so many.
-    offset: Option<usize>,
-    /// `asc` or `desc`, by time.
-    order: Option<String>,
-    /// Only this one.
-    task_id: Option<String>,
-    /// Only those of this framework.
-    framework_id: Option<String>,
-}
-
-/// The tasks of frameworks.
-pub async fn tasks(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Asked<TasksQuery>) -> Result<Json<Value>, ApiError> {
+/// The tasks of frameworks: by time, where there are no more than [`TASKS_MAX`]; by framework and name where there are.
+pub async fn tasks(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Asked<ListQuery>) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
-    let of = |framework: &&FrameworkView| query.framework_id.as_ref().is_none_or(|id| *id == framework.id.to_string());
-    let all = seen.frameworks.iter().filter(of).flat_map(|framework| framework.tasks.iter().map(move |own| (framework, own)));
-    let mut all: Vec<_> = all.filter(|(_, own)| query.task_id.as_ref().is_none_or(|id| *id == own.name)).collect();
+    let frameworks = query.frameworks(&seen);
+    let (limit, offset) = (query.limit(TASKS_DEFAULT), query.offset.unwrap_or(0));
+    let mut all = match &query.task_id {
+        Some(name) => named(&api, &frameworks, name).await?,
+        None if seen.n_tasks() > TASKS_MAX => {
+            let rows = rows_of(&api, &frameworks, offset, limit).await?;
+            return Ok(Json(json!({ "tasks": rows.iter().map(|(framework, own)| task(framework, own)).collect::<Vec<_>>() })));
+        }
+        None => rows_of(&api, &frameworks, 0, TASKS_MAX).await?,
+    };
     all.sort_by_key(|(_, own)| own.at);
     if query.order.as_deref() != Some("asc") {
         all.reverse();
     }
-    let limit = query.limit.map_or(TASKS_DEFAULT, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let page = all.into_iter().skip(query.offset.unwrap_or(0)).take(limit);
+    let page = all.iter().skip(offset).take(limit);
     Ok(Json(json!({ "tasks": page.map(|(framework, own)| task(framework, own)).collect::<Vec<_>>() })))
 }
 
 /// The roles that frameworks have.
 pub async fn roles(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
-    let mut roles: BTreeMap<&str, (Vec<String>, Resources)> = BTreeMap::new();
-    for framework in &seen.frameworks {
-        for role in &framework.info.roles {
-            let (ids, used) = roles.entry(words::role_text(role)).or_default();
-            ids.push(framework.id.to_string());
-            let own = framework.tasks.iter().filter(|task| task.role.as_ref() == Some(role));
-            own.for_each(|task| *used = used.checked_add(&task.resources).unwrap_or_default());
-        }
-    }
-    let row = |(name, (frameworks, used)): (&str, (Vec<String>, Resources))| json!({ "name": name, "weight": 1.0, "frameworks": frameworks, "resources": words::amounts(&used, &[]) });
-    Ok(Json(json!({ "roles": roles.into_iter().map(row).collect::<Vec<_>>() })))
+    let none = || words::amounts(&Resources::NONE, &[]);
+    let row = |(name, row): (&str, super::rows::RoleRow)| {
+        let held = row.used.checked_add(&row.offered).unwrap_or_default();
+        json!({
+            "name": name,
+            "weight": 1.0,
+            "quota": { "role": name, "guarantee": {}, "limit": {}, "consumed": words::amounts(&row.used, &[]) },
+            "frameworks": row.frameworks,
+            "resources": words::amounts(&held, &[]),
+            "allocated": words::amounts(&row.used, &[]),
+            "offered": words::amounts(&row.offered, &[]),
+            "reserved": none(),
+        })
+    };
+    Ok(Json(json!({ "roles": by_role(&seen).into_iter().map(row).collect::<Vec<_>>() })))
 }
 
-/// Figures, flat, by Mesos' names.
-pub async fn metrics(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Value>, ApiError> {
-    let seen = see(&api, &caller).await?;
-    let figures = status::figures(&api).await?;
-    let (mut total, mut used) = (Resources::NONE, Resources::NONE);
-    for agent in &seen.agents {
-        total = total.checked_add(&agent.info.capacity).unwrap_or_default();
-        used = used.checked_add(&agent.allocated).unwrap_or_default();
-    }
-    let active = seen.agents.iter().filter(|agent| is_active(agent)).count();
-    let connected = seen.frameworks.iter().filter(|framework| framework.connected).count();
-    let percent = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let mut all = Map::new();
-    let mut put = |name: &str, value: Value| drop(all.insert(name.into(), value));
-    put("master/elected", json!(1.0));
-    put("master/slaves_active", json!(active));
-    put("master/slaves_connected", json!(active));
-    put("master/slaves_unreachable", json!(seen.agents.len() - active));
-    put("master/frameworks_active", json!(connected));
-    put("master/frameworks_connected", json!(connected));
-    put("master/frameworks_disconnected", json!(seen.frameworks.len() - connected));
-    put("master/cpus_total", json!(total.cpu_milli as f64 / 1_000.0));
-    put("master/cpus_used", json!(used.cpu_milli as f64 / 1_000.0));
-    put("master/cpus_percent", json!(percent(used.cpu_milli, total.cpu_milli)));
-    put("master/mem_total", json!(total.memory_bytes >> 20));
-    put("master/mem_used", json!(used.memory_bytes >> 20));
-    put("master/mem_percent", json!(percent(used.memory_bytes, total.memory_bytes)));
-    put("master/disk_total", json!(total.disk_bytes >> 20));
-    put("master/disk_used", json!(used.disk_bytes >> 20));
-    put("master/tasks_running", json!(figures.tasks_live));
-    put("master/tasks_finished", json!(figures.ended_total));
-    put("master/outstanding_offers", json!(seen.frameworks.iter().map(|framework| framework.offers.len()).sum::<usize>()));
-    Ok(Json(Value::Object(all)))
+/// Agents, and those that are on record and were not heard of since the master's start.
+fn agent_rows(seen: &Seen, only: Option<&str>) -> (Vec<Value>, Vec<Value>) {
+    let offered = seen.offered();
+    let wanted = seen.agents.iter().filter(|view| only.is_none_or(|id| id == view.id.to_string()));
+    let (recovered, here): (Vec<_>, Vec<_>) = wanted.partition(|view| view.state == "expected");
+    let rows = |views: Vec<&AgentView>| views.into_iter().map(|view| agent(view, offered.get(&view.id))).collect();
+    (rows(here), rows(recovered))
 }
 
-pub(super) fn is_active(agent: &AgentView) -> bool {
-    agent.state == "reachable" && agent.mode == "active"
-}
-
-fn agent(view: &AgentView) -> Value {
+fn agent(view: &AgentView, offered: Option<&Resources>) -> Value {
     let info = &view.info;
     let free = info.capacity.checked_sub(&view.allocated).unwrap_or_default();
-    json!({
+    let mut value = json!({
         "id": view.id.to_string(),
         "hostname": info.name,
-        "port": 5051,
-        "pid": format!("slave(1)@{}:5051", info.name),
+        "port": AGENT_PORT,
+        "pid": agent_pid(view),
         "registered_time": view.heard.0 as f64 / 1_000.0,
         "resources": words::amounts(&info.capacity, &info.ports),
         "used_resources": words::amounts(&view.allocated, &[]),
-        "offered_resources": words::amounts(&Resources::NONE, &[]),
+        "offered_resources": words::amounts(offered.unwrap_or(&Resources::NONE), &[]),
         "unreserved_resources": words::amounts(&free, &info.ports),
         "reserved_resources": {},
         "attributes": info.attributes,
-        "domain": words::domain(info),
         "active": is_active(view),
         "deactivated": view.mode != "active",
         "version": VERSION,
-        "capabilities": ["MULTI_ROLE", "RESERVATION_REFINEMENT"],
-    })
+        "capabilities": ["MULTI_ROLE", "AGENT_DRAINING"],
+    });
+    words::put(&mut value, "domain", words::domain(info));
+    value
 }
 
 fn framework_head(framework: &FrameworkView) -> Value {
     let info = &framework.info;
-    let mut used = Resources::NONE;
-    framework.tasks.iter().for_each(|task| used = used.checked_add(&task.resources).unwrap_or_default());
-    json!({
+    let used = framework.used();
+    let mut value = json!({
         "id": framework.id.to_string(),
         "name": info.name,
         "user": info.user,
@@ -224,53 +255,49 @@ fn framework_head(framework: &FrameworkView) -> Value {
         "connected": framework.connected,
         "recovered": false,
         "registered_time": framework.since.0 as f64 / 1_000.0,
-        "resources": words::amounts(&used, &[]),
+        "unregistered_time": 0.0,
+        "resources": words::amounts(&used.checked_add(&framework.offered).unwrap_or_default(), &[]),
         "used_resources": words::amounts(&used, &[]),
-        "offered_resources": words::amounts(&offered(framework), &[]),
-    })
+        "offered_resources": words::amounts(&framework.offered, &[]),
+    });
+    words::put(&mut value, "labels", (!info.labels.is_empty()).then(|| words::labels(&info.labels)["labels"].clone()));
+    value
 }
 
-fn offered(framework: &FrameworkView) -> Resources {
-    framework.offers.iter().fold(Resources::NONE, |sum, offer| sum.checked_add(&offer.resources).unwrap_or_default())
+/// Frameworks with their tasks, of which there is a page for all of them together.
+async fn framework_rows(api: &Api, seen: &Seen, query: &ListQuery) -> Result<Vec<Value>, ApiError> {
+    let frameworks = query.frameworks(seen);
+    let rows = rows_of(api, &frameworks, query.offset.unwrap_or(0), query.limit(TASKS_MAX)).await?;
+    Ok(frameworks.into_iter().map(|view| framework(view, rows.iter().filter(|(of, _)| of.id == view.id))).collect())
 }
 
-fn framework(view: &FrameworkView) -> Value {
+fn framework<'a>(view: &'a FrameworkView, rows: impl Iterator<Item = &'a Row<'a>>) -> Value {
     let mut value = framework_head(view);
-    let rows =
-        |which: &dyn Fn(&OwnView) -> bool| -> Value { view.tasks.iter().filter(|own| which(own)).map(|own| task(view, own)).collect() };
-    words::put(&mut value, "tasks", Some(rows(&|own| own.exit.is_none() && own.phase != Phase::Unreachable)));
-    words::put(&mut value, "unreachable_tasks", Some(rows(&|own| own.phase == Phase::Unreachable)));
-    words::put(&mut value, "completed_tasks", Some(rows(&|own| own.exit.is_some())));
-    words::put(&mut value, "executors", Some(json!([])));
+    let (mut live, mut unreachable, mut completed) = (vec![], vec![], vec![]);
+    for (_, own) in rows {
+        let list = match (&own.exit, own.phase) {
+            (Some(_), _) => &mut completed,
+            (None, Phase::Unreachable) => &mut unreachable,
+            (None, _) => &mut live,
+        };
+        list.push(task(view, own));
+    }
+    for (name, list) in [("tasks", live), ("unreachable_tasks", unreachable), ("completed_tasks", completed), ("executors", vec![])] {
+        words::put(&mut value, name, Some(list.into()));
+    }
     let id = view.id.to_string();
     words::put(&mut value, "offers", Some(view.offers.iter().map(|shown| offer(shown, &id)).collect()));
     value
 }
 
-/// What a task's framework would be told.
-pub(super) fn status_of(framework: &FrameworkView, own: &OwnView) -> Value {
-    let info = &framework.info;
-    let told = Told {
-        framework: framework.id.to_string(),
-        partition_aware: info.is_partition_aware(),
-        knows_killing: info.knows_killing(),
-        master: Value::Null,
-    };
-    told.status(&StatusUpdate {
-        task: own.name.clone(),
-        job: Some(own.job),
-        agent: Some(own.agent),
-        phase: own.phase,
-        exit: own.exit.clone(),
-        cause: Cause::News,
-        ports: vec![],
-        at: own.at,
-        uuid: None,
+fn offer(shown: &OpenOffer, framework: &str) -> Value {
+    json!({
+        "id": crate::http::frameworks_json::offer_text(shown.id),
+        "framework_id": framework,
+        "allocation_info": { "role": words::role_text(&shown.role) },
+        "slave_id": shown.agent.to_string(),
+        "resources": words::amounts(&shown.resources, &shown.ports),
     })
-}
-
-fn task_state(framework: &FrameworkView, own: &OwnView) -> String {
-    status_of(framework, own)["state"].as_str().unwrap_or_default().to_owned()
 }
 
 fn task(framework: &FrameworkView, own: &OwnView) -> Value {

@@ -38,6 +38,9 @@ pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result
     if member(task, "health_check").or_else(|| member(task, "check")).is_some() {
         return Err("checks are not made yet: leave health_check and check out".into());
     }
+    if let Some(why) = member(task, "container").and_then(missing) {
+        return Err(format!("container: {why}"));
+    }
     let command = member(task, "command").ok_or("the task has no command")?;
     let Wanted { resources, ports } = words::wanted(list(task, "resources"))?;
     let mut spec = TaskSpec::default();
@@ -72,7 +75,7 @@ pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result
     let name = |port: &u16| Name::new(&port.to_string()).map_err(|error| error.to_string());
     spec.resources.ports = ports.iter().map(name).collect::<Result<_, _>>()?;
     spec.limits.time_ms = nanoseconds(task, "max_completion_time");
-    spec.limits.memory_bytes = memory_limit(task, resources.memory_bytes);
+    spec.limits.memory_bytes = memory_limit(task, resources.memory_bytes)?;
     if !is_wasm {
         spec.limits.egress = Some(if host_network { Network::Host } else { Network::None });
     }
@@ -154,10 +157,46 @@ fn environment(task: &Value, command: &Value, framework: FrameworkId) -> Result<
     Ok(env.into_iter().collect())
 }
 
-/// The memory that a task may have beyond what it is promised.
-fn memory_limit(task: &Value, promised: u64) -> Option<u64> {
-    let limit = member(member(task, "limits")?, "mem").and_then(|limit| member(limit, "value")).and_then(number)?;
-    limit.is_finite().then(|| whole(limit * f64::from(1 << 20)).max(promised))
+/// The memory that a task may have beyond what it is promised. Processors are not limited: what others do not use is there for whoever wants it.
+fn memory_limit(task: &Value, promised: u64) -> Result<Option<u64>, String> {
+    let mut memory = None;
+    for (name, limit) in member(task, "limits").and_then(Value::as_object).into_iter().flatten() {
+        let amount = member(limit, "value").and_then(number).filter(|amount| *amount >= 0.0);
+        let amount = amount.ok_or_else(|| format!("limits: {name}: an amount from 0 on is missing"))?;
+        match name.as_str() {
+            "cpus" if amount.is_infinite() => {}
+            "cpus" => return Err("limits: cpus: only \"Infinity\" is kept yet: what others leave of a processor is there for all".into()),
+            "mem" if amount.is_infinite() => return Err("limits: mem: say how much: no task is without a limit yet".into()),
+            "mem" => {
+                let bytes = whole(amount * f64::from(1 << 20));
+                if bytes < promised {
+                    return Err("limits: mem: a limit is at least what the task is promised".into());
+                }
+                memory = Some(bytes);
+            }
+            other => return Err(format!("limits: {other}: only cpus and mem have limits")),
+        }
+    }
+    Ok(memory)
+}
+
+/// What a container is to have that is not there yet; nothing where all of it is.
+fn missing(container: &Value) -> Option<&'static str> {
+    let docker = member(container, "docker").unwrap_or(&Value::Null);
+    let network = text(docker, "network");
+    [
+        (!list(container, "volumes").is_empty(), "volumes are not mounted yet"),
+        (!list(container, "network_infos").is_empty(), "networks of containers' own are not there yet: leave network_infos out"),
+        (matches!(network, Some("BRIDGE" | "USER")), "containers have the host's network or none yet, no bridge"),
+        (!list(docker, "port_mappings").is_empty(), "ports are not mapped yet: the port that the task is given is the one it listens on"),
+        (words::flag(docker, "privileged", false), "no container is privileged"),
+        (!list(docker, "parameters").is_empty(), "parameters of Docker's command line mean nothing here"),
+        (member(container, "tty_info").is_some(), "tasks have no terminal yet: leave tty_info out"),
+        (member(container, "rlimit_info").is_some(), "rlimit_info is not kept yet"),
+        (member(container, "linux_info").is_some(), "linux_info is not kept yet"),
+    ]
+    .into_iter()
+    .find_map(|(asked, why)| asked.then_some(why))
 }
 
 #[cfg(test)]
@@ -209,6 +248,18 @@ exec '/it'\''s' "$@"
             (json!({ "command": { "value": "x" }, "container": { "docker": { "image": "redis" } } }), "skep push"),
             (json!({ "command": {} }), "no value"),
             (json!({ "executor": {} }), "executors"),
+            (json!({ "command": { "value": "x" }, "health_check": {} }), "not made yet"),
+            (json!({ "command": { "value": "x" }, "limits": { "cpus": { "value": 2 } } }), "Infinity"),
+            (json!({ "command": { "value": "x" }, "limits": { "mem": { "value": "Infinity" } } }), "say how much"),
+            (json!({ "command": { "value": "x" }, "limits": { "mem": { "value": "NaN" } } }), "missing"),
+            (json!({ "command": { "value": "x" }, "limits": { "disk": { "value": 1 } } }), "only cpus and mem"),
+            (
+                json!({ "command": { "value": "x" }, "resources": [{ "name": "mem", "scalar": { "value": 8 } }], "limits": { "mem": { "value": 4 } } }),
+                "at least",
+            ),
+            (json!({ "command": { "value": "x" }, "container": { "volumes": [{}] } }), "volumes"),
+            (json!({ "command": { "value": "x" }, "container": { "docker": { "image": "y", "privileged": "true" } } }), "privileged"),
+            (json!({ "command": { "value": "x" }, "container": { "docker": { "image": "y", "network": "BRIDGE" } } }), "bridge"),
             (json!({}), "no command"),
         ] {
             let error = ask(&wrong).unwrap_err();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 /// What Mesos calls the role of whoever names none.
 pub const ANY_ROLE: &str = "*";
 /// The device that Mesos has a word of its own for.
-const GPU: &str = "gpu";
+pub const GPU: &str = "gpu";
 /// The longest port list that is read of one task.
 const PORTS_MAX: usize = 64;
 
@@ -97,9 +97,9 @@ pub fn wanted(resources: &[Value]) -> Result<Wanted, String> {
         // Mesos counts in thousandths.
         let milli = |amount: f64| whole(amount * 1_000.0);
         match name {
-            "cpus" => wanted.resources.cpu_milli += milli(scalar()?),
-            "mem" => wanted.resources.memory_bytes += mebibytes(scalar()?),
-            "disk" => wanted.resources.disk_bytes += mebibytes(scalar()?),
+            "cpus" => add(&mut wanted.resources.cpu_milli, milli(scalar()?)),
+            "mem" => add(&mut wanted.resources.memory_bytes, mebibytes(scalar()?)),
+            "disk" => add(&mut wanted.resources.disk_bytes, mebibytes(scalar()?)),
             "ports" => wanted.ports.extend(ports(resource)?),
             other => device(&mut wanted.resources, if other == "gpus" { GPU } else { other }, milli(scalar()?))?,
         }
@@ -110,10 +110,15 @@ pub fn wanted(resources: &[Value]) -> Result<Wanted, String> {
     Ok(wanted)
 }
 
+/// What is more than there can be is as much as there can be, and fits nowhere.
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
+}
+
 fn device(resources: &mut Resources, name: &str, milli: u64) -> Result<(), String> {
     let name = Name::new(name).map_err(|_| format!("there is no resource {name:?}"))?;
     match resources.devices.binary_search_by(|device| device.name.cmp(&name)) {
-        Ok(at) => resources.devices[at].milli += milli,
+        Ok(at) => add(&mut resources.devices[at].milli, milli),
         Err(_) if milli == 0 => {}
         Err(at) => resources.devices.insert(at, Device { name, milli }),
     }
@@ -172,6 +177,12 @@ pub fn attributes(info: &AgentInfo) -> Vec<Value> {
     info.attributes.iter().map(|(name, value)| json!({ "name": name, "type": "TEXT", "text": { "value": value } })).collect()
 }
 
+/// Facts, as Mesos' `Labels`.
+pub fn labels(labels: &[(String, String)]) -> Value {
+    let label = |(key, value): &(String, String)| json!({ "key": key, "value": value });
+    json!({ "labels": labels.iter().map(label).collect::<Vec<_>>() })
+}
+
 /// Where an agent stands; `None` where nobody said so.
 pub fn domain(info: &AgentInfo) -> Option<Value> {
     let domain = &info.domain;
@@ -208,6 +219,9 @@ mod tests {
         assert_eq!((found.resources.cpu_milli, found.resources.memory_bytes, found.resources.disk_bytes), (100, 32 << 20, 0));
         assert_eq!(found.resources.device(&Name::new("gpu").unwrap()), 2_000);
         assert_eq!(found.ports, [31_000, 31_001, 5]);
+        let absurd = json!([{ "name": "mem", "scalar": { "value": 1e300 } }, { "name": "mem", "scalar": { "value": 1e300 } },
+            { "name": "x", "scalar": { "value": 1e300 } }, { "name": "x", "scalar": { "value": 1 } }]);
+        assert_eq!(wanted(absurd.as_array().unwrap()).unwrap().resources.memory_bytes, u64::MAX);
         for (wrong, why) in [
             (json!([{ "name": "cpus", "scalar": { "value": -1 } }]), "an amount"),
             (json!([{ "name": "cpus", "scalar": { "value": "NaN" } }]), "an amount"),

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, StatusUpdate, TaskLaunch};
-use protocol::{OfferId, PortRange};
+use crate::shard::drains::ModeWish;
+use protocol::{Loss, OfferId, PortRange};
+
+mod groups;
 
 const SECOND: u64 = 1_000;
 
@@ -26,7 +29,7 @@ impl World {
     fn subscribe(&mut self, framework: Option<FrameworkId>, info: FrameworkInfo) -> Client {
         self.next_request += 1;
         let (request, stream) = (RequestId(self.next_request), u128::from(self.next_request));
-        let subscribe = FrameworkRequest::Subscribe { framework, info, suppressed: vec![], stream };
+        let subscribe = FrameworkRequest::Subscribe { framework, info, suppressed: vec![], filters: BTreeMap::new(), stream };
         self.event(Event::Request { id: request, request: Request::Framework(subscribe) });
         let events = self.events_of(request);
         let id = events.iter().find_map(|event| if let FrameworkEvent::Subscribed(id) = event { Some(*id) } else { None });
@@ -75,7 +78,7 @@ impl World {
 
     fn accept(&mut self, client: &Client, offers: &[OpenOffer], launches: Vec<TaskLaunch>) {
         let offers = offers.iter().map(|offer| offer.id).collect();
-        assert!(matches!(self.call(client, Call::Accept { offers, launches, refuse_ms: 0 }), Response::Done));
+        assert!(matches!(self.call(client, Call::Accept { offers, launches, groups: vec![], refuse_ms: 0 }), Response::Done));
     }
 
     fn acknowledge(&mut self, client: &Client, updates: &[StatusUpdate]) {
@@ -316,6 +319,7 @@ fn a_framework_that_comes_back_finds_its_tasks_and_hears_what_it_missed() {
         framework: Some(first.id),
         info: info(&["default"]),
         suppressed: vec![],
+        filters: BTreeMap::new(),
         stream: 1,
     }));
     assert!(matches!(gone, Response::Refused(Refusal::Conflict { .. })), "{gone:?}");
@@ -361,5 +365,51 @@ fn kills_and_questions_are_answered_and_an_update_is_said_until_it_is_acknowledg
     assert_eq!(phases(&world.updates(&client)), [("a", Phase::Killed)], "its end is said again");
     world.call(&client, Call::Teardown);
     assert!(matches!(world.events_of(client.request).last(), Some(FrameworkEvent::Error(_))));
+    world.check();
+}
+
+#[test]
+fn what_is_shown_of_a_framework_is_bounded_and_its_tasks_are_read_a_page_at_a_time() {
+    let mut world = World::new();
+    world.register(A, cpu(2_000), 1);
+    let client = world.subscribe(None, info(&["default"]));
+    let offers = world.offers(&client);
+    let names: Vec<String> = (0..10).map(|n| format!("t-{n}")).collect();
+    world.accept(&client, &offers, names.iter().map(|name| task(name, 100)).collect());
+    let held = world.held(A);
+    world.running(A, &held[..4]);
+    let viewed = |world: &mut World, view| match world.ask(Request::View(view)) {
+        Response::Viewed(viewed) => *viewed,
+        other => panic!("{other:?}"),
+    };
+    let Viewed::Frameworks(all) = viewed(&mut world, View::Frameworks) else { panic!() };
+    let counts: Vec<(Phase, u32)> = all[0].counts.clone().into_iter().collect();
+    assert_eq!((all[0].n_tasks, counts), (10, vec![(Phase::Staging, 6), (Phase::Running, 4)]));
+    assert_eq!((all[0].used().cpu_milli, all[0].offered.cpu_milli, all[0].agents[&A][&Phase::Running]), (1_000, 1_000, 4));
+    let mut page = |from: &str, skip, limit| {
+        let view = View::FrameworkTasks { framework: client.id, from: from.into(), skip, limit };
+        let Viewed::FrameworkTasks(tasks) = viewed(&mut world, view) else { panic!() };
+        tasks.into_iter().map(|task| task.name).collect::<Vec<_>>()
+    };
+    assert_eq!(page("", 0, 3), names[..3]);
+    assert_eq!(page("t-2\0", 0, 3), names[3..6]);
+    assert_eq!(page("", 8, usize::MAX), names[8..]);
+    assert!(page("u", 0, 3).is_empty());
+}
+
+#[test]
+fn a_task_that_nobody_asked_to_stop_is_told_as_drained_only_where_its_agent_is() {
+    let mut world = World::new();
+    world.register(A, cpu(2_000), 1);
+    let client = world.subscribe(None, info(&["default"]));
+    let offers = world.offers(&client);
+    world.accept(&client, &offers, vec![task("unasked", 100), task("moved", 100)]);
+    let held = world.held(A);
+    world.end(A, &held[..1], &Exit::Killed);
+    world.ask(Request::SetMode { agent: A, mode: ModeWish::Drain { grace_ms: 100, wait_ms: 0, gone: false } });
+    world.end(A, &held[1..], &Exit::Killed);
+    let ends: Vec<(String, Option<Exit>)> = world.updates(&client).into_iter().map(|update| (update.task, update.exit)).collect();
+    let expected = [("unasked", Exit::Killed), ("moved", Exit::Lost { reason: Loss::Drained })];
+    assert_eq!(ends, expected.map(|(task, exit)| (task.to_owned(), Some(exit))));
     world.check();
 }

@@ -98,13 +98,16 @@ fn a_job_without_tasks_has_ended() {
 }
 
 #[test]
-fn a_snapshot_of_the_version_before_is_the_same_without_frameworks() {
+fn a_snapshot_of_a_version_before_is_the_same_without_what_that_did_not_know() {
     let mut world = World::new();
     world.register(A, cpu(2_000), 1);
     world.submit(job(Kind::Service, 3, 500));
     let older = postcard::to_allocvec(&(2_u16, &world.shard.jobs.lasting, &world.shard.rest)).unwrap();
     let restored = Shard::restore(world.shard.config.clone(), ShardSnapshot::decode(&older).unwrap());
     assert_eq!(restored.hash(), world.shard.hash());
+    let (frameworks, modes) = (&world.shard.frameworks.lasting, &world.shard.drains.modes);
+    let before = postcard::to_allocvec(&(3_u16, &world.shard.jobs.lasting, &world.shard.rest, frameworks, modes)).unwrap();
+    assert_eq!(Shard::restore(world.shard.config.clone(), ShardSnapshot::decode(&before).unwrap()).hash(), world.shard.hash());
     let now = postcard::to_allocvec(&world.shard.snapshot()).unwrap();
     assert_eq!(Shard::restore(world.shard.config.clone(), ShardSnapshot::decode(&now).unwrap()).hash(), world.shard.hash());
 }

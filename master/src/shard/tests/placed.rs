@@ -383,7 +383,7 @@ fn an_explanation_counts_who_is_refused_by_which_rule() {
     let id = cluster.submit(placed(1, 100, &[("rack", Rule::Is("r9".into()))], &[]));
     let place = |rules: &[(&str, Rule)]| (*placed(1, 100, rules, &[]).place.unwrap()).clone();
     let view = |cluster: &Cluster, place: Placement, limits| {
-        let view = View::ExplainPlaced { role: name("default"), shape: cpu(100), place, limits };
+        let view = View::ExplainPlaced { role: as_role("default"), shape: cpu(100), place, limits };
         let Viewed::Shape(view) = cluster.shards[0].viewed(view).unwrap() else { panic!() };
         view
     };

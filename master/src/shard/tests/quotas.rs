@@ -1,7 +1,7 @@
 //! Weights, guarantees and limits of roles.
 
 use super::*;
-use crate::shard::limits::Limit;
+use crate::shard::limits::Quota;
 use crate::shard::quotas::RoleSettings;
 use crate::shard::roles::Claim;
 use protocol::resources::ResourceKind;
@@ -10,7 +10,7 @@ const A: AgentId = AgentId(1);
 const B: AgentId = AgentId(2);
 
 fn limited(cpu_milli: u64) -> RoleSettings {
-    RoleSettings { claim: Claim::default(), limit: Limit::new([(ResourceKind::Cpu, cpu_milli)]) }
+    RoleSettings { claim: Claim::default(), limit: Quota::new([(ResourceKind::Cpu, cpu_milli)]) }
 }
 
 fn weighted(weight_milli: u32) -> RoleSettings {
@@ -104,7 +104,7 @@ fn a_limit_below_what_is_held_is_refused_or_waits_until_less_is_held() {
 fn nonsense_is_refused() {
     let mut world = World::new();
     world.register(A, cpu(10_000), 1);
-    let above = RoleSettings { limit: Limit::new([(ResourceKind::Cpu, 500)]), ..guaranteed(600) };
+    let above = RoleSettings { limit: Quota::new([(ResourceKind::Cpu, 500)]), ..guaranteed(600) };
     world.set("small", limited(300));
     for (role, settings, why) in [
         ("web", weighted(0), "weight"),

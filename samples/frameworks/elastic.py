@@ -1,0 +1,91 @@
+"""A pool of workers that grows and shrinks: as many tasks run as are wanted, on whatever the cluster offers. One that ends or is lost is placed anew; while
+nothing is wanted, offers are not asked for.
+
+    samples/frameworks/elastic.py SIZE...       # one size after the other, each until so many run
+"""
+
+import os
+import sys
+
+from skep import Cluster, Framework
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CPU_MILLI, MEMORY = 100, 16 << 20
+WORKER_MS = 3_600_000
+
+
+class Pool:
+    def __init__(self, framework, wasm):
+        self.framework, self.wasm, self.wanted, self.made = framework, wasm, 0, 0
+        # By name: None where nothing of it was heard yet, or its state; and those that were asked to stop.
+        self.tasks, self.leaving = {}, set()
+
+    def staying(self):
+        return [name for name in self.tasks if name not in self.leaving]
+
+    def resize(self, wanted):
+        """So many are to run from now on."""
+        self.wanted = wanted
+        for name in self.staying()[wanted:]:
+            self.leaving.add(name)
+            self.framework.say(kill=dict(task=name, grace_ms=1_000))
+        self.ask()
+
+    def ask(self):
+        if len(self.staying()) < self.wanted:
+            self.framework.say(revive=[])
+
+    def holds(self):
+        running = [name for name in self.staying() if self.tasks[name] == "running"]
+        return len(running) == self.wanted and not self.leaving
+
+    def offered(self, offers):
+        for offer in offers:
+            room = min(offer["resources"]["cpu_milli"] // CPU_MILLI, offer["resources"]["memory_bytes"] // MEMORY)
+            count = min(room, self.wanted - len(self.staying()))
+            if count <= 0:
+                self.framework.decline([offer], refuse_ms=3_600_000)
+                continue
+            names = [f"worker-{self.made + n}" for n in range(count)]
+            self.made += count
+            self.tasks.update(dict.fromkeys(names))
+            job = dict(task=dict(wasm=self.wasm, args=[str(WORKER_MS)]), resources=dict(cpu=CPU_MILLI / 1000, memory=str(MEMORY)))
+            # What an offer leaves is not shown again until it is asked for.
+            self.framework.accept([offer], [dict(name=name, job=job) for name in names], refuse_ms=3_600_000)
+
+    def updated(self, update):
+        name, state = update["task"], update["state"]
+        if name in self.tasks:
+            self.tasks[name] = state
+            if state in ("finished", "failed", "killed", "rejected", "lost"):
+                del self.tasks[name]
+                self.leaving.discard(name)
+                self.ask()
+        self.framework.acknowledge(update)
+
+
+def main(sizes):
+    cluster = Cluster.here()
+    framework = Framework(cluster, "elastic")
+    pool = Pool(framework, cluster.push(os.path.join(HERE, "../dist/sleep.wasm")))
+    sizes = iter(sizes)
+    for kind, body in framework.events():
+        if kind == "subscribed":
+            if pool.tasks:
+                framework.say(reconcile=sorted(pool.tasks))
+            else:
+                pool.resize(next(sizes))
+        elif kind == "offers":
+            pool.offered(body)
+        elif kind == "update":
+            pool.updated(body)
+        while pool.holds():
+            print(f"{pool.wanted} run", flush=True)
+            size = next(sizes, None)
+            if size is None:
+                return framework.say(teardown=True)
+            pool.resize(size)
+
+
+if __name__ == "__main__":
+    main([int(size) for size in sys.argv[1:]] or [2, 6, 1, 0])
