@@ -16,6 +16,7 @@ mod manage;
 mod masters;
 mod print;
 mod rights;
+mod roles;
 mod run;
 mod show;
 mod store;
@@ -118,7 +119,7 @@ async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::R
         Verb::Agents(flags) => manage::agents(reach, flags, shape).await,
         Verb::Frameworks(flags) => manage::frameworks(reach, flags, shape).await,
         Verb::Tokens(flags) => manage::tokens(reach, flags, shape).await,
-        Verb::Roles(flags) => manage::roles(reach, flags, shape).await,
+        Verb::Roles(flags) => roles::roles(reach, flags, shape).await,
         Verb::Masters(flags) => masters::masters(reach, flags, shape).await,
         Verb::Master(flags) => daemon::master(flags, shape).await,
         Verb::Bench(flags) => bench::bench(flags).await,

@@ -1,6 +1,6 @@
-//! Verbs that change one thing and say what they did: `stop`, `scale`, `push`, `agents`, `tokens`, `roles`.
+//! Verbs that change one thing and say what they did: `stop`, `scale`, `push`, `agents`, `tokens`.
 
-use crate::args::{Agents, AgentsVerb, Frameworks, FrameworksVerb, Push, Reach, Roles, RolesVerb, Scale, Shape, Stop, Tokens, TokensVerb};
+use crate::args::{Agents, AgentsVerb, Frameworks, FrameworksVerb, Push, Reach, Scale, Shape, Stop, Tokens, TokensVerb};
 use crate::client::Client;
 use crate::print::{self, text};
 use crate::show::{Named, amounts};
@@ -10,7 +10,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-fn say(shape: Shape, answer: &Value, line: &str) -> ExitCode {
+/// Prints the answer as JSON, or the line.
+pub fn say(shape: Shape, answer: &Value, line: &str) -> ExitCode {
     println!("{}", if shape == Shape::Json { answer.to_string() } else { line.to_owned() });
     ExitCode::SUCCESS
 }
@@ -169,31 +170,6 @@ pub async fn tokens(reach: &Reach, flags: Tokens, shape: Shape) -> anyhow::Resul
             Ok(say(shape, &answer, &table.to_string()))
         }
     }
-}
-
-/// Shows or changes what roles may have of their hosts.
-pub async fn roles(reach: &Reach, flags: Roles, shape: Shape) -> anyhow::Result<ExitCode> {
-    let client = Client::find(reach)?;
-    let Some(RolesVerb::Set { role, host_network, host_path }) = flags.verb else {
-        let answer = client.get("/v1/roles").await?;
-        let mut table = print::table(&["ROLE", "HOST NETWORK", "HOST PATHS"]);
-        for row in answer["roles"].as_array().into_iter().flatten() {
-            let policy = &row["policy"];
-            let paths = policy["host_paths"].as_array().into_iter().flatten();
-            let paths: Vec<String> =
-                paths.map(|path| format!("{}{}", text(&path["path"]), if path["writable"] == true { ":rw" } else { "" })).collect();
-            let network = if policy["host_network"] == true { "yes" } else { "no" };
-            table.add_row([text(&row["role"]), network.to_owned(), paths.join(" ")]);
-        }
-        return Ok(say(shape, &answer, &format!("{table}\nnative and container tasks of all other roles have nothing of their hosts")));
-    };
-    let paths = host_path.iter().map(|path| match path.strip_suffix(":rw") {
-        Some(path) => json!({ "path": path, "writable": true }),
-        None => json!({ "path": path.strip_suffix(":ro").unwrap_or(path), "writable": false }),
-    });
-    let body = json!({ "host_network": host_network, "host_paths": paths.collect::<Vec<_>>() });
-    let answer = client.call(Method::PUT, &format!("/v1/roles/{role}"), &body).await?;
-    Ok(say(shape, &answer, &format!("{role} is another role from the next job on; tasks that run are left as they are")))
 }
 
 /// The milliseconds of a time such as `90s`, `30m`, `8h` or `7d`.

@@ -13,17 +13,34 @@ pub struct Roles {
 /// What is done to a role.
 #[derive(Debug, Subcommand)]
 pub enum RolesVerb {
-    /// Says what its tasks may have of their hosts, in place of what was said before.
-    Set {
-        /// The role.
-        role: String,
-        /// Whether they may use the host's network.
-        #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "true|false")]
-        host_network: bool,
-        /// A path of the host that they may see, with all below; `:rw` behind it where they may change it. May be given again.
-        #[arg(long, value_name = "PATH[:rw]")]
-        host_path: Vec<String>,
-    },
+    /// Says how it is served, what it may hold, and what its tasks may have of their hosts; what is not named stays as it is.
+    Set(RoleSet),
+}
+
+/// What is said of a role.
+#[derive(Debug, Args)]
+pub struct RoleSet {
+    /// The role, such as `web`, or `web/shop` for a part of it.
+    pub role: String,
+    /// Its part of what it competes for with the roles beside it, 0.001 to 1000; all begin with 1.
+    #[arg(long, value_name = "NUMBER")]
+    pub weight: Option<f64>,
+    /// The most that it and all roles below it may hold, such as `cpu=8,memory=16GiB,gpu=2`; `none`: no limit.
+    #[arg(long, value_name = "KIND=AMOUNT,…")]
+    pub limit: Option<String>,
+    /// What it and all roles below it are served before others, and what is kept free for it, written as a limit; `none`: nothing.
+    #[arg(long, value_name = "KIND=AMOUNT,…")]
+    pub guarantee: Option<String>,
+    /// Also where more is guaranteed than the cluster has, or the role holds more than its limit.
+    #[arg(long)]
+    pub force: bool,
+    /// Whether its tasks may use the host's network.
+    #[arg(long, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub host_network: Option<bool>,
+    /// A path of the host that its tasks may see, with all below; `:rw` behind it where they may change it. May be given again; in place of all
+    /// that were said before.
+    #[arg(long, value_name = "PATH[:rw]")]
+    pub host_path: Vec<String>,
 }
 
 /// Flags of `skep tokens`.

@@ -20,6 +20,7 @@ mod overload;
 mod place;
 mod processes;
 mod rights;
+mod roles;
 mod run;
 mod scene;
 mod simulator;

@@ -115,7 +115,7 @@ impl Masters {
     }
 
     /// A master that leads something.
-    fn leader(&self) -> u64 {
+    pub fn leader(&self) -> u64 {
         self.page()["groups"][0]["leader"].as_u64().unwrap()
     }
 

@@ -1,6 +1,9 @@
 //! Amounts as people write them, to integers, exactly: `64MiB`, `5s`, `2G`, `0.5`. No floating point: what is not a whole number of the
 //! unit is refused, not rounded.
 
+use protocol::Name;
+use protocol::resources::ResourceKind;
+
 /// Why a text is no amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AmountError {
@@ -16,6 +19,23 @@ pub(super) enum AmountError {
     /// It does not fit.
     #[error("too large")]
     TooLarge,
+}
+
+/// An amount of a kind of resource, as people write them beside job files: `cpu` and `0.5`, `memory` and `8GiB`, `ports` and `10`, or a device by its name
+/// and `2`.
+///
+/// # Errors
+/// Why it is none, for people.
+pub fn resource(kind: &str, amount: &str) -> Result<(ResourceKind, u64), String> {
+    let wrong = |error: AmountError| format!("{kind}={amount}: {error}");
+    let read = match kind {
+        "cpu" => (ResourceKind::Cpu, milli(amount)),
+        "memory" => (ResourceKind::Memory, size_bytes(amount)),
+        "disk" => (ResourceKind::Disk, size_bytes(amount)),
+        "ports" => (ResourceKind::Ports, whole(amount)),
+        device => (ResourceKind::Device(Name::new(device).map_err(|error| format!("{device:?}: {error}"))?), milli(amount)),
+    };
+    Ok((read.0, read.1.map_err(wrong)?))
 }
 
 /// The units of a kind of amount, by name.

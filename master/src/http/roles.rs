@@ -257,6 +257,11 @@ impl Known {
         self.policies.keys().chain(self.settings.keys()).chain(self.holds.keys()).cloned().collect()
     }
 
+    /// How those are served that are so otherwise than by default.
+    pub fn all_settings(&self) -> impl Iterator<Item = (&Role, &RoleSettings)> {
+        self.settings.iter()
+    }
+
     /// How one is served.
     pub fn settings(&self, role: &Role) -> RoleSettings {
         self.settings.get(role).cloned().unwrap_or_default()

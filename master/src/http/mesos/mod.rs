@@ -6,6 +6,7 @@ mod event;
 mod figures;
 mod filters;
 mod operator;
+mod quota;
 mod rows;
 mod scheduler;
 mod seen;

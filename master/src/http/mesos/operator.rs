@@ -2,7 +2,7 @@
 
 use super::seen::{self, Seen, TASKS_MAX, see};
 use super::watch::watch;
-use super::{At, figures, master_info, rows, words};
+use super::{At, figures, master_info, quota, rows, words};
 use crate::frameworks::{FrameworkId, FrameworkRequest};
 use crate::http::access::Caller;
 use crate::http::agents::set_mode;
@@ -65,9 +65,11 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
         "GET_MAINTENANCE_STATUS" => answer("get_maintenance_status", json!({ "status": {} })),
         "GET_MAINTENANCE_SCHEDULE" => answer("get_maintenance_schedule", json!({ "schedule": {} })),
         "GET_EXECUTORS" => answer("get_executors", json!({ "executors": [] })),
-        "GET_ROLES" => answer("get_roles", rows::roles(&see(api, caller).await?)),
-        "GET_WEIGHTS" => answer("get_weights", json!({ "weight_infos": [] })),
-        "GET_QUOTA" => answer("get_quota", json!({ "status": { "infos": [] } })),
+        "GET_ROLES" => answer("get_roles", quota::weighed(api, rows::roles(&see(api, caller).await?)).await?),
+        "GET_WEIGHTS" => answer("get_weights", quota::weights(api, caller).await?),
+        "UPDATE_WEIGHTS" => quota::set_weights(api, caller, call).await.map(|()| None),
+        "GET_QUOTA" => answer("get_quota", quota::quotas(api, caller).await?),
+        "UPDATE_QUOTA" => quota::set_quotas(api, caller, call).await.map(|()| None),
         "GET_STATE" => answer("get_state", state(api, &see(api, caller).await?, words::member(call, "get_state")).await?),
         "DRAIN_AGENT" => {
             let drain = words::member(call, "drain_agent").unwrap_or(&Value::Null);

@@ -200,7 +200,8 @@ pub async fn roles(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<V
             "reserved": none(),
         })
     };
-    Ok(Json(json!({ "roles": by_role(&seen).into_iter().map(row).collect::<Vec<_>>() })))
+    let roles = json!({ "roles": by_role(&seen).into_iter().map(row).collect::<Vec<_>>() });
+    Ok(Json(super::quota::weighed(&api, roles).await?))
 }
 
 /// Agents, and those that are on record and were not heard of since the master's start.

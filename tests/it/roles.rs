@@ -1,0 +1,73 @@
+//! Roles over the real path: limits that are never passed, weights, guarantees, and what is said of them.
+
+use crate::cluster::{Cluster, said, sample};
+use crate::masters::Masters;
+use serde_json::Value;
+
+fn submit(cluster: &Cluster, role: &str, count: u32, wasm: &str, args: &str) -> String {
+    let file = cluster.folder.join(format!("{}.toml", role.replace('/', "-")));
+    let program = sample(wasm);
+    let text = format!(
+        "role = \"{role}\"\nkind = \"batch\"\ncount = {count}\n[task]\nwasm = {program:?}\nargs = [{args}]\n[resources]\ncpu = 0.1\nmemory = \"1MiB\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    cluster.text(&["run", "--detach", file.to_str().unwrap()]).trim().to_owned()
+}
+
+fn role<'a>(page: &'a Value, name: &str) -> &'a Value {
+    page["roles"].as_array().unwrap().iter().find(|row| row["role"] == name).unwrap_or(&Value::Null)
+}
+
+fn holds(cluster: &Cluster, name: &str) -> u64 {
+    role(&cluster.json(&["roles"]), name)["holds"]["cpu_milli"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn a_role_has_a_limit_with_all_below_it() {
+    let mut cluster = Cluster::master(&[]);
+    cluster.add_agent("a1", "cpu=4,memory=4GiB,disk=1GiB,ports=20000-20099");
+    cluster.text(&["roles", "set", "web", "--limit", "cpu=1,memory=1GiB", "--weight", "2"]);
+    for (name, count) in [("web/shop", 20), ("web", 20), ("other", 20)] {
+        submit(&cluster, name, count, "sleep.wasm", "\"600000\"");
+    }
+    cluster.until("all that may run do", |cluster| holds(cluster, "web") == 1_000 && holds(cluster, "other") == 2_000);
+    let page = cluster.json(&["roles"]);
+    assert_eq!(role(&page, "web")["limit"]["cpu_milli"], 1_000, "{page}");
+    assert_eq!(role(&page, "web")["weight"], 2.0, "{page}");
+    // What is not named stays; what is lower than what is held is refused, or waits.
+    let (text, code) = said(&cluster, &["roles", "set", "web", "--limit", "cpu=0.5"]);
+    assert!(code == Some(2) && text.contains("holds more cpu"), "{code:?} {text}");
+    cluster.text(&["roles", "set", "web", "--limit", "cpu=2"]);
+    cluster.until("more may run", |cluster| holds(cluster, "web") == 2_000);
+    assert_eq!(role(&cluster.json(&["roles"]), "web")["weight"], 2.0);
+    for (wrong, why) in [
+        (vec!["--weight", "0"], "from 0.001 to 1000"),
+        (vec!["--limit", "cpu=-1"], "negative"),
+        (vec!["--guarantee", "cpu=99"], "more than the cluster has"),
+    ] {
+        let all: Vec<&str> = ["roles", "set", "odd"].into_iter().chain(wrong).collect();
+        let (text, code) = said(&cluster, &all);
+        assert!(code != Some(0) && text.contains(why), "{all:?}: {code:?} {text}");
+    }
+}
+
+#[test]
+fn a_limit_holds_though_masters_are_killed() {
+    let mut masters = Masters::three();
+    masters.cluster.text(&["roles", "set", "web", "--limit", "cpu=1"]);
+    for part in ["web/a", "web/b", "web/c", "web/d"] {
+        submit(&masters.cluster, part, 100, "sleep.wasm", "\"100\"");
+    }
+    for _ in 0..2 {
+        let gone = masters.leader();
+        masters.kill(gone);
+        for _ in 0..20 {
+            let held = holds(&masters.cluster, "web");
+            assert!(held <= 1_000, "{held}");
+        }
+        masters.start(gone);
+        masters.until_led(3);
+    }
+    masters.cluster.text(&["roles", "set", "web", "--limit", "none"]);
+    masters.cluster.until("all end", |cluster| holds(cluster, "web") == 0);
+}
