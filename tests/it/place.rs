@@ -28,7 +28,7 @@ fn running(cluster: &Cluster, job: &str) -> BTreeMap<String, usize> {
     let names: BTreeMap<&str, &str> =
         agents["agents"].as_array().unwrap().iter().map(|agent| (agent["id"].as_str().unwrap(), agent["name"].as_str().unwrap())).collect();
     let mut found = BTreeMap::new();
-    for task in cluster.all_tasks(job).iter().filter(|task| task["state"] == "running") {
+    for task in cluster.all_tasks(job).iter().filter(|task| task["phase"] == "running") {
         *found.entry(names[task["agent"].as_str().unwrap()].to_owned()).or_insert(0) += 1;
     }
     found

@@ -433,3 +433,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing inside the locks can panic half way.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_version_cannot_read_waits_for_all_masters_that_were_heard_of() {
+        let master = |number| Master { number, quic: format!("m{number}:1"), http: format!("https://m{number}:2") };
+        let peers = Peers::new(master(1), vec![master(1), master(2), master(3)], 1, PathBuf::from("nowhere"));
+        assert!(peers.all_speak(3), "of those that were never connected nothing is known");
+        peers.find(2).expect("it is known").spoke.store(3, Ordering::Relaxed);
+        assert!(peers.all_speak(3));
+        peers.find(3).expect("it is known").spoke.store(2, Ordering::Relaxed);
+        assert!(!peers.all_speak(3) && peers.all_speak(1));
+    }
+}
