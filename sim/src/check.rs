@@ -160,6 +160,10 @@ impl Check {
                 self.placed.insert(AttemptId::new(*id, 0, 1), *agent);
                 Ok(())
             }
+            Record::PlacedGroup { tasks, agent, .. } => {
+                self.placed.extend(tasks.iter().map(|task| (AttemptId::new(task.id, 0, 1), *agent)));
+                Ok(())
+            }
             Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
                 let attempt = end.attempt(*id);
                 let agent = self.placed.get(&attempt).copied().ok_or_else(|| format!("G3: {attempt} ended and was nowhere"))?;
@@ -197,6 +201,10 @@ impl Check {
                 hold(self.jobs.insert(*id, job.clone()).is_none(), || format!("G1: the id {id} was given twice"))?;
                 self.staged(note.made, AttemptId::new(*id, 0, 1), *agent)
             }
+            Record::PlacedGroup { tasks, agent, .. } => tasks.iter().try_for_each(|task| {
+                hold(self.jobs.insert(task.id, task.job.clone()).is_none(), || format!("G1: the id {} was given twice", task.id))?;
+                self.staged(note.made, AttemptId::new(task.id, 0, 1), *agent)
+            }),
             Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
                 self.ended += 1;
                 let attempt = end.attempt(*id);

@@ -1,6 +1,6 @@
 //! Frameworks that are clients: they take offers, hold them, decline them, place tasks in them, kill some, go away and come back, and take in what
 //! they are told, now and then late. And what they were promised: an update until it is acknowledged, one end for each task, and none before what
-//! led to it.
+//! led to it; and of tasks placed together all or none.
 
 use crate::client::job;
 use crate::random::Random;
@@ -39,6 +39,8 @@ struct Actor {
     offers: Vec<OpenOffer>,
     tasks: BTreeMap<String, Task>,
     placed: u64,
+    /// Tasks that were placed together.
+    groups: Vec<Vec<String>>,
     /// Updates that were said and are not taken in yet.
     told: VecDeque<StatusUpdate>,
 }
@@ -49,6 +51,8 @@ struct Task {
     end: Option<Phase>,
     /// The end was acknowledged, by a leader that answered.
     over: bool,
+    /// It was told that its group cannot be placed.
+    refused: bool,
 }
 
 impl Frameworks {
@@ -115,6 +119,13 @@ impl Frameworks {
                 return Err(format!("F2: {name} was placed, and its framework was never told its end: {:?}", task.end));
             }
         }
+        for group in self.actors.iter().flat_map(|actor| actor.groups.iter().map(move |group| (actor, group))) {
+            let (actor, names) = group;
+            let refused = names.iter().filter(|name| actor.tasks.get(*name).is_some_and(|task| task.refused)).count();
+            if refused != 0 && refused != names.len() {
+                return Err(format!("F4: of the group {names:?} {refused} were refused"));
+            }
+        }
         Ok(())
     }
 }
@@ -133,8 +144,16 @@ impl Actor {
             FrameworkEvent::Offers(offers) => self.offers.extend(offers.iter().cloned()),
             FrameworkEvent::Rescinded(offers) => self.offers.retain(|offer| !offers.contains(&offer.id)),
             FrameworkEvent::Update(update) => {
-                let task = self.tasks.get(&update.task).ok_or_else(|| format!("F3: {update:?} is of no task"))?;
+                if !self.tasks.contains_key(&update.task) {
+                    return Err(format!("F3: {update:?} is of no task"));
+                }
                 let ends = update.phase.is_end();
+                if matches!(update.cause, Cause::Group(_))
+                    && let Some(task) = self.tasks.get_mut(&update.task)
+                {
+                    task.refused = true;
+                }
+                let task = &self.tasks[&update.task];
                 if task.over && update.uuid.is_some() {
                     return Err(format!("F3: {update:?} came after the end was acknowledged"));
                 }
@@ -156,7 +175,7 @@ impl Actor {
         if update.phase.is_end() {
             task.end.get_or_insert(update.phase);
             // What never was one, or is known no more, needs no acknowledgement; nor does what was said because it was asked for.
-            task.over |= matches!(update.cause, Cause::Offers | Cause::Invalid(_) | Cause::Unknown);
+            task.over |= matches!(update.cause, Cause::Offers | Cause::Invalid(_) | Cause::Group(_) | Cause::Unknown);
         }
         update.uuid.map(|uuid| (Call::Acknowledge { task: update.task.clone(), uuid }, update.phase.is_end()))
     }
@@ -261,7 +280,13 @@ impl Actor {
             let job = Ok(job(resources, 1, [5, 500, 20_000, 120_000][random.below(4) as usize]));
             TaskLaunch { name, agent: Some(offer.agent), grace_ms: 500, job }
         });
-        let launches = launches.collect();
-        Call::Accept { offers: vec![offer.id], launches, groups: vec![], refuse_ms: random.below(2_000) }
+        let mut launches: Vec<TaskLaunch> = launches.collect();
+        let mut groups = vec![];
+        // Each third time they are placed together.
+        if self.placed.is_multiple_of(3) {
+            self.groups.push(launches.iter().map(|task| task.name.clone()).collect());
+            groups.push(std::mem::take(&mut launches));
+        }
+        Call::Accept { offers: vec![offer.id], launches, groups, refuse_ms: random.below(2_000) }
     }
 }

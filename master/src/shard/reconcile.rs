@@ -6,7 +6,7 @@ use super::{Action, PeerMessage, Shard};
 use crate::jobs::{LiveJob, LivePhase, Slot};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, shard_of_agent};
 use protocol::{AgentId, AttemptId, Held, JobId, Kind, Loss, Name, Phase};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds that a task has when it is not the user who ends it but a new version or a smaller count.
 pub const GRACE_MS: u64 = 10_000;
@@ -66,6 +66,10 @@ impl Shard {
             }
         }
         self.end_attempts(agent, ends);
+        // What has ended may end others of its group: said before they are launched again, that is said once more behind it.
+        let asked: BTreeSet<AttemptId> = kill.iter().copied().collect();
+        let doomed = |attempt: &&AttemptId| self.phase_of(**attempt) == Some(LivePhase::Killing) && !asked.contains(*attempt);
+        kill.extend(stage.iter().filter(doomed));
         self.stage_again(agent, session, &stage);
         self.kill_on(agent, kill, GRACE_MS);
         self.drop_stale(agent, &beyond);
