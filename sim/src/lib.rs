@@ -15,12 +15,14 @@ mod log;
 mod machine;
 mod network;
 mod peers;
+pub mod place;
 mod plan;
 mod queue;
 mod raft;
 mod random;
 pub mod scale;
 mod seat;
+pub mod trace;
 mod trouble;
 mod world;
 

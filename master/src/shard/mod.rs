@@ -20,6 +20,7 @@ mod demands;
 pub mod drains;
 mod explain;
 mod fences;
+pub mod fit;
 mod frameworks;
 mod index;
 mod masters;
