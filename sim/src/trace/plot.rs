@@ -52,9 +52,9 @@ impl Chart {
         let mut text = |x: f64, y: f64, anchor: &str, said: &str| {
             let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(said));
         };
-        text(LEFT, TOP - 18.0, "start", &self.title);
+        text(LEFT, TOP - 22.0, "start", &self.title);
         text((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 12.0, "middle", self.across);
-        text(LEFT, TOP - 4.0, "end", self.up);
+        text(LEFT, TOP - 6.0, "start", self.up);
         for tick in 0..=TICKS as u32 {
             let tick = f64::from(tick);
             text(x(step_x * tick), HEIGHT - BOTTOM + 18.0, "middle", &said(step_x * tick));
@@ -81,11 +81,15 @@ impl Chart {
     }
 }
 
-/// The distance of ticks: 1, 2 or 5 and noughts, so that all fit.
+/// The distance of ticks: short to write, and so large that all points are below the last.
 fn step(most: f64) -> f64 {
     let rough = (most / TICKS).max(1e-9);
     let power = 10_f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|step| *step >= rough * (1.0 - 1e-9)).unwrap_or(10.0 * power)
+    [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
+        .into_iter()
+        .map(|times| times * power)
+        .find(|step| *step >= rough * (1.0 - 1e-9))
+        .unwrap_or(10.0 * power)
 }
 
 fn said(value: f64) -> String {
@@ -102,7 +106,7 @@ mod tests {
 
     #[test]
     fn steps_are_round_and_reach_the_highest_point() {
-        for (most, expected) in [(130.0, 50.0), (100.0, 20.0), (1.0, 0.2), (7.0, 2.0), (26.0, 10.0)] {
+        for (most, expected) in [(130.0, 30.0), (100.0, 20.0), (1.0, 0.2), (7.0, 1.5), (26.0, 6.0)] {
             assert!((step(most) - expected).abs() < 1e-9, "{most}: {}", step(most));
         }
     }
