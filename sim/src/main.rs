@@ -256,11 +256,10 @@ fn placed(size: &place::Size, figures: &place::Figures, run: u32) {
         );
     };
     let us = |took: std::time::Duration, n: f64| took.as_secs_f64() * 1e6 / n;
-    let all = figures.offering + figures.launching + figures.releasing;
-    line("decisions", placed / all.as_secs_f64(), "1/s");
-    line("offering_us", us(figures.offering, placed), "us");
-    line("launching_us", us(figures.launching, placed), "us");
-    line("releasing_us", us(figures.releasing, placed), "us");
+    line("decisions", 1.0 / figures.each.all().as_secs_f64().max(1e-9), "1/s");
+    line("offering_us", us(figures.each.offering, 1.0), "us");
+    line("launching_us", us(figures.each.launching, 1.0), "us");
+    line("releasing_us", us(figures.each.releasing, 1.0), "us");
     line("offers_each", figures.offers as f64 / placed, "1");
     line("unmet_percent", (figures.wanted as f64 - placed).max(0.0) * 100.0 / figures.wanted.max(1) as f64, "%");
     line("used_least", figures.used_percent.0 as f64, "%");

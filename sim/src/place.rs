@@ -5,7 +5,7 @@ use crate::client::job;
 use crate::random::Random;
 use master::shard::event::Want;
 use master::shard::{Action, Event, Output, PeerMessage, Shard, ShardConfig};
-use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, FromMaster, Launch};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, FromMaster, Launch, shard_of_agent};
 use protocol::{AgentId, AgentInfo, AttemptId, Device, JobId, Name, Offer, PortRange, Resources, Role, ShardId, Template, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const WANTED_MAX: usize = 1_000;
 /// Of a hundred tasks so many need a device that [`DEVICE_EVERY`] says who has.
 const DEVICE_PERCENT: u64 = 20;
 /// Each so-many-th agent of a size has the device.
-const DEVICE_EVERY: u64 = 4;
+const DEVICE_EVERY: usize = 4;
 /// Cores of the agents, and GiB of memory, in turn.
 const CAPACITIES: [(u64, u64); 4] = [(16, 64), (32, 128), (64, 256), (96, 384)];
 /// Thousandths of a core that a task needs, and GiB of memory.
@@ -50,12 +50,8 @@ pub struct Size {
 pub struct Figures {
     /// Tasks placed while it was measured.
     pub placed: u64,
-    /// Time in the shard for demands and offers.
-    pub offering: Duration,
-    /// Time in the shard for acceptances and launches.
-    pub launching: Duration,
-    /// Time in the shard for releases.
-    pub releasing: Duration,
+    /// Time in the shard for one task, in the turn that was the median: what else the machine does lengthens some turns.
+    pub each: Cost,
     /// Tasks wanted while it was measured: those that are not placed found no room.
     pub wanted: u64,
     /// Offers made.
@@ -66,6 +62,30 @@ pub struct Figures {
     pub missing: Duration,
     /// Time for all wants of which some agents have each kind, and none has all.
     pub missing_crossed: Duration,
+}
+
+/// Time in the shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// For demands and offers.
+    pub offering: Duration,
+    /// For acceptances, launches and what is wanted still.
+    pub launching: Duration,
+    /// For releases.
+    pub releasing: Duration,
+}
+
+impl Cost {
+    /// For all of it.
+    #[must_use]
+    pub fn all(&self) -> Duration {
+        self.offering + self.launching + self.releasing
+    }
+
+    fn each(&self, tasks: u64) -> Self {
+        let one = |took: Duration| Duration::from_nanos(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / tasks.max(1));
+        Self { offering: one(self.offering), launching: one(self.launching), releasing: one(self.releasing) }
+    }
 }
 
 struct Running {
@@ -84,7 +104,8 @@ struct Bench {
     /// Tasks that wait, by role and shape.
     waiting: BTreeMap<(u16, usize), u32>,
     running: Vec<Running>,
-    free: Vec<(u64, u64)>,
+    /// Processors and memory that each agent has free.
+    free: BTreeMap<u64, (u64, u64)>,
     indexes: BTreeMap<JobId, u32>,
     seen: u64,
     told: u64,
@@ -92,6 +113,8 @@ struct Bench {
     cpu_used: u64,
     cpu_total: u64,
     figures: Figures,
+    /// Of this turn.
+    cost: Cost,
 }
 
 /// Runs it.
@@ -101,9 +124,14 @@ pub fn run(size: Size) -> Figures {
     bench.register();
     bench.fill();
     bench.figures = Figures { used_percent: (100, 0), ..Figures::default() };
+    let mut turns = Vec::new();
     while bench.figures.placed < u64::from(size.tasks) {
+        let (before, _) = (bench.figures.placed, std::mem::take(&mut bench.cost));
         bench.turn_over();
+        turns.push(bench.cost.each(bench.figures.placed - before));
     }
+    turns.sort_unstable_by_key(Cost::all);
+    bench.figures.each = turns.get(turns.len() / 2).copied().unwrap_or_default();
     bench.miss();
     bench.figures
 }
@@ -135,7 +163,7 @@ impl Bench {
             templates: (0..2 * NEEDS.len()).map(|number| job(shape(number), 1, 0).template).collect(),
             waiting: BTreeMap::new(),
             running: Vec::new(),
-            free: Vec::new(),
+            free: BTreeMap::new(),
             indexes: BTreeMap::new(),
             seen: 0,
             told: 0,
@@ -143,6 +171,7 @@ impl Bench {
             cpu_used: 0,
             cpu_total: 0,
             figures: Figures::default(),
+            cost: Cost::default(),
         }
     }
 
@@ -167,13 +196,14 @@ impl Bench {
 
     /// All agents register, report, and hear that nobody holds anything to be there.
     fn register(&mut self) {
-        for number in 1..=u64::from(self.size.agents) {
-            let (cores, gib) = CAPACITIES[number as usize % CAPACITIES.len()];
+        let own = (1..).filter(|number| shard_of_agent(AgentId(*number), 2) == AGENTS).take(self.size.agents as usize);
+        for (at, number) in own.enumerate() {
+            let (cores, gib) = CAPACITIES[at % CAPACITIES.len()];
             let lens = Device { name: name("lens"), milli: 1_000 };
-            let devices = if (number / CAPACITIES.len() as u64).is_multiple_of(DEVICE_EVERY) { vec![lens] } else { vec![] };
+            let devices = if (at / CAPACITIES.len()).is_multiple_of(DEVICE_EVERY) { vec![lens] } else { vec![] };
             let capacity = Resources { cpu_milli: cores * 1_000, memory_bytes: gib << 30, disk_bytes: 1 << 40, ports: 100, devices };
             self.cpu_total += capacity.cpu_milli;
-            self.free.push((capacity.cpu_milli, capacity.memory_bytes));
+            self.free.insert(number, (capacity.cpu_milli, capacity.memory_bytes));
             let ports = vec![PortRange { first: 20_000, last: 20_099 }];
             let info = AgentInfo { name: format!("m{number}"), capacity, ports, version: "sim".into(), ..AgentInfo::default() };
             let agent = AgentId(number);
@@ -221,14 +251,14 @@ impl Bench {
             let at = self.random.below(self.running.len() as u64) as usize;
             let one = self.running.swap_remove(at);
             let need = &self.templates[one.shape].resources;
-            let free = &mut self.free[one.agent as usize - 1];
+            let free = self.free.get_mut(&one.agent).expect("an agent of ours");
             *free = (free.0 + need.cpu_milli, free.1 + need.memory_bytes);
             self.cpu_used -= need.cpu_milli;
             ended.entry(AgentId(one.agent)).or_default().push(one.attempt);
         }
         let releases = ended.into_iter().map(|(agent, attempts)| PeerMessage::Release { agent, attempts }).collect();
         let (took, actions) = self.tell(releases);
-        self.figures.releasing += took;
+        self.cost.releasing += took;
         self.take(actions);
         self.want();
         self.figures.wanted += self.waiting.values().map(|count| u64::from(*count)).sum::<u64>();
@@ -241,16 +271,21 @@ impl Bench {
 
     /// Says what waits, and takes all offers, until there are none.
     fn place(&mut self) {
+        let demand = self.demand();
+        let (took, actions) = self.tell(vec![demand]);
+        self.cost.offering += took;
+        self.take(actions);
+    }
+
+    fn demand(&self) -> PeerMessage {
         let want = |((role, shape), count): (&(u16, usize), &u32)| Want {
             role: self.roles[usize::from(*role)].clone(),
             priority: 50,
             shape: self.templates[*shape].resources.clone(),
             count: *count,
         };
-        let wants: Vec<Want> = self.waiting.iter().map(want).take(master::shard::event::WANTS_MAX).collect();
-        let (took, actions) = self.tell(vec![PeerMessage::Demand { wants, seen: self.seen }]);
-        self.figures.offering += took;
-        self.take(actions);
+        let wants = self.waiting.iter().map(want).take(master::shard::event::WANTS_MAX).collect();
+        PeerMessage::Demand { wants, seen: self.seen }
     }
 
     /// Takes offers, as long as acceptances bring more.
@@ -266,9 +301,11 @@ impl Bench {
             }
             self.figures.offers += offers.len() as u64;
             let before = self.launched;
-            let accepts = offers.into_iter().map(|offer| self.accept(&offer)).collect();
-            let (took, more) = self.tell(accepts);
-            self.figures.launching += took;
+            let mut said: Vec<PeerMessage> = offers.into_iter().map(|offer| self.accept(&offer)).collect();
+            // What is left to want is said at once, and what was taken once it is on record: so it comes first.
+            said.insert(0, self.demand());
+            let (took, more) = self.tell(said);
+            self.cost.launching += took;
             actions = more;
             let launches = actions.iter().filter_map(|action| match action {
                 Action::Send { message: FromMaster::Launch(launch), .. } => Some(launch.attempts.len() as u64),
@@ -301,7 +338,7 @@ impl Bench {
             let next = self.indexes.entry(job).or_default();
             let attempts: Vec<(u32, u32)> = (*next..*next + n).map(|index| (index, 1)).collect();
             *next += n;
-            let free = &mut self.free[offer.agent.0 as usize - 1];
+            let free = self.free.get_mut(&offer.agent.0).expect("an agent of ours");
             let need = &template.resources;
             *free = (free.0 - need.cpu_milli * u64::from(n), free.1 - need.memory_bytes * u64::from(n));
             self.cpu_used += need.cpu_milli * u64::from(n);
@@ -322,7 +359,7 @@ impl Bench {
         self.waiting.clear();
         let (_, actions) = self.tell(vec![PeerMessage::Demand { wants: vec![], seen: self.seen }]);
         self.take(actions);
-        let most = self.free.iter().map(|free| free.0).max().unwrap_or(0);
+        let most = self.free.values().map(|free| free.0).max().unwrap_or(0);
         self.figures.missing = self.miss_all((most + 1, 1 << 20));
         if let Some(need) = self.crossed() {
             self.figures.missing_crossed = self.miss_all(need);
@@ -344,11 +381,11 @@ impl Bench {
 
     /// As little as it can be of which some agents have each and none has both: what so many agents have, as many as possible.
     fn crossed(&self) -> Option<(u64, u64)> {
-        let (mut cpu, mut memory): (Vec<u64>, Vec<u64>) = self.free.iter().copied().unzip();
+        let (mut cpu, mut memory): (Vec<u64>, Vec<u64>) = self.free.values().copied().unzip();
         cpu.sort_unstable_by(|a, b| b.cmp(a));
         memory.sort_unstable_by(|a, b| b.cmp(a));
         let need = |rank: usize| (cpu[rank], memory[rank] + 1);
-        let nobody = |rank: &usize| !self.free.iter().any(|free| free.0 >= need(*rank).0 && free.1 >= need(*rank).1);
+        let nobody = |rank: &usize| !self.free.values().any(|free| free.0 >= need(*rank).0 && free.1 >= need(*rank).1);
         (0..cpu.len()).take_while(nobody).last().map(need)
     }
 }
