@@ -327,7 +327,10 @@ impl Bench {
             let template = &self.templates[shape];
             let n = offer.resources.times(&template.resources, (*count).min(ATTEMPTS_PER_MESSAGE_MAX as u32));
             // An offer is of one shape.
-            if n == 0 || offer.resources.cpu_milli % template.resources.cpu_milli != 0 || !is_whole(&offer.resources, &template.resources) {
+            if n == 0
+                || !offer.resources.cpu_milli.is_multiple_of(template.resources.cpu_milli)
+                || !is_whole(&offer.resources, &template.resources)
+            {
                 continue;
             }
             *count -= n;

@@ -4,6 +4,7 @@
 
 use crate::random::Random;
 use master::shard::fit::{Demand, Need, Room};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Shapes that make up this part of a trace are FGD's typical ones, in percent.
@@ -191,7 +192,7 @@ fn typical(needs: &[Need]) -> Vec<(f64, Need)> {
     let mut counts: BTreeMap<Need, u64> = BTreeMap::new();
     needs.iter().for_each(|need| *counts.entry(Need { memory_bytes: 0, ..*need }).or_default() += 1);
     let mut sorted: Vec<(u64, Need)> = counts.into_iter().map(|(need, count)| (count, need)).collect();
-    sorted.sort_unstable_by(|a, b| (b.0, b.1.cpu_milli).cmp(&(a.0, a.1.cpu_milli)));
+    sorted.sort_unstable_by_key(|(count, need)| Reverse((*count, need.cpu_milli)));
     let mut sum = 0;
     let enough = |(count, _): &(u64, Need)| {
         let goes_on = sum * 100 < needs.len() as u64 * TYPICAL_PERCENT;

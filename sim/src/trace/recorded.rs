@@ -116,8 +116,7 @@ impl<'a> Replay<'a> {
         };
         let place = |at: usize| if division == Division::Shared { 0 } else { at };
         let name = |at: usize| if division == Division::Shared { "" } else { classes.iter().nth(at).copied().unwrap_or_default() };
-        let mut outcome = Outcome::default();
-        outcome.agents = (0..).zip(&shares).map(|(at, share)| (name(at).to_owned(), share.len())).collect();
+        let agents_of = (0..).zip(&shares).map(|(at, share)| (name(at).to_owned(), share.len())).collect();
         let policy = Policy::Ours { candidates: CANDIDATES };
         let part = |empty: Vec<Room>| {
             let placer = Placer::new(policy, empty.clone(), &[], Random::new(1));
@@ -130,7 +129,7 @@ impl<'a> Replay<'a> {
             running: BinaryHeap::new(),
             used_milli: 0,
             all_milli: agents.iter().map(Room::free_milli).sum(),
-            outcome,
+            outcome: Outcome { agents: agents_of, ..Outcome::default() },
         }
     }
 
