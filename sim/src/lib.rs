@@ -17,12 +17,14 @@ mod machine;
 mod network;
 mod peers;
 mod places;
+pub mod place;
 mod plan;
 mod queue;
 mod raft;
 mod random;
 pub mod scale;
 mod seat;
+pub mod trace;
 mod trouble;
 mod world;
 

@@ -1,11 +1,14 @@
 //! `sim seeds`: runs seeds until one breaks a promise, and says how many hours of a cluster that were. `sim bugs`: puts bugs in on purpose
-//! and says how many seeds it took to see each. `sim scale`: how large a cluster the real shards decide for, and how fast.
+//! and says how many seeds it took to see each. `sim scale`: how large a cluster the real shards decide for, and how fast. `sim place`: what one
+//! decision costs where the cluster is nearly full. `sim trace`: a recorded cluster, and how much of it policies of placement give away.
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
 use protocol::Time;
 use sim::scale::{Figures, Size};
-use sim::{Bug, Plan};
+use sim::trace::allocation::Drawing;
+use sim::trace::openb;
+use sim::{Bug, Plan, place};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -64,6 +67,34 @@ enum Verb {
         #[arg(long, default_value = "target/tmp/scale")]
         dir: PathBuf,
     },
+    /// Measures what it costs one real shard to place a task in the room of one that has ended, on agents that are nearly full; prints it as
+    /// JSON lines.
+    Place {
+        /// Agents.
+        #[arg(long, default_value = "1000,10000,50000", value_delimiter = ',')]
+        agents: Vec<u32>,
+        /// Tasks that are placed for each.
+        #[arg(long, default_value_t = 200_000)]
+        tasks: u32,
+        /// Roles, one for each framework.
+        #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+        roles: u16,
+        /// Tasks that end at once; about as many are wanted then.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+        batch: u16,
+        /// Wants for which there is no room.
+        #[arg(long, default_value_t = 1_000)]
+        misses: u32,
+        /// How often all of it.
+        #[arg(long, default_value_t = 3)]
+        runs: u32,
+    },
+    /// Replays a recorded cluster; prints what came out as JSON lines, and a table to standard error.
+    Trace {
+        /// Which, and what of it.
+        #[command(subcommand)]
+        what: Replayed,
+    },
     /// Puts each bug in and runs seeds until it is seen; ends with 1 where one is not.
     Bugs {
         /// Seeds for each, at the most.
@@ -75,6 +106,47 @@ enum Verb {
     },
 }
 
+/// What is replayed of openb, a cluster of 1,523 machines (github.com/alibaba/clusterdata, cluster-trace-gpu-v2023).
+#[derive(Debug, Subcommand)]
+enum Replayed {
+    /// The published experiment: tasks that never end, until 130 % of all devices were asked for; which part is given away, by policy.
+    Openb {
+        /// The folder with the files of openb.
+        #[arg(long)]
+        data: PathBuf,
+        /// How often, each time with another order.
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        /// Which lists of tasks.
+        #[arg(long, default_value = "default,cpu100", value_delimiter = ',')]
+        traces: Vec<String>,
+        /// Agents with room that our policy chooses among, the first in an order that stays.
+        #[arg(long, default_value_t = master::shard::fit::CANDIDATES)]
+        candidates: usize,
+        /// Draws all tasks with replacement; without it each task of the list comes once, and only what is over is drawn.
+        #[arg(long)]
+        afresh: bool,
+        /// Where pictures are put.
+        #[arg(long)]
+        plots: Option<PathBuf>,
+    },
+    /// The recorded arrivals and lengths, on a part of the agents: shared, and divided among the classes of service.
+    Recorded {
+        /// The folder with the files of openb.
+        #[arg(long)]
+        data: PathBuf,
+        /// Which list of tasks.
+        #[arg(long, default_value = "default")]
+        trace: String,
+        /// Takes each so-many-th agent: all tasks of the list together never hold more than 66 devices.
+        #[arg(long, default_value = "60,80,100", value_delimiter = ',')]
+        every: Vec<usize>,
+        /// Where pictures are put.
+        #[arg(long)]
+        plots: Option<PathBuf>,
+    },
+}
+
 const HOUR_MS: f64 = 3_600_000.0;
 
 fn main() -> ExitCode {
@@ -83,6 +155,14 @@ fn main() -> ExitCode {
         Verb::Scale { agents, tasks, jobs, shards, masters, dir } => {
             scale(&Size { agents, tasks, jobs: jobs.max(1), shards: shards.max(1), masters, dir })
         }
+        Verb::Place { agents, tasks, roles, batch, misses, runs } => {
+            for (run, agents) in (1..=runs).flat_map(|run| agents.iter().map(move |agents| (run, *agents))) {
+                let size = place::Size { agents, tasks, roles, batch, misses };
+                placed(&size, &place::run(size), run);
+            }
+            ExitCode::SUCCESS
+        }
+        Verb::Trace { what } => replayed(what),
         Verb::Bugs { count, real_groups } => bugs(count, real_groups),
     }
 }
@@ -167,6 +247,43 @@ fn said(size: &Size, figures: &Figures) -> ExitCode {
         println!("after the restart {} tasks of all agents were known to run", figures.known);
     }
     if figures.ran == tasks && figures.ended == tasks && known { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn placed(size: &place::Size, figures: &place::Figures, run: u32) {
+    let (agents, placed) = (size.agents, figures.placed.max(1) as f64);
+    let line = |metric: &str, value: f64, unit: &str| {
+        println!(
+            r#"{{"system":"skep","bench":"sim","kind":"place","metric":"{metric}","n":{agents},"value":{value:.3},"unit":"{unit}","run":{run}}}"#
+        );
+    };
+    let us = |took: std::time::Duration, n: f64| took.as_secs_f64() * 1e6 / n;
+    line("decisions", 1.0 / figures.each.all().as_secs_f64().max(1e-9), "1/s");
+    line("offering_us", us(figures.each.offering, 1.0), "us");
+    line("launching_us", us(figures.each.launching, 1.0), "us");
+    line("releasing_us", us(figures.each.releasing, 1.0), "us");
+    line("offers_each", figures.offers as f64 / placed, "1");
+    line("unmet_percent", (figures.wanted as f64 - placed).max(0.0) * 100.0 / figures.wanted.max(1) as f64, "%");
+    line("used_least", figures.used_percent.0 as f64, "%");
+    line("used_most", figures.used_percent.1 as f64, "%");
+    line("miss_us", us(figures.missing, f64::from(size.misses.max(1))), "us");
+    line("miss_crossed_us", us(figures.missing_crossed, f64::from(size.misses.max(1))), "us");
+}
+
+fn replayed(what: Replayed) -> ExitCode {
+    let ran = match what {
+        Replayed::Openb { data, seeds, traces, candidates, afresh, plots } => {
+            let drawing = if afresh { Drawing::Afresh } else { Drawing::Whole };
+            openb::allocation(&data, plots.as_deref(), &traces, seeds, candidates, drawing)
+        }
+        Replayed::Recorded { data, trace, every, plots } => openb::arrivals(&data, plots.as_deref(), &trace, &every),
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn bugs(count: u64, real_groups: bool) -> ExitCode {

@@ -21,6 +21,7 @@ mod demands;
 pub mod drains;
 mod explain;
 mod fences;
+pub mod fit;
 mod frameworks;
 mod index;
 pub mod limits;

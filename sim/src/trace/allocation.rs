@@ -1,0 +1,128 @@
+//! The experiment of Weng et al. (USENIX ATC 2023, section 6.2): tasks of a trace in any order, none ending, until as much of devices has been
+//! asked for as `ASKED_PERCENT` of the cluster's; what part of all devices is given away then. What does not fit when it comes is not tried again.
+
+use super::policy::{Placer, Policy};
+use super::read::{Task, Trace};
+use crate::random::Random;
+use master::shard::fit::{Need, Room};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// So much is asked for, in percent of all devices.
+pub const ASKED_PERCENT: u64 = 130;
+/// Each so-many-th choice is measured.
+const MEASURED_EVERY: usize = 16;
+
+/// How the tasks are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drawing {
+    /// Each task of the trace once, and on top of them as many as are missing, any with replacement: what the published figures come from
+    /// (`TunePodsByNodeTotalResource`).
+    Whole,
+    /// All of them with replacement.
+    Afresh,
+}
+
+/// What came out of one seed under one policy.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Part of all devices that was given away, in percent.
+    pub allocated_percent: f64,
+    /// The same when so many percent had been asked for, from 0 on.
+    pub at_percent: Vec<f64>,
+    /// Tasks that came.
+    pub asked: usize,
+    /// Those that found no room.
+    pub failed: usize,
+    /// Time for one choice among candidates that were found, the median of those measured; zero but for ours.
+    pub choice: Duration,
+}
+
+/// The tasks of a seed, in their order.
+#[must_use]
+pub fn draw(trace: &Trace, seed: u64, drawing: Drawing) -> Vec<Need> {
+    let mut random = Random::new(seed);
+    let all: u64 = trace.agents.iter().map(Room::free_milli).sum();
+    let most = all * ASKED_PERCENT / 100;
+    let once: &[Task] = if drawing == Drawing::Whole { &trace.tasks } else { &[] };
+    let mut tasks: Vec<Need> = once.iter().map(|task| task.need).collect();
+    let mut asked: u64 = tasks.iter().map(milli).sum();
+    while let Some(task) = trace.tasks.get(random.below(trace.tasks.len().max(1) as u64) as usize) {
+        if asked + u64::from(task.need.milli) > most {
+            break;
+        }
+        asked += milli(&task.need);
+        tasks.push(task.need);
+    }
+    shuffle(&mut tasks, &mut random);
+    tasks
+}
+
+fn milli(need: &Need) -> u64 {
+    u64::from(need.devices) * u64::from(need.milli)
+}
+
+fn shuffle<T>(list: &mut [T], random: &mut Random) {
+    for at in (1..list.len()).rev() {
+        list.swap(at, random.below(at as u64 + 1) as usize);
+    }
+}
+
+/// Gives the tasks of a seed to agents, in an order of the agents that the seed draws too.
+#[must_use]
+pub fn run(trace: &Trace, tasks: &[Need], policy: Policy, seed: u64) -> Outcome {
+    let mut random = Random::new(seed ^ 0x5eed);
+    let mut agents = trace.agents.clone();
+    shuffle(&mut agents, &mut random);
+    let all: u64 = agents.iter().map(Room::free_milli).sum();
+    let known: Vec<Need> = trace.tasks.iter().map(|task| task.need).collect();
+    let mut placer = Placer::new(policy, agents, &known, random);
+    let mut outcome = Outcome { asked: tasks.len(), ..Outcome::default() };
+    let (mut asked, mut given, mut choices) = (0, 0, Vec::new());
+    for (number, need) in tasks.iter().enumerate() {
+        placer.asked(need);
+        if let Some((agent, devices)) = placer.choose(need) {
+            if matches!(policy, Policy::Ours { .. }) && number % MEASURED_EVERY == 0 {
+                let (demand, candidates) = placer.last_choice();
+                let start = Instant::now();
+                black_box(demand.choose(black_box(need), candidates));
+                choices.push(start.elapsed());
+            }
+            placer.take(agent, need, devices);
+            given += milli(need);
+        } else {
+            outcome.failed += 1;
+        }
+        asked += milli(need);
+        let percent = |part: u64| part as f64 * 100.0 / all.max(1) as f64;
+        while outcome.at_percent.len() as f64 <= percent(asked) {
+            outcome.at_percent.push(percent(given));
+        }
+        outcome.allocated_percent = percent(given);
+    }
+    let left: u64 = placer.agents().iter().map(Room::free_milli).sum();
+    assert_eq!(given, all - left, "what was given away is what is not free");
+    choices.sort_unstable();
+    outcome.choice = choices.get(choices.len() / 2).copied().unwrap_or_default();
+    outcome
+}
+
+/// A mean and how far from it the true one may be: half of its 95 % interval (Student's t).
+#[must_use]
+pub fn mean(values: &[f64]) -> (f64, f64) {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return (mean, f64::INFINITY);
+    }
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    (mean, quantile(values.len() - 1) * (variance / n).sqrt())
+}
+
+/// The 97.5th percentile of Student's t: as tabled up to 10 degrees of freedom, beyond them by Fisher's expansion (to 0.01).
+fn quantile(freedom: usize) -> f64 {
+    const TABLE: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    let z = 1.959_964_f64;
+    let expanded = z + (z.powi(3) + z) / (4.0 * freedom.max(1) as f64);
+    TABLE.get(freedom.saturating_sub(1)).copied().unwrap_or(expanded)
+}
