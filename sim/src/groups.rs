@@ -212,7 +212,7 @@ impl World {
     }
 
     /// Something happens to a shard that `at` leads; nothing where it does not, or may not any longer.
-    pub(crate) fn tell(&mut self, at: usize, shard: ShardId, event: Event) -> Verdict {
+    pub(crate) fn tell(&mut self, at: usize, shard: ShardId, mut event: Event) -> Verdict {
         let index = usize::from(shard.0);
         if !self.is_led_by(at, index)? {
             return Ok(());
@@ -223,6 +223,9 @@ impl World {
             }
             _ => false,
         };
+        if self.plan.bug == Some(Bug::MisplacesAgents) {
+            crate::places::misplace(&mut event);
+        }
         self.trace(|| format!("m{at} shard {index} <- {event:?}"));
         let shown = self.masters[at].clock.show(self.now);
         if let Some(seat) = self.masters[at].seats[index].as_mut().filter(|_| !swallowed) {

@@ -2,7 +2,7 @@
 //! alone, in its order. Groups are left out: they are even when an entry is whole, not between its records.
 
 use crate::random::Random;
-use master::shard::Record;
+use master::shard::{Event, PeerMessage, Record};
 use protocol::{AgentId, Constraint, Field, Job, JobId, Placement, Rule, Stand, TaskId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +30,18 @@ pub fn draw(random: &mut Random) -> Option<Arc<Placement>> {
         _ => return None,
     }
     Some(Arc::new(place))
+}
+
+/// Lets the agents of offers stand where no other does.
+pub fn misplace(event: &mut Event) {
+    if let Event::Peer { message: PeerMessage::OffersPlaced { offers }, .. } = event {
+        for placed in offers {
+            let nowhere = format!("nowhere-{}", placed.offer.id.number);
+            let mut stand = Stand { name: nowhere.clone(), ..Stand::default() };
+            stand.domain.rack = nowhere;
+            placed.stand = Arc::new(stand);
+        }
+    }
 }
 
 /// How agents stand, as they said when they registered.

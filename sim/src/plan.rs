@@ -52,11 +52,13 @@ pub enum Bug {
     LeaseFromReceipt,
     /// Fenced tasks are replaced before their leases are over.
     ReplacesBeforeLease,
+    /// The shards of jobs hear that each agent stands where no other does.
+    MisplacesAgents,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -78,6 +80,7 @@ impl Bug {
         Self::GivesUpMost,
         Self::LeaseFromReceipt,
         Self::ReplacesBeforeLease,
+        Self::MisplacesAgents,
     ];
 
     /// Whether it is one of several masters only.
@@ -176,7 +179,9 @@ impl Plan {
         let all_at_once = bug == Some(Bug::GivesUpMost);
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
-        let upgrades = Random::new(seed ^ 0x0b1d).chance(300);
+        let of_places = bug == Some(Bug::MisplacesAgents);
+        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places;
+        let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
             seed,
@@ -194,7 +199,7 @@ impl Plan {
             fenced: leases.chance(500) || of_leases,
             long_leases: leases.chance(500) || of_leases,
             upgrades,
-            places: !upgrades && Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed),
+            places: !upgrades && places || of_places,
             real_groups: seed.is_multiple_of(OPENRAFT_SEEDS),
             // Seeds that found something before there were frameworks are left as they were.
             frameworks: match Random::new(seed ^ 0xf7a3).below(8) {
