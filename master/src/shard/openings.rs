@@ -64,6 +64,9 @@ struct Opener {
     served: u64,
     /// Offers in a row that it let lapse.
     lapses: u32,
+    /// True where the last that it did with an offer was to answer. One that did not, or not yet, is shown one thing at a time where others would
+    /// take the rest.
+    answers: bool,
 }
 
 #[derive(Debug)]
@@ -137,7 +140,8 @@ impl Pool {
         for opening in said {
             if over.remove(&opening).is_none() && !self.openings.by_key.contains_key(&(from, opening.clone())) {
                 let class = self.class(&opening.role, &Resources::NONE, 1);
-                let opener = Opener { from, opening: opening.clone(), class, offered: Resources::NONE, served: 0, lapses: 0 };
+                let opener =
+                    Opener { from, opening: opening.clone(), class, offered: Resources::NONE, served: 0, lapses: 0, answers: false };
                 let at = place(&mut self.openings.list, &mut self.openings.free, opener);
                 self.openings.by_key.insert((from, opening), at);
                 self.openings.due.extend(0..u32::try_from(self.seats.len()).expect("AGENTS_MAX fits"));
@@ -187,7 +191,7 @@ impl Pool {
         for Closed { slot, opener, resources } in closed {
             amounts::add(by_slot.entry((*opener, *slot)).or_default(), resources, 1);
             if let Some(opener) = self.openings.list[*opener as usize].as_mut() {
-                opener.lapses = 0;
+                (opener.lapses, opener.answers) = (0, true);
             }
         }
         for ((opener, slot), resources) in by_slot.into_iter().filter(|_| refuse_ms > 0) {
@@ -241,7 +245,7 @@ impl Pool {
             self.rescind(number);
             if let Some(opener) = self.openings.list[at as usize].as_mut() {
                 let wait_ms = LAPSED_MS << opener.lapses;
-                opener.lapses = (opener.lapses + 1).min(LAPSES_MAX);
+                (opener.lapses, opener.answers) = ((opener.lapses + 1).min(LAPSES_MAX), false);
                 self.openings.filter(at, slot, now + wait_ms, resources);
             }
         }
@@ -278,12 +282,13 @@ impl Pool {
         opened
     }
 
-    /// Of those that may be shown it: whose role has the smallest share with what it was shown, and who was served the longest ago.
+    /// Of those that may be shown it: who answers, whose role has the smallest share with what it was shown, and who was served the longest ago.
     fn next_opener(&self, slot: u32, free: &Resources) -> Option<u32> {
         let key = |at: &u32| {
             let opener = self.openings.list[*at as usize].as_ref()?;
             let role = self.shape(opener.class)?.role;
-            Some((self.roles.rank(role, &opener.offered, &self.whole), opener.served))
+            let owes = !opener.answers && opener.offered != Resources::NONE;
+            Some((owes, self.roles.rank(role, &opener.offered, &self.whole), opener.served))
         };
         let open = self.openings.by_key.values().filter(|at| !self.openings.filters(**at, slot, free));
         open.filter_map(|at| key(at).map(|key| (key, *at))).min().map(|(_, at)| at)

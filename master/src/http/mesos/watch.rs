@@ -9,6 +9,7 @@ use crate::http::access::{Caller, now};
 use crate::http::error::ApiError;
 use crate::http::event_log::{Event, Read, Start};
 use crate::http::events::READERS_MAX;
+use crate::http::frameworks_list::sees;
 use crate::http::subscription::HEARTBEAT;
 use crate::http::{Api, find};
 use crate::shard::event::Change;
@@ -164,7 +165,11 @@ impl Reader {
     /// A framework is there, or is another than before.
     async fn framework(&mut self, id: FrameworkId) -> Option<Value> {
         let Ok(Viewed::Frameworks(found)) = find::view(&self.api, id.shard(), View::Frameworks).await else { return None };
-        let view = found.into_iter().find(|view| view.id == id && crate::http::frameworks_list::sees(&self.caller, view))?;
+        let Some(view) = found.into_iter().find(|view| view.id == id && sees(&self.caller, view)) else {
+            // Its roles may be others now.
+            self.frameworks.remove(&id);
+            return None;
+        };
         let row = rows::framework(&view);
         Some(match self.frameworks.insert(id, view) {
             None => json!({ "type": "FRAMEWORK_ADDED", "framework_added": { "framework": row } }),

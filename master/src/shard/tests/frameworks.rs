@@ -285,6 +285,27 @@ fn who_holds_offers_keeps_others_from_them_for_a_while_only() {
 }
 
 #[test]
+fn who_has_not_answered_yet_is_shown_one_thing_at_a_time_where_others_take_the_rest() {
+    let mut world = World::new();
+    let quick = world.subscribe(None, info(&["default"]));
+    world.register(A, cpu(1_000), 1);
+    let offers = world.offers(&quick);
+    world.accept(&quick, &offers, vec![task("a", 500)]);
+    let silent = world.subscribe(None, info(&["web"]));
+    for (agent, n) in [(B, 1), (AgentId(3), 1), (AgentId(4), 1)] {
+        world.register(agent, cpu(1_000), n);
+    }
+    let shown = |offers: Vec<OpenOffer>| offers.iter().map(|offer| offer.agent).collect::<Vec<_>>();
+    assert_eq!(shown(world.offers(&silent)), [B], "the smallest share, and then it owes an answer");
+    let rest = world.offers(&quick);
+    assert_eq!(shown(rest.clone()), [A, AgentId(3), AgentId(4)]);
+    let all = rest.iter().map(|offer| offer.id).collect();
+    world.call(&quick, Call::Decline { offers: all, refuse_ms: 3_600 * SECOND });
+    assert_eq!(world.offers(&silent).len(), 3, "what nobody else takes it is shown");
+    world.check();
+}
+
+#[test]
 fn a_framework_that_comes_back_finds_its_tasks_and_hears_what_it_missed() {
     let mut world = World::new();
     world.register(A, cpu(2_000), 1);
