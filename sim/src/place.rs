@@ -58,10 +58,10 @@ pub struct Figures {
     pub offers: u64,
     /// The processors in use, least and most, in percent.
     pub used_percent: (u64, u64),
-    /// Time for all wants that no agent had so much of one kind for.
-    pub missing: Duration,
-    /// Time for all wants of which some agents have each kind, and none has all.
-    pub missing_crossed: Duration,
+    /// Time for one want that no agent has so much of one kind for: the median, and what 99 of 100 take at most.
+    pub missing: (Duration, Duration),
+    /// The same for wants of which some agents have each kind, and none has all.
+    pub missing_crossed: (Duration, Duration),
 }
 
 /// Time in the shard.
@@ -237,13 +237,13 @@ impl Bench {
     /// Until [`FILLED_PERCENT`] is in use. What finds no room gives way to others.
     fn fill(&mut self) {
         while self.cpu_used * 100 < self.cpu_total * FILLED_PERCENT {
+            self.waiting.clear();
             self.want();
             self.place();
-            self.waiting.clear();
         }
     }
 
-    /// Some tasks end, and as much is wanted then. What finds no room is wanted no longer in the next turn.
+    /// Some tasks end, and as much is wanted then. What finds no room in this turn or of what ends in the next is wanted no longer then.
     fn turn_over(&mut self) {
         self.now = self.now + 1;
         let mut ended: BTreeMap<AgentId, Vec<AttemptId>> = BTreeMap::new();
@@ -259,11 +259,12 @@ impl Bench {
         let releases = ended.into_iter().map(|(agent, attempts)| PeerMessage::Release { agent, attempts }).collect();
         let (took, actions) = self.tell(releases);
         self.cost.releasing += took;
+        // What has waited since the last turn comes first.
         self.take(actions);
+        self.waiting.clear();
         self.want();
         self.figures.wanted += self.waiting.values().map(|count| u64::from(*count)).sum::<u64>();
         self.place();
-        self.waiting.clear();
         let percent = self.cpu_used * 100 / self.cpu_total;
         let (least, most) = self.figures.used_percent;
         self.figures.used_percent = (least.min(percent), most.max(percent));
@@ -369,17 +370,19 @@ impl Bench {
         }
     }
 
-    fn miss_all(&mut self, (cpu_milli, memory_bytes): (u64, u64)) -> Duration {
-        let mut missing = Duration::ZERO;
+    fn miss_all(&mut self, (cpu_milli, memory_bytes): (u64, u64)) -> (Duration, Duration) {
+        let mut took_each = Vec::new();
         for number in 0..u64::from(self.size.misses) {
             let shape = Resources { cpu_milli: cpu_milli + number, memory_bytes, ..Resources::NONE };
             let role = self.roles[number as usize % self.roles.len()].clone();
             let wants = vec![Want { role, priority: 50, shape, count: 1 }];
             let (took, actions) = self.tell(vec![PeerMessage::Demand { wants, seen: self.seen }]);
             assert!(actions.iter().all(|action| !matches!(action, Action::Peer { .. })), "no agent has so much");
-            missing += took;
+            took_each.push(took);
         }
-        missing
+        took_each.sort_unstable();
+        let at = |percent: usize| took_each.get(took_each.len() * percent / 100).copied().unwrap_or_default();
+        (at(50), at(99))
     }
 
     /// As little as it can be of which some agents have each and none has both: what so many agents have, as many as possible.
