@@ -256,17 +256,19 @@ fn placed(size: &place::Size, figures: &place::Figures, run: u32) {
             r#"{{"system":"skep","bench":"sim","kind":"place","metric":"{metric}","n":{agents},"value":{value:.3},"unit":"{unit}","run":{run}}}"#
         );
     };
-    let us = |took: std::time::Duration, n: f64| took.as_secs_f64() * 1e6 / n;
+    let us = |took: std::time::Duration| took.as_secs_f64() * 1e6;
     line("decisions", 1.0 / figures.each.all().as_secs_f64().max(1e-9), "1/s");
-    line("offering_us", us(figures.each.offering, 1.0), "us");
-    line("launching_us", us(figures.each.launching, 1.0), "us");
-    line("releasing_us", us(figures.each.releasing, 1.0), "us");
+    line("offering_us", us(figures.each.offering), "us");
+    line("launching_us", us(figures.each.launching), "us");
+    line("releasing_us", us(figures.each.releasing), "us");
     line("offers_each", figures.offers as f64 / placed, "1");
     line("unmet_percent", (figures.wanted as f64 - placed).max(0.0) * 100.0 / figures.wanted.max(1) as f64, "%");
     line("used_least", figures.used_percent.0 as f64, "%");
     line("used_most", figures.used_percent.1 as f64, "%");
-    line("miss_us", us(figures.missing, f64::from(size.misses.max(1))), "us");
-    line("miss_crossed_us", us(figures.missing_crossed, f64::from(size.misses.max(1))), "us");
+    line("miss_us", us(figures.missing.0), "us");
+    line("miss_p99_us", us(figures.missing.1), "us");
+    line("miss_crossed_us", us(figures.missing_crossed.0), "us");
+    line("miss_crossed_p99_us", us(figures.missing_crossed.1), "us");
 }
 
 fn replayed(what: Replayed) -> ExitCode {

@@ -7,7 +7,7 @@ use master::shard::event::Want;
 use master::shard::{Action, Event, Output, PeerMessage, Shard, ShardConfig};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, FromMaster, Launch, shard_of_agent};
 use protocol::{AgentId, AgentInfo, AttemptId, Device, JobId, Name, Offer, PortRange, Resources, Role, ShardId, Template, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,10 +58,10 @@ pub struct Figures {
     pub offers: u64,
     /// The processors in use, least and most, in percent.
     pub used_percent: (u64, u64),
-    /// Time for all wants that no agent had so much of one kind for.
-    pub missing: Duration,
-    /// Time for all wants of which some agents have each kind, and none has all.
-    pub missing_crossed: Duration,
+    /// Time for one want that no agent has so much of one kind for: the median, and what 99 of 100 take at most.
+    pub missing: (Duration, Duration),
+    /// The same for wants of more processors than any agent with the device has free: others have so much, and some have the device.
+    pub missing_crossed: (Duration, Duration),
 }
 
 /// Time in the shard.
@@ -106,6 +106,7 @@ struct Bench {
     running: Vec<Running>,
     /// Processors and memory that each agent has free.
     free: BTreeMap<u64, (u64, u64)>,
+    has_device: BTreeSet<u64>,
     indexes: BTreeMap<JobId, u32>,
     seen: u64,
     told: u64,
@@ -164,6 +165,7 @@ impl Bench {
             waiting: BTreeMap::new(),
             running: Vec::new(),
             free: BTreeMap::new(),
+            has_device: BTreeSet::new(),
             indexes: BTreeMap::new(),
             seen: 0,
             told: 0,
@@ -203,6 +205,9 @@ impl Bench {
             let devices = if (at / CAPACITIES.len()).is_multiple_of(DEVICE_EVERY) { vec![lens] } else { vec![] };
             let capacity = Resources { cpu_milli: cores * 1_000, memory_bytes: gib << 30, disk_bytes: 1 << 40, ports: 100, devices };
             self.cpu_total += capacity.cpu_milli;
+            if !capacity.devices.is_empty() {
+                self.has_device.insert(number);
+            }
             self.free.insert(number, (capacity.cpu_milli, capacity.memory_bytes));
             let ports = vec![PortRange { first: 20_000, last: 20_099 }];
             let info = AgentInfo { name: format!("m{number}"), capacity, ports, version: "sim".into(), ..AgentInfo::default() };
@@ -237,13 +242,13 @@ impl Bench {
     /// Until [`FILLED_PERCENT`] is in use. What finds no room gives way to others.
     fn fill(&mut self) {
         while self.cpu_used * 100 < self.cpu_total * FILLED_PERCENT {
+            self.waiting.clear();
             self.want();
             self.place();
-            self.waiting.clear();
         }
     }
 
-    /// Some tasks end, and as much is wanted then. What finds no room is wanted no longer in the next turn.
+    /// Some tasks end, and as much is wanted then. What finds no room in this turn or of what ends in the next is wanted no longer then.
     fn turn_over(&mut self) {
         self.now = self.now + 1;
         let mut ended: BTreeMap<AgentId, Vec<AttemptId>> = BTreeMap::new();
@@ -259,11 +264,12 @@ impl Bench {
         let releases = ended.into_iter().map(|(agent, attempts)| PeerMessage::Release { agent, attempts }).collect();
         let (took, actions) = self.tell(releases);
         self.cost.releasing += took;
+        // What has waited since the last turn comes first.
         self.take(actions);
+        self.waiting.clear();
         self.want();
         self.figures.wanted += self.waiting.values().map(|count| u64::from(*count)).sum::<u64>();
         self.place();
-        self.waiting.clear();
         let percent = self.cpu_used * 100 / self.cpu_total;
         let (least, most) = self.figures.used_percent;
         self.figures.used_percent = (least.min(percent), most.max(percent));
@@ -363,33 +369,25 @@ impl Bench {
         let (_, actions) = self.tell(vec![PeerMessage::Demand { wants: vec![], seen: self.seen }]);
         self.take(actions);
         let most = self.free.values().map(|free| free.0).max().unwrap_or(0);
-        self.figures.missing = self.miss_all((most + 1, 1 << 20));
-        if let Some(need) = self.crossed() {
-            self.figures.missing_crossed = self.miss_all(need);
-        }
+        self.figures.missing = self.miss_all(&Resources { cpu_milli: most + 1, memory_bytes: 1 << 20, ..Resources::NONE });
+        let with_device = self.free.iter().filter(|(agent, _)| self.has_device.contains(agent));
+        let cpu_milli = with_device.map(|(_, free)| free.0).max().unwrap_or(0) + 1;
+        self.figures.missing_crossed = self.miss_all(&Resources { cpu_milli, memory_bytes: 1 << 20, ..shape(NEEDS.len()) });
     }
 
-    fn miss_all(&mut self, (cpu_milli, memory_bytes): (u64, u64)) -> Duration {
-        let mut missing = Duration::ZERO;
+    fn miss_all(&mut self, least: &Resources) -> (Duration, Duration) {
+        let mut took_each = Vec::new();
         for number in 0..u64::from(self.size.misses) {
-            let shape = Resources { cpu_milli: cpu_milli + number, memory_bytes, ..Resources::NONE };
+            let shape = Resources { cpu_milli: least.cpu_milli + number, ..least.clone() };
             let role = self.roles[number as usize % self.roles.len()].clone();
             let wants = vec![Want { role, priority: 50, shape, count: 1 }];
             let (took, actions) = self.tell(vec![PeerMessage::Demand { wants, seen: self.seen }]);
             assert!(actions.iter().all(|action| !matches!(action, Action::Peer { .. })), "no agent has so much");
-            missing += took;
+            took_each.push(took);
         }
-        missing
-    }
-
-    /// As little as it can be of which some agents have each and none has both: what so many agents have, as many as possible.
-    fn crossed(&self) -> Option<(u64, u64)> {
-        let (mut cpu, mut memory): (Vec<u64>, Vec<u64>) = self.free.values().copied().unzip();
-        cpu.sort_unstable_by(|a, b| b.cmp(a));
-        memory.sort_unstable_by(|a, b| b.cmp(a));
-        let need = |rank: usize| (cpu[rank], memory[rank] + 1);
-        let nobody = |rank: &usize| !self.free.values().any(|free| free.0 >= need(*rank).0 && free.1 >= need(*rank).1);
-        (0..cpu.len()).take_while(nobody).last().map(need)
+        took_each.sort_unstable();
+        let at = |percent: usize| took_each.get(took_each.len() * percent / 100).copied().unwrap_or_default();
+        (at(50), at(99))
     }
 }
 

@@ -77,7 +77,14 @@ pub fn allocation(
             for (policy, outcomes) in policies.iter().zip(&mut outcomes) {
                 let outcome = run(&trace, &tasks, *policy, seed);
                 let kind = format!("trace-{}", policy.name());
-                say(&kind, &format!("gpu_allocated_percent_{name}"), seed, outcome.allocated_percent, "%", seed - SEED_FIRST + 1);
+                say(
+                    &kind,
+                    &format!("gpu_allocated_percent_{name}"),
+                    trace.agents.len() as u64,
+                    outcome.allocated_percent,
+                    "%",
+                    seed - SEED_FIRST + 1,
+                );
                 outcomes.push(outcome);
             }
         }
@@ -116,7 +123,9 @@ fn compare(trace: &str, policies: &[Policy], outcomes: &[Vec<Outcome>]) {
         let kind = format!("trace-{}", policy.name());
         say(&kind, &format!("gpu_allocated_percent_mean_{trace}"), seeds, percent, "%", 1);
         say(&kind, &format!("gpu_allocated_above_fgd_{trace}"), seeds, difference, "%", 1);
-        say(&kind, &format!("gpu_allocated_above_fgd_least_{trace}"), seeds, difference - half_difference, "%", 1);
+        if half_difference.is_finite() {
+            say(&kind, &format!("gpu_allocated_above_fgd_least_{trace}"), seeds, difference - half_difference, "%", 1);
+        }
         if choice_us > 0.0 {
             say(&kind, &format!("choice_us_{trace}"), seeds, choice_us, "us", 1);
         }
@@ -147,6 +156,7 @@ pub fn arrivals(data: &Path, plots: Option<&Path>, trace: &str, every: &[usize])
 
 fn tell(name: &str, n: u64, outcome: &recorded::Outcome) {
     let kind = format!("trace-{name}");
+    let whole = outcome.agents.values().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
     let mut waits: Vec<u64> = outcome.waits_s.values().flatten().copied().collect();
     waits.sort_unstable();
     let impossible: usize = outcome.impossible.values().sum();
@@ -162,11 +172,12 @@ fn tell(name: &str, n: u64, outcome: &recorded::Outcome) {
         say(&kind, &format!("wait_p50_s_{class}"), n, quantile(waits, 500) as f64, "s", 1);
         say(&kind, &format!("wait_p99_s_{class}"), n, quantile(waits, 990) as f64, "s", 1);
         say(&kind, &format!("waited_{class}"), n, waited as f64, "tasks", 1);
-        let agents = outcome.agents.get(class).copied().unwrap_or(0);
+        let (agents, devices) = outcome.agents.get(class).or_else(|| outcome.agents.get("")).copied().unwrap_or(whole);
+        say(&kind, &format!("gpus_{class}"), n, devices as f64, "gpus", 1);
         let not = if class == "all" { impossible } else { outcome.impossible.get(class).copied().unwrap_or(0) };
         let (p50, p99) = (quantile(waits, 500), quantile(waits, 990));
         eprintln!(
-            "  {name:<12}{class:<12}{agents:>4} agents of its own, {:>5} ran, {waited:>5} waited: mean {mean_s:>9.0} s, p50 {p50:>6} s, p99 {p99:>8} s; {not:>4} could not run",
+            "  {name:<12}{class:<12}{agents:>4} agents with {devices:>4} devices, {:>5} ran, {waited:>5} waited: mean {mean_s:>9.0} s, p50 {p50:>6} s, p99 {p99:>8} s; {not:>4} could not run",
             waits.len()
         );
     }

@@ -21,8 +21,8 @@ pub enum Division {
 /// What came out.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Agents of each class; all, under an empty name, where they are shared.
-    pub agents: BTreeMap<String, usize>,
+    /// Agents of each class, and how many devices they have; all, under an empty name, where they are shared.
+    pub agents: BTreeMap<String, (usize, u64)>,
     /// How long each task waited, in seconds, by class; sorted.
     pub waits_s: BTreeMap<String, Vec<u64>>,
     /// Tasks that no agent is large enough for that they may use.
@@ -116,7 +116,8 @@ impl<'a> Replay<'a> {
         };
         let place = |at: usize| if division == Division::Shared { 0 } else { at };
         let name = |at: usize| if division == Division::Shared { "" } else { classes.iter().nth(at).copied().unwrap_or_default() };
-        let agents_of = (0..).zip(&shares).map(|(at, share)| (name(at).to_owned(), share.len())).collect();
+        let devices = |share: &[Room]| share.iter().map(|agent| u64::from(agent.devices)).sum();
+        let agents_of = (0..).zip(&shares).map(|(at, share)| (name(at).to_owned(), (share.len(), devices(share)))).collect();
         let policy = Policy::Ours { candidates: CANDIDATES };
         let part = |empty: Vec<Room>| {
             let placer = Placer::new(policy, empty.clone(), &[], Random::new(1));
@@ -261,7 +262,7 @@ mod tests {
         let waits = |outcome: &Outcome, class: &str| outcome.waits_s[class].clone();
         assert_eq!((waits(&shared, "a"), waits(&shared, "b"), shared.done_s), (vec![0, 0], vec![0, 0], 600));
         let partitioned = check(&tasks, Division::Partitioned);
-        assert_eq!(partitioned.agents, BTreeMap::from([("a".into(), 1), ("b".into(), 1)]));
+        assert_eq!(partitioned.agents, BTreeMap::from([("a".into(), (1, 1)), ("b".into(), (1, 1))]));
         assert_eq!((waits(&partitioned, "a"), waits(&partitioned, "b"), partitioned.done_s), (vec![0, 100], vec![0, 100], 700));
         // Two devices for 100 of 500 s, and then none until the last arrival.
         assert!((shared.used_percent - 20.0).abs() < 1e-9, "{}", shared.used_percent);
