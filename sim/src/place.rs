@@ -160,7 +160,7 @@ impl Bench {
             shard,
             now,
             random: Random::new(1),
-            roles: (0..size.roles).map(|role| name(&format!("role-{role}"))).collect(),
+            roles: (0..size.roles).map(|role| Role::new(&format!("role-{role}")).expect("a role")).collect(),
             templates: (0..2 * NEEDS.len()).map(|number| job(shape(number), 1, 0).template).collect(),
             waiting: BTreeMap::new(),
             running: Vec::new(),
