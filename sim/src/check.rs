@@ -1,6 +1,8 @@
 //! What must always hold, seen from outside: from what is committed, from what executors run, from what clients were told. Knows the
 //! promises of `SPECIFICATION.md` by their numbers.
 
+mod mass;
+
 use crate::client::Clients;
 use crate::log::Note;
 use crate::machine::Machine;
@@ -18,7 +20,6 @@ use protocol::message::shard_of_agent;
 use protocol::task::Loss;
 use protocol::{AgentId, AttemptId, Exit, Job, JobId, ShardId, TaskId, Time};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 /// On top of `replace_after`, until the end of a lost attempt is on record: the beats, the timers and the journal.
 const REPLACED_SLACK_MS: u64 = 5_000;
@@ -437,25 +438,6 @@ impl Check {
         }
         let late = self.live.iter().find(|(_, (_, agent))| overdue.contains(agent));
         hold(late.is_none(), || format!("G5: {late:?} was not given up in time"))
-    }
-
-    /// Notes of which shards most agents are silent now.
-    fn see_mass(&mut self, now: Time) {
-        let is_silent = |heard: &Time| now.since(*heard) >= self.unreachable_ms;
-        if self.heard.values().filter(|heard| is_silent(heard)).count() < MASS_AGENTS {
-            return;
-        }
-        for shard in (0..self.shards).map(ShardId) {
-            if self.silent_in(now, shard, self.unreachable_ms..u64::MAX) >= MASS_AGENTS {
-                self.mass.insert(shard, now);
-            }
-        }
-    }
-
-    /// How many agents of a shard have been silent for such a time.
-    fn silent_in(&self, now: Time, shard: ShardId, ms: Range<u64>) -> usize {
-        let here = self.heard.iter().filter(|(agent, _)| shard_of_agent(**agent, self.shards) == shard);
-        here.filter(|(agent, heard)| ms.contains(&now.since(**heard)) && !self.gone.contains_key(agent)).count()
     }
 
     /// A client was told that its job is on record.

@@ -2,6 +2,8 @@
 //! whose guarantee is not met comes first, then whose dominant share by its weight is the smallest (DRF: Ghodsi et al., NSDI 2011; over a
 //! tree: Bhattacharya et al., SoCC 2013). What a role with others below it wants itself stands among those, with weight 1.
 
+mod reserve;
+
 use super::amounts::{self, SHARE_ONE};
 use super::pool::place;
 use super::shares::Elsewhere;
@@ -432,73 +434,4 @@ impl Roles {
 fn ahead(lines: &Lines, (key, at): (u64, u32)) -> u64 {
     let next = lines.hungry.iter().find(|(_, other)| *other != at);
     next.map_or(u64::MAX, |(next, _)| next.saturating_add(SHARE_STEP).saturating_sub(key))
-}
-
-/// Guarantees: what is kept for them.
-impl Roles {
-    fn stale(&mut self) {
-        self.reserve = None;
-    }
-
-    /// True where a role is served otherwise than by default.
-    pub fn are_claimed(&self) -> bool {
-        !self.claims.is_empty()
-    }
-
-    /// How all roles are served from now on; whoever is not named, as by default.
-    pub fn claim(&mut self, claims: BTreeMap<Role, Claim>, whole: &Resources) {
-        self.claims = claims;
-        for node in self.list.iter_mut().flatten() {
-            node.claim = self.claims.get(&node.name).cloned().unwrap_or_default();
-        }
-        self.reorder_all(whole);
-    }
-
-    /// How many tasks of this shape a role may be given, at most `most`, so that what guarantees of others are short of is left on our agents, as
-    /// large a part of it as they are of the whole.
-    pub fn beside_reserve(
-        &mut self,
-        at: u32,
-        (shape, most): (&Resources, u32),
-        elsewhere: &Elsewhere,
-        (total, whole): (&Resources, &Resources),
-    ) -> u32 {
-        if self.claims.is_empty() {
-            return most;
-        }
-        let mut above = std::iter::successors(self.get(at), |node| node.parent.and_then(|at| self.get(at)));
-        if above.any(|node| node.key < MET) {
-            return most;
-        }
-        let reserve = match self.reserve.take() {
-            Some(reserve) => reserve,
-            None => self.count_reserve(elsewhere, (total, whole)),
-        };
-        let mut free = total.clone();
-        amounts::sub(&mut free, &self.busy, 1);
-        amounts::sub(&mut free, &reserve, 1);
-        let kept = amounts::only(shape, &reserve);
-        self.reserve = Some(reserve);
-        free.times(&kept, most)
-    }
-
-    fn count_reserve(&self, elsewhere: &Elsewhere, (total, whole): (&Resources, &Resources)) -> Resources {
-        let (mut reserve, mut below) = (Resources::NONE, BTreeMap::<Role, Resources>::new());
-        for (name, claim) in self.claims.iter().rev().filter(|(_, claim)| !claim.guarantee.is_none()) {
-            if self.find(name).and_then(|at| self.get(at)).is_some_and(|node| node.key >= MET) {
-                continue;
-            }
-            let held = self.held(name, elsewhere);
-            let mut short = claim.guarantee.clone();
-            amounts::sub(&mut short, &held, 1);
-            if let Some(below) = below.get(name) {
-                amounts::sub(&mut short, below, 1); // It is kept already.
-            }
-            for above in name.and_above().skip(1) {
-                amounts::add(below.entry(above).or_default(), &short, 1);
-            }
-            amounts::add(&mut reserve, &short, 1);
-        }
-        amounts::part(&reserve, total, whole)
-    }
 }
