@@ -4,10 +4,10 @@
 use super::amounts;
 use super::event::Want;
 use super::pool::{Offered, Pool, Wanted, place};
-use super::roles::Line;
+use super::roles::{Line, Passed};
 use super::uncounted::Uncounted;
-use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
-use protocol::{Offer, OfferId, Resources, Role, ShardId, Time};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
+use protocol::{AttemptId, Offer, OfferId, Resources, Role, ShardId, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,9 +125,9 @@ impl Pool {
     /// Takes an offer back, of which something was taken: its resources are free again.
     pub fn retract_taken(&mut self, number: u64) -> Option<Offered> {
         let offer = self.offers.remove(&number)?;
-        if let Some(shape) = self.shape(offer.class).map(|class| class.shape.clone()) {
+        if let Some(class) = self.classes.get(offer.class as usize).and_then(Option::as_ref) {
             let seat = &mut self.seats[offer.slot as usize];
-            amounts::sub(&mut seat.offered, &shape, offer.count);
+            amounts::sub(&mut seat.offered, &class.shape, offer.count);
             seat.offered_attempts -= offer.count;
         }
         self.charge(offer.class, offer.count, false);
@@ -140,6 +140,39 @@ impl Pool {
         }
         self.class_drop(offer.class, 1);
         Some(offer)
+    }
+
+    /// True where these launches are all that an offer is for, and nothing of them is booked yet.
+    pub fn takes_whole(&self, number: u64, launches: &[Launch]) -> bool {
+        let Some(offer) = self.offers.get(&number).filter(|offer| offer.want == 0) else { return false };
+        let Some(class) = self.shape(offer.class) else { return false };
+        let Some(role) = self.roles.get(class.role) else { return false };
+        let seat = &self.seats[offer.slot as usize];
+        let new = |launch: &Launch| {
+            let booked = |(index, number): &(u32, u32)| seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number));
+            launch.role == role.name && launch.template.resources == class.shape && !launch.attempts.iter().any(booked)
+        };
+        let count: usize = launches.iter().map(|launch| launch.attempts.len()).sum();
+        count == offer.count as usize && launches.iter().all(new)
+    }
+
+    /// An offer was taken whole: what was offered is booked from now on, and nothing is more or less free than before.
+    pub fn take_whole(&mut self, number: u64, attempts: impl Iterator<Item = AttemptId>) {
+        let Some(offer) = self.offers.remove(&number) else { return };
+        let Some(class) = self.classes.get_mut(offer.class as usize).and_then(Option::as_mut) else { return };
+        let seat = &mut self.seats[offer.slot as usize];
+        amounts::sub(&mut seat.offered, &class.shape, offer.count);
+        amounts::add(&mut seat.booked, &class.shape, offer.count);
+        seat.offered_attempts -= offer.count;
+        class.refs += u64::from(offer.count);
+        attempts.for_each(|attempt| seat.insert(attempt, offer.class));
+        if let Some(at) = self.by_want.get(&offer.key()).copied() {
+            if let Some(want) = self.wants[at as usize].as_mut() {
+                want.offered.remove(number);
+            }
+            self.stir(at);
+        }
+        self.class_drop(offer.class, 1);
     }
 
     /// Takes back all offers of an agent, or all to a shard.
@@ -165,7 +198,7 @@ impl Pool {
                 self.fill(slot, now, &mut offers);
             }
         }
-        while let Some(role) = self.roles.first(Line::Awake, &BTreeSet::new()) {
+        while let Some(role) = self.roles.first(Line::Awake, &Passed::default()) {
             let Some(at) = self.first_want(role, |want| !want.blocked) else {
                 self.roles.calm(role, Line::Awake);
                 continue;
@@ -177,16 +210,16 @@ impl Pool {
 
     /// Offers what `slot` has free to those who want it, the role with the smallest share first.
     fn fill(&mut self, slot: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
-        let (mut roles_done, mut wants_done) = (BTreeSet::new(), BTreeSet::new());
+        let (mut passed, mut wants_done) = (Passed::default(), BTreeSet::new());
+        let (mut attempts, mut free) = Self::room(&self.seats[slot as usize]);
         loop {
-            let (attempts, free) = Self::room(&self.seats[slot as usize]);
-            let next = self.roles.first(Line::Hungry, &roles_done);
+            let next = self.roles.first(Line::Hungry, &passed);
             let Some(role) = next.filter(|_| attempts > 0) else { return };
             let fits = |want: &Wanted| self.shape(want.class).is_some_and(|class| free.contains(&class.shape));
             let takes = |want: &Wanted| want.id == 0 || self.by_want.get(&want.key()).is_some_and(|at| self.takes(*at, slot) > 0);
             let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want) && takes(want));
             let Some(at) = found else {
-                roles_done.insert(role);
+                self.roles.pass(role, &mut passed);
                 if self.first_want(role, |_| true).is_none() {
                     self.roles.calm(role, Line::Hungry);
                 }
@@ -203,6 +236,7 @@ impl Pool {
             }
             if most > 0 {
                 self.offer(at, slot, most, now, offers);
+                (attempts, free) = Self::room(&self.seats[slot as usize]);
             }
         }
     }

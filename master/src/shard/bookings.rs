@@ -12,11 +12,14 @@ use protocol::{AgentId, AttemptId, FromMaster, OfferId, Resources, ShardId};
 impl Shard {
     /// An offer was taken: what is to run is on record. Booked and launched where the offer still holds, refused where not.
     pub(super) fn accepted(&mut self, from: ShardId, offer: OfferId, agent: AgentId, launches: Vec<Launch>) {
-        if self.holds(from, offer, agent, &launches) {
+        if !self.holds(from, offer, agent, &launches) {
+            self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect());
+        } else if self.pool.takes_whole(offer.number, &launches) {
+            self.pool.take_whole(offer.number, launches.iter().flat_map(attempts_of));
+            launches.into_iter().for_each(|launch| self.send_launch(agent, launch));
+        } else {
             self.pool.retract_taken(offer.number);
             self.launch_all(agent, launches);
-        } else {
-            self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect());
         }
     }
 
@@ -83,18 +86,24 @@ impl Shard {
             if launch.attempts.is_empty() {
                 continue;
             }
-            seat.sequence += 1;
-            (launch.session, launch.sequence) = (seat.session, seat.sequence);
             let class = self.pool.class(&launch.role, &launch.template.resources, 1);
             self.pool.book(slot, class, attempts_of(&launch));
             self.pool.class_drop(class, 1);
-            self.note_ports(slot, &launch);
             self.pool.refresh_freed(slot);
-            if launch.template.is_fenced() {
-                self.say_lease(agent);
-            }
-            self.at_once(Action::Send { agent, message: FromMaster::Launch(launch) });
+            self.send_launch(agent, launch);
         }
+    }
+
+    /// Sends what is booked.
+    fn send_launch(&mut self, agent: AgentId, mut launch: Launch) {
+        let Some((slot, seat)) = self.pool.seat_mut(agent) else { return };
+        seat.sequence += 1;
+        (launch.session, launch.sequence) = (seat.session, seat.sequence);
+        self.note_ports(slot, &launch);
+        if launch.template.is_fenced() {
+            self.say_lease(agent);
+        }
+        self.at_once(Action::Send { agent, message: FromMaster::Launch(launch) });
     }
 
     /// Ports that a task asks for by number are not shown to others while it is there.

@@ -103,6 +103,17 @@ pub struct Seat {
     is_open: bool,
 }
 
+impl Seat {
+    /// It has one more attempt.
+    pub(super) fn insert(&mut self, attempt: AttemptId, class: u32) {
+        self.attempts.insert(attempt, class);
+        self.hash ^= attempt_hash(attempt);
+        if let Some(since) = &mut self.since_wanted {
+            since.insert(attempt);
+        }
+    }
+}
+
 /// Tasks of one role and shape.
 #[derive(Debug)]
 pub struct Class {
@@ -385,11 +396,7 @@ impl Pool {
                 }
                 Some(_) => {}
                 None => {
-                    seat.attempts.insert(attempt, class);
-                    seat.hash ^= attempt_hash(attempt);
-                    if let Some(since) = &mut seat.since_wanted {
-                        since.insert(attempt);
-                    }
+                    seat.insert(attempt, class);
                     new += 1;
                 }
             }

@@ -11,6 +11,7 @@ use protocol::{Resources, Role};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// A weight of 1.
 pub const WEIGHT_ONE: u32 = 1_000;
@@ -43,6 +44,15 @@ pub(super) enum Line {
     Hungry,
     /// Roles that may have one that is not blocked.
     Awake,
+}
+
+/// Who has nothing to gain any more in one round.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// All of the top line up to here.
+    upto: Option<(u64, u32)>,
+    /// And these.
+    roles: BTreeSet<u32>,
 }
 
 /// Those that compete with each other, by key.
@@ -139,6 +149,8 @@ pub(super) struct Roles {
     busy: Resources,
     /// What is kept for guarantees that are not met; `None` where it is to be counted.
     reserve: Option<Resources>,
+    /// The same as it was when [`Self::shrinks`] was asked.
+    reserve_before: Resources,
 }
 
 impl Roles {
@@ -360,19 +372,29 @@ impl Roles {
         self.top.get(line).is_empty()
     }
 
-    /// Who comes first of that line, but for those that are `done`.
-    pub fn first(&self, line: Line, done: &BTreeSet<u32>) -> Option<u32> {
-        self.first_of(&self.top, None, line, done)
+    /// Who comes first of that line, but for those that were passed over.
+    pub fn first(&self, line: Line, passed: &Passed) -> Option<u32> {
+        let from = passed.upto.map_or(Bound::Unbounded, Bound::Excluded);
+        self.top.get(line).range((from, Bound::Unbounded)).find_map(|(_, at)| self.first_at(*at, line, passed))
     }
 
-    fn first_of(&self, lines: &Lines, of: Option<u32>, line: Line, done: &BTreeSet<u32>) -> Option<u32> {
-        lines.get(line).iter().find_map(|(_, at)| {
-            let at = if *at == OWN { of? } else { *at };
-            match self.get(at)? {
-                node if Some(at) != of && node.children > 0 => self.first_of(&node.lines, Some(at), line, done),
-                _ => (!done.contains(&at)).then_some(at),
-            }
-        })
+    fn first_at(&self, at: u32, line: Line, passed: &Passed) -> Option<u32> {
+        match self.get(at)? {
+            node if node.children > 0 => node.lines.get(line).iter().find_map(|(_, below)| match *below {
+                OWN => (!passed.roles.contains(&at)).then_some(at),
+                below => self.first_at(below, line, passed),
+            }),
+            _ => (!passed.roles.contains(&at)).then_some(at),
+        }
+    }
+
+    /// A role is passed over from now on. Keys of those that are do not change meanwhile, and whoever is served only gets behind: so of roles
+    /// without others beside it, all up to this one are.
+    pub fn pass(&self, at: u32, passed: &mut Passed) {
+        match self.get(at) {
+            Some(node) if node.parent.is_none() && node.children == 0 => passed.upto = Some((node.key, at)),
+            _ => drop(passed.roles.insert(at)),
+        }
     }
 
     /// How many tasks of this shape a role may be offered before the next one is to be served; at least 1.

@@ -88,7 +88,7 @@ impl Pool {
         if other_total {
             self.count_whole();
         }
-        if self.roles.are_claimed() {
+        if self.roles.shrinks(&self.elsewhere, (&self.total, &self.whole)) {
             self.look_again();
         }
     }

@@ -11,11 +11,6 @@ impl Roles {
         self.reserve = None;
     }
 
-    /// True where a role is served otherwise than by default.
-    pub fn are_claimed(&self) -> bool {
-        !self.claims.is_empty()
-    }
-
     /// How all roles are served from now on; whoever is not named, as by default.
     pub fn claim(&mut self, claims: BTreeMap<Role, Claim>, whole: &Resources) {
         self.claims = claims;
@@ -23,6 +18,18 @@ impl Roles {
             node.claim = self.claims.get(&node.name).cloned().unwrap_or_default();
         }
         self.reorder_all(whole);
+    }
+
+    /// True where less is kept than when this was last asked: others may have what they could not.
+    pub fn shrinks(&mut self, elsewhere: &Elsewhere, (total, whole): (&Resources, &Resources)) -> bool {
+        if self.claims.is_empty() {
+            return false;
+        }
+        let now = self.count_reserve(elsewhere, (total, whole));
+        let before = std::mem::replace(&mut self.reserve_before, now.clone());
+        let less = !now.contains(&before);
+        self.reserve = Some(now);
+        less
     }
 
     /// How many tasks of this shape a role may be given, at most `most`, so that what guarantees of others are short of is left on our agents, as
