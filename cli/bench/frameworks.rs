@@ -83,10 +83,10 @@ impl Framework {
     }
 
     /// Places so many tasks in an offer, each with these resources.
-    async fn place(&mut self, offer: &Value, count: u64, ms: u64, resources: &Value) -> anyhow::Result<()> {
+    async fn place(&mut self, offer: &Value, count: u64, args: &[String], resources: &Value) -> anyhow::Result<()> {
         let wasm = self.wasm.clone();
         let task = |n: u64| {
-            let job = json!({ "task": { "wasm": wasm, "args": [ms.to_string()] }, "resources": resources });
+            let job = json!({ "task": { "wasm": wasm, "args": args }, "resources": resources });
             json!({ "name": format!("t-{n}"), "job": job })
         };
         let tasks: Vec<Value> = (self.placed..self.placed + count).map(task).collect();
@@ -111,7 +111,7 @@ pub async fn freed(figures: &mut Figures, samples: &Path, run: u32, count: u32) 
         let now = Instant::now();
         if let Some(offer) = line["offers"].get(0) {
             offered = Some(now);
-            framework.place(offer, 1, 0, &all).await?;
+            framework.place(offer, 1, &[], &all).await?;
         }
         let update = &line["update"];
         match update["state"].as_str() {
@@ -194,7 +194,7 @@ async fn work(mut worker: Framework, start: Instant, end: Instant) -> anyhow::Re
             let fits = offer["resources"]["cpu_milli"].as_u64().unwrap_or(0) / SHARE_CPU_MILLI;
             match fits {
                 0 => worker.say(json!({ "decline": { "offers": [offer["id"]], "refuse_ms": 1_000 } })).await?,
-                fits => worker.place(offer, fits, LONG_MS, &share).await?,
+                fits => worker.place(offer, fits, &[LONG_MS.to_string()], &share).await?,
             }
         }
         let update = &line["update"];

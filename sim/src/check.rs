@@ -149,29 +149,23 @@ impl Check {
         self.places.note(record);
         match record {
             Record::Staged { id, agent, attempts, .. } => {
-                let attempts = attempts.iter().map(|(index, number)| (AttemptId::new(*id, *index, *number), *agent));
-                self.placed.extend(attempts);
-                Ok(())
+                self.placed.extend(attempts.iter().map(|(index, number)| (AttemptId::new(*id, *index, *number), *agent)));
             }
-            Record::AgentMode { agent, mode: Mode::Draining { .. }, .. } => {
-                self.drained.insert(*agent);
-                Ok(())
-            }
-            Record::Placed { id, agent, .. } => {
-                self.placed.insert(AttemptId::new(*id, 0, 1), *agent);
-                Ok(())
-            }
+            Record::AgentMode { agent, mode: Mode::Draining { .. }, .. } => drop(self.drained.insert(*agent)),
+            Record::Placed { id, agent, .. } => drop(self.placed.insert(AttemptId::new(*id, 0, 1), *agent)),
             Record::PlacedGroup { tasks, agent, .. } => {
                 self.placed.extend(tasks.iter().map(|task| (AttemptId::new(task.id, 0, 1), *agent)));
-                Ok(())
             }
-            Record::Ended { id, ends, .. } => ends.iter().try_for_each(|end| {
-                let attempt = end.attempt(*id);
-                let agent = self.placed.get(&attempt).copied().ok_or_else(|| format!("G3: {attempt} ended and was nowhere"))?;
-                self.loss_is_real(now, attempt, agent, &end.exit, machines)
-            }),
-            _ => Ok(()),
+            Record::Ended { id, ends, .. } => {
+                return ends.iter().try_for_each(|end| {
+                    let attempt = end.attempt(*id);
+                    let agent = self.placed.get(&attempt).copied().ok_or_else(|| format!("G3: {attempt} ended and was nowhere"))?;
+                    self.loss_is_real(now, attempt, agent, &end.exit, machines)
+                });
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     /// A record was committed.
