@@ -166,11 +166,11 @@ impl Pool {
         seat.offered_attempts -= offer.count;
         class.refs += u64::from(offer.count);
         attempts.for_each(|attempt| seat.insert(attempt, offer.class));
-        if let Some(at) = self.by_want.get(&offer.key()).copied() {
-            if let Some(want) = self.wants[at as usize].as_mut() {
-                want.offered.remove(number);
-            }
-            self.stir(at);
+        let want = self.by_want.get(&offer.key()).and_then(|at| self.wants[*at as usize].as_mut());
+        if let Some(want) = want
+            && want.offered.remove(number)
+        {
+            want.count = want.count.saturating_sub(offer.count); // They wait no longer, whatever was said last.
         }
         self.class_drop(offer.class, 1);
     }

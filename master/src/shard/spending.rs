@@ -184,25 +184,27 @@ impl Shard {
         for (role, Allowed { version, limit }) in &self.spending.allowed {
             let need = self.need(role, limit);
             let lacks = !limit.contains(&need.used.plus(&need.wants));
+            // When it is to be said; `None`: not before it changes.
             let at = match self.spending.said.get(role).filter(|(said, ..)| said == version) {
-                None => self.now,
-                Some((_, before, at)) if *before == need && !lacks => *at + u64::MAX / 2,
-                Some((_, before, at)) => {
+                None => Some(self.now),
+                Some((_, before, _)) if *before == need && !lacks => None,
+                Some((_, before, at)) => Some(
                     *at + if *before == need {
                         AGAIN_MS
                     } else if lacks {
                         LACKS_MS
                     } else {
                         CHANGED_MS
-                    }
-                }
+                    },
+                ),
             };
-            if at <= self.now {
+            let mut next = at;
+            if at.is_some_and(|at| at <= self.now) {
                 self.spending.said.insert(role.clone(), (*version, need.clone(), self.now));
                 messages.push(PeerMessage::Spends { role: role.clone(), version: *version, need });
+                next = lacks.then(|| self.now + AGAIN_MS);
             }
-            let next = if at > self.now { at } else { self.now + if lacks { AGAIN_MS } else { CHANGED_MS } };
-            self.spending.due = Some(self.spending.due.map_or(next, |due| due.min(next)));
+            self.spending.due = self.spending.due.into_iter().chain(next).min();
         }
         for message in messages {
             self.held(Action::Peer { to: HOME, message });

@@ -23,13 +23,12 @@ impl Uncounted {
         self.tasks += u64::from(tasks);
     }
 
-    /// One is out no more, or was counted.
-    pub fn remove(&mut self, number: u64) {
-        if let Ok(at) = self.offers.binary_search_by_key(&number, |(number, _)| *number)
-            && let Some((_, tasks)) = self.offers.remove(at)
-        {
-            self.tasks -= u64::from(tasks);
-        }
+    /// One is out no more, or was counted. False where it was already.
+    pub fn remove(&mut self, number: u64) -> bool {
+        let at = self.offers.binary_search_by_key(&number, |(number, _)| *number).ok();
+        let removed = at.and_then(|at| self.offers.remove(at));
+        self.tasks -= removed.map_or(0, |(_, tasks)| u64::from(tasks));
+        removed.is_some()
     }
 
     /// All up to this number have been counted.

@@ -239,7 +239,7 @@ mod tests {
                 json!({ "type": "SUBSCRIBE", "framework_id": { "value": "f1" }, "subscribe": { "framework_info": { "name": "x", "user": "y" } } }),
                 "differs",
             ),
-            (json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": { "name": "x", "user": "y", "role": "a/b" } } }), "role"),
+            (json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": { "name": "x", "user": "y", "role": "a//b" } } }), "role"),
             (
                 json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": { "name": "x", "user": "y", "failover_timeout": -1 } } }),
                 "failover",
