@@ -5,7 +5,7 @@ use crate::check::{Verdict, hold};
 use crate::random::Random;
 use master::shard::limits::Quota;
 use master::shard::quotas::RoleSettings;
-use master::shard::{Record, Request};
+use master::shard::{Event, PeerMessage, Record, Request};
 use protocol::resources::ResourceKind;
 use protocol::{Job, JobId, Role, ShardId, TaskId};
 use std::collections::BTreeMap;
@@ -28,6 +28,13 @@ pub fn wish(random: &mut Random) -> Request {
 pub fn none() -> impl Iterator<Item = Request> {
     let of = |role| Request::SetRole { role: Role::new(role).expect("a role"), settings: RoleSettings::default(), force: true };
     ROLES.into_iter().map(of)
+}
+
+/// The bug: what is granted is heard as twice as much.
+pub fn double(event: &mut Event) {
+    if let Event::Peer { message: PeerMessage::Allow { limit, .. }, .. } = event {
+        *limit = Quota::new(limit.iter().map(|(kind, amount)| (kind.clone(), 2 * amount)).collect::<Vec<_>>());
+    }
 }
 
 /// What is on record of a role with a limit.

@@ -54,11 +54,13 @@ pub enum Bug {
     ReplacesBeforeLease,
     /// The shards of jobs hear that each agent stands where no other does.
     MisplacesAgents,
+    /// Shards that place tasks hear of twice as much of a role's limit as they were granted.
+    GrantsDouble,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -81,6 +83,7 @@ impl Bug {
         Self::LeaseFromReceipt,
         Self::ReplacesBeforeLease,
         Self::MisplacesAgents,
+        Self::GrantsDouble,
     ];
 
     /// Whether it is one of several masters only.
@@ -179,8 +182,8 @@ impl Plan {
         let all_at_once = bug == Some(Bug::GivesUpMost);
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
-        let of_places = bug == Some(Bug::MisplacesAgents);
-        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places;
+        let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), bug == Some(Bug::GrantsDouble));
+        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits;
         let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
@@ -207,11 +210,12 @@ impl Plan {
                 _ => 0,
             },
             // Nor are those from before there were limits. Masters of the version before know none.
-            limits: bug.is_none()
-                && !crate::REGRESSION_SEEDS.contains(&seed)
-                && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
-                && !upgrades
-                && Random::new(seed ^ 0x11a1).chance(300),
+            limits: of_limits
+                || bug.is_none()
+                    && !crate::REGRESSION_SEEDS.contains(&seed)
+                    && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
+                    && !upgrades
+                    && Random::new(seed ^ 0x11a1).chance(300),
             bug,
         }
     }
