@@ -211,8 +211,8 @@ impl Pool {
     /// Offers what `slot` has free to those who want it, the role with the smallest share first.
     fn fill(&mut self, slot: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
         let (mut passed, mut wants_done) = (Passed::default(), BTreeSet::new());
-        let (mut attempts, mut free) = Self::room(&self.seats[slot as usize]);
         loop {
+            let (attempts, free) = Self::room(&self.seats[slot as usize]);
             let next = self.roles.first(Line::Hungry, &passed);
             let Some(role) = next.filter(|_| attempts > 0) else { return };
             let fits = |want: &Wanted| self.shape(want.class).is_some_and(|class| free.contains(&class.shape));
@@ -236,7 +236,6 @@ impl Pool {
             }
             if most > 0 {
                 self.offer(at, slot, most, now, offers);
-                (attempts, free) = Self::room(&self.seats[slot as usize]);
             }
         }
     }

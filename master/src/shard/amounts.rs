@@ -44,6 +44,13 @@ pub fn max(most: &mut Resources, other: &Resources) {
     most.ports = most.ports.max(other.ports);
 }
 
+/// Makes `to` what `from` is, in the room that `to` has.
+pub fn copy(to: &mut Resources, from: &Resources) {
+    let Resources { cpu_milli, memory_bytes, disk_bytes, ports, ref devices } = *from;
+    (to.cpu_milli, to.memory_bytes, to.disk_bytes, to.ports) = (cpu_milli, memory_bytes, disk_bytes, ports);
+    to.devices.clone_from(devices);
+}
+
 /// How much there is of a kind: in thousandths, bytes, or ports.
 #[must_use]
 pub fn of_kind(kind: &ResourceKind, of: &Resources) -> u64 {

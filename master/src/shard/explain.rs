@@ -121,7 +121,8 @@ impl Shard {
                 *view.short.entry(super::drains::mode_text(self.drains.mode(*id)).into()).or_insert(0) += 1;
                 continue;
             }
-            let (attempts, mut free) = Pool::room(seat);
+            let (attempts, free) = Pool::room(seat);
+            let mut free = free.clone();
             amounts::add(&mut free, &seat.offered, 1);
             if !against.is_empty() {
                 if let [Against { without: Some(rule), .. }] = &against[..]

@@ -214,9 +214,10 @@ impl Pool {
     }
 
     /// Rescinds what is shown of an agent and is not there any more, the latest offers first.
-    pub(super) fn squeeze(&mut self, slot: u32, (attempts, free): (u32, &Resources)) {
+    pub(super) fn squeeze(&mut self, slot: u32, attempts: u32) {
         while let Some(number) = self.seats[slot as usize].open_offers.last().copied() {
-            if attempts > 0 && free.contains(&self.seats[slot as usize].open) {
+            let seat = &self.seats[slot as usize];
+            if attempts > 0 && seat.free.contains(&seat.open) {
                 return;
             }
             self.rescind(number);
@@ -254,7 +255,7 @@ impl Pool {
     /// Whether another would be shown this, were it not held.
     fn is_wanted(&self, by: u32, slot: u32, held: &Resources) -> bool {
         let seat = &self.seats[slot as usize];
-        let (_, mut free) = Self::room(seat);
+        let mut free = seat.free.clone();
         amounts::sub(&mut free, &seat.open, 1);
         amounts::add(&mut free, held, 1);
         self.openings.by_key.values().any(|at| *at != by && !self.openings.filters(*at, slot, &free))
@@ -265,7 +266,8 @@ impl Pool {
         let mut opened = Opened::new();
         while let Some(slot) = self.openings.due.pop_first() {
             let seat = &self.seats[slot as usize];
-            let (attempts, mut free) = Self::room(seat);
+            let (attempts, free) = Self::room(seat);
+            let mut free = free.clone();
             amounts::sub(&mut free, &seat.open, 1);
             let useful = free.cpu_milli >= USEFUL_CPU_MILLI || free.memory_bytes >= USEFUL_MEMORY_BYTES;
             if attempts == 0 || !useful {

@@ -69,6 +69,8 @@ pub struct Seat {
     pub booked: Resources,
     /// What offers hold.
     pub offered: Resources,
+    /// What is left.
+    pub free: Resources,
     /// For how many attempts offers are out.
     pub offered_attempts: u32,
     /// What offers to frameworks show: promised to nobody.
@@ -267,6 +269,7 @@ impl Pool {
             capacity: Resources::NONE,
             booked: Resources::NONE,
             offered: Resources::NONE,
+            free: Resources::NONE,
             offered_attempts: 0,
             open: Resources::NONE,
             open_offers: BTreeSet::new(),
@@ -305,30 +308,30 @@ impl Pool {
         self.count_whole();
     }
 
-    /// Room of an agent: attempts, and resources.
+    /// Room of an agent, as it was when it was last refreshed: attempts, and resources.
     #[must_use]
-    pub fn room(seat: &Seat) -> (u32, Resources) {
+    pub fn room(seat: &Seat) -> (u32, &Resources) {
         let here = seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
         let ready = here && !seat.inactive && seat.unknown == 0 && seat.unheard.is_empty();
         let held = u32::try_from(seat.attempts.len()).unwrap_or(u32::MAX).saturating_add(seat.offered_attempts);
         let attempts = if ready { ATTEMPTS_PER_AGENT_MAX.saturating_sub(held) } else { 0 };
-        let mut free = seat.capacity.clone();
-        amounts::sub(&mut free, &seat.booked, 1);
-        amounts::sub(&mut free, &seat.offered, 1);
-        (attempts, free)
+        (attempts, &seat.free)
     }
 
     /// Brings the index up to what the seat says now.
     pub fn refresh(&mut self, slot: u32) {
         let seat = &mut self.seats[slot as usize];
-        let (attempts, free) = Self::room(seat);
+        amounts::copy(&mut seat.free, &seat.capacity);
+        amounts::sub(&mut seat.free, &seat.booked, 1);
+        amounts::sub(&mut seat.free, &seat.offered, 1);
         let open = seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
         self.open = self.open + u32::from(open) - u32::from(seat.is_open);
         seat.is_open = open;
         let shows = !seat.open_offers.is_empty();
-        self.index.set(slot, attempts, &free);
+        let (attempts, free) = Self::room(seat);
+        self.index.set(slot, attempts, free);
         if shows {
-            self.squeeze(slot, (attempts, &free));
+            self.squeeze(slot, attempts);
         }
     }
 
