@@ -230,7 +230,10 @@ impl Group {
 
     /// Why the engine has ended.
     pub fn failure(&self) -> JournalError {
-        self.error(&"it has ended")
+        match &self.raft.metrics().borrow().running_state {
+            Ok(()) => self.error(&"it has ended"),
+            Err(error) => self.error(&format!("it has ended: {error}")),
+        }
     }
 
     fn error(&self, reason: &dyn Display) -> JournalError {

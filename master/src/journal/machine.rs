@@ -14,10 +14,16 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, Snapsh
 use protocol::Time;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep};
 
 /// Entries that are read from the log at once when a snapshot is made.
 const FOLD_ENTRIES_MAX: u64 = 64;
+/// How long a snapshot that lacks entries waits for one that was received to be installed: reading it back and writing it.
+const INSTALLED_WITHIN: Duration = Duration::from_secs(60);
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A shard behind its log.
 #[derive(Clone)]
@@ -332,15 +338,39 @@ pub struct Builder {
     members: Members,
 }
 
+impl Builder {
+    /// True where there is a later snapshot than this one would be.
+    fn is_late(&self) -> Result<bool, JournalError> {
+        Ok(snapshot::load_head(&self.machine.path)?.is_some_and(|head| head.meta.last_log_id > self.upto))
+    }
+
+    /// Waits until there is; false where none comes in time.
+    async fn until_late(&self) -> Result<bool, JournalError> {
+        let begun = Instant::now();
+        while !self.is_late()? {
+            if begun.elapsed() > INSTALLED_WITHIN {
+                return Ok(false);
+            }
+            sleep(LOOK).await;
+        }
+        Ok(true)
+    }
+
+    /// That one.
+    async fn newer(&self) -> Result<Snapshot<Types>, StorageError<u64>> {
+        let opened = self.machine.open_snapshot().await.map_err(|error| no_snapshot(&error))?;
+        let (meta, file) = opened.ok_or_else(|| no_snapshot(&JournalError::Missing { path: self.machine.path.clone() }))?;
+        Ok(Snapshot { meta, snapshot: Box::new(file) })
+    }
+}
+
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
-        let _saving = self.machine.saving.lock().await;
+        let saving = self.machine.saving.lock().await;
         let path = &self.machine.path;
-        if snapshot::load_head(path).map_err(|error| no_snapshot(&error))?.is_some_and(|head| head.meta.last_log_id > self.upto) {
+        if self.is_late().map_err(|error| no_snapshot(&error))? {
             // The log may be shorter by now than this one would need.
-            let opened = self.machine.open_snapshot().await.map_err(|error| no_snapshot(&error))?;
-            let (meta, file) = opened.ok_or_else(|| no_snapshot(&JournalError::Missing { path: path.clone() }))?;
-            return Ok(Snapshot { meta, snapshot: Box::new(file) });
+            return self.newer().await;
         }
         let (done, folded) = oneshot::channel();
         let (machine, upto, members) = (self.machine.clone(), self.upto, self.members.clone());
@@ -348,7 +378,16 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let log = &self.machine.log;
         log.aside("snapshot", run).map_err(|error| no_snapshot(&JournalError::io("start a thread for", path, error)))?;
         let ended = |_| Err(JournalError::Stopped { reason: "the thread that makes a snapshot panicked".into() });
-        let meta = folded.await.unwrap_or_else(ended).map_err(|error| no_snapshot(&error))?;
+        let meta = match folded.await.unwrap_or_else(ended) {
+            Ok(meta) => meta,
+            Err(gap @ JournalError::Gap { .. }) => {
+                // One that is received may make the log shorter before it is installed, for which it waits for us.
+                drop(saving);
+                let waited = self.until_late().await.map_err(|error| no_snapshot(&error))?;
+                return if waited { self.newer().await } else { Err(no_snapshot(&gap)) };
+            }
+            Err(error) => return Err(no_snapshot(&error)),
+        };
         let opened = SnapshotFile::open(path, log.config().hands).await;
         let file = opened.map_err(|error| no_snapshot(&JournalError::io("open", path, error)))?;
         Ok(Snapshot { meta, snapshot: Box::new(file) })

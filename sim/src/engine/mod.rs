@@ -247,6 +247,11 @@ impl Engine {
         self.process.as_ref().map_or(0, |process| process.members[shard].standing().applied + 1)
     }
 
+    /// Why the group of a shard has ended.
+    pub fn failure(&self, shard: usize) -> String {
+        self.process.as_ref().map_or_else(String::new, |process| process.groups[shard].0.failure().to_string())
+    }
+
     /// How many entries of a shard it has folded, and the hash of what they make; `None` where it leads.
     pub fn hash(&self, shard: usize) -> Option<(u64, u64)> {
         self.process.as_ref()?.members[shard].hash()

@@ -136,7 +136,10 @@ impl World {
             // Dropped is done.
             Turn::Over { .. } if self.plan.bug == Some(Bug::KeepsNoLease) => Ok(()),
             Turn::Over { .. } => self.stop(at, shard),
-            Turn::Ended => Err(format!("the engine of shard {shard} of master {at} has ended")),
+            Turn::Ended => {
+                let why = self.masters[at].engine.as_ref().map_or_else(String::new, |engine| engine.failure(shard));
+                Err(format!("the engine of shard {shard} of master {at} has ended: {why}"))
+            }
         }
     }
 
