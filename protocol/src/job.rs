@@ -42,8 +42,8 @@ pub struct Job {
 impl Job {
     /// The version of the messages that it needs ([`crate::link::VERSION`]): masters that speak an earlier one cannot read it.
     #[must_use]
-    pub const fn since(&self) -> u16 {
-        if self.place.is_some() { 3 } else { 1 }
+    pub fn since(&self) -> u16 {
+        if self.place.is_some() || self.role.parent().is_some() { 3 } else { 1 }
     }
 }
 

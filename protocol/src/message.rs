@@ -112,18 +112,6 @@ pub enum FromAgent {
     },
 }
 
-impl ToShard {
-    /// What says the same over a connection of this version ([`crate::link::VERSION`]): a variant that came later has one that came before.
-    #[must_use]
-    pub fn in_version(self, version: u16) -> Self {
-        let message = match self.message {
-            FromAgent::Alive { session, sent, held, held_hash } if version < 2 => FromAgent::Beat { session, sent, held, held_hash },
-            message => message,
-        };
-        Self { shard: self.shard, message }
-    }
-}
-
 /// What a shard says to an agent. New variants at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromMaster {

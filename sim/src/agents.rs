@@ -148,7 +148,6 @@ impl World {
     fn send_up(&mut self, at: usize, message: ToShard) {
         let known = self.routes[at].known.get(usize::from(message.shard.0)).copied().flatten();
         let Some(master) = known.and_then(|(_, leader)| leader) else { return };
-        let message = message.in_version(self.spoken(at, master));
         // No stream gives a frame twice, and a report does not say which request it answers: an old one that came again would be taken for
         // the answer to a new one. All else may come twice.
         let once = matches!(message.message, FromAgent::Report { .. });

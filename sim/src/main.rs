@@ -121,7 +121,7 @@ enum Replayed {
         #[arg(long, default_value = "default,cpu100", value_delimiter = ',')]
         traces: Vec<String>,
         /// Agents with room that our policy chooses among, the first in an order that stays.
-        #[arg(long, default_value_t = master::shard::fit::CANDIDATES)]
+        #[arg(long, default_value_t = sim::trace::fit::CANDIDATES)]
         candidates: usize,
         /// Draws all tasks with replacement; without it each task of the list comes once, and only what is over is drawn.
         #[arg(long)]

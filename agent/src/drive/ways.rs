@@ -164,7 +164,6 @@ impl Ways {
         if matches!(message.message, FromAgent::Alive { .. }) && way.connection.pulse(&message) {
             return vec![];
         }
-        let message = message.in_version(way.connection.version());
         let Err(error) = way.sender.queue(&message) else { return vec![] };
         // It does not read, or the message is too long for a frame: either way all is told again on a new connection.
         tracing::error!(master, %error, "a message could not be queued: the connection is given up");

@@ -14,7 +14,7 @@ use crate::shard::{PeerMessage, Refusal, Request, Response};
 use protocol::link::Connection;
 use protocol::message::{FromMaster, Leader};
 use protocol::{AgentId, RequestId, ShardId};
-use std::sync::atomic::{AtomicU64, Ordering};
+
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -66,8 +66,6 @@ struct Inner {
     life: Life,
     /// How much was told here; held until all have it, so that they have it in order.
     told: Mutex<u64>,
-    /// How much masters told that do not number it.
-    former: AtomicU64,
     stopped: OnceLock<String>,
     routes: Routes,
     peers: Arc<Peers>,
@@ -82,10 +80,7 @@ impl Door {
         let master = u64::from(peers.own().number);
         let (routes, life) = (Routes::new(master, shards), Life { master, since: clock.now().0 });
         let (agents, told, stopped) = (Arc::default(), Mutex::default(), OnceLock::new());
-        Self {
-            inner: Arc::new(Inner { inboxes, agents, changes, life, told, former: AtomicU64::new(0), stopped, routes, peers, clock }),
-            rooms: None,
-        }
+        Self { inner: Arc::new(Inner { inboxes, agents, changes, life, told, stopped, routes, peers, clock }), rooms: None }
     }
 
     /// The same door for clients: how much all of them ask at once is bounded.
@@ -206,24 +201,11 @@ impl Door {
         *last += 1;
         let told = Told { life: self.inner.life, number: *last, what };
         let peers = &self.inner.peers;
-        if peers.any_speaks(|version| version >= 2) {
+        if peers.any_up() {
             let json = json(&told);
             peers.tell_all(|| Said::Told(json.clone()));
         }
-        if let Some(change) = told.change()
-            && peers.any_speaks(|version| version < 2)
-        {
-            let json = json(change);
-            peers.tell_all(|| Said::Changed(json.clone()));
-        }
         self.publish_here(told);
-    }
-
-    /// A master that does not number what it tells has told a change: it counts as told in a life that only this master knows of, so whoever goes
-    /// on at another hears that something may be missing.
-    pub(crate) fn publish_former(&self, master: u64, change: Change) {
-        let number = self.inner.former.fetch_add(1, Ordering::Relaxed) + 1;
-        self.publish_here(Told { life: Life { master, since: self.inner.life.since }, number, what: What::Change(change) });
     }
 
     /// How much was told here before, for a master that comes or comes again.

@@ -2,14 +2,12 @@
 
 use super::OpenOffer;
 use protocol::{Resources, Role};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Most conditions and least amounts of one framework.
 pub const CONDITIONS_MAX: usize = 256;
-/// The most memory that a pattern may take once it is read, in bytes.
-const PATTERN_BYTES_MAX: usize = 1 << 18;
 
 /// By role; a role without one is shown all.
 pub type Filters = BTreeMap<Role, Filter>;
@@ -106,8 +104,7 @@ impl Sieve {
 
 fn pattern(test: &Test) -> Result<Option<Regex>, String> {
     let (Test::Matches(text) | Test::Mismatches(text)) = test else { return Ok(None) };
-    let read = RegexBuilder::new(&format!("^(?:{text})$")).size_limit(PATTERN_BYTES_MAX).build();
-    read.map(Some).map_err(|error| format!("the pattern {text:?} cannot be read: {error}"))
+    crate::place::pattern(text).map(Some).map_err(|error| format!("the pattern {text:?} cannot be read: {error}"))
 }
 
 fn holds(condition: &Condition, pattern: Option<&Regex>, offer: &OpenOffer) -> bool {
@@ -199,7 +196,11 @@ mod tests {
             let filter = Filter { groups: vec![conditions], ..Filter::default() };
             Sieve::new(&[(Role::new("web").unwrap(), filter)].into()).is_err()
         };
-        assert!(check(vec![of(Test::Matches("(".into()))]) && check(vec![of(Test::Matches("a{1000}{1000}".into()))]));
+        assert!(
+            check(vec![of(Test::Matches("(".into()))])
+                && check(vec![of(Test::Matches("a)|(b".into()))])
+                && check(vec![of(Test::Matches("a{1000}{1000}".into()))])
+        );
         assert!(check(vec![of(Test::Exists); CONDITIONS_MAX + 1]) && !check(vec![of(Test::Exists); CONDITIONS_MAX - 1]));
     }
 }

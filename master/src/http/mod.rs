@@ -61,6 +61,7 @@ use error::ApiError;
 use event_log::EventLog;
 use inspect::Inspections;
 use protocol::identity::Identity;
+use protocol::link::VERSION;
 use protocol::{Digest, ShardId, Time};
 use roles::Policies;
 use server::{Patience, Server, ServerError};
@@ -275,9 +276,9 @@ impl Api {
 
     /// Refuses what masters of the version before could not read on record.
     fn all_understand(&self) -> Result<(), ApiError> {
-        match self.door.peers().any_speaks(|version| version < 2) {
-            true => Err(ApiError::conflict("a master is of an earlier version, which knows nothing of this: upgrade all of them first")),
-            false => Ok(()),
+        match self.door.peers().all_speak(VERSION) {
+            true => Ok(()),
+            false => Err(ApiError::conflict("a master is of an earlier version, which knows nothing of this: upgrade all of them first")),
         }
     }
 

@@ -201,26 +201,35 @@ pub async fn set(
     caller.must_level(Level::Admin)?;
     caller.must_own_cluster()?;
     let role = named(&role)?;
+    if role.parent().is_some() {
+        api.all_understand()?;
+    }
     let wanted: RoleBody = body::json(&headers, body).await?;
     let settings = wanted.settings()?;
     let host_paths = wanted.host_paths.iter().map(|path| HostPath { path: path.path.clone(), writable: path.writable }).collect();
     let policy = Policy { host_network: wanted.host_network, host_paths };
-    set_role(&api, &role, settings, wanted.force).await?;
+    set_role(&api, &Known::read(&api).await?, &role, settings, wanted.force).await?;
     find::done(&api, TOKENS_SHARD, Request::SetPolicy { role: role.clone(), policy }).await?;
     // Good from the answer on.
     api.policies.replace(self::known(&api.door).await?);
     Ok(Json(Known::read(&api).await?.row(&role)))
 }
 
-/// Says how a role is served, where that is otherwise than before.
+/// Says how a role is served, where that is otherwise than was `known`.
 ///
 /// # Errors
 /// An [`ApiError`] where it is refused.
-pub async fn set_role(api: &Api, role: &Role, settings: RoleSettings, force: bool) -> Result<(), ApiError> {
-    if Known::read(api).await?.settings(role) == settings {
+pub async fn set_role(api: &Api, known: &Known, role: &Role, settings: RoleSettings, force: bool) -> Result<(), ApiError> {
+    if known.settings(role) == settings {
         return Ok(());
     }
     api.all_understand()?;
+    let held = known.holds.get(role).cloned().unwrap_or_default();
+    if let Some((kind, most)) = settings.limit.iter().find(|(kind, most)| !force && amounts::of_kind(kind, &held) > *most) {
+        let has = amounts::of_kind(kind, &held);
+        let message = format!("the role holds more {kind} than that, {has} instead of {most}; forced, it gets nothing until it holds less");
+        return Err(ApiError::conflict(message).with_field("limit"));
+    }
     find::done(api, TOKENS_SHARD, Request::SetRole { role: role.clone(), settings, force }).await
 }
 

@@ -43,7 +43,9 @@ pub fn admitted(spec: JobSpec, api: &Api) -> Result<Job, ApiError> {
     match api.door.peers().all_speak(job.since()) {
         true => Ok(job),
         false => {
-            Err(ApiError::conflict("[place] is for a cluster whose masters all know it: upgrade the others first").with_field("place"))
+            let field = if job.place.is_some() { "place" } else { "role" };
+            let message = "a place, and a role with parts, are for a cluster whose masters all know them: upgrade the others first";
+            Err(ApiError::conflict(message).with_field(field))
         }
     }
 }

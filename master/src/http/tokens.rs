@@ -92,6 +92,9 @@ pub async fn create(
     caller.must_level(Level::Admin)?;
     let wanted: TokenWanted = body::json(&headers, body).await?;
     let grant = grant(&wanted)?;
+    if matches!(&grant, Grant::Api { roles, .. } if roles.iter().any(|role| role.parent().is_some())) {
+        api.all_understand()?;
+    }
     match &grant {
         Grant::Join | Grant::JoinMaster => caller.must_own_cluster()?,
         Grant::Api { roles, .. } if caller.covers(roles) => {}

@@ -101,11 +101,7 @@ impl Hears<'_> {
                         self.door.publish_here(told);
                     }
                 }
-                Said::Changed(json) => {
-                    if let Ok(change) = serde_json::from_slice(&json) {
-                        self.door.publish_former(self.peer.number, change);
-                    }
-                }
+                Said::Changed(_) => {}
                 Said::Hold { call, bundle } => {
                     let shelf = self.shelf.clone();
                     reply(answer, async move {

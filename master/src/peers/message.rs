@@ -68,7 +68,7 @@ pub enum Said {
         /// What.
         request: Request,
     },
-    /// A [`crate::shard::event::Change`], in JSON: in version 1.
+    /// Of version 1, which nobody speaks any more.
     Changed(Bytes),
     /// Fetch this bundle from the speaker.
     Hold {
@@ -92,8 +92,7 @@ impl Said {
     /// Whether it is said over a connection of this version.
     pub const fn is_of(&self, version: u16) -> bool {
         match self {
-            Self::Agents(_) | Self::Told(_) => version >= 2,
-            Self::Changed(_) => version < 2,
+            Self::Changed(_) => false,
             Self::Letter { message, .. } => message.since() <= version,
             _ => true,
         }

@@ -204,12 +204,7 @@ impl Peers {
 
     /// True where one of the others can be spoken to.
     pub fn any_up(&self) -> bool {
-        self.any_speaks(|_| true)
-    }
-
-    /// True where one of the others can be spoken to in a version for which this holds.
-    pub fn any_speaks(&self, is_it: impl Fn(u16) -> bool) -> bool {
-        self.table().values().filter_map(|peer| peer.connection()).any(|connection| is_it(connection.version()))
+        self.table().values().any(|peer| peer.connection().is_some())
     }
 
     /// True where each of the others spoke this version, or a later one, when it was connected last; of one that never was, nothing is known.

@@ -273,11 +273,6 @@ impl Pool {
         self.roles.beside_reserve(role, (shape, most), &self.elsewhere, (&self.total, &self.whole))
     }
 
-    /// What a role and all below it hold, on all agents of the cluster as far as is known.
-    pub(super) fn held_by(&self, role: &Role) -> Resources {
-        self.roles.held(role, &self.elsewhere)
-    }
-
     /// How all roles are served from now on.
     pub(super) fn claim(&mut self, claims: BTreeMap<Role, super::roles::Claim>) {
         self.roles.claim(claims, &self.whole);

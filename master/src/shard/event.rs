@@ -168,7 +168,7 @@ pub enum Request {
         role: Role,
         /// How.
         settings: RoleSettings,
-        /// True: also where more is guaranteed than the cluster has, or the role holds more than its limit.
+        /// True: also where more is guaranteed than the cluster has.
         force: bool,
     },
 }

@@ -324,10 +324,11 @@ impl Shard {
         if self.sessions.by_id.get(&id).is_none_or(|session| session.request.is_none()) {
             return self.leave_all(id, ours.into_iter().map(|offer| offer.id), 0);
         }
-        let (mut unwanted, mut limited) = (BTreeSet::new(), BTreeSet::new());
+        let (mut unwanted, mut limited, mut left) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         for offer in &mut ours {
             let before = offer.resources.clone();
-            self.clip_shown(&offer.role, &mut offer.resources);
+            self.left_to_show(&offer.role, &mut left);
+            offer.role.and_above().filter_map(|role| left.get(&role)).for_each(|left| left.clip(&mut offer.resources));
             let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
             if offer.resources != before && !is_useful(&offer.resources) {
                 limited.insert(offer.id);
@@ -335,6 +336,11 @@ impl Shard {
                 unwanted.insert(offer.id);
             } else {
                 session.offers.insert(offer.id, offer.clone());
+                for role in offer.role.and_above() {
+                    if let Some(left) = left.get_mut(&role) {
+                        *left = left.minus(&left.of(&offer.resources));
+                    }
+                }
             }
         }
         ours.retain(|offer| !limited.contains(&offer.id) && !unwanted.contains(&offer.id));

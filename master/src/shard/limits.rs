@@ -83,14 +83,13 @@ impl Quota {
 
     /// How many tasks that need this are within it; [`u32::MAX`] where they need nothing of it.
     pub(super) fn holds(&self, each: &Self) -> u32 {
-        let units = self.0.iter().zip(&each.0).filter_map(|((_, have), (_, each))| have.checked_div(*each));
-        units.min().map_or(u32::MAX, |units| u32::try_from(units).unwrap_or(u32::MAX))
+        self.units(each).map_or(u32::MAX, |units| u32::try_from(units).unwrap_or(u32::MAX))
     }
 
-    /// How often `each` is within it; 0 where that is nothing.
-    fn units(&self, each: &Self) -> u64 {
+    /// How often `each` is within it; `None` where that is nothing.
+    fn units(&self, each: &Self) -> Option<u64> {
         let units = self.0.iter().zip(&each.0).filter_map(|((_, have), (_, each))| have.checked_div(*each));
-        units.min().unwrap_or(0)
+        units.min()
     }
 
     /// Cuts `resources` down to it.
@@ -125,7 +124,7 @@ pub(super) fn divide(limit: &Quota, needs: &[Need]) -> Vec<Quota> {
     for (part, (need, all)) in parts.iter_mut().zip(needs.iter().zip(&all)) {
         if part != all {
             let kept = part.min(&need.used);
-            *part = kept.plus(&need.least.times(part.minus(&kept).units(&need.least)));
+            *part = kept.plus(&need.least.times(part.minus(&kept).units(&need.least).unwrap_or(0)));
         }
     }
     let mut left = parts.iter().fold(limit.clone(), |left, part| left.minus(part));
@@ -134,7 +133,7 @@ pub(super) fn divide(limit: &Quota, needs: &[Need]) -> Vec<Quota> {
     for many in [false, true] {
         for at in order.iter().copied() {
             let (need, part) = (&needs[at], &mut parts[at]);
-            let units = left.min(&all[at].minus(part)).units(&need.least);
+            let units = left.min(&all[at].minus(part)).units(&need.least).unwrap_or(0);
             let more = need.least.times(if many { units } else { units.min(1) });
             left = left.minus(&more);
             *part = part.plus(&more);

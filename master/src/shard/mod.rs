@@ -21,7 +21,6 @@ mod demands;
 pub mod drains;
 mod explain;
 mod fences;
-pub mod fit;
 mod frameworks;
 mod index;
 pub mod limits;

@@ -222,26 +222,21 @@ impl Shard {
             let reason = "guarantee: all guarantees together would be more than the cluster has; it can be forced".into();
             return Some(Refusal::Conflict { reason });
         }
-        let held = self.pool.held_by(role);
-        let over = settings.limit.iter().find(|(kind, most)| amounts::of_kind(kind, &held) > *most).filter(|_| !force);
-        over.map(|(kind, most)| {
-            let has = amounts::of_kind(kind, &held);
-            let reason = format!(
-                "limit: the role holds more {kind} than that, {has} instead of {most}; forced, it gets nothing until it holds less"
-            );
-            Refusal::Conflict { reason }
-        })
+        None
     }
 
     /// Whether the cluster has as much as is guaranteed to all roles that are below none, with this.
     fn guaranteed_beside(&self, role: &Role, guarantee: &Resources) -> bool {
-        let others = self.quotas.lasting.settings.iter().filter(|(other, _)| *other != role);
-        let mut all: Vec<(&Role, &Resources)> = others.map(|(role, settings)| (role, &settings.claim.guarantee)).collect();
-        all.push((role, guarantee));
-        let is_top = |role: &Role| !all.iter().any(|(other, amount)| *other != role && role.is_within(other) && !amount.is_none());
+        if guarantee.is_none() {
+            return true;
+        }
+        let known = self.quotas.lasting.settings.iter().map(|(role, settings)| (role, &settings.claim.guarantee));
+        let mut all: BTreeMap<&Role, &Resources> = known.filter(|(_, amount)| !amount.is_none()).collect();
+        all.insert(role, guarantee);
         let mut sum = Resources::NONE;
-        all.iter().filter(|(role, _)| is_top(role)).for_each(|(_, amount)| amounts::add(&mut sum, amount, 1));
-        guarantee.is_none() || self.pool.whole.contains(&sum)
+        let tops = all.iter().filter(|(role, _)| !role.and_above().skip(1).any(|above| all.contains_key(&above)));
+        tops.for_each(|(_, amount)| amounts::add(&mut sum, amount, 1));
+        self.pool.whole.contains(&sum)
     }
 
     /// Tells a shard of those of its grants that it has not confirmed, behind the record of them.

@@ -126,13 +126,15 @@ impl Shard {
         self.left(role).all(|(_, left)| left.iter().all(|(_, amount)| amount > 0))
     }
 
-    /// As much of what is shown to frameworks for a role as they may take beside what they are shown already.
-    pub(super) fn clip_shown(&self, role: &Role, resources: &mut Resources) {
-        for (limited, left) in self.left(role) {
-            let offers = self.sessions.by_id.values().flat_map(|session| session.offers.values());
-            let mut shown = Resources::NONE;
-            offers.filter(|offer| offer.role.is_within(&limited)).for_each(|offer| amounts::add(&mut shown, &offer.resources, 1));
-            left.minus(&left.of(&shown)).clip(resources);
+    /// Adds to `left`, by role with a limit, what of it frameworks may be shown for `role` beside what they are shown already.
+    pub(super) fn left_to_show(&self, role: &Role, left: &mut BTreeMap<Role, Quota>) {
+        for (limited, most) in self.left(role) {
+            left.entry(limited).or_insert_with_key(|limited| {
+                let offers = self.sessions.by_id.values().flat_map(|session| session.offers.values());
+                let mut shown = Resources::NONE;
+                offers.filter(|offer| offer.role.is_within(limited)).for_each(|offer| amounts::add(&mut shown, &offer.resources, 1));
+                most.minus(&most.of(&shown))
+            });
         }
     }
 

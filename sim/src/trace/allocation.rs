@@ -4,7 +4,7 @@
 use super::policy::{Placer, Policy};
 use super::read::{Task, Trace};
 use crate::random::Random;
-use master::shard::fit::{Need, Room};
+use crate::trace::fit::{Need, Room};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,7 @@ fn quantile(freedom: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use master::shard::fit::{CANDIDATES, DEVICES_MAX};
+    use crate::trace::fit::{CANDIDATES, DEVICES_MAX};
 
     /// Agents of two devices, and tasks of a half, a whole and two devices, one in ten without any.
     fn trace() -> Trace {

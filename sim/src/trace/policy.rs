@@ -1,9 +1,9 @@
 //! Who gets a task: the policies that are compared. Random, best fit and FGD are those of Weng et al. (USENIX ATC 2023) as their simulator has
 //! them (github.com/hkust-adsl/kubernetes-scheduler-simulator, `pkg/simulator/plugin`): scores are cut to whole numbers, and of equals the
-//! agent that comes first in an order drawn once is taken. Ours is [`master::shard::fit`].
+//! agent that comes first in an order drawn once is taken. Ours is [`crate::trace::fit`].
 
 use crate::random::Random;
-use master::shard::fit::{Demand, Need, Room};
+use crate::trace::fit::{Demand, Need, Room};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Reads the machines and tasks of a recorded cluster in the form of openb (github.com/alibaba/clusterdata, cluster-trace-gpu-v2023): two
 //! files with commas and a header line. Knows the columns and what may be in them.
 
-use master::shard::fit::{DEVICES_MAX, Need, Room};
+use crate::trace::fit::{DEVICES_MAX, Need, Room};
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@
 use super::policy::{Placer, Policy};
 use super::read::{Task, Trace};
 use crate::random::Random;
-use master::shard::fit::{CANDIDATES, Need, Room};
+use crate::trace::fit::{CANDIDATES, Need, Room};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -237,7 +237,7 @@ pub fn quantile(sorted: &[u64], thousandths: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use master::shard::fit::DEVICES_MAX;
+    use crate::trace::fit::DEVICES_MAX;
 
     fn agent(devices: u8) -> Room {
         let mut milli = [0; DEVICES_MAX];

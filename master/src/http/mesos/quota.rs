@@ -12,13 +12,11 @@ use crate::shard::limits::Quota;
 use crate::shard::quotas::{RoleSettings, WEIGHT_MILLI_MAX};
 use crate::shard::roles::WEIGHT_ONE;
 use protocol::resources::ResourceKind;
-use protocol::{Name, Resources, Role};
+use protocol::{Resources, Role};
 use serde_json::{Map, Value, json};
 
 /// Most roles of one call.
 const ROLES_MAX: usize = 1_000;
-/// Bytes of one of their units.
-const MIB: f64 = 1_048_576.0;
 
 /// Roles whose weight is not 1.
 ///
@@ -68,7 +66,7 @@ pub async fn set_weights(api: &Api, caller: &Caller, call: &Value) -> Result<(),
     for (role, weight_milli) in changes {
         let mut settings = known.settings(&role);
         settings.claim.weight_milli = weight_milli;
-        set_role(api, &role, settings, false).await?;
+        set_role(api, &known, &role, settings, false).await?;
     }
     Ok(())
 }
@@ -113,7 +111,7 @@ pub async fn set_quotas(api: &Api, caller: &Caller, call: &Value) -> Result<(), 
     for (role, limit, guarantee) in changes {
         let mut settings = known.settings(&role);
         (settings.limit, settings.claim.guarantee) = (limit, guarantee);
-        set_role(api, &role, settings, force).await?;
+        set_role(api, &known, &role, settings, force).await?;
     }
     Ok(())
 }
@@ -139,31 +137,16 @@ fn kinds(config: &Value, field: &'static str) -> Result<Vec<(ResourceKind, u64)>
     let kind = |(name, scalar): (&String, &Value)| {
         let amount = words::member(scalar, "value").and_then(words::number).filter(|amount| *amount >= 0.0 && amount.is_finite());
         let amount = amount.ok_or_else(|| ApiError::invalid(field, format!("{name:?}: expected a number from 0 on")))?;
-        Ok(match name.as_str() {
-            "cpus" => (ResourceKind::Cpu, words::whole(amount * 1_000.0)),
-            "mem" => (ResourceKind::Memory, words::whole(amount * MIB)),
-            "disk" => (ResourceKind::Disk, words::whole(amount * MIB)),
-            "gpus" => (ResourceKind::Device(Name::new("gpu").expect("a name")), words::whole(amount * 1_000.0)),
-            other => {
-                let name = Name::new(other).map_err(|error| ApiError::invalid(field, format!("{other:?}: {error}")))?;
-                (ResourceKind::Device(name), words::whole(amount * 1_000.0))
-            }
-        })
+        let (kind, unit) = words::kind(name).map_err(|error| ApiError::invalid(field, error))?;
+        Ok((kind, words::whole(amount * unit)))
     };
     given.into_iter().flatten().map(kind).collect()
 }
 
 fn scalars<'a>(kinds: impl Iterator<Item = (&'a ResourceKind, u64)>) -> Value {
     let scalar = |(kind, amount): (&ResourceKind, u64)| {
-        let (name, unit) = match kind {
-            ResourceKind::Cpu => ("cpus".to_owned(), 1_000.0),
-            ResourceKind::Memory => ("mem".to_owned(), MIB),
-            ResourceKind::Disk => ("disk".to_owned(), MIB),
-            ResourceKind::Ports => ("ports".to_owned(), 1.0),
-            ResourceKind::Device(name) if name.as_str() == "gpu" => ("gpus".to_owned(), 1_000.0),
-            ResourceKind::Device(name) => (name.to_string(), 1_000.0),
-        };
-        (name, json!({ "value": amount as f64 / unit }))
+        let (name, unit) = words::kind_text(kind);
+        (name.to_owned(), json!({ "value": amount as f64 / unit }))
     };
     kinds.map(scalar).collect::<Map<String, Value>>().into()
 }

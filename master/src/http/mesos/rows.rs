@@ -106,17 +106,23 @@ pub fn frameworks(seen: &Seen) -> Value {
     json!({ "frameworks": all, "completed_frameworks": [], "recovered_frameworks": [] })
 }
 
-/// Tasks, by how they stand.
-pub fn tasks(rows: &[Row<'_>]) -> Value {
-    let (mut live, mut unreachable, mut completed) = (vec![], vec![], vec![]);
+/// Tasks as `write` writes them, by how they stand: those that live, those whose agent is silent, and those that have ended.
+pub fn by_standing<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>, write: impl Fn(&FrameworkView, &OwnView) -> Value) -> [Vec<Value>; 3] {
+    let [mut live, mut unreachable, mut completed] = [const { Vec::new() }; 3];
     for (framework, own) in rows {
         let list = match (&own.exit, own.phase) {
             (Some(_), _) => &mut completed,
             (None, Phase::Unreachable) => &mut unreachable,
             (None, _) => &mut live,
         };
-        list.push(task(framework, own));
+        list.push(write(framework, own));
     }
+    [live, unreachable, completed]
+}
+
+/// Tasks, by how they stand.
+pub fn tasks(rows: &[Row<'_>]) -> Value {
+    let [live, unreachable, completed] = by_standing(rows, task);
     json!({ "tasks": live, "unreachable_tasks": unreachable, "completed_tasks": completed, "pending_tasks": [], "orphan_tasks": [] })
 }
 

@@ -1,7 +1,7 @@
 //! What version 0 of Mesos' API shows of a master, for tools and pages that read it: ids are plain text, amounts numbers by name
 //! (`src/master/readonly_handler.cpp`, `src/common/http.cpp`). Tasks are a page of them, however many there are.
 
-use super::rows::{AGENT_PORT, agent_pid, by_role};
+use super::rows::{self, AGENT_PORT, agent_pid, by_role};
 use super::seen::{Row, Seen, TASKS_MAX, by_state, is_active, named, see, status_of, tasks as rows_of};
 use super::{VERSION, master_info, words};
 use crate::frameworks::{FrameworkView, OpenOffer, OwnView};
@@ -12,7 +12,7 @@ use crate::http::error::ApiError;
 use crate::shard::view::AgentView;
 use axum::Json;
 use axum::extract::State;
-use protocol::{AgentId, Phase, Resources};
+use protocol::{AgentId, Resources};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -274,15 +274,7 @@ async fn framework_rows(api: &Api, seen: &Seen, query: &ListQuery) -> Result<Vec
 
 fn framework<'a>(view: &'a FrameworkView, rows: impl Iterator<Item = &'a Row<'a>>) -> Value {
     let mut value = framework_head(view);
-    let (mut live, mut unreachable, mut completed) = (vec![], vec![], vec![]);
-    for (_, own) in rows {
-        let list = match (&own.exit, own.phase) {
-            (Some(_), _) => &mut completed,
-            (None, Phase::Unreachable) => &mut unreachable,
-            (None, _) => &mut live,
-        };
-        list.push(task(view, own));
-    }
+    let [live, unreachable, completed] = rows::by_standing(rows, task);
     for (name, list) in [("tasks", live), ("unreachable_tasks", unreachable), ("completed_tasks", completed), ("executors", vec![])] {
         words::put(&mut value, name, Some(list.into()));
     }

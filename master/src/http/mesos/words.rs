@@ -1,7 +1,7 @@
 //! Mesos' JSON: lenient in, to the letter out. Numbers and booleans may be text, `null` is nothing, what is not known is passed over
 //! (stout's `protobuf.hpp`); the names are those of `mesos/v1/mesos.proto`.
 
-use protocol::resources::Device;
+use protocol::resources::ResourceKind;
 use protocol::{AgentInfo, Name, PortRange, Resources, Role};
 use serde_json::{Map, Value, json};
 
@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 pub const ANY_ROLE: &str = "*";
 /// The device that Mesos has a word of its own for.
 pub const GPU: &str = "gpu";
+/// Bytes of one of Mesos' units of memory and disk.
+const MIB: f64 = 1_048_576.0;
 /// The longest port list that is read of one task.
 const PORTS_MAX: usize = 64;
 
@@ -94,15 +96,14 @@ pub fn wanted(resources: &[Value]) -> Result<Wanted, String> {
             let amount = member(resource, "scalar").and_then(|scalar| member(scalar, "value")).and_then(number);
             amount.filter(|amount| amount.is_finite() && *amount >= 0.0).ok_or_else(|| format!("{name}: an amount from 0 on is missing"))
         };
-        // Mesos counts in thousandths.
-        let milli = |amount: f64| whole(amount * 1_000.0);
-        match name {
-            "cpus" => add(&mut wanted.resources.cpu_milli, milli(scalar()?)),
-            "mem" => add(&mut wanted.resources.memory_bytes, mebibytes(scalar()?)),
-            "disk" => add(&mut wanted.resources.disk_bytes, mebibytes(scalar()?)),
-            "ports" => wanted.ports.extend(ports(resource)?),
-            other => device(&mut wanted.resources, if other == "gpus" { GPU } else { other }, milli(scalar()?))?,
+        if name == "ports" {
+            wanted.ports.extend(ports(resource)?);
+            continue;
         }
+        // Mesos counts in thousandths. What is more than there can be is as much as there can be, and fits nowhere.
+        let (kind, unit) = kind(name)?;
+        let sum = crate::shard::amounts::of_kind(&kind, &wanted.resources).saturating_add(whole(scalar()? * unit));
+        crate::shard::amounts::set(&mut wanted.resources, &kind, sum);
     }
     if wanted.ports.len() > PORTS_MAX {
         return Err(format!("a task has at most {PORTS_MAX} ports"));
@@ -110,23 +111,35 @@ pub fn wanted(resources: &[Value]) -> Result<Wanted, String> {
     Ok(wanted)
 }
 
-/// What is more than there can be is as much as there can be, and fits nowhere.
-fn add(sum: &mut u64, more: u64) {
-    *sum = sum.saturating_add(more);
+/// The kind of resource of this name, and how many of what we count make one of Mesos' units.
+///
+/// # Errors
+/// Why there is none.
+pub fn kind(name: &str) -> Result<(ResourceKind, f64), String> {
+    let kind = match name {
+        "cpus" => ResourceKind::Cpu,
+        "mem" => ResourceKind::Memory,
+        "disk" => ResourceKind::Disk,
+        "ports" => return Err("ports: they are no amount".into()),
+        other => {
+            let name = if other == "gpus" { GPU } else { other };
+            ResourceKind::Device(Name::new(name).map_err(|_| format!("there is no resource {name:?}"))?)
+        }
+    };
+    let (_, unit) = kind_text(&kind);
+    Ok((kind, unit))
 }
 
-fn device(resources: &mut Resources, name: &str, milli: u64) -> Result<(), String> {
-    let name = Name::new(name).map_err(|_| format!("there is no resource {name:?}"))?;
-    match resources.devices.binary_search_by(|device| device.name.cmp(&name)) {
-        Ok(at) => add(&mut resources.devices[at].milli, milli),
-        Err(_) if milli == 0 => {}
-        Err(at) => resources.devices.insert(at, Device { name, milli }),
+/// The same the other way round.
+pub fn kind_text(kind: &ResourceKind) -> (&str, f64) {
+    match kind {
+        ResourceKind::Cpu => ("cpus", 1_000.0),
+        ResourceKind::Memory => ("mem", MIB),
+        ResourceKind::Disk => ("disk", MIB),
+        ResourceKind::Ports => ("ports", 1.0),
+        ResourceKind::Device(name) if name.as_str() == GPU => ("gpus", 1_000.0),
+        ResourceKind::Device(name) => (name.as_str(), 1_000.0),
     }
-    Ok(())
-}
-
-fn mebibytes(amount: f64) -> u64 {
-    whole(amount * f64::from(1 << 20))
 }
 
 fn ports(resource: &Value) -> Result<Vec<u16>, String> {
