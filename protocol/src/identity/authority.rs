@@ -94,14 +94,20 @@ impl Authority {
         if opened.intermediate_until_s > now_s().saturating_add(INTERMEDIATE_LIFETIME.as_secs() / 4) {
             return Ok(opened);
         }
-        let Some(blocks) = files::read(&dir.join(ROOT_KEY_FILE))? else {
+        let renewed = opened.with_new_intermediate(dir)?;
+        if renewed.is_none() {
             tracing::warn!(dir = %dir.display(), "the intermediate certificate ends soon and {ROOT_KEY_FILE} is not here to make a new one");
-            return Ok(opened);
-        };
-        let root_key = key_pair(&only(&blocks, KEY, &root)?)?;
-        let (der, key_der) = intermediate(&opened.cluster, &opened.root_der, root_key)?;
-        files::write(&path, &[Block::new(CERTIFICATE, &der), Block::new(KEY, &key_der)])?;
-        Self::from_parts(opened.root_der, der, &key_der)
+        }
+        Ok(renewed.unwrap_or(opened))
+    }
+
+    /// The same, with another intermediate; `None` where the root's key is not in `dir`.
+    pub(crate) fn with_new_intermediate(&self, dir: &Path) -> Result<Option<Self>, IdentityError> {
+        let Some(blocks) = files::read(&dir.join(ROOT_KEY_FILE))? else { return Ok(None) };
+        let root_key = key_pair(&only(&blocks, KEY, &dir.join(ROOT_FILE))?)?;
+        let (der, key_der) = intermediate(&self.cluster, &self.root_der, root_key)?;
+        files::write(&dir.join(INTERMEDIATE_FILE), &[Block::new(CERTIFICATE, &der), Block::new(KEY, &key_der)])?;
+        Self::from_parts(self.root_der.clone(), der, &key_der).map(Some)
     }
 
     fn from_parts(root_der: Vec<u8>, intermediate_der: Vec<u8>, key_der: &[u8]) -> Result<Self, IdentityError> {

@@ -21,6 +21,10 @@ impl Folder {
     pub(crate) fn authority(&self) -> Authority {
         Authority::open_or_create(&self.0.join("ca")).unwrap()
     }
+
+    pub(crate) fn authority_with_new_intermediate(&self) -> Authority {
+        self.authority().with_new_intermediate(&self.0.join("ca")).unwrap().unwrap()
+    }
 }
 
 impl Drop for Folder {

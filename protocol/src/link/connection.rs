@@ -118,6 +118,12 @@ impl Connection {
         self.inner.version
     }
 
+    /// How many certificates the other end has shown.
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> usize {
+        tls::shown(&self.inner.quinn)
+    }
+
     /// Where the other end is.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {

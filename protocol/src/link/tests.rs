@@ -12,7 +12,7 @@ use crate::identity::{AGENT_LIFETIME, Authority, Identity, MASTER_LIFETIME, Span
 struct Cluster {
     authority: Authority,
     listener: Listener,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Cluster {
@@ -25,7 +25,7 @@ impl Cluster {
         let authority = folder.authority();
         let master = authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &master, &authority.reset_key(1), limits).unwrap();
-        Self { authority, listener, _folder: folder }
+        Self { authority, listener, folder }
     }
 
     /// The listener of the same master after another start.

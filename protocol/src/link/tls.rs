@@ -8,7 +8,7 @@ use crate::identity::certificate::{Facts, now_s};
 use crate::identity::{Identity, Subject};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::client::{ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -37,6 +37,13 @@ pub(super) fn peer(connection: &quinn::Connection) -> Option<Peer> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let facts = Facts::of(chain.first()?).ok()?;
     Some(Peer { subject: facts.subject?, is_expired: facts.is_expired(now_s()) })
+}
+
+/// How many certificates the other end has shown.
+#[cfg(test)]
+pub(super) fn shown(connection: &quinn::Connection) -> usize {
+    let chain = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    chain.map_or(0, |chain| chain.len())
 }
 
 /// The protocol that was agreed on.
@@ -115,13 +122,62 @@ impl ResolvesServerCert for Shown {
     }
 }
 
+/// What a master knows already, as a name of an authority in its request for a certificate (RFC 8446, section 4.2.4): the SHA-256 of the
+/// intermediate's certificate, in hexadecimal digits, as a common name. Whoever was signed by that one need not show it, and a master with ten
+/// thousand agents need not keep it for each.
+fn known_name(identity: &Identity) -> Option<DistinguishedName> {
+    const COMMON_NAME: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
+    const UTF8: u8 = 0x0c;
+    const SEQUENCE: u8 = 0x30;
+    const SET: u8 = 0x31;
+    let digits = Digest::of(identity.chain_der().get(1)?).to_string().into_bytes();
+    let value = der(UTF8, &digits)?;
+    let attribute = der(SEQUENCE, &[&COMMON_NAME[..], &value].concat())?;
+    Some(DistinguishedName::in_sequence(&der(SET, &attribute)?))
+}
+
+/// A DER value of less than 128 bytes.
+fn der(tag: u8, value: &[u8]) -> Option<Vec<u8>> {
+    let length = u8::try_from(value.len()).ok().filter(|length| *length < 0x80)?;
+    Some([&[tag, length], value].concat())
+}
+
+/// What an agent or another master shows: its own certificate alone to who knows the one above.
+#[derive(Debug)]
+struct Showing {
+    whole: Arc<CertifiedKey>,
+    own: Arc<CertifiedKey>,
+    above: Option<DistinguishedName>,
+}
+
+impl Showing {
+    fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, Error> {
+        let signing = provider.key_provider.load_private_key(key(identity))?;
+        let shown = |chain| Arc::new(CertifiedKey::new(chain, Arc::clone(&signing)));
+        let own = chain(identity).into_iter().take(1).collect();
+        Ok(Self { whole: shown(chain_below_root(identity)), own: shown(own), above: known_name(identity) })
+    }
+}
+
+impl ResolvesClientCert for Showing {
+    fn resolve(&self, known: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let is_known = self.above.as_ref().is_some_and(|above| known.contains(&above.as_ref()));
+        Some(Arc::clone(if is_known { &self.own } else { &self.whole }))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 /// A master's side.
 pub(super) fn server(identity: &Identity, admission: Arc<Admission>) -> Result<QuicServerConfig, LinkError> {
     let provider = provider();
     let roots = Arc::new(anchors(identity).map_err(tls_error)?);
     let shown = Shown::new(identity, &provider).map_err(tls_error)?;
     let webpki = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(tls_error)?;
-    let verifier = PeerVerifier { webpki, cluster: identity.cluster().into(), admission };
+    let verifier =
+        PeerVerifier { webpki, cluster: identity.cluster().into(), known: known_name(identity).into_iter().collect(), admission };
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
@@ -159,7 +215,7 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
             cluster: facts(&CertificateDer::from(*root_der)).map_err(tls_error)?.cluster,
         },
     };
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
         .dangerous()
@@ -171,7 +227,7 @@ pub(super) fn client(trust: &Trust<'_>, alpn: &[u8]) -> Result<QuicClientConfig,
             chain.resize(above + 1, chain[2].clone());
             builder.with_client_auth_cert(chain, key(identity)).map_err(tls_error)?
         }
-        Trust::Known(identity) => builder.with_client_auth_cert(chain_below_root(identity), key(identity)).map_err(tls_error)?,
+        Trust::Known(identity) => builder.with_client_cert_resolver(Arc::new(Showing::new(identity, &provider).map_err(tls_error)?)),
         Trust::Pinned(_) => builder.with_no_client_auth(),
         #[cfg(test)]
         Trust::Mixed { shown: None, .. } => builder.with_no_client_auth(),
@@ -211,6 +267,7 @@ fn facts(certificate: &CertificateDer<'_>) -> Result<Facts, Error> {
 struct PeerVerifier {
     webpki: Arc<dyn ClientCertVerifier>,
     cluster: String,
+    known: Vec<DistinguishedName>,
     admission: Arc<Admission>,
 }
 
@@ -230,7 +287,7 @@ impl ClientCertVerifier for PeerVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        &self.known
     }
 
     fn verify_client_cert(

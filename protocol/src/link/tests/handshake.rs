@@ -73,6 +73,22 @@ async fn a_chain_is_as_long_as_it_must_be() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_the_master_has_itself_is_not_shown_to_it() {
+    let cluster = Cluster::new();
+    let (_agent, admitted) = cluster.pair().await;
+    assert_eq!(admitted.shown(), 1, "it signs with the intermediate's key");
+    // A cluster whose intermediate was replaced, and an agent that has its certificate from before.
+    let agent = cluster.agent(8);
+    let authority = cluster.folder.authority_with_new_intermediate();
+    let master = authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &master, &authority.reset_key(1), Limits::default()).unwrap();
+    let (_connected, admitted) =
+        tokio::join!(connect(listener.address(), &agent), async { listener.accept().await.unwrap().admit().await });
+    let (who, admitted) = admitted.unwrap();
+    assert_eq!((who, admitted.shown()), (Who::Agent(AgentId(8)), 2));
+}
+
+#[tokio::test]
 async fn a_masters_certificate_does_not_make_an_agent() {
     let cluster = Cluster::new();
     let master = cluster.authority.issue_master(1, &[], MASTER_LIFETIME).unwrap();
