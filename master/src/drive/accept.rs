@@ -240,11 +240,8 @@ impl Reception {
 
     /// Listens to an agent and speaks to it until its connection ends.
     async fn attend(&self, id: AgentId, connection: Connection) -> Result<(), LinkError> {
-        let (mut sender, mut receiver) = connection.accept_control().await?;
-        if receiver.next::<Hello>().await?.is_none() {
-            return Ok(());
-        }
-        sender.send(&HelloReply { shards: self.door.shards(), version: env!("CARGO_PKG_VERSION").into() }).await?;
+        // In a place of its own: what greeting takes is not kept for as long as an agent is connected.
+        let Some((sender, mut receiver)) = Box::pin(self.greet(&connection)).await? else { return Ok(()) };
         let agent = self.door.agents().insert(id, connection.clone());
         // Whoever begins to lead after this look tells all that are connected.
         for (shard, term) in self.door.routes().led_by(self.door.routes().member()) {
@@ -277,22 +274,38 @@ impl Reception {
         ended
     }
 
+    /// Answers an agent's first word; `None` where it says none.
+    async fn greet(&self, connection: &Connection) -> Result<Option<(Sender, Receiver)>, LinkError> {
+        let (mut sender, mut receiver) = connection.accept_control().await?;
+        if receiver.next::<Hello>().await?.is_none() {
+            return Ok(None);
+        }
+        sender.send(&HelloReply { shards: self.door.shards(), version: env!("CARGO_PKG_VERSION").into() }).await?;
+        Ok(Some((sender, receiver)))
+    }
+
     /// Hands what an agent says to its shards, in the batches in which it came.
     async fn listen(&self, agent: AgentId, connection: &Connection, receiver: &mut Receiver) -> Result<(), LinkError> {
-        let shards = self.door.shards();
         let mut letters = Vec::new();
         // For each thread, of which there are no more than shards.
-        let mut before = vec![0; usize::from(shards)];
-        while let Some(first) = receiver.next::<ToShard>().await? {
-            let mut next = Some(first);
-            while let Some(ToShard { shard: to, message }) = next {
-                if to.0 >= shards {
-                    return Err(LinkError::NotAllowed { remote: connection.remote(), reason: format!("there is no shard {to}") });
-                }
-                letters.push(Letter::Agent { to, agent, message });
-                next = if letters.len() < BATCH_FRAMES_MAX { receiver.try_next()? } else { None };
-            }
+        let mut before = vec![0; usize::from(self.door.shards())];
+        while receiver.wait().await? {
+            self.gather(agent, connection, receiver, &mut letters)?;
             self.hand_in(&mut letters, &mut before).await;
+        }
+        Ok(())
+    }
+
+    /// Takes out what an agent has said. Waits for nothing, so that an agent that says nothing has no place for it.
+    fn gather(&self, agent: AgentId, connection: &Connection, receiver: &mut Receiver, letters: &mut Vec<Letter>) -> Result<(), LinkError> {
+        let shards = self.door.shards();
+        while letters.len() < BATCH_FRAMES_MAX
+            && let Some(ToShard { shard: to, message }) = receiver.try_next()?
+        {
+            if to.0 >= shards {
+                return Err(LinkError::NotAllowed { remote: connection.remote(), reason: format!("there is no shard {to}") });
+            }
+            letters.push(Letter::Agent { to, agent, message });
         }
         Ok(())
     }

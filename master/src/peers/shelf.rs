@@ -139,11 +139,9 @@ impl Shelf {
         let room = Arc::new(tokio::sync::Semaphore::new(AT_ONCE_MAX));
         loop {
             let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-            let (sender, receiver) = match connection.accept_bulk().await {
-                Ok(stream) => stream,
-                Err(_) if connection.close_reason().is_none() => continue,
-                Err(_) => return,
-            };
+            // Its first frame is awaited where the stream is served: one that is late holds up no other, and this waits for as long as an agent is
+            // connected.
+            let Ok((sender, receiver)) = connection.accept_stream().await else { return };
             let shelf = self.clone();
             // A master that lacks one has it from another only for agents: masters ask each of them.
             let from_others = matches!(connection.who(), protocol::link::Who::Agent(_));
@@ -157,7 +155,7 @@ impl Shelf {
     }
 
     async fn send(&self, mut sender: Sender, mut receiver: Receiver, from_others: bool) -> Result<(), LinkError> {
-        let (bundle, offset) = match receiver.next::<BulkRequest>().await? {
+        let (bundle, offset) = match receiver.first::<BulkRequest>().await? {
             Some(BulkRequest::Bundle { bundle, offset }) => (bundle, offset),
             Some(BulkRequest::Log { .. } | BulkRequest::Exec { .. } | BulkRequest::Usage | BulkRequest::Input { .. }) => {
                 return fail(sender, "a master has no task's output: an agent has".into()).await;

@@ -172,10 +172,18 @@ impl Connection {
     /// # Errors
     /// [`LinkError::Late`] and what is no frame concern that stream only: the connection may go on. All others are the connection's end.
     pub async fn accept_bulk(&self) -> Result<(Sender, Receiver), LinkError> {
-        let (send, receive) = self.inner.quinn.accept_bi().await.map_err(connection_error)?;
-        let (sender, mut receiver) = (Sender::new(send, self.clone()), Receiver::new(receive, self.clone()));
+        let (sender, mut receiver) = self.accept_stream().await?;
         receiver.wait_first().await?;
         Ok((sender, receiver))
+    }
+
+    /// The next stream that the other side opened, as soon as it is here; its first frame is for [`Receiver::first`]. Cancelled, it has lost nothing.
+    ///
+    /// # Errors
+    /// The connection's end.
+    pub async fn accept_stream(&self) -> Result<(Sender, Receiver), LinkError> {
+        let (send, receive) = self.inner.quinn.accept_bi().await.map_err(connection_error)?;
+        Ok((Sender::new(send, self.clone()), Receiver::new(receive, self.clone())))
     }
 
     /// What an agent at the other end is to be told, so that it may send pulses ([`Connection::begin_pulses`]); `None` where it is no agent

@@ -138,6 +138,15 @@ impl Receiver {
         self.try_next()
     }
 
+    /// As [`Receiver::next`], for the first message of a stream from [`Connection::accept_stream`].
+    ///
+    /// # Errors
+    /// [`LinkError::Late`] where [`FIRST_FRAME_DEADLINE`] passes first, and those of [`Receiver::next`].
+    pub async fn first<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LinkError> {
+        self.wait_first().await?;
+        self.try_next()
+    }
+
     /// The next message if it is wholly here already: never waits. A batch is one `next` and then this until `None`.
     ///
     /// # Errors
@@ -154,8 +163,11 @@ impl Receiver {
         Ok(Some(message))
     }
 
-    /// Waits until a whole frame is here (true) or the stream has ended between two frames (false).
-    pub(super) async fn wait(&mut self) -> Result<bool, LinkError> {
+    /// Waits until a whole message is here for [`Receiver::try_next`] (true) or the stream has ended between two (false). Cancelled, it has lost nothing.
+    ///
+    /// # Errors
+    /// A frame that is too long, a stream that ends inside one, and the connection's end.
+    pub async fn wait(&mut self) -> Result<bool, LinkError> {
         while self.whole()?.is_none() {
             let have = self.buffer.len() - self.taken;
             if self.ended || !self.read().await? {
