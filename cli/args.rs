@@ -4,7 +4,7 @@ mod access;
 mod bench;
 mod daemons;
 
-pub use access::{Exec, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
+pub use access::{Exec, Preempt, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
 pub use bench::{Bench, BenchWhat};
 pub use daemons::{Agent, Master, Masters, MastersVerb};
 

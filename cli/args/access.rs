@@ -1,6 +1,6 @@
 //! The flags of who may do what, `roles` and `tokens`, and of `exec` and `top`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// Flags of `skep roles`.
 #[derive(Debug, Args)]
@@ -17,6 +17,17 @@ pub enum RolesVerb {
     Set(RoleSet),
 }
 
+/// Whose tasks of lower priority a role's may take the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Preempt {
+    /// Nobody's.
+    None,
+    /// Those of the role and of all below it.
+    Own,
+    /// Those of all roles.
+    All,
+}
+
 /// What is said of a role.
 #[derive(Debug, Args)]
 pub struct RoleSet {
@@ -31,6 +42,10 @@ pub struct RoleSet {
     /// What it and all roles below it are served before others, and what is kept free for it, written as a limit; `none`: nothing.
     #[arg(long, value_name = "KIND=AMOUNT,…")]
     pub guarantee: Option<String>,
+    /// Whose tasks of lower priority its own may take the place of: nobody's, those of it and all roles below it, or those of all roles. Roles below
+    /// it have the same right.
+    #[arg(long, value_enum)]
+    pub preempt: Option<Preempt>,
     /// Also where more is guaranteed than the cluster has, or the role holds more than its limit.
     #[arg(long)]
     pub force: bool,

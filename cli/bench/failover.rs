@@ -17,7 +17,7 @@ use reqwest::Method;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Tasks that run on each agent.
 pub const TASKS_EACH: u32 = 10;
@@ -71,6 +71,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         }
         until_connected(&mut crowd, &counts, all).await?;
         whole.push(start.elapsed());
+        say(kill + 1, kills, [&placed, &ended, &confirmed, &whole]);
     }
     // Which of a job's tasks run is not on record: a new leader hears it of their agents.
     agents::until(&masters.client, &mut crowd, "all run still", &format!("/v1/jobs/{STAYS}"), |job| job["tasks"]["running"] == tasks)
@@ -85,6 +86,12 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
     }
     figures.add(&what, "restarts", restarts as f64, "tasks");
     Ok(())
+}
+
+/// Says what the last kill cost, for whoever does not wait for the end.
+fn say(kill: u32, kills: u32, times: [&Vec<Duration>; 4]) {
+    let [placed, ended, confirmed, whole] = times.map(|times| times.last().map_or(0, Duration::as_millis));
+    eprintln!("kill {kill} of {kills}: placed {placed} ms, ended {ended} ms, confirmed {confirmed} ms, whole {whole} ms");
 }
 
 /// Waits until each agent has a connection to each master.

@@ -15,6 +15,8 @@ pub const COUNT_MAX: u32 = 10_000_000;
 pub const MEMBERS_MAX: usize = 8;
 /// Highest priority; the lowest is 0.
 pub const PRIORITY_MAX: u8 = 100;
+/// The priority of which nothing is said.
+pub const PRIORITY_DEFAULT: u8 = 50;
 
 /// What a user submitted, checked once at the door: whoever holds one need not check it again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -97,6 +97,8 @@ pub enum Loss {
     LeaseOver,
     /// Its agent was emptied, as an operator said: it ended there.
     Drained,
+    /// Its place was needed for a task of a higher priority.
+    Preempted,
 }
 
 impl Exit {
@@ -157,6 +159,7 @@ impl fmt::Display for Loss {
             Self::Refused => "its agent had no room for it",
             Self::LeaseOver => "no master renewed its lease in time",
             Self::Drained => "its agent was drained",
+            Self::Preempted => "its place was needed for a task of a higher priority",
         })
     }
 }

@@ -10,6 +10,7 @@ use crate::network::{IDLE_MS, LATE_MS, PULSE_LATE_MS};
 use crate::places::Places;
 use crate::plan::Plan;
 use crate::raft::Replica;
+use crate::rights::Rights;
 use crate::seat::Seat;
 use agent::ledger::Ledger;
 use master::shard::Record;
@@ -69,6 +70,8 @@ pub struct Check {
     drained: BTreeSet<AgentId>,
     /// Jobs of which somebody asked that tasks end.
     touched: BTreeSet<JobId>,
+    /// Who may preempt.
+    pub rights: Rights,
     places: Places,
     /// The term of each committed entry, by shard.
     committed: Vec<Vec<u64>>,
@@ -121,6 +124,7 @@ impl Check {
             placed: BTreeMap::new(),
             drained: BTreeSet::new(),
             touched: BTreeSet::new(),
+            rights: Rights::default(),
             places: Places::default(),
             committed: vec![vec![]; usize::from(plan.shards)],
             acted: vec![0; usize::from(plan.shards)],
@@ -211,6 +215,10 @@ impl Check {
                 let asked = end.exit != Exit::Killed || self.touched.contains(id);
                 hold(asked, || format!("G7: {attempt} was killed, and nobody asked for it"))
             }),
+            Record::RoleSet { role, settings, .. } => {
+                self.rights.set(role, settings);
+                Ok(())
+            }
             Record::AgentGone { agent, .. } => {
                 self.gone.insert(*agent, note.made);
                 self.heard.remove(agent);
@@ -326,9 +334,8 @@ impl Check {
                     format!("G24: {attempt} was given up with its agent while {others} others of its shard were silent too")
                 })
             }
-            Loss::Drained => {
-                hold(self.drained.contains(&agent), || format!("G7: {attempt} ended since {agent} was drained, and it was not"))
-            }
+            // A leader does not know which of both the one before it asked for.
+            Loss::Drained | Loss::Preempted => self.rights.left(*reason, attempt, self.drained.contains(&agent), &self.jobs),
             Loss::Refused | Loss::Forgotten => {
                 self.refused += u64::from(*reason == Loss::Refused);
                 // A report does not say which launches it knows: one that is overtaken by a launch that was sent later is taken for the

@@ -229,6 +229,9 @@ impl World {
         if self.plan.bug == Some(Bug::GrantsDouble) {
             crate::limits::double(&mut event);
         }
+        if self.plan.bug == Some(Bug::PreemptsUpwards) {
+            crate::limits::upwards(&mut event);
+        }
         self.trace(|| format!("m{at} shard {index} <- {event:?}"));
         let shown = self.masters[at].clock.show(self.now);
         if let Some(seat) = self.masters[at].seats[index].as_mut().filter(|_| !swallowed) {

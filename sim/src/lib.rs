@@ -22,6 +22,7 @@ mod plan;
 mod queue;
 mod raft;
 mod random;
+mod rights;
 pub mod scale;
 mod seat;
 pub mod trace;
@@ -77,6 +78,8 @@ pub struct Report {
     pub framework_tasks: u64,
     /// Tasks that were placed while their role had a limit that all shards had heard of.
     pub judged: u64,
+    /// Tasks that left their place to one of a higher priority.
+    pub preempted: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
     /// Pieces of snapshots that members of real groups were sent.
@@ -110,6 +113,7 @@ pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
         refused: world.check.refused,
         framework_tasks: world.frameworks.ended,
         judged: world.limits.judged,
+        preempted: world.check.rights.preempted,
         leaders: world.leaders,
         pieces: world.known.pieces,
         digest: world.digest,

@@ -1,10 +1,12 @@
 //! Limits of roles: an operator sets them, higher and lower than what is held, and takes them away. And what was promised (Q1): once every shard has
-//! heard of a limit, nothing is placed that passes it.
+//! heard of a limit, nothing is placed that passes it. Some of these roles may preempt.
 
 use crate::check::{Verdict, hold};
 use crate::random::Random;
 use master::shard::limits::Quota;
+use master::shard::preempt::Preempts;
 use master::shard::quotas::RoleSettings;
+use master::shard::roles::Claim;
 use master::shard::{Event, PeerMessage, Record, Request};
 use protocol::resources::ResourceKind;
 use protocol::{Job, JobId, Role, ShardId, TaskId};
@@ -21,7 +23,8 @@ pub fn wish(random: &mut Random) -> Request {
         0 => Quota::default(),
         _ => Quota::new([(ResourceKind::Cpu, cpu_milli)]),
     };
-    Request::SetRole { role, settings: RoleSettings { limit, ..RoleSettings::default() }, force: true }
+    let preempts = [Preempts::All, Preempts::Own, Preempts::None, Preempts::None][random.below(4) as usize];
+    Request::SetRole { role, settings: RoleSettings { limit, claim: Claim { preempts, ..Claim::default() } }, force: true }
 }
 
 /// A request to take a role's limit away, for each of them.
@@ -34,6 +37,15 @@ pub fn none() -> impl Iterator<Item = Request> {
 pub fn double(event: &mut Event) {
     if let Event::Peer { message: PeerMessage::Allow { limit, .. }, .. } = event {
         *limit = Quota::new(limit.iter().map(|(kind, amount)| (kind.clone(), 2 * amount)).collect::<Vec<_>>());
+    }
+}
+
+/// The bug: whoever holds a place is taken for the least urgent, and leaves it.
+pub fn upwards(event: &mut Event) {
+    match event {
+        Event::Peer { message: PeerMessage::Ranks { ranks }, .. } => ranks.iter_mut().for_each(|(_, priority)| *priority = 0),
+        Event::Peer { message: PeerMessage::Yield { below, .. }, .. } => *below = u8::MAX,
+        _ => {}
     }
 }
 

@@ -56,11 +56,13 @@ pub enum Bug {
     MisplacesAgents,
     /// Shards that place tasks hear of twice as much of a role's limit as they were granted.
     GrantsDouble,
+    /// Agents' shards hear that all jobs are of the lowest priority, and tasks stop whatever theirs is.
+    PreemptsUpwards,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -84,6 +86,7 @@ impl Bug {
         Self::ReplacesBeforeLease,
         Self::MisplacesAgents,
         Self::GrantsDouble,
+        Self::PreemptsUpwards,
     ];
 
     /// Whether it is one of several masters only.
@@ -182,7 +185,7 @@ impl Plan {
         let all_at_once = bug == Some(Bug::GivesUpMost);
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
-        let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), bug == Some(Bug::GrantsDouble));
+        let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), matches!(bug, Some(Bug::GrantsDouble | Bug::PreemptsUpwards)));
         let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits;
         let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];

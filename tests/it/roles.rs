@@ -5,10 +5,14 @@ use crate::masters::Masters;
 use serde_json::Value;
 
 fn submit(cluster: &Cluster, role: &str, count: u32, wasm: &str, args: &str) -> String {
+    submit_of(cluster, role, 50, count, wasm, args)
+}
+
+fn submit_of(cluster: &Cluster, role: &str, priority: u8, count: u32, wasm: &str, args: &str) -> String {
     let file = cluster.folder.join(format!("{}.toml", role.replace('/', "-")));
     let program = sample(wasm);
     let text = format!(
-        "role = \"{role}\"\nkind = \"batch\"\ncount = {count}\n[task]\nwasm = {program:?}\nargs = [{args}]\n[resources]\ncpu = 0.1\nmemory = \"1MiB\"\n"
+        "role = \"{role}\"\npriority = {priority}\nkind = \"batch\"\ncount = {count}\n[task]\nwasm = {program:?}\nargs = [{args}]\n[resources]\ncpu = 0.1\nmemory = \"1MiB\"\n"
     );
     std::fs::write(&file, text).unwrap();
     cluster.text(&["run", "--detach", file.to_str().unwrap()]).trim().to_owned()
@@ -49,6 +53,25 @@ fn a_role_has_a_limit_with_all_below_it() {
         let (text, code) = said(&cluster, &all);
         assert!(code != Some(0) && text.contains(why), "{all:?}: {code:?} {text}");
     }
+}
+
+#[test]
+fn a_role_that_may_preempt_gets_the_place_of_less_urgent_tasks() {
+    let mut cluster = Cluster::master(&[]);
+    cluster.add_agent("a1", "cpu=1,memory=1GiB,disk=1GiB,ports=20000-20099");
+    cluster.text(&["roles", "set", "web", "--preempt", "all", "--weight", "2"]);
+    assert_eq!(role(&cluster.json(&["roles"]), "web")["preempt"], "all");
+    let batch = submit_of(&cluster, "batch", 10, 10, "sleep.wasm", "\"600000\"");
+    cluster.until("the agent is full", |cluster| holds(cluster, "batch") == 1_000);
+    // As urgent as the others, it waits; more urgent, it does not.
+    submit_of(&cluster, "web", 10, 2, "sleep.wasm", "\"600000\"");
+    let urgent = submit_of(&cluster, "web/shop", 60, 3, "noop.wasm", "");
+    cluster.until("the urgent ones have run", |cluster| cluster.json(&["status", &urgent])["tasks"]["finished"] == 3);
+    let before = cluster.json(&["status", &batch]);
+    assert!((1..=3).contains(&before["restarts"].as_u64().unwrap()), "no more leave than must: {before}");
+    cluster.until("they run again", |cluster| holds(cluster, "batch") + holds(cluster, "web") == 1_000);
+    let (text, code) = said(&cluster, &["roles", "set", "web", "--preempt", "some"]);
+    assert!(code != Some(0) && text.contains("possible values"), "{code:?} {text}");
 }
 
 #[test]

@@ -7,13 +7,12 @@ use super::member::MemberJudge;
 use super::problem::{Code, PROBLEMS_MAX, Problem};
 use super::spec::{JobSpec, TaskSpec};
 use protocol::ids::ROLE_DEFAULT;
+use protocol::job::PRIORITY_DEFAULT;
 use protocol::job::{COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
 use protocol::resources::PORTS_PER_TASK_MAX;
 use protocol::{Digest, Job, Kind, Name, Resources, Restart, Role, Template};
 use std::sync::Arc;
 
-/// Priority of a job that names none.
-pub const PRIORITY_DEFAULT: u8 = 50;
 /// How often a task of a batch job is tried again where its job says `on-failure` and no number. A service is tried for ever.
 pub const RETRIES_DEFAULT: u32 = 3;
 /// Most retries that can be named.

@@ -290,6 +290,7 @@ const fn loss_text(loss: Loss) -> &'static str {
         Loss::Refused => "refused",
         Loss::LeaseOver => "lease-over",
         Loss::Drained => "drained",
+        Loss::Preempted => "preempted",
     }
 }
 

@@ -14,6 +14,7 @@ use crate::shard::amounts;
 use crate::shard::event::{HostPath, Level, Policy, Request, Response as Answer};
 use crate::shard::limits::Quota;
 use crate::shard::policies::Forbidden;
+use crate::shard::preempt::Preempts;
 use crate::shard::quotas::{RoleSettings, WEIGHT_MILLI_MAX};
 use crate::shard::roles::{Claim, WEIGHT_ONE};
 use crate::shard::view::{View, Viewed};
@@ -76,6 +77,39 @@ pub struct KindsBody {
     pub devices_milli: BTreeMap<String, u64>,
 }
 
+/// Whose tasks of lower priority a role's may take the place of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PreemptBody {
+    /// Nobody's.
+    #[default]
+    None,
+    /// Its own, and those of all roles below it.
+    Own,
+    /// Those of all roles.
+    All,
+}
+
+impl From<PreemptBody> for Preempts {
+    fn from(body: PreemptBody) -> Self {
+        match body {
+            PreemptBody::None => Self::None,
+            PreemptBody::Own => Self::Own,
+            PreemptBody::All => Self::All,
+        }
+    }
+}
+
+impl From<Preempts> for PreemptBody {
+    fn from(preempts: Preempts) -> Self {
+        match preempts {
+            Preempts::None => Self::None,
+            Preempts::Own => Self::Own,
+            Preempts::All => Self::All,
+        }
+    }
+}
+
 /// How a role is served and what its tasks may have, in place of what was said before.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +128,10 @@ pub struct RoleBody {
     /// What it and all roles below it are served before others, and what is kept free for it.
     #[serde(default)]
     pub guarantee: KindsBody,
+    /// Whose tasks of lower priority its own may take the place of: `none`, `own` (those of it and of all roles below it) or `all`. Roles below it
+    /// have the same right, unless something else is said of them.
+    #[serde(default)]
+    pub preempt: PreemptBody,
     /// True: also where more is guaranteed than the cluster has, or the role holds more than its limit.
     #[serde(default)]
     pub force: bool,
@@ -112,6 +150,8 @@ pub struct RoleRow {
     pub limit: KindsBody,
     /// What it and all roles below it are served before others.
     pub guarantee: KindsBody,
+    /// Whose tasks of lower priority its own may take the place of.
+    pub preempt: PreemptBody,
     /// What the tasks of it and of all roles below it hold.
     pub holds: AmountBody,
     /// The largest part that this is of what all agents have, of any kind: from 0 to 1.
@@ -286,6 +326,7 @@ impl Known {
             weight: f64::from(settings.claim.weight_milli) / f64::from(WEIGHT_ONE),
             limit: settings.limit.iter().collect(),
             guarantee: amounts::kinds(&settings.claim.guarantee).iter().map(|(kind, amount)| (kind, *amount)).collect(),
+            preempt: settings.claim.preempts.into(),
             holds: (&holds).into(),
             share: share.min(1.0),
         }
@@ -303,7 +344,10 @@ impl RoleBody {
         let mut guarantee = Resources::NONE;
         guaranteed.iter().for_each(|(kind, amount)| amounts::set(&mut guarantee, kind, *amount));
         // A cast of a float saturates.
-        Ok(RoleSettings { claim: Claim { weight_milli: weight.round() as u32, guarantee }, limit: Quota::new(limit) })
+        Ok(RoleSettings {
+            claim: Claim { weight_milli: weight.round() as u32, guarantee, preempts: self.preempt.into() },
+            limit: Quota::new(limit),
+        })
     }
 }
 

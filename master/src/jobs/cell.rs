@@ -92,8 +92,17 @@ enum End {
 }
 
 /// New ones at the end: their places are on record.
-const LOSSES: [Loss; 8] =
-    [Loss::AgentSilent, Loss::Reboot, Loss::Executor, Loss::Forgotten, Loss::AgentGone, Loss::Refused, Loss::LeaseOver, Loss::Drained];
+const LOSSES: [Loss; 9] = [
+    Loss::AgentSilent,
+    Loss::Reboot,
+    Loss::Executor,
+    Loss::Forgotten,
+    Loss::AgentGone,
+    Loss::Refused,
+    Loss::LeaseOver,
+    Loss::Drained,
+    Loss::Preempted,
+];
 
 impl Cell {
     /// The first attempt of a task.

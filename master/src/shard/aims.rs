@@ -1,7 +1,7 @@
 //! The agents' shard: wants of tasks that may not go everywhere. Each has the set of agents that it may be offered now: those of its rule set, but for
 //! the values of a field that have as many tasks as they take, with those counted that offers are out for. The framework's shard judges last.
 
-use super::event::{Limit, PlacedOffer, PlacedWant};
+use super::event::{Limit, PlacedOffer, PlacedWant, Want};
 use super::mask::Mask;
 use super::pool::Pool;
 use super::rules::Rules;
@@ -113,15 +113,15 @@ impl Aim {
 }
 
 impl Pool {
-    /// The class of this role and shape, held `refs` times more.
-    pub fn class(&mut self, role: &Role, shape: &Resources, refs: u32) -> u32 {
-        self.class_of(role, shape, None, refs)
+    /// The class of this role, shape and priority, held `refs` times more.
+    pub fn class(&mut self, role: &Role, shape: &Resources, priority: u8, refs: u32) -> u32 {
+        self.class_of(role, (shape, priority), None, refs)
     }
 
     /// The same, of tasks whose agents must be so.
-    fn class_placed(&mut self, role: &Role, shape: &Resources, constraints: &[Constraint], refs: u32) -> u32 {
+    fn class_placed(&mut self, want: &Want, constraints: &[Constraint], refs: u32) -> u32 {
         let rules = self.aims.rules.hold(constraints);
-        let class = self.class_of(role, shape, Some(rules), refs);
+        let class = self.class_of(&want.role, (&want.shape, want.priority), Some(rules), refs);
         self.aims.rules.drop(rules); // The class holds it.
         class
     }
@@ -130,7 +130,7 @@ impl Pool {
     pub(super) fn demand_placed(&mut self, from: ShardId, wants: &[PlacedWant], seen: u64) {
         let mut over = self.wants_of(from, true);
         for placed in wants {
-            let class = self.class_placed(&placed.want.role, &placed.want.shape, &placed.place.constraints, 1);
+            let class = self.class_placed(&placed.want, &placed.place.constraints, 1);
             let key = (from, class, placed.want.priority, placed.id);
             over.remove(&key);
             let at = match self.by_want.get(&key).copied() {
@@ -265,6 +265,11 @@ impl Pool {
     pub(super) fn stuck(&mut self, at: u32) {
         let Some(want) = self.wants[at as usize].as_mut() else { return };
         want.blocked = true;
+        let spreads = want.aim.as_ref().is_some_and(|aim| aim.said.turn.is_some());
+        if !spreads {
+            self.press(at);
+        }
+        let Some(want) = self.wants[at as usize].as_ref() else { return };
         if let Some((id, turn)) = want.aim.as_ref().and_then(|aim| Some((aim.said.id, aim.said.turn?))) {
             self.aims.said.stuck.entry(want.from).or_default().push((id, turn));
         }

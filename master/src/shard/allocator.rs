@@ -6,8 +6,9 @@ use super::event::Want;
 use super::pool::{Offered, Pool, Wanted, place};
 use super::roles::{Line, Passed};
 use super::uncounted::Uncounted;
+use protocol::job::PRIORITY_DEFAULT;
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
-use protocol::{AttemptId, Offer, OfferId, Resources, Role, ShardId, Time};
+use protocol::{AttemptId, JobId, Offer, OfferId, Resources, Role, ShardId, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,7 @@ impl Offered {
 }
 
 impl Wanted {
-    const fn key(&self) -> WantKey {
+    pub(super) const fn key(&self) -> WantKey {
         (self.from, self.class, self.priority, self.id)
     }
 
@@ -37,7 +38,7 @@ impl Pool {
     pub fn demand(&mut self, from: ShardId, wants: &[Want], seen: u64) {
         let mut over = self.wants_of(from, false);
         for want in wants {
-            let class = self.class(&want.role, &want.shape, 1);
+            let class = self.class(&want.role, &want.shape, want.priority, 1);
             let key = (from, class, want.priority, 0);
             over.remove(&key);
             if let Some(at) = self.by_want.get(&key).copied() {
@@ -143,14 +144,18 @@ impl Pool {
     }
 
     /// True where these launches are all that an offer is for, and nothing of them is booked yet.
-    pub fn takes_whole(&self, number: u64, launches: &[Launch]) -> bool {
+    pub fn takes_whole(&self, number: u64, launches: &[Launch], ranks: &BTreeMap<JobId, u8>) -> bool {
         let Some(offer) = self.offers.get(&number).filter(|offer| offer.want == 0) else { return false };
         let Some(class) = self.shape(offer.class) else { return false };
         let Some(role) = self.roles.get(class.role) else { return false };
         let seat = &self.seats[offer.slot as usize];
         let new = |launch: &Launch| {
             let booked = |(index, number): &(u32, u32)| seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number));
-            launch.role == role.name && launch.template.resources == class.shape && !launch.attempts.iter().any(booked)
+            let priority = ranks.get(&launch.job).copied().unwrap_or(PRIORITY_DEFAULT);
+            priority == class.priority
+                && launch.role == role.name
+                && launch.template.resources == class.shape
+                && !launch.attempts.iter().any(booked)
         };
         let count: usize = launches.iter().map(|launch| launch.attempts.len()).sum();
         count == offer.count as usize && launches.iter().all(new)
@@ -163,6 +168,7 @@ impl Pool {
         let seat = &mut self.seats[offer.slot as usize];
         amounts::sub(&mut seat.offered, &class.shape, offer.count);
         amounts::add(&mut seat.booked, &class.shape, offer.count);
+        seat.rank(class, offer.count, true);
         seat.offered_attempts -= offer.count;
         class.refs += u64::from(offer.count);
         attempts.for_each(|attempt| seat.insert(attempt, offer.class));
@@ -205,6 +211,7 @@ impl Pool {
             };
             self.spread(role, at, now, &mut offers);
         }
+        self.make_room(now, &mut offers);
         offers
     }
 
@@ -286,7 +293,7 @@ impl Pool {
         slots.for_each(|slot| self.openings.stir(slot));
     }
 
-    fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
+    pub(super) fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
         let takes = self.takes(at, slot);
         let Some(want) = self.wants[at as usize].as_mut() else { return };
         let Some(class) = self.classes.get(want.class as usize).and_then(Option::as_ref) else { return };

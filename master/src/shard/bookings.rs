@@ -3,23 +3,26 @@
 use super::amounts;
 use super::openings::Closed;
 use super::pool::{Pool, Seat, Standing};
+use super::preempt::is_heavy;
 use super::{Action, PeerMessage, Shard};
 use crate::frameworks::FrameworkId;
-use protocol::job::number_of;
+use protocol::job::{PRIORITY_DEFAULT, number_of};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
-use protocol::{AgentId, AttemptId, FromMaster, OfferId, Resources, ShardId};
+use protocol::{AgentId, AttemptId, FromMaster, JobId, OfferId, Resources, ShardId};
+use std::collections::BTreeMap;
 
 impl Shard {
     /// An offer was taken: what is to run is on record. Booked and launched where the offer still holds, refused where not.
     pub(super) fn accepted(&mut self, from: ShardId, offer: OfferId, agent: AgentId, launches: Vec<Launch>) {
+        let ranks = self.ranks.remove(&from).unwrap_or_default();
         if !self.holds(from, offer, agent, &launches) {
             self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect());
-        } else if self.pool.takes_whole(offer.number, &launches) {
+        } else if self.pool.takes_whole(offer.number, &launches, &ranks) {
             self.pool.take_whole(offer.number, launches.iter().flat_map(attempts_of));
             launches.into_iter().for_each(|launch| self.send_launch(agent, launch));
         } else {
             self.pool.retract_taken(offer.number);
-            self.launch_all(agent, launches);
+            self.launch_all(agent, launches, &ranks);
         }
     }
 
@@ -67,7 +70,7 @@ impl Shard {
         let holds = closed.len() == offers.len() && shown.contains(&need) && self.pool.seat(agent).is_some_and(here);
         self.pool.filter_closed(&closed, refuse_ms, self.now);
         match holds {
-            true => self.launch_all(agent, launches),
+            true => self.launch_all(agent, launches, &BTreeMap::new()),
             false => self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect()),
         }
     }
@@ -79,16 +82,14 @@ impl Shard {
     }
 
     /// Books attempts that are not booked yet, and sends them. What is booked already is not sent again.
-    fn launch_all(&mut self, agent: AgentId, launches: Vec<Launch>) {
+    fn launch_all(&mut self, agent: AgentId, launches: Vec<Launch>, ranks: &BTreeMap<JobId, u8>) {
         for mut launch in launches {
             let Some((slot, seat)) = self.pool.seat_mut(agent) else { return };
             launch.attempts.retain(|(index, number)| !seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number)));
             if launch.attempts.is_empty() {
                 continue;
             }
-            let class = self.pool.class(&launch.role, &launch.template.resources, 1);
-            self.pool.book(slot, class, attempts_of(&launch));
-            self.pool.class_drop(class, 1);
+            self.book(slot, &launch, attempts_of(&launch), ranks);
             self.pool.refresh_freed(slot);
             self.send_launch(agent, launch);
         }
@@ -99,15 +100,26 @@ impl Shard {
         let Some((slot, seat)) = self.pool.seat_mut(agent) else { return };
         seat.sequence += 1;
         (launch.session, launch.sequence) = (seat.session, seat.sequence);
-        self.note_ports(slot, &launch);
+        self.note(slot, &launch);
         if launch.template.is_fenced() {
             self.say_lease(agent);
         }
         self.at_once(Action::Send { agent, message: FromMaster::Launch(launch) });
     }
 
-    /// Ports that a task asks for by number are not shown to others while it is there.
-    fn note_ports(&mut self, slot: u32, launch: &Launch) {
+    /// Books attempts of a launch, in the class of its job.
+    fn book(&mut self, slot: u32, launch: &Launch, attempts: impl Iterator<Item = AttemptId>, ranks: &BTreeMap<JobId, u8>) {
+        let priority = ranks.get(&launch.job).copied().unwrap_or(PRIORITY_DEFAULT);
+        let class = self.pool.class(&launch.role, &launch.template.resources, priority, 1);
+        self.pool.book(slot, class, attempts);
+        self.pool.class_drop(class, 1);
+    }
+
+    /// Ports that a task asks for by number are not shown to others while it is there. And what is no wasm is known, since it is dear to stop.
+    fn note(&mut self, slot: u32, launch: &Launch) {
+        if is_heavy(&launch.template) {
+            self.pool.seats[slot as usize].heavy.extend(attempts_of(launch));
+        }
         let ports: Vec<u16> = launch.template.ports().filter_map(number_of).collect();
         if !ports.is_empty() {
             let seat = &mut self.pool.seats[slot as usize];
@@ -134,6 +146,7 @@ impl Shard {
     /// What a framework's shard holds to be on an agent. Attempts that the agent reported are explained by it; others are launched where there
     /// is room, and only booked where not, until a report says that they are not there. An agent that has not reported yet, or in another session since, is left alone: its report will ask again.
     pub(super) fn staged_again(&mut self, from: ShardId, agent: AgentId, session: u64, launches: Vec<Launch>) {
+        let ranks = self.ranks.remove(&from).unwrap_or_default();
         let here = |seat: &Seat| seat.standing == Standing::Here && seat.session == session;
         let Some((slot, seat)) = self.pool.seat_mut(agent).filter(|(_, seat)| here(seat)) else { return };
         seat.unheard.remove(&from);
@@ -142,14 +155,12 @@ impl Shard {
         }
         let mut missing = Vec::new();
         for mut launch in launches {
-            let class = self.pool.class(&launch.role, &launch.template.resources, 1);
             let booked =
                 |seat: &Seat, (index, number): &(u32, u32)| seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number));
             let seat = &self.pool.seats[slot as usize];
             let (known, new): (Vec<_>, Vec<_>) = launch.attempts.iter().copied().partition(|attempt| booked(seat, attempt));
-            self.pool.book(slot, class, known.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number)));
-            self.pool.class_drop(class, 1);
-            self.note_ports(slot, &Launch { attempts: known, ..launch.clone() });
+            self.book(slot, &launch, known.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number)), &ranks);
+            self.note(slot, &Launch { attempts: known, ..launch.clone() });
             launch.attempts = new;
             if !launch.attempts.is_empty() {
                 missing.push(launch);
@@ -161,12 +172,10 @@ impl Shard {
             let n = u32::try_from(launch.attempts.len()).unwrap_or(u32::MAX);
             let (_, free) = Pool::room(seat);
             if !seat.disconnected && free.times(&launch.template.resources, n) == n {
-                self.launch_all(agent, vec![launch]);
+                self.launch_all(agent, vec![launch], &ranks);
             } else {
                 // It may be there all the same, where a launch of an older session came after the report. Booked, the next beats tell.
-                let class = self.pool.class(&launch.role, &launch.template.resources, 1);
-                self.pool.book(slot, class, attempts_of(&launch));
-                self.pool.class_drop(class, 1);
+                self.book(slot, &launch, attempts_of(&launch), &ranks);
                 self.pool.refresh(slot);
             }
         }

@@ -44,6 +44,7 @@ impl PeerMessage {
             | Self::Revive { .. } => 2,
             Self::Claims { .. } | Self::Allow { .. } | Self::Spends { .. } => 3,
             Self::DemandPlaced { .. } | Self::OffersPlaced { .. } | Self::Stuck { .. } => 3,
+            Self::Ranks { .. } | Self::Yield { .. } => 3,
             _ => 1,
         }
     }

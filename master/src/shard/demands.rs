@@ -67,6 +67,7 @@ impl Shard {
         for (to, wants) in said.stuck {
             self.at_once(Action::Peer { to, message: PeerMessage::Stuck { wants } });
         }
+        self.say_yields();
         self.say_uses();
         self.settle_quotas();
         self.show_frameworks();
@@ -150,6 +151,7 @@ impl Shard {
             let Offer { agent, incarnation, .. } = *offer;
             self.commit(Record::Staged { id: job, agent, incarnation, attempts, at: self.now });
         }
+        self.say_ranks(from, launches.iter().map(|launch| launch.job).collect::<Vec<_>>().into_iter());
         let number = self.told.say(offer.agent);
         let message = PeerMessage::Accept { offer: offer.id, agent: offer.agent, launches, number };
         self.held(Action::Peer { to: from, message });

@@ -121,6 +121,11 @@ impl Shard {
                 *view.short.entry(super::drains::mode_text(self.drains.mode(*id)).into()).or_insert(0) += 1;
                 continue;
             }
+            let making = self.pool.seat(*id).is_some_and(|(slot, _)| self.pool.makes_room(slot));
+            if making {
+                *view.short.entry("kept for a task of higher priority".into()).or_insert(0) += 1;
+                continue;
+            }
             let (attempts, free) = Pool::room(seat);
             let mut free = free.clone();
             amounts::add(&mut free, &seat.offered, 1);

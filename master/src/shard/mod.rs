@@ -33,6 +33,7 @@ mod placed;
 mod placing;
 pub mod policies;
 mod pool;
+pub mod preempt;
 pub mod quotas;
 mod reconcile;
 mod requests;
@@ -107,6 +108,10 @@ pub struct Shard {
     following: BTreeMap<RequestId, JobId>,
     demands: Demands,
     told: Told,
+    /// What the sender of the next word on tasks said of their jobs' priorities.
+    ranks: BTreeMap<ShardId, BTreeMap<JobId, u8>>,
+    /// Attempts that were asked to stop because their place is needed.
+    preempted: BTreeSet<AttemptId>,
     /// Fenced attempts that are lost as soon as their leases are over.
     fences: Fences,
     totals: Totals,
@@ -161,6 +166,8 @@ impl Shard {
             following: BTreeMap::new(),
             demands: Demands::new(config.shards),
             told: Told::new(config.shards),
+            ranks: BTreeMap::new(),
+            preempted: BTreeSet::new(),
             fences: Fences::default(),
             totals: Totals::default(),
             notes: BTreeMap::new(),
@@ -307,6 +314,8 @@ impl Shard {
             PeerMessage::Spends { role, version, need } => self.heard_need(from, role, version, need),
             PeerMessage::DemandPlaced { wants, seen } => self.pool.demand_placed(from, &wants, seen),
             PeerMessage::OffersPlaced { offers } => self.take_placed(from, offers),
+            PeerMessage::Ranks { ranks } => drop(self.ranks.insert(from, ranks.into_iter().collect())),
+            PeerMessage::Yield { agent, attempts, below, grace_ms } => self.yield_place(agent, &attempts, below, grace_ms),
             PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards),
         }
     }
@@ -337,7 +346,8 @@ impl Shard {
         let watch = self.watches.first().map(|(at, _)| *at);
         let (shown, uses) = (self.pool.openings.due(), self.uses_due());
         let others = [self.jobs.next_due(), self.demands.due(&self.config), self.fences.due(), self.sessions.due(), self.drains.due()];
-        let timers = [offer, watch, shown, uses, self.quotas.due(), self.spending.due()].into_iter().chain(others);
+        let timers =
+            [offer, watch, shown, uses, self.quotas.due(), self.spending.due(), self.pool.preempting.due()].into_iter().chain(others);
         timers.flatten().min()
     }
 

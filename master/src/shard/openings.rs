@@ -5,6 +5,7 @@
 use super::amounts;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
 use crate::frameworks::{FrameworkId, OpenOffer};
+use protocol::job::PRIORITY_DEFAULT;
 use protocol::{AgentInfo, OfferId, PortRange, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,7 +140,7 @@ impl Pool {
         let mut over: BTreeMap<Opening, u32> = known.map(|((_, opening), at)| (opening.clone(), *at)).collect();
         for opening in said {
             if over.remove(&opening).is_none() && !self.openings.by_key.contains_key(&(from, opening.clone())) {
-                let class = self.class(&opening.role, &Resources::NONE, 1);
+                let class = self.class(&opening.role, &Resources::NONE, PRIORITY_DEFAULT, 1);
                 let opener =
                     Opener { from, opening: opening.clone(), class, offered: Resources::NONE, served: 0, lapses: 0, answers: false };
                 let at = place(&mut self.openings.list, &mut self.openings.free, opener);

@@ -6,7 +6,7 @@ use super::roles::Claim;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
-use protocol::{AgentId, AttemptId, Field, Held, Offer, OfferId, Placement, Resources, Role, Stand};
+use protocol::{AgentId, AttemptId, Field, Held, JobId, Offer, OfferId, Placement, Resources, Role, Stand};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -201,6 +201,23 @@ pub enum PeerMessage {
     Stuck {
         /// The wants and their turns.
         wants: Vec<(u64, u64)>,
+    },
+    /// A framework's shard to an agents' shard, before an `Accept` or a `Stage`: the priorities of the jobs in it, where they are not 50.
+    Ranks {
+        /// By job.
+        ranks: Vec<(JobId, u8)>,
+    },
+    /// An agents' shard to a framework's shard: the place of these is needed for a task of a higher priority. They are to stop, and to wait for
+    /// another place.
+    Yield {
+        /// Where they are.
+        agent: AgentId,
+        /// Which.
+        attempts: Vec<AttemptId>,
+        /// Of jobs of this priority or above, none is.
+        below: u8,
+        /// Milliseconds that they have.
+        grace_ms: u64,
     },
 }
 

@@ -6,6 +6,7 @@ use super::amounts;
 use super::config::ShardConfig;
 use super::index::Index;
 use super::openings::Openings;
+use super::preempt::Preempting;
 use super::roles::Roles;
 use super::shares::Elsewhere;
 use super::uncounted::Uncounted;
@@ -79,6 +80,10 @@ pub struct Seat {
     pub open_offers: BTreeSet<u64>,
     /// Ports that attempts asked for by number.
     pub ports: BTreeMap<AttemptId, Vec<u16>>,
+    /// Attempts of other programs than wasm.
+    pub heavy: BTreeSet<AttemptId>,
+    /// What attempts of another priority than [`PRIORITY_DEFAULT`](protocol::job::PRIORITY_DEFAULT) hold, by priority.
+    pub ranked: Vec<(u8, Resources)>,
     /// Attempts, and the class of each.
     pub attempts: BTreeMap<AttemptId, u32>,
     /// Exclusive or of `attempt_hash` of each.
@@ -116,7 +121,7 @@ impl Seat {
     }
 }
 
-/// Tasks of one role and shape.
+/// Tasks of one role, shape and priority.
 #[derive(Debug)]
 pub struct Class {
     /// Whose.
@@ -125,6 +130,8 @@ pub struct Class {
     pub shape: Resources,
     /// What their agents must be; `None`: anything.
     pub rules: Option<u32>,
+    /// Their jobs' priority.
+    pub priority: u8,
     pub(super) refs: u64,
 }
 
@@ -182,7 +189,7 @@ pub struct Pool {
     pub(super) index: Index,
     pub(super) classes: Vec<Option<Class>>,
     classes_free: Vec<u32>,
-    by_class: BTreeMap<(u32, Resources, Option<u32>), u32>,
+    by_class: BTreeMap<(u32, Resources, Option<u32>, u8), u32>,
     pub(super) roles: Roles,
     pub(super) wants: Vec<Option<Wanted>>,
     pub(super) wants_free: Vec<u32>,
@@ -205,6 +212,8 @@ pub struct Pool {
     pub(super) openings: Openings,
     /// What agents are, and who asks for what.
     pub(super) aims: Aims,
+    /// Room that is made for what is urgent.
+    pub(super) preempting: Preempting,
 }
 
 impl Pool {
@@ -235,6 +244,7 @@ impl Pool {
             start: 0,
             openings: Openings::default(),
             aims: Aims::default(),
+            preempting: Preempting::default(),
         }
     }
 
@@ -274,6 +284,8 @@ impl Pool {
             open: Resources::NONE,
             open_offers: BTreeSet::new(),
             ports: BTreeMap::new(),
+            heavy: BTreeSet::new(),
+            ranked: Vec::new(),
             attempts: BTreeMap::new(),
             hash: 0,
             unknown: 0,
@@ -301,6 +313,7 @@ impl Pool {
         self.index.set(slot, 0, &Resources::NONE);
         self.index.unlearn(&before);
         self.index.learn(capacity);
+        self.index_anew();
         amounts::sub(&mut self.total, &before, 1);
         amounts::add(&mut self.total, capacity, 1);
         self.refresh(slot);
@@ -324,12 +337,15 @@ impl Pool {
         amounts::copy(&mut seat.free, &seat.capacity);
         amounts::sub(&mut seat.free, &seat.booked, 1);
         amounts::sub(&mut seat.free, &seat.offered, 1);
+        self.keep(slot);
+        let seat = &mut self.seats[slot as usize];
         let open = seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
         self.open = self.open + u32::from(open) - u32::from(seat.is_open);
         seat.is_open = open;
         let shows = !seat.open_offers.is_empty();
         let (attempts, free) = Self::room(seat);
         self.index.set(slot, attempts, free);
+        self.index_below(slot);
         if shows {
             self.squeeze(slot, attempts);
         }
@@ -340,15 +356,16 @@ impl Pool {
         self.refresh(slot);
         self.freed.insert(slot);
         self.openings.stir(slot);
+        self.stir_makings(slot);
     }
 
-    /// The class of this role and shape, and of agents that are so, held `refs` times more.
-    pub(super) fn class_of(&mut self, role: &Role, shape: &Resources, rules: Option<u32>, refs: u32) -> u32 {
-        let known = self.roles.find(role).and_then(|role| self.by_class.get(&(role, shape.clone(), rules)).copied());
+    /// The class of this role, shape and priority, and of agents that are so, held `refs` times more.
+    pub(super) fn class_of(&mut self, role: &Role, (shape, priority): (&Resources, u8), rules: Option<u32>, refs: u32) -> u32 {
+        let known = self.roles.find(role).and_then(|role| self.by_class.get(&(role, shape.clone(), rules, priority)).copied());
         let class = known.unwrap_or_else(|| {
             let role = self.roles.hold(role, &self.elsewhere, &self.whole);
-            let at = place(&mut self.classes, &mut self.classes_free, Class { role, shape: shape.clone(), rules, refs: 0 });
-            self.by_class.insert((role, shape.clone(), rules), at);
+            let at = place(&mut self.classes, &mut self.classes_free, Class { role, shape: shape.clone(), rules, priority, refs: 0 });
+            self.by_class.insert((role, shape.clone(), rules, priority), at);
             self.aims.rules.hold_again(rules);
             at
         });
@@ -367,7 +384,7 @@ impl Pool {
         }
         let Some(held) = self.classes[class as usize].take() else { return };
         self.classes_free.push(class);
-        self.by_class.remove(&(held.role, held.shape, held.rules));
+        self.by_class.remove(&(held.role, held.shape, held.rules, held.priority));
         held.rules.into_iter().for_each(|rules| self.aims.rules.drop(rules));
         self.roles.release(held.role);
     }
@@ -406,6 +423,7 @@ impl Pool {
         }
         seat.unknown -= explained;
         amounts::add(&mut seat.booked, &shape.shape, new + explained);
+        seat.rank(shape, new + explained, true);
         if let Some(held) = self.classes[class as usize].as_mut() {
             held.refs += u64::from(new + explained);
         }
@@ -423,6 +441,9 @@ impl Pool {
             if !seat.ports.is_empty() {
                 seat.ports.remove(attempt);
             }
+            if !seat.heavy.is_empty() {
+                seat.heavy.remove(attempt);
+            }
             if class == CLASS_UNKNOWN {
                 seat.unknown -= 1;
                 continue;
@@ -434,7 +455,9 @@ impl Pool {
         }
         for (class, n) in runs {
             if let Some(shape) = self.classes.get(class as usize).and_then(Option::as_ref) {
-                amounts::sub(&mut self.seats[slot as usize].booked, &shape.shape, n);
+                let seat = &mut self.seats[slot as usize];
+                amounts::sub(&mut seat.booked, &shape.shape, n);
+                seat.rank(shape, n, false);
             }
             self.charge(class, n, false);
             self.class_drop(class, n);

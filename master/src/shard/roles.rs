@@ -6,6 +6,7 @@ mod reserve;
 
 use super::amounts::{self, SHARE_ONE};
 use super::pool::place;
+use super::preempt::Preempts;
 use super::shares::Elsewhere;
 use protocol::{Resources, Role};
 use serde::{Deserialize, Serialize};
@@ -29,11 +30,13 @@ pub struct Claim {
     pub weight_milli: u32,
     /// What it and all below it are served before others.
     pub guarantee: Resources,
+    /// Whose tasks of lower priority its own may take the place of.
+    pub preempts: Preempts,
 }
 
 impl Default for Claim {
     fn default() -> Self {
-        Self { weight_milli: WEIGHT_ONE, guarantee: Resources::NONE }
+        Self { weight_milli: WEIGHT_ONE, guarantee: Resources::NONE, preempts: Preempts::None }
     }
 }
 

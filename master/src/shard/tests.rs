@@ -9,6 +9,7 @@ mod jobs;
 mod lasting;
 mod peers;
 mod placed;
+mod preempt;
 mod quotas;
 mod walk;
 

@@ -3,6 +3,7 @@
 use super::super::amounts;
 use super::super::shares::Elsewhere;
 use super::{Claim, MET, Roles};
+use crate::shard::preempt::Preempts;
 use protocol::{Resources, Role};
 use std::collections::BTreeMap;
 
@@ -18,6 +19,47 @@ impl Roles {
             node.claim = self.claims.get(&node.name).cloned().unwrap_or_default();
         }
         self.reorder_all(whole);
+    }
+
+    /// Whose tasks a role's may take the place of: as was said of it, or else of the next above it of which something is.
+    pub fn preempts(&self, name: &Role) -> Preempts {
+        if self.claims.is_empty() {
+            return Preempts::None;
+        }
+        let mut said = name.and_above().filter_map(|name| self.claims.get(&name)).map(|claim| claim.preempts);
+        said.find(|preempts| *preempts != Preempts::None).unwrap_or_default()
+    }
+
+    /// True where a role may take the place of others.
+    pub fn may_any_preempt(&self) -> bool {
+        self.claims.values().any(|claim| claim.preempts != Preempts::None)
+    }
+
+    /// True where something is guaranteed to a role, or to one above it.
+    pub fn has_guarantee(&self, at: u32) -> bool {
+        !self.claims.is_empty() && self.above(at).any(|node| !node.claim.guarantee.is_none())
+    }
+
+    /// True where so much may be taken from a role, so that it and those above it keep what they are guaranteed; what stays within one, since it is
+    /// for `instead`, is not taken from that one.
+    pub fn may_yield(&self, at: u32, instead: u32, leaving: &Resources) -> bool {
+        let Some(by) = self.get(instead) else { return false };
+        self.above(at).all(|node| {
+            let guarantee = &node.claim.guarantee;
+            if guarantee.is_none() || by.name.is_within(&node.name) {
+                return true;
+            }
+            let mut left = node.all.clone();
+            amounts::add(&mut left, &node.all_elsewhere, 1);
+            amounts::sub(&mut left, leaving, 1);
+            amounts::kinds(&amounts::only(leaving, guarantee))
+                .iter()
+                .all(|(kind, _)| amounts::of_kind(kind, &left) >= amounts::of_kind(kind, guarantee))
+        })
+    }
+
+    fn above(&self, at: u32) -> impl Iterator<Item = &super::Node> {
+        std::iter::successors(self.get(at), |node| node.parent.and_then(|at| self.get(at)))
     }
 
     /// True where less is kept than when this was last asked: others may have what they could not.
