@@ -66,7 +66,7 @@ pub enum Verb {
     Ps(Ps),
     /// One screen about a job (NAME), a task (NAME.INDEX) or an agent; the last line says what it waits for.
     Status(OneOf),
-    /// Why there, or why not: agents counted by reason, and the smallest change that would fit.
+    /// Why there, or why not: agents counted by reason, and the smallest change that would fit; of a framework, why it is offered no more
     Explain(OneOf),
     /// Output of all tasks of a job, merged and prefixed; control characters filtered.
     Logs(Logs),
@@ -285,10 +285,10 @@ pub struct Ps {
     pub watch: bool,
 }
 
-/// A job, a task or an agent.
+/// A job, a task, an agent, a framework or an offer.
 #[derive(Debug, Args)]
 pub struct OneOf {
-    /// NAME or id of a job, NAME.INDEX of a task, name or id of an agent.
+    /// NAME or id of a job, NAME.INDEX of a task; for `status` name or id of an agent, for `explain` id of a framework or of an offer.
     pub what: String,
     /// The job's role.
     #[arg(long)]

@@ -1,11 +1,13 @@
 //! Frameworks other than the built-in one: who they are, what they may say and what they are told. Data only, and what of it is on record
 //! (`state.rs`); what a shard does with it stands in `shard/frameworks.rs` and its neighbours, how it is written over HTTP in `http/mesos/`.
 
+mod demand;
 mod filters;
 mod groups;
 mod state;
 mod view;
 
+pub use demand::{Cover, Demand, WISHES_MAX, Wanted, Wish};
 pub use filters::{CONDITIONS_MAX, Condition, Fact, Filter, Filters, Sieve, Test};
 pub use groups::{GROUP_TASKS_MAX, Groups, LastingGroups};
 pub use state::{Framework, Frameworks, LastingFrameworks, Own};
@@ -145,6 +147,8 @@ pub enum FrameworkRequest {
         suppressed: Vec<Role>,
         /// What it wants to be shown.
         filters: Filters,
+        /// What it wants; nothing: whatever comes.
+        wishes: Vec<Wish>,
         /// Drawn by whoever asks: the calls of this subscription have it.
         stream: u128,
     },
@@ -225,6 +229,8 @@ pub enum Call {
     },
     /// It ends, with all its tasks.
     Teardown,
+    /// It wants this, in place of what it wanted before; nothing: whatever comes.
+    Demand(Vec<Wish>),
 }
 
 /// A task that a framework places.

@@ -8,6 +8,7 @@ pub mod agents;
 pub mod backup;
 mod body;
 pub mod bundles;
+pub mod demand;
 pub mod error;
 mod event_log;
 pub mod events;
@@ -39,6 +40,7 @@ mod subscription;
 pub mod tokens;
 pub mod uploads;
 pub mod usage;
+pub mod why;
 
 #[cfg(test)]
 mod tests;
@@ -205,6 +207,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(frameworks_list::list))
         .routes(routes!(frameworks_list::tasks))
         .routes(routes!(frameworks_list::teardown))
+        .routes(routes!(why::framework))
+        .routes(routes!(why::offer))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show))
         .routes(routes!(agents::gone))

@@ -119,7 +119,7 @@ impl Pool {
     }
 
     /// The same, of tasks whose agents must be so.
-    fn class_placed(&mut self, role: &Role, shape: &Resources, constraints: &[Constraint], refs: u32) -> u32 {
+    pub(super) fn class_placed(&mut self, role: &Role, shape: &Resources, constraints: &[Constraint], refs: u32) -> u32 {
         let rules = self.aims.rules.hold(constraints);
         let class = self.class_of(role, shape, Some(rules), refs);
         self.aims.rules.drop(rules); // The class holds it.

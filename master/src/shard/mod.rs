@@ -38,7 +38,9 @@ mod reconcile;
 mod requests;
 pub mod roles;
 mod rules;
+mod seekers;
 mod shares;
+mod shown;
 mod spending;
 mod tasks;
 mod tokens;
@@ -46,12 +48,14 @@ mod told;
 mod uncounted;
 mod updates;
 mod views;
+mod why;
 
 pub use concern::Concern;
 pub use config::ShardConfig;
 pub use event::{Action, Event, Output, PeerMessage, Refusal, Request, Response};
 pub use openings::Opening;
 pub use record::Record;
+pub use seekers::{Seeking, Sought};
 pub use shares::Uses;
 pub use snapshot::ShardSnapshot;
 
@@ -308,6 +312,7 @@ impl Shard {
             PeerMessage::DemandPlaced { wants, seen } => self.pool.demand_placed(from, &wants, seen),
             PeerMessage::OffersPlaced { offers } => self.take_placed(from, offers),
             PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards),
+            PeerMessage::Seek { seeking } => self.pool.seek(from, seeking),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::limits::{Need, Quota};
 use super::openings::Opening;
 use super::roles::Claim;
+use super::seekers::Seeking;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
@@ -201,6 +202,11 @@ pub enum PeerMessage {
     Stuck {
         /// The wants and their turns.
         wants: Vec<(u64, u64)>,
+    },
+    /// A framework's shard to each agents' shard: what frameworks that take offers want, in place of what was said of these before.
+    Seek {
+        /// They, each role of each for itself.
+        seeking: Vec<Seeking>,
     },
 }
 
