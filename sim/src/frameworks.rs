@@ -185,7 +185,11 @@ impl Actor {
                 }
                 self.told.push_back(update.clone());
             }
-            FrameworkEvent::Changed(_) => {}
+            FrameworkEvent::Changed(_)
+            | FrameworkEvent::Message { .. }
+            | FrameworkEvent::Unavailable(_)
+            | FrameworkEvent::InverseOffers(_)
+            | FrameworkEvent::InverseRescinded(_) => {}
             FrameworkEvent::Error(_) => self.forget(),
         }
         Ok(())

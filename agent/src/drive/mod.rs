@@ -7,6 +7,7 @@ mod ids;
 mod leftovers;
 mod open;
 mod processes;
+mod shape;
 mod spec;
 mod table;
 mod telling;
@@ -21,7 +22,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::message::{Launch, ToShard};
-use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
+use protocol::{AgentChange, AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
 use runtime::executor::lease::boot_ns;
 use runtime::executor::process::Template;
 use tokio::sync::{mpsc, oneshot};
@@ -153,6 +154,7 @@ struct Door {
     agent: AgentId,
     /// What tasks are told of where they run.
     name: String,
+    shape: shape::Shape,
     ledger: Ledger,
     checkpoint: Checkpoint,
     executors: Executors,
@@ -292,6 +294,10 @@ impl Door {
                 let watched = Watched { tasks, executors, used: Some(self.executors.ask_usage()) };
                 let _ = answer.send(watched); // Whoever asked may be gone.
             }
+            Heard::Change { change, answer } => {
+                let done = self.change(change);
+                let _ = answer.send(done); // Whoever asked may be gone.
+            }
             Heard::Exec { member, command, terminal, answer } => self.processes.exec(member, command, terminal, answer),
             Heard::WhereIsLog { member, answer } => {
                 let live = self.ledger.is_live(member.attempt);
@@ -300,6 +306,17 @@ impl Door {
                 let _ = answer.send(Place { dirs, live }); // Whoever asked may be gone.
             }
         }
+    }
+
+    /// The agent is as an operator says, if that leaves what it has promised: on disk before its masters are told. Its tasks go on.
+    fn change(&mut self, change: AgentChange) -> Result<(), String> {
+        let (set, info) = self.shape.changed(change).map_err(|error| error.to_string())?;
+        if let Some(reason) = self.ledger.against(&info) {
+            return Err(reason);
+        }
+        self.shape.keep(set).map_err(|error| error.to_string())?;
+        self.ledger.handle(self.clock.now(), Event::Changed { info: Box::new(info) });
+        Ok(())
     }
 
     fn take_said(&mut self, said: Said) -> Result<(), AgentError> {

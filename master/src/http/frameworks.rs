@@ -5,7 +5,7 @@ use super::access::Caller;
 use super::body;
 use super::demand::{WishBody, wishes};
 use super::error::{ApiError, ErrorAnswer};
-use super::frameworks_json::{EventBody, Lines, offer_id};
+use super::frameworks_json::{EventBody, Lines, inverse_id, offer_id};
 use super::jobs::GRACE_MS_DEFAULT;
 use super::subscription::{self, Subscriber};
 use super::{Api, find, spec};
@@ -43,6 +43,10 @@ pub struct CallBody {
     suppress: Option<Vec<String>>,
     /// End a task.
     kill: Option<KillBody>,
+    /// It can do without its tasks on the agents of these inverse offers.
+    accept_inverse: Option<Vec<String>>,
+    /// It would rather not.
+    decline_inverse: Option<Vec<String>>,
     /// An update was taken in.
     acknowledge: Option<AcknowledgeBody>,
     /// Say in which state these tasks are; none: all that have not ended.
@@ -254,6 +258,11 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
         let uuid = subscription::number(&uuid).ok_or_else(|| ApiError::invalid("acknowledge.uuid", "this is no number of an update"))?;
         said.push(Call::Acknowledge { task, uuid });
     }
+    for (accepted, texts) in [(true, call.accept_inverse), (false, call.decline_inverse)] {
+        let parse = |text: &String| inverse_id(text).ok_or_else(|| ApiError::invalid("inverse", format!("{text:?} is no inverse offer")));
+        let offers = texts.map(|texts| texts.iter().map(parse).collect::<Result<Vec<_>, _>>()).transpose()?;
+        said.extend(offers.map(|offers| Call::AnswerInverse { accepted, offers }));
+    }
     said.extend(call.reconcile.map(Call::Reconcile));
     if let Some(update) = call.update {
         if !update.demand.is_empty() {
@@ -269,7 +278,7 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
         (Some(call), true) => Ok(call),
         _ => Err(ApiError::invalid(
             "body",
-            "a call says one thing: accept, decline, demand, revive, suppress, kill, acknowledge, reconcile, update or teardown",
+            "a call says one thing: accept, decline, demand, revive, suppress, kill, acknowledge, reconcile, accept_inverse, decline_inverse, update or teardown",
         )),
     }
 }

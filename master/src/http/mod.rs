@@ -25,6 +25,7 @@ pub mod jobs;
 pub mod jobs_json;
 mod lines;
 pub mod logs;
+pub mod maintenance;
 pub mod masters;
 mod mesos;
 mod records;
@@ -210,11 +211,13 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(why::framework))
         .routes(routes!(why::offer))
         .routes(routes!(agents::list))
-        .routes(routes!(agents::show))
+        .routes(routes!(agents::show, agents::change))
         .routes(routes!(agents::gone))
         .routes(routes!(agents::drain))
         .routes(routes!(agents::deactivate))
         .routes(routes!(agents::resume))
+        .routes(routes!(maintenance::list, maintenance::schedule))
+        .routes(routes!(maintenance::cancel))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
         .routes(routes!(roles::list))

@@ -43,7 +43,8 @@ impl PeerMessage {
             | Self::Uses(_)
             | Self::Revive { .. } => 2,
             Self::Claims { .. } | Self::Allow { .. } | Self::Spends { .. } => 3,
-            Self::DemandPlaced { .. } | Self::OffersPlaced { .. } | Self::Stuck { .. } | Self::Seek { .. } => 3,
+            Self::DemandPlaced { .. } | Self::OffersPlaced { .. } | Self::Stuck { .. } => 3,
+            Self::Seek { .. } | Self::Windows { .. } => 3,
             _ => 1,
         }
     }

@@ -2,6 +2,7 @@
 //! job of one task that it has placed itself; from there on it is as any other.
 
 use super::event::Change;
+use super::maintenance::Consent;
 use super::openings::Opening;
 use super::shown::{FILTERED_MS, Hand};
 use super::updates::Untold;
@@ -135,6 +136,7 @@ impl Shard {
         self.sessions.changed = true;
         self.sessions.tell(id, FrameworkEvent::Subscribed(id));
         self.tell_unacknowledged(id);
+        self.ask_again(id);
         self.publish_framework(id, "subscribed");
         Ok(())
     }
@@ -167,6 +169,10 @@ impl Shard {
             Call::Kill { task, grace_ms } => self.kill_own(id, &task, grace_ms),
             Call::Acknowledge { task, uuid } => self.update_acknowledged(id, &task, uuid),
             Call::Reconcile(tasks) => self.reconcile_own(id, &tasks),
+            Call::AnswerInverse { accepted, offers } => {
+                let consent = if accepted { Consent::Accepted } else { Consent::Declined };
+                self.consented(id, &offers, consent);
+            }
             Call::Demand(wishes) => self.demand(id, wishes)?,
             Call::Update { info, suppressed, filters } => self.update_framework(id, info, suppressed, &filters)?,
             Call::Teardown => self.remove(id, "the framework has ended itself"),

@@ -1,6 +1,7 @@
 //! What the shards of a cluster say to each other: demand, offers and what becomes of them, and how agents stand. Data only.
 
 use super::limits::{Need, Quota};
+use super::maintenance::Window;
 use super::openings::Opening;
 use super::roles::Claim;
 use super::seekers::Seeking;
@@ -207,6 +208,11 @@ pub enum PeerMessage {
     Seek {
         /// They, each role of each for itself.
         seeking: Vec<Seeking>,
+    },
+    /// Shard 0 to each: all windows in which agents are maintained, in place of what it said before.
+    Windows {
+        /// They, by number.
+        windows: Vec<Window>,
     },
 }
 

@@ -91,6 +91,7 @@ impl Shard {
     /// A task is on record: it is said, and how it is launched.
     fn placed_own(&mut self, id: JobId, agent: AgentId) -> Option<Launch> {
         self.totals.staged += 1;
+        self.maintenance.changed |= self.maintenance.of(agent, self.now).is_some();
         self.publish_job(id, "submitted");
         self.publish_tasks(id, Phase::Staging, agent, &[(0, 1)]);
         if let Some((framework, name)) = self.frameworks.owner(id).map(|(framework, name)| (framework, name.to_owned())) {

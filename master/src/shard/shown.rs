@@ -5,7 +5,7 @@ use super::seekers::{Seeking, Sought};
 use super::{Action, PeerMessage, Response, Shard};
 use crate::frameworks::{Cover, Demand, FrameworkEvent, FrameworkId, OpenOffer, Wanted};
 use protocol::{OfferId, PortRange, Resources, Role, ShardId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How long a framework is not shown an agent again of which its limit has left it nothing, in milliseconds.
@@ -208,6 +208,14 @@ impl Shard {
             }
         }
         if !held.is_empty() {
+            let window = |offer: &OpenOffer| {
+                let window = self.maintenance.of(offer.agent, self.now)?;
+                Some((offer.agent, window.from, window.until))
+            };
+            let windows: BTreeSet<_> = held.iter().filter_map(window).collect();
+            if !windows.is_empty() {
+                self.sessions.tell(id, FrameworkEvent::Unavailable(windows.into_iter().collect()));
+            }
             self.sessions.tell(id, FrameworkEvent::Offers(held));
         }
         self.leave_all(id, limited.into_iter(), LIMITED_MS);

@@ -1,6 +1,7 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
 use super::event::{JobRef, Limit, Master, Policy, Token, Word};
+use super::maintenance::{ConsentView, Window};
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
@@ -108,6 +109,10 @@ pub enum View {
         /// Which.
         offer: OfferId,
     },
+    /// The windows of maintenance; shard 0 only.
+    Windows,
+    /// What the shard's frameworks have answered to inverse offers.
+    Consents,
 }
 
 /// An answer.
@@ -147,6 +152,10 @@ pub enum Viewed {
     Openings(Vec<OpeningView>),
     /// To [`View::Offer`].
     Offer(OfferView),
+    /// To [`View::Windows`].
+    Windows(Vec<Window>),
+    /// To [`View::Consents`].
+    Consents(Vec<ConsentView>),
 }
 
 /// How a framework stands with the shard that keeps it.
@@ -340,7 +349,7 @@ pub struct AgentView {
     pub info: AgentInfo,
     /// `reachable`, `unreachable`, `expected` (known from the records and not heard of since the master's start) or `gone`.
     pub state: Word,
-    /// `active`, `inactive` (it is given no other tasks), `draining` (it is emptied) or `drained`.
+    /// `active`, `inactive` (it is given no other tasks), `draining` (it is emptied), `drained`, or `maintenance`.
     pub mode: Word,
     /// What is promised on it, offers included.
     pub allocated: Resources,

@@ -27,7 +27,7 @@ fn a_framework_is_shown_what_it_wants_where_it_wants_it_and_may_ask_why() {
         assert_eq!((cpu_milli(&offers), &offers[0]["name"]), (1_500, &json!("a2")), "{offers}");
         assert_eq!(taker.until("rescinded").await.as_array().unwrap().len(), 1, "out from under the other");
         assert_eq!(cpu_milli(&taker.until("offers").await), 2_500);
-        let id = seeker.who["id"].as_str().unwrap();
+        let id = &seeker.who["id"].as_str().unwrap().to_owned();
         let why = cluster.json(&["explain", id]);
         assert_eq!((&why["demand"][0]["count"], &why["demand"][0]["held"]), (&json!(3), &json!(3)), "{why}");
         assert_eq!(why["roles"][0]["reasons"]["all that it wants is shown or placed"], 1, "{why}");
@@ -45,5 +45,27 @@ fn a_framework_is_shown_what_it_wants_where_it_wants_it_and_may_ask_why() {
         cluster.until("suppression is told", |cluster| cluster.text(&["explain", id]).contains("(suppressed)"));
         let missing = crate::cluster::said(&cluster, &["explain", "f99999"]);
         assert_ne!(missing.1, Some(0), "{}", missing.0);
+    });
+}
+
+#[test]
+fn a_framework_hears_what_its_tasks_say_and_their_offers_follow_an_agent_that_is_changed() {
+    let cluster = Cluster::of_one("cpu=2,memory=1GiB");
+    let pushed = cluster.json(&["push", sample("greet.wasm").to_str().unwrap()]);
+    let wasm = pushed["digest"].as_str().unwrap();
+    on_runtime(async {
+        let caller = Caller::new(&cluster, &cluster.token);
+        let mut framework = caller.subscribe("listener").await;
+        let offers = framework.until("offers").await;
+        cluster.text(&["agents", "set", "a1", "--attribute", "rack=r7"]);
+        assert_eq!(framework.until("rescinded").await, json!([offers[0]["id"]]), "what was shown was of another agent");
+        let offers = framework.until("offers").await;
+        assert_eq!(offers[0]["attributes"]["rack"], "r7");
+        let job = json!({ "task": { "wasm": wasm, "args": ["1000"], "config": { "greeting": "hi" } }, "resources": { "cpu": 0.1, "memory": "16MiB" } });
+        let accept = json!({ "offers": [offers[0]["id"]], "tasks": [{ "name": "greeter", "job": job }] });
+        assert_eq!(framework.say(json!({ "accept": accept })).await.0, 204);
+        let message = framework.until("message").await;
+        let expected = ("greeter", 50, "asking what is left");
+        assert_eq!((&message["task"], &message["percent"], &message["text"]), (&json!(expected.0), &json!(expected.1), &json!(expected.2)));
     });
 }

@@ -5,6 +5,7 @@ mod call;
 mod event;
 mod figures;
 mod filters;
+mod maintenance;
 mod operator;
 mod quota;
 mod rows;

@@ -2,7 +2,7 @@
 
 use super::seen::{self, Seen, TASKS_MAX, see};
 use super::watch::watch;
-use super::{At, figures, master_info, quota, rows, words};
+use super::{At, figures, maintenance, master_info, quota, rows, words};
 use crate::frameworks::{FrameworkId, FrameworkRequest};
 use crate::http::access::Caller;
 use crate::http::agents::set_mode;
@@ -62,8 +62,16 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
         "GET_TASKS" => answer("get_tasks", task_rows(api, &see(api, caller).await?, words::member(call, "get_tasks")).await?),
         "GET_METRICS" => answer("get_metrics", figures::list(api, &see(api, caller).await?).await?),
         "GET_OPERATIONS" => answer("get_operations", json!({ "operations": [] })),
-        "GET_MAINTENANCE_STATUS" => answer("get_maintenance_status", json!({ "status": {} })),
-        "GET_MAINTENANCE_SCHEDULE" => answer("get_maintenance_schedule", json!({ "schedule": {} })),
+        "GET_MAINTENANCE_STATUS" => answer("get_maintenance_status", maintenance::status(api).await?),
+        "GET_MAINTENANCE_SCHEDULE" => answer("get_maintenance_schedule", maintenance::schedule(api).await?),
+        "UPDATE_MAINTENANCE_SCHEDULE" => {
+            caller.must_own_cluster()?;
+            maintenance::set_schedule(api, call).await.map(|()| None)
+        }
+        "START_MAINTENANCE" | "STOP_MAINTENANCE" => {
+            caller.must_own_cluster()?;
+            maintenance::begin_or_end(api, call, kind == "START_MAINTENANCE").await.map(|()| None)
+        }
         "GET_EXECUTORS" => answer("get_executors", json!({ "executors": [] })),
         "GET_ROLES" => answer("get_roles", quota::weighed(api, rows::roles(&see(api, caller).await?)).await?),
         "GET_WEIGHTS" => answer("get_weights", quota::weights(api, caller).await?),

@@ -106,6 +106,7 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
             may_have(caller, &info.roles).map_err(IntoResponse::into_response)?;
             Call::Update { info, suppressed, filters }
         }
+        Said::AnswerInverse { accepted, offers } => Call::AnswerInverse { accepted, offers },
         Said::Teardown => Call::Teardown,
         Said::Ignored | Said::Subscribe { .. } | Said::Unknown(_) => return Ok(None),
     }))
