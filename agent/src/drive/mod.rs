@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::message::{Launch, ToShard};
-use protocol::{AgentChange, AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
+use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
 use runtime::executor::lease::boot_ns;
 use runtime::executor::process::Template;
 use tokio::sync::{mpsc, oneshot};
@@ -306,17 +306,6 @@ impl Door {
                 let _ = answer.send(Place { dirs, live }); // Whoever asked may be gone.
             }
         }
-    }
-
-    /// The agent is as an operator says, if that leaves what it has promised: on disk before its masters are told. Its tasks go on.
-    fn change(&mut self, change: AgentChange) -> Result<(), String> {
-        let (set, info) = self.shape.changed(change).map_err(|error| error.to_string())?;
-        if let Some(reason) = self.ledger.against(&info) {
-            return Err(reason);
-        }
-        self.shape.keep(set).map_err(|error| error.to_string())?;
-        self.ledger.handle(self.clock.now(), Event::Changed { info: Box::new(info) });
-        Ok(())
     }
 
     fn take_said(&mut self, said: Said) -> Result<(), AgentError> {

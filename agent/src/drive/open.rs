@@ -39,7 +39,6 @@ impl Door {
         let identity_dir = config.data_dir.join("identity");
         // What an operator got wrong is said before anybody is asked.
         let mut shape = Shape::open(&config)?;
-        let mut info = shape.info()?;
         let identity = uplink::identity(&identity_dir, &config.masters, config.join.as_ref()).await?;
         let agent = identity.agent().ok_or_else(|| AgentError::NoIdentity { dir: identity_dir.clone() })?;
         // Whatever folders it lies in, this process may start itself.
@@ -64,8 +63,8 @@ impl Door {
         let settings = Settings {
             table: config.data_dir.join("executors.table"),
             readable: fetcher.folders().iter().map(fs::canonicalize).collect::<io::Result<_>>().map_err(failed("finding", &cache_dir))?,
-            memory_bytes_max: info.capacity.memory_bytes.min(MEMORY_BYTES_MAX),
-            own_users: own_users(&template, &mut info),
+            memory_bytes_max: shape.info()?.capacity.memory_bytes.min(MEMORY_BYTES_MAX),
+            own_users: own_users(&template, &mut shape),
             template: Arc::clone(&template),
         };
         let mut executors = Executors::open(settings, said_sender).map_err(failed("opening", &executors_dir))?;
@@ -75,9 +74,7 @@ impl Door {
         let mut processes = Processes::open(Arc::clone(&template), said_of_processes_sender).map_err(failed("opening", &home))?;
         let found_of_processes = processes.recover().await.map_err(failed("recovering tasks in", &home))?;
 
-        shape.weaknesses.clone_from(&info.weaknesses);
-        let name = info.name.clone();
-        let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, info)?;
+        let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, shape.info()?)?;
         let clock = Clock { start: now(), since_ns: runtime::executor::lease::boot_ns() };
         for event in found.into_iter().chain(found_of_processes).chain([Event::Surveyed]) {
             ledger.handle(clock.now(), event);
@@ -86,7 +83,7 @@ impl Door {
         let uplink = tokio::spawn(Uplink { masters, data_dir, identity_dir, identity, turns: turns.clone(), heard: heard_sender }.run());
         Ok(Self {
             agent,
-            name,
+            name: shape.name.clone(),
             shape,
             ledger,
             checkpoint,
@@ -220,12 +217,12 @@ fn cache_key(path: &Path) -> Result<[u8; 32], AgentError> {
 }
 
 /// True where each role's executors have a user of their own; what holds them in less is noted.
-fn own_users(template: &Template, info: &mut AgentInfo) -> bool {
+fn own_users(template: &Template, shape: &mut Shape) -> bool {
     let passable = is_passable(&template.places().executors());
     if template.own_ids() && !passable {
         let sentence = "the data directory is closed to other users: the agent stays root, and executors of wasm run as root without capabilities, instead of one user for each role";
-        info.weaknesses.push(sentence.into());
+        shape.weaknesses.push(sentence.into());
     }
-    info.weaknesses.truncate(WEAKNESSES_MAX);
+    shape.weaknesses.truncate(WEAKNESSES_MAX);
     template.own_ids() && passable
 }

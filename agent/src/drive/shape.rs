@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use protocol::agent::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, RESOURCES_BYTES_MAX};
 use protocol::{AgentChange, AgentInfo, Attributes, FaultDomain};
 
-use super::{AgentConfig, AgentError};
+use super::{AgentConfig, AgentError, Door};
 use crate::fingerprint::{self, Have};
+use crate::ledger::event::Event;
 
 /// All of it.
 pub(super) struct Shape {
     path: PathBuf,
     /// As it was when the agent began: what tasks write does not make its disk smaller.
     have: Have,
-    name: String,
+    /// What people call it.
+    pub name: String,
     attributes: Attributes,
     domain: FaultDomain,
     /// What its machine or its rights lack.
@@ -33,7 +35,7 @@ impl Shape {
         }
         let path = config.data_dir.join("changed");
         let set = read(&path).map_err(|source| AgentError::File { step: "reading", path: path.clone(), source })?;
-        Ok(Self {
+        let shape = Self {
             path,
             have,
             name: config.name.clone().unwrap_or_else(fingerprint::host),
@@ -41,7 +43,9 @@ impl Shape {
             domain: config.domain.clone(),
             weaknesses: config.template.weaknesses().to_vec(),
             set,
-        })
+        };
+        shape.info()?;
+        Ok(shape)
     }
 
     /// What the agent says of itself; what operators said of it is checked.
@@ -87,6 +91,19 @@ impl Shape {
             weaknesses: self.weaknesses.clone(),
         };
         checked(info)
+    }
+}
+
+impl Door {
+    /// The agent is as an operator says, if that leaves what it has promised: on disk before its masters are told. Its tasks go on.
+    pub(super) fn change(&mut self, change: AgentChange) -> Result<(), String> {
+        let (set, info) = self.shape.changed(change).map_err(|error| error.to_string())?;
+        if let Some(reason) = self.ledger.against(&info) {
+            return Err(reason);
+        }
+        self.shape.keep(set).map_err(|error| error.to_string())?;
+        self.ledger.handle(self.clock.now(), Event::Changed { info: Box::new(info) });
+        Ok(())
     }
 }
 

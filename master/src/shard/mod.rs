@@ -22,6 +22,7 @@ pub mod drains;
 mod explain;
 mod fences;
 mod frameworks;
+mod free_ports;
 mod index;
 pub mod limits;
 pub mod maintenance;

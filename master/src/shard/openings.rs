@@ -3,6 +3,7 @@
 //! rescinded. So a framework that holds offers keeps others only from what it was shown, and that not for long.
 
 use super::amounts;
+use super::free_ports::free_ports;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
 use super::seekers::Wants;
 use crate::frameworks::{FrameworkId, OpenOffer};
@@ -466,44 +467,5 @@ impl Pool {
     /// True where a framework may still place so many more attempts there.
     pub(super) fn has_places(seat: &Seat, attempts: usize) -> bool {
         seat.attempts.len() + attempts <= ATTEMPTS_PER_AGENT_MAX as usize
-    }
-}
-
-/// The first `count` ports of these ranges that are not among `taken`.
-fn free_ports<'a>(ranges: &[PortRange], taken: impl Iterator<Item = &'a u16>, count: u32) -> Vec<PortRange> {
-    let taken: BTreeSet<u16> = taken.copied().collect();
-    let (mut left, mut found) = (count, Vec::<PortRange>::new());
-    for range in ranges {
-        let mut first = u32::from(range.first);
-        let last = u32::from(range.last);
-        for cut in taken.range(range.first..=range.last).map(|port| u32::from(*port)).chain([last + 1]) {
-            let size = (cut - first).min(left);
-            if size > 0 {
-                let port = |port: u32| u16::try_from(port).expect("within a range of ports");
-                found.push(PortRange { first: port(first), last: port(first + size - 1) });
-                left -= size;
-            }
-            first = cut + 1;
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_that_are_taken_are_not_shown() {
-        let ranges = [PortRange { first: 100, last: 104 }, PortRange { first: 65_534, last: 65_535 }];
-        let check = |taken: &[u16], count, expected: &[(u16, u16)]| {
-            let found: Vec<(u16, u16)> = free_ports(&ranges, taken.iter(), count).iter().map(|range| (range.first, range.last)).collect();
-            assert_eq!(found, expected, "{taken:?}, {count}");
-        };
-        check(&[], 7, &[(100, 104), (65_534, 65_535)]);
-        check(&[], 3, &[(100, 102)]);
-        check(&[100, 102, 65_535], 4, &[(101, 101), (103, 104), (65_534, 65_534)]);
-        check(&[], 0, &[]);
-        check(&[100, 101, 102, 103, 104, 65_534, 65_535, 7], 5, &[]);
     }
 }

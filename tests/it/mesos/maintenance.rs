@@ -26,7 +26,7 @@ fn machines_are_scheduled_taken_down_and_up_and_frameworks_answer_inverse_offers
         "who is nobody may not"
     );
     let guarded = |call: &Value| {
-        let output = std::process::Command::new("curl")
+        let output = Command::new("curl")
             .args(["-sk", "-H", "Content-Type: application/json", "-H", &format!("Authorization: Bearer {}", cluster.token)])
             .args(["-d", &call.to_string(), &format!("{}/api/v1", cluster.url)])
             .output()

@@ -4,6 +4,7 @@
 mod call;
 mod event;
 mod figures;
+mod files;
 mod filters;
 mod maintenance;
 mod operator;
