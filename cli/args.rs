@@ -3,10 +3,12 @@
 mod access;
 mod bench;
 mod daemons;
+mod maintenance;
 
 pub use access::{Exec, Preempt, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
 pub use bench::{Bench, BenchWhat};
 pub use daemons::{Agent, Master, Masters, MastersVerb};
+pub use maintenance::{Maintenance, MaintenanceVerb};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -66,7 +68,7 @@ pub enum Verb {
     Ps(Ps),
     /// One screen about a job (NAME), a task (NAME.INDEX) or an agent; the last line says what it waits for.
     Status(OneOf),
-    /// Why there, or why not: agents counted by reason, and the smallest change that would fit.
+    /// Why there, or why not: agents counted by reason, and the smallest change that would fit; of a framework, why it is offered no more
     Explain(OneOf),
     /// Output of all tasks of a job, merged and prefixed; control characters filtered.
     Logs(Logs),
@@ -82,6 +84,8 @@ pub enum Verb {
     Push(Push),
     /// Machines of the cluster.
     Agents(Agents),
+    /// Times in which agents are maintained: shown, scheduled or cancelled
+    Maintenance(Maintenance),
     /// Frameworks that take offers and place tasks themselves: shown, or one of them ended
     Frameworks(Frameworks),
     /// Who may call, and who may join.
@@ -285,10 +289,10 @@ pub struct Ps {
     pub watch: bool,
 }
 
-/// A job, a task or an agent.
+/// A job, a task, an agent, a framework or an offer.
 #[derive(Debug, Args)]
 pub struct OneOf {
-    /// NAME or id of a job, NAME.INDEX of a task, name or id of an agent.
+    /// NAME or id of a job, NAME.INDEX of a task; for `status` name or id of an agent, for `explain` id of a framework or of an offer.
     pub what: String,
     /// The job's role.
     #[arg(long)]
@@ -383,6 +387,23 @@ pub enum AgentsVerb {
         /// Once it is empty it never comes back.
         #[arg(long)]
         gone: bool,
+    },
+    /// Change its attributes, where it stands or what it promises while its tasks go on; the agent keeps it, over the flags it is started with.
+    Set {
+        /// Its name or id.
+        agent: String,
+        /// A fact about it, NAME=VALUE; may be given again.
+        #[arg(long, value_name = "NAME=VALUE")]
+        attribute: Vec<String>,
+        /// An attribute that it has no longer; may be given again.
+        #[arg(long, value_name = "NAME")]
+        remove: Vec<String>,
+        /// Where it stands: REGION/ZONE/RACK.
+        #[arg(long)]
+        domain: Option<String>,
+        /// What it promises, such as `cpu=8`: what is not named stays. Never less than its tasks are promised.
+        #[arg(long)]
+        resources: Option<String>,
     },
     /// Give it no other tasks than it has.
     Deactivate {

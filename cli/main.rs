@@ -12,6 +12,7 @@ mod demo;
 mod exec;
 mod job;
 mod logs;
+mod maintenance;
 mod manage;
 mod masters;
 mod print;
@@ -117,6 +118,7 @@ async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::R
         Verb::Scale(flags) => manage::scale(reach, flags, shape).await,
         Verb::Push(flags) => manage::push(reach, flags, shape).await,
         Verb::Agents(flags) => manage::agents(reach, flags, shape).await,
+        Verb::Maintenance(flags) => maintenance::maintenance(reach, flags, shape).await,
         Verb::Frameworks(flags) => manage::frameworks(reach, flags, shape).await,
         Verb::Tokens(flags) => manage::tokens(reach, flags, shape).await,
         Verb::Roles(flags) => roles::roles(reach, flags, shape).await,

@@ -42,7 +42,7 @@ pub async fn push(reach: &Reach, flags: Push, shape: Shape) -> anyhow::Result<Ex
 }
 
 /// The agent of this id, or else the one of this name. An agent chooses its own name: where several chose the same one, none is meant.
-fn meant<'a>(rows: &'a [Value], agent: &str) -> anyhow::Result<&'a Value> {
+pub fn meant<'a>(rows: &'a [Value], agent: &str) -> anyhow::Result<&'a Value> {
     if let Some(row) = rows.iter().find(|row| row["id"] == agent) {
         return Ok(row);
     }
@@ -63,6 +63,17 @@ async fn change(client: &Client, rows: &[Value], verb: AgentsVerb, shape: Shape)
     let time =
         |flag: &str, given: &str| milliseconds(given).with_context(|| format!("{flag} {given}: expected a time such as 90s, 30m or 8h"));
     let (agent, what, body, said) = match verb {
+        AgentsVerb::Set { agent, attribute, remove, domain, resources } => {
+            let mut attributes: serde_json::Map<String, Value> = remove.into_iter().map(|name| (name, Value::Null)).collect();
+            for pair in attribute {
+                let (name, value) = pair.split_once('=').with_context(|| format!("--attribute {pair}: expected NAME=VALUE"))?;
+                attributes.insert(name.to_owned(), value.into());
+            }
+            let id = text(&meant(rows, &agent)?["id"]);
+            let body = json!({ "attributes": attributes, "domain": domain, "resources": resources });
+            let answer = client.call(Method::PATCH, &format!("/v1/agents/{id}"), &body).await?;
+            return Ok(say(shape, &answer, &format!("{agent} is so from now on; its tasks go on")));
+        }
         AgentsVerb::Drain { agent, grace, wait, gone } => {
             let body = json!({ "grace_ms": time("--grace", &grace)?, "wait_ms": time("--wait", &wait)?, "gone": gone });
             (agent, "drain", body, "is being emptied: `skep agents` says when it is; `skep agents resume` gives it tasks again")
@@ -173,7 +184,7 @@ pub async fn tokens(reach: &Reach, flags: Tokens, shape: Shape) -> anyhow::Resul
 }
 
 /// The milliseconds of a time such as `90s`, `30m`, `8h` or `7d`.
-fn milliseconds(text: &str) -> Option<u64> {
+pub fn milliseconds(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let each = match unit {
         "s" => 1_000,

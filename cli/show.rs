@@ -226,14 +226,60 @@ pub fn amounts(resources: &Value) -> String {
     parts.join(", ")
 }
 
-/// Why a job, or a task of it, is where it is.
+/// Why a job, a task of it or a framework is where it is, or what an offer is.
 pub async fn explain(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Result<ExitCode> {
     let client = Client::find(reach)?;
     let named = Named::parse(&flags.what, flags.role.as_deref());
     let task = named.index.map(|index| format!("index={index}")).unwrap_or_default();
-    let answer = client.get(&named.path("/explain", &task)).await?;
+    let answer = match client.get(&named.path("/explain", &task)).await {
+        Err(error) if is_missing(&error) => return one_framework(&client, &flags.what, shape, error).await,
+        answer => answer?,
+    };
     println!("{}", if shape == Shape::Json { answer.to_string() } else { reasons(&answer) });
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is no job may be a framework or an offer; it is `missing` where it is neither.
+async fn one_framework(client: &Client, what: &str, shape: Shape, missing: anyhow::Error) -> anyhow::Result<ExitCode> {
+    let path = match what.chars().next() {
+        Some('f') => format!("/v1/frameworks/{what}/explain"),
+        Some('o') => format!("/v1/offers/{what}"),
+        _ => return Err(missing),
+    };
+    let Ok(answer) = client.get(&path).await else { return Err(missing) };
+    println!("{}", if shape == Shape::Json { answer.to_string() } else { stands(&answer) });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How a framework or an offer stands, a line each.
+fn stands(answer: &Value) -> String {
+    let mut lines = vec![text(&answer["text"])];
+    for wish in answer["demand"].as_array().into_iter().flatten() {
+        let place: Vec<String> = wish["constraints"].as_array().into_iter().flatten().map(text).collect();
+        let place = if place.is_empty() { String::new() } else { format!(", {}", place.join(" ")) };
+        let (count, held) = (text(&wish["count"]), text(&wish["held"]));
+        lines.push(format!(
+            "  wants {count} of {}{place}; offers for {held}, priority {}",
+            amounts(&wish["resources"]),
+            text(&wish["priority"])
+        ));
+    }
+    for role in answer["roles"].as_array().into_iter().flatten() {
+        let share = role["role_share_ppm"].as_u64().unwrap_or(0) as f64 / 10_000.0;
+        let owes = if role["owes_answer"] == true { ", it owes an answer" } else { "" };
+        let closed = role["closed"].as_str().map(|closed| format!(" ({closed})")).unwrap_or_default();
+        lines.push(format!("  {}{closed}: {share:.1} % of the cluster, {} are served before it{owes}", text(&role["role"]), role["ahead"]));
+        for (reason, agents) in role["reasons"].as_object().into_iter().flatten() {
+            lines.push(format!("    {agents} of {} agents: {}", role["agents"], print::plain(reason)));
+        }
+    }
+    if !answer["since_ms"].is_null() {
+        lines.push(format!("  {}, made {} ago", amounts(&answer["resources"]), print::ago(answer["since_ms"].as_u64().unwrap_or(0))));
+    }
+    for other in answer["waiting"].as_array().into_iter().flatten() {
+        lines.push(format!("  {} would take it for {}", text(&other[0]), text(&other[1])));
+    }
+    lines.join("\n")
 }
 
 /// The reasons of an explanation, a line each.

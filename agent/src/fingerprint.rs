@@ -91,6 +91,7 @@ pub fn overridden(mut have: Have, text: &str) -> Result<Have, ResourcesError> {
             _ => {
                 let name = Name::new(field).map_err(|reason| error(reason.to_string()))?;
                 let milli = milli(value).map_err(error)?;
+                have.capacity.devices.retain(|device| device.name != name);
                 have.capacity.devices.push(Device { name, milli });
             }
         }

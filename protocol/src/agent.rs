@@ -49,6 +49,35 @@ pub struct AgentInfo {
 /// Most sentences in [`AgentInfo::weaknesses`].
 pub const WEAKNESSES_MAX: usize = 32;
 
+/// What an operator says of an agent while it runs, over what it was started with. Kept by the agent, in postcard: fields never change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentChange {
+    /// Attributes that it has from now on; without a value: has not.
+    #[serde(deserialize_with = "bounded::map::<_, _, _, ATTRIBUTES_MAX>")]
+    pub attributes: BTreeMap<String, Option<String>>,
+    /// Where it stands; `None`: as before.
+    pub domain: Option<FaultDomain>,
+    /// What it promises, such as `cpu=8,memory=16GiB`: what is not named stays. At most [`RESOURCES_BYTES_MAX`].
+    pub resources: String,
+}
+
+/// Longest text of [`AgentChange::resources`], in bytes.
+pub const RESOURCES_BYTES_MAX: usize = 4_096;
+
+impl AgentChange {
+    /// This, and beside it what `earlier` says of other things.
+    #[must_use]
+    pub fn over(self, earlier: Self) -> Self {
+        let mut attributes = earlier.attributes;
+        attributes.extend(self.attributes);
+        let name = |part: &str| part.split('=').next().unwrap_or(part).trim().to_owned();
+        let named: Vec<String> = self.resources.split(',').map(name).collect();
+        let kept = earlier.resources.split(',').filter(|part| !named.contains(&name(part)));
+        let parts: Vec<&str> = kept.chain(self.resources.split(',')).map(str::trim).filter(|part| !part.is_empty()).collect();
+        Self { attributes, domain: self.domain.or(earlier.domain), resources: parts.join(",") }
+    }
+}
+
 impl AgentInfo {
     /// True where all bounds hold: what comes off the wire is asked this before it is used.
     #[must_use]
@@ -69,5 +98,23 @@ impl AgentInfo {
             && self.attributes.iter().all(|(name, value)| !name.is_empty() && short(name) && short(value))
             && self.weaknesses.len() <= WEAKNESSES_MAX
             && self.weaknesses.iter().all(|line| line.len() <= 4 * ATTRIBUTE_BYTES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_later_goes_over_what_was_said_before_and_beside_the_rest() {
+        let change = |attributes: &[(&str, Option<&str>)], resources: &str| AgentChange {
+            attributes: attributes.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect(),
+            domain: None,
+            resources: resources.to_owned(),
+        };
+        let before = change(&[("rack", Some("r1")), ("disk", Some("ssd"))], "cpu=2, ports=1-2,ports=5-6,memory=1GiB");
+        let after = change(&[("rack", None)], "ports=9-10, gpu=1").over(before);
+        assert_eq!(after, change(&[("rack", None), ("disk", Some("ssd"))], "cpu=2,memory=1GiB,ports=9-10,gpu=1"));
+        assert_eq!(change(&[], "").over(AgentChange::default()), AgentChange::default());
     }
 }

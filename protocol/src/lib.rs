@@ -19,7 +19,7 @@ pub mod resources;
 pub mod task;
 pub mod time;
 
-pub use agent::{AgentInfo, Attributes, FaultDomain};
+pub use agent::{AgentChange, AgentInfo, Attributes, FaultDomain};
 pub use ids::{AgentId, AttemptId, Digest, JobId, Name, OfferId, RequestId, Role, ShardId, TaskId};
 pub use job::{Job, Kind, Limits, Member, Metering, Program, Restart, Template};
 pub use message::{FromAgent, FromMaster, Join, JoinReply};

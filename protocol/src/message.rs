@@ -2,6 +2,7 @@
 //! variant): the format is positional. No type here is recursive, since the format has no depth limit, and no vector is of a type without
 //! bytes.
 
+use crate::agent::AgentChange;
 use crate::bounded;
 use crate::link::ResetToken;
 use crate::task::{Held, Progress, Update};
@@ -273,6 +274,9 @@ pub enum BulkRequest {
         /// At most [`CHUNK_BYTES_MAX`].
         bytes: bytes::Bytes,
     },
+    /// Master to agent, from version 3 on: an operator says that it is so from now on. Answered with `End` where it is, and with `Failed` where it
+    /// cannot be.
+    Change(AgentChange),
 }
 
 /// What running tasks use at this moment: one by one, and wasm tasks also together as their executors.

@@ -1,5 +1,5 @@
-"""A pool of workers that grows and shrinks: as many tasks run as are wanted, on whatever the cluster offers. One that ends or is lost is placed anew; while
-nothing is wanted, offers are not asked for.
+"""A pool of workers that grows and shrinks: as many tasks run as are wanted. It says what it lacks, and is shown just that. One that ends or is lost is
+placed anew.
 
     samples/frameworks/elastic.py SIZE...       # one size after the other, each until so many run
 """
@@ -7,7 +7,7 @@ nothing is wanted, offers are not asked for.
 import os
 import sys
 
-from skep import Cluster, Framework
+from skep import Cluster, Framework, wish
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CPU_MILLI, MEMORY = 100, 16 << 20
@@ -32,8 +32,9 @@ class Pool:
         self.ask()
 
     def ask(self):
-        if len(self.staying()) < self.wanted:
-            self.framework.say(revive=[])
+        """Wants what is lacking: of nothing, nothing is shown."""
+        lacking = max(0, self.wanted - len(self.staying()))
+        self.framework.want([wish(lacking, cpu=CPU_MILLI / 1000, memory=str(MEMORY))])
 
     def holds(self):
         running = [name for name in self.staying() if self.tasks[name] == "running"]
@@ -44,14 +45,13 @@ class Pool:
             room = min(offer["resources"]["cpu_milli"] // CPU_MILLI, offer["resources"]["memory_bytes"] // MEMORY)
             count = min(room, self.wanted - len(self.staying()))
             if count <= 0:
-                self.framework.decline([offer], refuse_ms=3_600_000)
+                self.framework.decline([offer], refuse_ms=0)
                 continue
             names = [f"worker-{self.made + n}" for n in range(count)]
             self.made += count
             self.tasks.update(dict.fromkeys(names))
             job = dict(task=dict(wasm=self.wasm, args=[str(WORKER_MS)]), resources=dict(cpu=CPU_MILLI / 1000, memory=str(MEMORY)))
-            # What an offer leaves is not shown again until it is asked for.
-            self.framework.accept([offer], [dict(name=name, job=job) for name in names], refuse_ms=3_600_000)
+            self.framework.accept([offer], [dict(name=name, job=job) for name in names])
 
     def updated(self, update):
         name, state = update["task"], update["state"]
@@ -68,11 +68,13 @@ def main(sizes):
     cluster = Cluster.here()
     framework = Framework(cluster, "elastic")
     pool = Pool(framework, cluster.push(os.path.join(HERE, "../dist/sleep.wasm")))
+    pool.ask()
     sizes = iter(sizes)
     for kind, body in framework.events():
         if kind == "subscribed":
             if pool.tasks:
                 framework.say(reconcile=sorted(pool.tasks))
+                pool.ask()
             else:
                 pool.resize(next(sizes))
         elif kind == "offers":

@@ -1,5 +1,5 @@
-"""Map and reduce over wasm tasks: counts primes up to many bounds on whatever the cluster offers, a task each, and adds them up. A task that is lost is
-placed again.
+"""Map and reduce over wasm tasks: counts primes up to many bounds, a task each, and adds them up. It says how much room it wants. A task that is lost
+is placed again.
 
     samples/frameworks/primes.py [HOW-MANY]
 """
@@ -7,7 +7,7 @@ placed again.
 import os
 import sys
 
-from skep import Cluster, Framework
+from skep import Cluster, Framework, wish
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CPU_MILLI, MEMORY = 100, 16 << 20
@@ -26,9 +26,14 @@ def main(many):
             resources=dict(cpu=CPU_MILLI / 1000, memory=str(MEMORY)),
         ))
 
+    def ask():
+        framework.want([wish(len(waiting), cpu=CPU_MILLI / 1000, memory=str(MEMORY))])
+
+    ask()
     for kind, body in framework.events():
         if kind == "subscribed" and placed:
             framework.say(reconcile=sorted(placed))
+            ask()
         elif kind == "offers":
             for offer in body:
                 room = min(offer["resources"]["cpu_milli"] // CPU_MILLI, offer["resources"]["memory_bytes"] // MEMORY)
@@ -45,7 +50,7 @@ def main(many):
                 print(f"{body['task']}: {body['state']} ({body.get('reason') or body.get('exit', {}).get('text')}), once more", file=sys.stderr)
                 tries += 1
                 waiting.append(f"{name}.{tries}")
-                framework.say(revive=[])
+                ask()
             framework.acknowledge(body)
             if len(found) == many:
                 print(f"{sum(found.values())} primes below {many} bounds, the highest {max(bounds.values())}")

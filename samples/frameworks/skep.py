@@ -2,6 +2,7 @@
 breaks. `primes.py` beside it is a scheduler over it.
 
     framework = Framework(Cluster.here(), "mine", failover_ms=60_000)
+    framework.want([wish(count=3, cpu=0.5, memory="64MiB")])      # or whatever comes, where nothing is said
     for kind, body in framework.events():       # "subscribed", "offers", "rescinded", "update"
         ...
         framework.accept(offers, tasks)
@@ -96,6 +97,11 @@ class Cluster:
         raise Refused(503, f"the output of {job} cannot be read")
 
 
+def wish(count, priority=50, constraints=(), **resources):
+    """So many more tasks that each need this much, on agents that are so: `constraints` and `resources` as in a job file."""
+    return dict(count=count, priority=priority, resources=resources, place=dict(constraints=list(constraints)))
+
+
 class Framework:
     """A framework. Its calls go to the master that answered its subscription. Whether one was taken in whose connection broke is not known: the
     framework then subscribes anew, and whoever hears that asks how its tasks stand (`say(reconcile=[…])`)."""
@@ -103,13 +109,14 @@ class Framework:
     def __init__(self, cluster, name, roles=("default",), failover_ms=60_000, every_state=False):
         self.cluster, self.id, self.stream, self.where, self.broken = cluster, None, None, None, False
         self.about = dict(name=name, roles=list(roles), failover_ms=failover_ms, every_state=every_state)
+        self.wishes = []
 
     def events(self):
         """What it is told, for ever: subscribes, and again where the connection breaks. Ends when the framework is gone."""
         tries = 0
         while True:
             try:
-                about = dict(self.about, id=self.id) if self.id else self.about
+                about = dict(self.about, demand=self.wishes, **({"id": self.id} if self.id else {}))
                 url = self.cluster.urls[tries % len(self.cluster.urls)]
                 answer = self.cluster.call("POST", "/v1/framework", {"subscribe": about}, url)
                 self.where, self.broken = answer.where, False
@@ -144,6 +151,13 @@ class Framework:
             if refused.status not in (409, 429) and refused.status < 500:
                 raise
             self.broken = True
+
+    def want(self, wishes):
+        """Wants this from now on, and is shown nothing else; none: whatever comes. Each task that is placed counts off. To be said again, or to be right in
+        `wishes`, when it subscribes anew."""
+        self.wishes = list(wishes)
+        if self.stream:
+            self.say(demand=self.wishes)
 
     def accept(self, offers, tasks, refuse_ms=0):
         """Runs tasks, `dict(name=…, job={…})`, in offers of one agent."""

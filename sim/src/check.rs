@@ -155,7 +155,7 @@ impl Check {
             Record::Staged { id, agent, attempts, .. } => {
                 self.placed.extend(attempts.iter().map(|(index, number)| (AttemptId::new(*id, *index, *number), *agent)));
             }
-            Record::AgentMode { agent, mode: Mode::Draining { .. }, .. } => drop(self.drained.insert(*agent)),
+            Record::AgentMode { agent, mode: Mode::Draining { .. } | Mode::Maintained { .. }, .. } => drop(self.drained.insert(*agent)),
             Record::Placed { id, agent, .. } => drop(self.placed.insert(AttemptId::new(*id, 0, 1), *agent)),
             Record::PlacedGroup { tasks, agent, .. } => {
                 self.placed.extend(tasks.iter().map(|task| (AttemptId::new(task.id, 0, 1), *agent)));

@@ -289,6 +289,7 @@ impl Clients {
             )
             | Response::Done
             | Response::Viewed(_)
+            | Response::Numbered(_)
             | Response::Framework(_) => {}
             Response::Refused(Refusal::Conflict { reason }) => {
                 // Only a job that was dropped from the history, key and all, can meet another one of its name.

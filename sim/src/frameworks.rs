@@ -5,9 +5,11 @@
 use crate::client::job;
 use crate::random::Random;
 use crate::world::{Happening, Verdict, World};
-use master::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, StatusUpdate, TaskLaunch};
+use master::frameworks::{
+    Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, StatusUpdate, TaskLaunch, Wish,
+};
 use master::shard::{Event, Request, Response};
-use protocol::{Phase, RequestId, Resources, Role, ShardId};
+use protocol::{Constraint, Field, Phase, RequestId, Resources, Role, Rule, ShardId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests of frameworks are numbered from here on.
@@ -26,6 +28,8 @@ pub struct Frameworks {
     requests: u64,
     /// Acknowledgements of ends that wait for an answer: whose, and of which task.
     ending: BTreeMap<RequestId, (usize, String)>,
+    /// Demands that wait for an answer: whose, and what.
+    asked: BTreeMap<RequestId, (usize, Vec<Wish>)>,
     /// Tasks whose ends were acknowledged.
     pub ended: u64,
 }
@@ -37,6 +41,10 @@ struct Actor {
     /// The subscription: its request, its number, who leads its shard, and which that is.
     subscribed: Option<(RequestId, u128, usize, ShardId)>,
     offers: Vec<OpenOffer>,
+    /// What it is known to want; `None` where that is not known now, or is whatever comes.
+    wants: Option<Vec<Wish>>,
+    /// What it said that it wants when it subscribed.
+    wanted: Vec<Wish>,
     tasks: BTreeMap<String, Task>,
     placed: u64,
     /// Tasks that were placed together.
@@ -94,6 +102,12 @@ impl Frameworks {
             }
             return Ok(true);
         }
+        if let Some((at, wishes)) = self.asked.remove(&id) {
+            if matches!(response, Response::Done) {
+                self.actors[at].wants = Some(wishes).filter(|wishes| !wishes.is_empty());
+            }
+            return Ok(true);
+        }
         let subscribed = |actor: &&mut Actor| actor.subscribed.is_some_and(|(request, ..)| request == id);
         let Some(actor) = self.actors.iter_mut().find(subscribed) else { return Ok(true) };
         match response {
@@ -133,15 +147,23 @@ impl Frameworks {
 impl Actor {
     /// Nothing more comes over the subscription: what it was shown is void.
     fn forget(&mut self) {
-        self.subscribed = None;
+        (self.subscribed, self.wants) = (None, None);
         self.offers.clear();
         self.told.clear();
     }
 
     fn hear(&mut self, event: &FrameworkEvent) -> Result<(), String> {
         match event {
-            FrameworkEvent::Subscribed(id) => self.id = Some(*id),
-            FrameworkEvent::Offers(offers) => self.offers.extend(offers.iter().cloned()),
+            FrameworkEvent::Subscribed(id) => {
+                self.id = Some(*id);
+                self.wants = Some(std::mem::take(&mut self.wanted)).filter(|wishes| !wishes.is_empty());
+            }
+            FrameworkEvent::Offers(offers) => {
+                if let Some(wishes) = &self.wants {
+                    offers.iter().try_for_each(|offer| is_wanted(offer, wishes))?;
+                }
+                self.offers.extend(offers.iter().cloned());
+            }
             FrameworkEvent::Rescinded(offers) => self.offers.retain(|offer| !offers.contains(&offer.id)),
             FrameworkEvent::Update(update) => {
                 if !self.tasks.contains_key(&update.task) {
@@ -163,7 +185,11 @@ impl Actor {
                 }
                 self.told.push_back(update.clone());
             }
-            FrameworkEvent::Changed(_) => {}
+            FrameworkEvent::Changed(_)
+            | FrameworkEvent::Message { .. }
+            | FrameworkEvent::Unavailable(_)
+            | FrameworkEvent::InverseOffers(_)
+            | FrameworkEvent::InverseRescinded(_) => {}
             FrameworkEvent::Error(_) => self.forget(),
         }
         Ok(())
@@ -212,14 +238,17 @@ impl World {
         let shard = known.map_or_else(|| ShardId(self.random.below(shards) as u16), FrameworkId::shard);
         let Some(leader) = self.leader(usize::from(shard.0)).filter(|leader| self.runs(*leader)) else { return Ok(()) };
         let (request, stream) = (self.frameworks.request(), u128::from(self.random.below(u64::MAX)));
+        let wishes = if self.random.chance(300) { wishes(&mut self.random) } else { vec![] };
         let actor = &mut self.frameworks.actors[at];
+        actor.wanted.clone_from(&wishes);
         actor.subscribed = Some((request, stream, leader, shard));
         let mut info = FrameworkInfo { name: format!("framework-{at}"), failover_ms: FAILOVER_MS, ..FrameworkInfo::default() };
         info.roles = ["default", "web"].map(|role| Role::new(role).expect("a role")).to_vec();
         if actor.partition_aware {
             info.capabilities = vec!["PARTITION_AWARE".into(), "TASK_KILLING_STATE".into()];
         }
-        let subscribe = FrameworkRequest::Subscribe { framework: known, info, suppressed: vec![], filters: BTreeMap::new(), stream };
+        let subscribe =
+            FrameworkRequest::Subscribe { framework: known, info, suppressed: vec![], filters: BTreeMap::new(), wishes, stream };
         self.tell(leader, shard, Event::Request { id: request, request: Request::Framework(subscribe) })
     }
 
@@ -244,6 +273,10 @@ impl World {
             }
             3 if self.random.chance(300) => calls.push((Call::Revive(vec![]), false)),
             3 if self.random.chance(100) => calls.push((Call::Suppress(vec![]), false)),
+            3 if self.random.chance(500) => {
+                let wishes = if self.random.chance(300) { vec![] } else { wishes(&mut self.random) };
+                calls.push((Call::Demand(wishes), false));
+            }
             4 | 5 if !actor.offers.is_empty() => {
                 let offers = vec![actor.offers.swap_remove(self.random.below(actor.offers.len() as u64) as usize).id];
                 calls.push((Call::Decline { offers, refuse_ms: self.random.below(3_000) }, false));
@@ -261,11 +294,43 @@ impl World {
             {
                 self.frameworks.ending.insert(id, (at, task.clone()));
             }
+            if let Call::Demand(wishes) = &call {
+                self.frameworks.asked.insert(id, (at, wishes.clone()));
+                self.frameworks.actors[at].wants = None;
+            }
             let request = FrameworkRequest::Call { framework, stream, principal: String::new(), call };
             self.tell(leader, shard, Event::Request { id, request: Request::Framework(request) })?;
         }
         Ok(())
     }
+}
+
+/// Some wishes: for either role, some of them for one agent of two.
+fn wishes(random: &mut Random) -> Vec<Wish> {
+    let even = || Constraint { field: Field::Hostname, rule: Rule::Like(EVEN.into()) };
+    let wish = |random: &mut Random| Wish {
+        role: Role::new(if random.chance(500) { "default" } else { "web" }).expect("a role"),
+        priority: random.below(101) as u8,
+        count: random.below(6) as u32,
+        shape: Resources { cpu_milli: [100, 500, 2_000][random.below(3) as usize], memory_bytes: 1 << 20, ..Resources::NONE },
+        constraints: if random.chance(300) { vec![even()] } else { vec![] },
+    };
+    (0..random.between(1, 4)).map(|_| wish(random)).collect()
+}
+
+/// Names that end in an even digit.
+const EVEN: &str = ".*[02468]";
+
+/// An offer is for somebody who said that it wants this: no more than all of it, and at least one of it.
+fn is_wanted(offer: &OpenOffer, wishes: &[Wish]) -> Result<(), String> {
+    let even = offer.info.name.ends_with(['0', '2', '4', '6', '8']);
+    let may = |wish: &&Wish| wish.role == offer.role && wish.count > 0 && (even || wish.constraints.is_empty());
+    let all: Resources = wishes.iter().filter(may).fold(Resources::NONE, |sum, wish| {
+        let times = wish.shape.checked_mul(wish.count).unwrap_or_default();
+        sum.checked_add(&times).unwrap_or_default()
+    });
+    let fits = wishes.iter().filter(may).any(|wish| offer.resources.contains(&wish.shape));
+    if fits && all.contains(&offer.resources) { Ok(()) } else { Err(format!("F5: {offer:?} was shown to who wants {wishes:?}")) }
 }
 
 impl Actor {

@@ -3,6 +3,7 @@
 use crate::network::{IDLE_MS, Way};
 use crate::world::{Happening, Verdict, World};
 use master::shard::drains::ModeWish;
+use master::shard::maintenance::{Window, WindowsRequest};
 use master::shard::{Event, Request};
 use protocol::message::shard_of_agent;
 use protocol::{RequestId, ShardId, Time};
@@ -74,6 +75,7 @@ impl World {
         match self.random.below(9) {
             _ if self.random.chance(40) => self.let_go(at)?,
             _ if self.plan.frameworks > 0 && self.random.chance(150) => self.set_mode(at)?,
+            _ if self.plan.frameworks > 0 && self.random.chance(60) => self.maintain(at)?,
             _ if self.plan.limits && self.random.chance(200) => {
                 let request = crate::limits::wish(&mut self.random);
                 self.ask_home(request)?;
@@ -154,6 +156,19 @@ impl World {
             _ => ModeWish::Activate,
         };
         self.ask_mode(at, mode)
+    }
+
+    /// An operator schedules a short window of maintenance, or cancels one.
+    fn maintain(&mut self, at: usize) -> Verdict {
+        let request = if self.random.chance(300) {
+            WindowsRequest::Cancel(self.random.below(20))
+        } else {
+            let from = self.now + self.random.below(10_000);
+            let until = Some(from + 1 + self.random.below(20_000));
+            let (agents, grace_ms) = ([self.machines[at].id].into(), self.random.below(2_000));
+            WindowsRequest::Add(Window { number: 0, agents, from, until, grace_ms, note: String::new() })
+        };
+        self.ask_home(Request::Windows(request))
     }
 
     /// An operator asks something of shard 0, if somebody leads it.

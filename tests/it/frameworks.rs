@@ -1,5 +1,8 @@
 //! Frameworks over the API of offers, in another language: the sample scheduler beside the cluster's own jobs, and through the loss of a master.
 
+mod caller;
+mod rust;
+mod wants;
 mod wrong;
 
 use crate::cluster::{Cluster, sample};

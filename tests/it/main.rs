@@ -3,6 +3,7 @@
 
 #[path = "../../cli/busybox.rs"]
 mod busybox;
+mod changed;
 mod cluster;
 mod escapes;
 mod fenced;
@@ -14,6 +15,7 @@ mod hostile_client;
 mod hostile_jobs;
 mod hostile_tasks;
 mod hostile_wasm;
+mod maintenance;
 mod masters;
 mod mesos;
 mod overload;

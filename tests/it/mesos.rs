@@ -1,6 +1,8 @@
 //! Frameworks and tools of Mesos', unmodified, from PyPI (`make clients`); and what its API says to what is wrong.
 
+mod files;
 mod lists;
+mod maintenance;
 mod wrong;
 
 use crate::cluster::Cluster;

@@ -7,6 +7,7 @@ mod ids;
 mod leftovers;
 mod open;
 mod processes;
+mod shape;
 mod spec;
 mod table;
 mod telling;
@@ -153,6 +154,7 @@ struct Door {
     agent: AgentId,
     /// What tasks are told of where they run.
     name: String,
+    shape: shape::Shape,
     ledger: Ledger,
     checkpoint: Checkpoint,
     executors: Executors,
@@ -291,6 +293,10 @@ impl Door {
                 let (tasks, executors) = (self.processes.running(), self.executors.processes());
                 let watched = Watched { tasks, executors, used: Some(self.executors.ask_usage()) };
                 let _ = answer.send(watched); // Whoever asked may be gone.
+            }
+            Heard::Change { change, answer } => {
+                let done = self.change(change);
+                let _ = answer.send(done); // Whoever asked may be gone.
             }
             Heard::Exec { member, command, terminal, answer } => self.processes.exec(member, command, terminal, answer),
             Heard::WhereIsLog { member, answer } => {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::agent::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, WEAKNESSES_MAX};
+use protocol::agent::WEAKNESSES_MAX;
 use protocol::job::FENCE_VARIABLE;
 use protocol::message::Launch;
 use protocol::{AgentId, AgentInfo, AttemptId, Member};
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::executors::{Executors, Settings};
 use super::processes::Processes;
+use super::shape::Shape;
 use super::turns::Turns;
 use super::uplink::{self, Uplink};
 use super::ways::Ways;
@@ -37,7 +38,7 @@ impl Door {
         let lock = lock(&config.data_dir)?;
         let identity_dir = config.data_dir.join("identity");
         // What an operator got wrong is said before anybody is asked.
-        let mut info = info(&config)?;
+        let mut shape = Shape::open(&config)?;
         let identity = uplink::identity(&identity_dir, &config.masters, config.join.as_ref()).await?;
         let agent = identity.agent().ok_or_else(|| AgentError::NoIdentity { dir: identity_dir.clone() })?;
         // Whatever folders it lies in, this process may start itself.
@@ -62,8 +63,8 @@ impl Door {
         let settings = Settings {
             table: config.data_dir.join("executors.table"),
             readable: fetcher.folders().iter().map(fs::canonicalize).collect::<io::Result<_>>().map_err(failed("finding", &cache_dir))?,
-            memory_bytes_max: info.capacity.memory_bytes.min(MEMORY_BYTES_MAX),
-            own_users: own_users(&template, &mut info),
+            memory_bytes_max: shape.info()?.capacity.memory_bytes.min(MEMORY_BYTES_MAX),
+            own_users: own_users(&template, &mut shape),
             template: Arc::clone(&template),
         };
         let mut executors = Executors::open(settings, said_sender).map_err(failed("opening", &executors_dir))?;
@@ -73,8 +74,7 @@ impl Door {
         let mut processes = Processes::open(Arc::clone(&template), said_of_processes_sender).map_err(failed("opening", &home))?;
         let found_of_processes = processes.recover().await.map_err(failed("recovering tasks in", &home))?;
 
-        let name = info.name.clone();
-        let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, info)?;
+        let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, shape.info()?)?;
         let clock = Clock { start: now(), since_ns: runtime::executor::lease::boot_ns() };
         for event in found.into_iter().chain(found_of_processes).chain([Event::Surveyed]) {
             ledger.handle(clock.now(), event);
@@ -83,7 +83,8 @@ impl Door {
         let uplink = tokio::spawn(Uplink { masters, data_dir, identity_dir, identity, turns: turns.clone(), heard: heard_sender }.run());
         Ok(Self {
             agent,
-            name,
+            name: shape.name.clone(),
+            shape,
             ledger,
             checkpoint,
             executors,
@@ -147,42 +148,6 @@ pub(super) fn plan(launch: &Launch, member: &Member, compiled: PathBuf, stdin: O
         job: launch.title.clone(),
         agent: agent.to_owned(),
     }
-}
-
-/// What the agent says of itself; what the operator said of it is checked.
-fn info(config: &AgentConfig) -> Result<AgentInfo, AgentError> {
-    let mut have = fingerprint::have(&config.data_dir)?;
-    if let Some(text) = &config.resources {
-        have = fingerprint::overridden(have, text)?;
-    }
-    let info = AgentInfo {
-        name: config.name.clone().unwrap_or_else(fingerprint::host),
-        capacity: have.capacity,
-        ports: have.ports,
-        attributes: fingerprint::attributes(&config.attributes),
-        domain: config.domain.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        weaknesses: config.template.weaknesses().to_vec(),
-    };
-    let wrong = |field| {
-        let reason = format!("1 to {ATTRIBUTE_BYTES_MAX} bytes without control characters are allowed, and {ATTRIBUTES_MAX} attributes");
-        AgentError::Info { field, reason }
-    };
-    let short = |text: &str| text.len() <= ATTRIBUTE_BYTES_MAX && !text.chars().any(char::is_control);
-    let domain = [&info.domain.region, &info.domain.zone, &info.domain.rack];
-    if info.name.is_empty() || !short(&info.name) {
-        return Err(wrong("name"));
-    }
-    if info.attributes.len() > ATTRIBUTES_MAX
-        || !info.attributes.iter().all(|(name, value)| !name.is_empty() && short(name) && short(value))
-    {
-        return Err(wrong("attributes"));
-    }
-    if !domain.into_iter().all(|part| short(part)) {
-        return Err(wrong("domain"));
-    }
-    assert!(AgentInfo { weaknesses: vec![], ..info.clone() }.is_bounded(), "each part was checked where it was made");
-    Ok(info)
 }
 
 /// The ledger as it was when the agent last ran on this start of the machine, or a new one.
@@ -252,12 +217,12 @@ fn cache_key(path: &Path) -> Result<[u8; 32], AgentError> {
 }
 
 /// True where each role's executors have a user of their own; what holds them in less is noted.
-fn own_users(template: &Template, info: &mut AgentInfo) -> bool {
+fn own_users(template: &Template, shape: &mut Shape) -> bool {
     let passable = is_passable(&template.places().executors());
     if template.own_ids() && !passable {
         let sentence = "the data directory is closed to other users: the agent stays root, and executors of wasm run as root without capabilities, instead of one user for each role";
-        info.weaknesses.push(sentence.into());
+        shape.weaknesses.push(sentence.into());
     }
-    info.weaknesses.truncate(WEAKNESSES_MAX);
+    shape.weaknesses.truncate(WEAKNESSES_MAX);
     template.own_ids() && passable
 }

@@ -255,6 +255,25 @@ impl Book {
         &self.promised
     }
 
+    /// Why there cannot be so little: more is promised, or a port that is given would be none of the agent's.
+    pub fn against(&self, info: &AgentInfo) -> Option<String> {
+        let short = info.capacity.short_of(&self.promised);
+        if !short.is_empty() {
+            let kinds: Vec<String> = short.iter().map(ToString::to_string).collect();
+            return Some(format!("its tasks are promised more than that of {}: drain it, or stop some of them first", kinds.join(", ")));
+        }
+        let live = self.entries.values().filter(|entry| !matches!(entry.state, State::Ended { .. }));
+        let missing = |port: &&u16| !info.ports.iter().any(|range| (range.first..=range.last).contains(*port));
+        let port = live.flat_map(|entry| &entry.ports).find(missing)?;
+        Some(format!("port {port} is given to one of its tasks"))
+    }
+
+    /// There is so much from now on.
+    pub fn reshape(&mut self, info: &AgentInfo) {
+        (self.capacity, self.ranges) = (info.capacity.clone(), info.ports.clone());
+        self.ports.allow(&info.ports);
+    }
+
     pub const fn capacity(&self) -> &Resources {
         &self.capacity
     }

@@ -1,7 +1,7 @@
 //! All that can happen to a ledger and all that it can want done: closed lists, data only.
 
 use protocol::message::{FromAgent, FromMaster, Launch};
-use protocol::{AttemptId, Digest, Exit, JobId, MemberId, Metering, ShardId, Time, Usage};
+use protocol::{AgentInfo, AttemptId, Digest, Exit, JobId, MemberId, Metering, ShardId, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -62,6 +62,11 @@ pub enum Event {
     Evicted {
         /// Which, in all forms.
         bundle: Digest,
+    },
+    /// The agent is so from now on, as an operator says. Passed over where it leaves less than what is promised.
+    Changed {
+        /// What it says of itself.
+        info: Box<AgentInfo>,
     },
     /// After a recovery, and only then: every executor has said what it holds, as `Started` and `Ended`. What none of them named is lost:
     /// it is not started again, since nobody can prove that it never ran.

@@ -139,6 +139,7 @@ impl Ledger {
             Event::Ended { members } => self.ended(now, members),
             Event::Progress { notes } => self.progressed(now, notes),
             Event::Evicted { bundle } => self.bundles.evicted(bundle),
+            Event::Changed { info } => self.changed(now, *info),
             Event::Surveyed => self.surveyed(now),
         }
         self.end_overdue(now); // What was launched on a lease that is over.
@@ -249,6 +250,22 @@ impl Ledger {
     pub fn uses(&self, bundle: Digest) -> bool {
         let live = self.attempts().filter(|(_, _, ended)| !ended);
         live.into_iter().any(|(_, launch, _)| bundles::needs(&launch.template).any(|(needed, _)| needed == bundle))
+    }
+
+    /// Why the agent cannot be so: it has promised more. `None` where it can.
+    #[must_use]
+    pub fn against(&self, info: &AgentInfo) -> Option<String> {
+        self.book.against(info)
+    }
+
+    /// The agent is another than before: its shard hears it from a registration.
+    fn changed(&mut self, now: Time, info: AgentInfo) {
+        if self.book.against(&info).is_some() {
+            return;
+        }
+        self.book.reshape(&info);
+        self.info = info;
+        self.session.register_again(now);
     }
 
     fn heard(&mut self, now: Time, shard: ShardId, message: FromMaster) {

@@ -15,11 +15,17 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn new(ranges: &[PortRange]) -> Self {
-        let mut allowed = Box::new([0; WORDS]);
+        let mut ports = Self { allowed: Box::new([0; WORDS]), used: Box::new([0; WORDS]), next: 0 };
+        ports.allow(ranges);
+        ports
+    }
+
+    /// These may be given from now on, and no others.
+    pub(super) fn allow(&mut self, ranges: &[PortRange]) {
+        *self.allowed = [0; WORDS];
         for port in ranges.iter().flat_map(|range| range.first..=range.last) {
-            set(&mut allowed, port);
+            set(&mut self.allowed, port);
         }
-        Self { allowed, used: Box::new([0; WORDS]), next: 0 }
     }
 
     /// Takes `count` free ports; none where there are fewer.

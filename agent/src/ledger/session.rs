@@ -127,6 +127,13 @@ impl Session {
         newer
     }
 
+    /// What the agent says of itself is another than before: it registers as soon as its shard is led.
+    pub fn register_again(&mut self, now: Time) {
+        if let Some(link) = self.link() {
+            link.register_at = now;
+        }
+    }
+
     fn link(&mut self) -> Option<&mut Link> {
         self.reach.as_mut()?.link.as_mut()
     }

@@ -71,7 +71,8 @@ fn kind(spec: &JobSpec) -> Kind {
 }
 
 /// What each task is promised, all members together; `None` where that cannot be counted.
-fn resources(spec: &JobSpec) -> Option<Resources> {
+#[must_use]
+pub fn resources(spec: &JobSpec) -> Option<Resources> {
     spec.tasks.iter().try_fold(Resources::NONE, |sum, task| sum.checked_add(&task.amounts()))
 }
 

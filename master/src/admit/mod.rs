@@ -20,7 +20,7 @@ pub mod wasm;
 
 pub use amount::resource;
 pub use bundle::{Form, Verdict};
-pub use job::admit;
+pub use job::{admit, resources};
 pub use problem::{Code, PROBLEMS_MAX, Problem, render};
 pub use spec::{JobSpec, Source};
 pub use wasm::{Inspection, Rejection, WasmKind, inspect};

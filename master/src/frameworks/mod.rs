@@ -1,11 +1,13 @@
 //! Frameworks other than the built-in one: who they are, what they may say and what they are told. Data only, and what of it is on record
 //! (`state.rs`); what a shard does with it stands in `shard/frameworks.rs` and its neighbours, how it is written over HTTP in `http/mesos/`.
 
+mod demand;
 mod filters;
 mod groups;
 mod state;
 mod view;
 
+pub use demand::{Cover, Demand, WISHES_MAX, Wanted, Wish};
 pub use filters::{CONDITIONS_MAX, Condition, Fact, Filter, Filters, Sieve, Test};
 pub use groups::{GROUP_TASKS_MAX, Groups, LastingGroups};
 pub use state::{Framework, Frameworks, LastingFrameworks, Own};
@@ -145,6 +147,8 @@ pub enum FrameworkRequest {
         suppressed: Vec<Role>,
         /// What it wants to be shown.
         filters: Filters,
+        /// What it wants; nothing: whatever comes.
+        wishes: Vec<Wish>,
         /// Drawn by whoever asks: the calls of this subscription have it.
         stream: u128,
     },
@@ -225,6 +229,15 @@ pub enum Call {
     },
     /// It ends, with all its tasks.
     Teardown,
+    /// It wants this, in place of what it wanted before; nothing: whatever comes.
+    Demand(Vec<Wish>),
+    /// It can, or cannot, do without its tasks on the agents of these inverse offers.
+    AnswerInverse {
+        /// Whether it can.
+        accepted: bool,
+        /// Which.
+        offers: Vec<OfferId>,
+    },
 }
 
 /// A task that a framework places.
@@ -259,6 +272,21 @@ pub struct OpenOffer {
     pub ports: Vec<PortRange>,
 }
 
+/// Whether a framework can do without its tasks on an agent that is to be maintained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InverseOffer {
+    /// Its name.
+    pub id: OfferId,
+    /// Which agent.
+    pub agent: AgentId,
+    /// In which window.
+    pub window: u64,
+    /// From when on.
+    pub from: Time,
+    /// Until when; `None`: until somebody ends it.
+    pub until: Option<Time>,
+}
+
 /// What a framework is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum FrameworkEvent {
@@ -274,6 +302,25 @@ pub enum FrameworkEvent {
     Error(String),
     /// It is another than before, as it said.
     Changed(Box<FrameworkInfo>),
+    /// A task has said how far it is. Said once, and lost without harm.
+    Message {
+        /// What the framework calls it.
+        task: String,
+        /// What it is here.
+        job: JobId,
+        /// Where it is.
+        agent: AgentId,
+        /// 0 to 100.
+        percent: u8,
+        /// In its own words.
+        text: String,
+    },
+    /// Agents of the offers that follow at once are not there from then, and until then.
+    Unavailable(Vec<(AgentId, Time, Option<Time>)>),
+    /// Can it do without its tasks on these agents?
+    InverseOffers(Vec<InverseOffer>),
+    /// It is not asked these any more.
+    InverseRescinded(Vec<OfferId>),
 }
 
 /// The state of a task, as its framework is told.

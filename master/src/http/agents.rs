@@ -14,11 +14,14 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use protocol::AgentId;
-use protocol::message::shard_of_agent;
+use protocol::agent::{ATTRIBUTES_MAX, RESOURCES_BYTES_MAX};
+use protocol::link::Connection;
+use protocol::message::{BulkReply, BulkRequest, shard_of_agent};
+use protocol::{AgentChange, AgentId, FaultDomain};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// How long tasks of batch jobs may go on there where nobody says, in milliseconds; and the most that can be said.
@@ -106,6 +109,67 @@ pub async fn gone(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segm
     let id: AgentId = body::parsed("id", &id)?;
     find::done(&api, shard_of_agent(id, api.door.shards()), Request::Gone { agent: id }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// How an agent is to be from now on.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeBody {
+    /// Attributes that it has from now on; null: has not. Others stay.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, Option<String>>,
+    /// Where it stands, as `REGION/ZONE/RACK`.
+    pub domain: Option<String>,
+    /// What it promises, such as `cpu=8,memory=16GiB`; what is not named stays.
+    pub resources: Option<String>,
+}
+
+/// How long an agent may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Changes what an agent says of itself while it runs. Its tasks go on; it refuses to have less than it has promised. Kept by the agent, over what it is
+/// started with.
+#[utoipa::path(patch, path = "/v1/agents/{id}", tag = "agents", params(("id" = String, Path, description = "an agent's id")), request_body = ChangeBody,
+    responses((status = 204, description = "it is so, and registers as that"), (status = 400, body = ErrorAnswer), (status = 403, body = ErrorAnswer),
+        (status = 409, description = "it cannot be so, or cannot be reached", body = ErrorAnswer)))]
+pub async fn change(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(id): Segment,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    caller.must_own_cluster()?;
+    let agent: AgentId = body::parsed("id", &id)?;
+    let ChangeBody { attributes, domain, resources } = body::json(&headers, body).await?;
+    if attributes.len() > ATTRIBUTES_MAX || resources.as_ref().is_some_and(|text| text.len() > RESOURCES_BYTES_MAX) {
+        return Err(ApiError::invalid("attributes", format!("at most {ATTRIBUTES_MAX}, and resources of {RESOURCES_BYTES_MAX} bytes")));
+    }
+    let domain = domain.map(|text| {
+        let mut parts = text.splitn(3, '/').map(str::to_owned);
+        let mut part = || parts.next().unwrap_or_default();
+        FaultDomain { region: part(), zone: part(), rack: part() }
+    });
+    let change = AgentChange { attributes, domain, resources: resources.unwrap_or_default() };
+    let connection = api.door.agent_connection(agent).ok_or_else(|| ApiError::conflict("the agent cannot be reached now"))?;
+    if connection.version() < CHANGES_SINCE {
+        return Err(ApiError::conflict("the agent is of an earlier version, which cannot be changed while it runs: upgrade it first"));
+    }
+    let silent = || ApiError::conflict("the agent did not answer: whether it is so is not known; look, or ask again");
+    match tokio::time::timeout(ANSWER_WITHIN, ask(&connection, change)).await.ok().flatten().ok_or_else(silent)? {
+        BulkReply::End => Ok(StatusCode::NO_CONTENT),
+        BulkReply::Failed { reason } => Err(ApiError::conflict(reason)),
+        BulkReply::Chunk { .. } => Err(silent()),
+    }
+}
+
+/// The version of the messages from which on agents can be changed.
+const CHANGES_SINCE: u16 = 3;
+
+async fn ask(connection: &Connection, change: AgentChange) -> Option<BulkReply> {
+    let (mut sender, mut receiver) = connection.open_bulk().await.ok()?;
+    sender.send(&BulkRequest::Change(change)).await.ok()?;
+    receiver.next::<BulkReply>().await.ok()?
 }
 
 /// How to empty an agent.

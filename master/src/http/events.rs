@@ -79,6 +79,8 @@ pub enum EventBody<'a> {
     Policies,
     /// Masters were let in, moved or removed.
     Masters,
+    /// The windows of maintenance are others now.
+    Maintenance,
     /// Something was told that this reader does not hear: it is kept no longer, or was never heard by this master, or nobody knows whether it was
     /// told, since its master is gone. Who keeps a picture of what is asks for all of it anew; what follows is of after that.
     Missed,
@@ -123,6 +125,7 @@ fn text(change: &Change) -> String {
         Change::Tokens => ("tokens", EventBody::Tokens),
         Change::Policies => ("policies", EventBody::Policies),
         Change::Masters => ("masters", EventBody::Masters),
+        Change::Maintenance => ("maintenance", EventBody::Maintenance),
     };
     lines(name, &body)
 }
@@ -148,7 +151,7 @@ impl Filter {
             }
             Change::Agent { .. } | Change::Framework { .. } => self.role.is_none() && self.job.is_none(),
             Change::Own { .. } => false,
-            Change::Tokens | Change::Policies | Change::Masters => {
+            Change::Tokens | Change::Policies | Change::Masters | Change::Maintenance => {
                 self.role.is_none() && self.job.is_none() && self.caller.must_own_cluster().is_ok()
             }
         }

@@ -3,8 +3,9 @@
 
 use super::access::Caller;
 use super::body;
+use super::demand::{WishBody, wishes};
 use super::error::{ApiError, ErrorAnswer};
-use super::frameworks_json::{EventBody, Lines, offer_id};
+use super::frameworks_json::{EventBody, Lines, inverse_id, offer_id};
 use super::jobs::GRACE_MS_DEFAULT;
 use super::subscription::{self, Subscriber};
 use super::{Api, find, spec};
@@ -42,11 +43,17 @@ pub struct CallBody {
     suppress: Option<Vec<String>>,
     /// End a task.
     kill: Option<KillBody>,
+    /// It can do without its tasks on the agents of these inverse offers.
+    accept_inverse: Option<Vec<String>>,
+    /// It would rather not.
+    decline_inverse: Option<Vec<String>>,
     /// An update was taken in.
     acknowledge: Option<AcknowledgeBody>,
     /// Say in which state these tasks are; none: all that have not ended.
     reconcile: Option<Vec<String>>,
-    /// The framework is another than before.
+    /// It wants this, in place of what it wanted before, and is shown nothing else; none: whatever comes.
+    demand: Option<Vec<WishBody>>,
+    /// The framework is another than before; what it wants stays.
     update: Option<SubscribeBody>,
     /// True: the framework ends, with all its tasks.
     teardown: Option<bool>,
@@ -67,6 +74,9 @@ pub struct SubscribeBody {
     /// Of these, those that want no offers yet.
     #[serde(default)]
     suppressed: Vec<String>,
+    /// What it wants, as in a call: to be said each time that it subscribes.
+    #[serde(default)]
+    demand: Vec<WishBody>,
     /// How long its tasks go on after it was last connected, in milliseconds.
     #[serde(default)]
     failover_ms: u64,
@@ -150,16 +160,17 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
     caller.must_level(Level::Operator)?;
     let text = body::whole(&headers, body).await?;
     let mut call: CallBody = serde_json::from_slice(&text).map_err(|error| ApiError::invalid("body", error.to_string()))?;
-    if let Some(subscribe) = call.subscribe.take() {
+    if let Some(mut subscribe) = call.subscribe.take() {
         let framework = subscribe.id.as_deref().map(|id| body::parsed("subscribe.id", id)).transpose()?;
         if let Some(elsewhere) = framework.and_then(|framework: FrameworkId| elsewhere(&api, framework.shard())) {
             return Ok(elsewhere);
         }
+        let demand = std::mem::take(&mut subscribe.demand);
         let (info, suppressed) = info(&caller, subscribe, "subscribe")?;
+        let wishes = wishes(demand, "subscribe.demand", &info.roles)?;
         let stream = subscription::draw()?;
-        let body =
-            subscription::subscribe(&api, Subscriber { framework, info, suppressed, filters: Filters::new(), stream }, Lines { stream })
-                .await?;
+        let subscriber = Subscriber { framework, info, suppressed, filters: Filters::new(), wishes, stream };
+        let body = subscription::subscribe(&api, subscriber, Lines { stream }).await?;
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response());
     }
     let needed = |field: &'static str, value: &Option<String>| {
@@ -215,9 +226,13 @@ fn info(caller: &Caller, body: SubscribeBody, field: &str) -> Result<(FrameworkI
 async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody) -> Result<Call, ApiError> {
     let roles =
         |texts: Vec<String>, field: &str| -> Result<Vec<Role>, ApiError> { texts.iter().map(|text| body::parsed(field, text)).collect() };
+    let known = || api.frameworks.get(&framework).map(|info| info.roles.clone()).unwrap_or_default();
     let mut said = Vec::new();
+    if let Some(demand) = call.demand {
+        said.push(Call::Demand(wishes(demand, "demand", &known())?));
+    }
     if let Some(accept) = call.accept {
-        let known: Vec<Role> = api.frameworks.get(&framework).map(|info| info.roles.clone()).unwrap_or_default();
+        let known: Vec<Role> = known();
         let launches = launches(api, &known, accept.tasks).await;
         let mut groups = Vec::with_capacity(accept.groups.len());
         for group in accept.groups {
@@ -243,8 +258,16 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
         let uuid = subscription::number(&uuid).ok_or_else(|| ApiError::invalid("acknowledge.uuid", "this is no number of an update"))?;
         said.push(Call::Acknowledge { task, uuid });
     }
+    for (accepted, texts) in [(true, call.accept_inverse), (false, call.decline_inverse)] {
+        let parse = |text: &String| inverse_id(text).ok_or_else(|| ApiError::invalid("inverse", format!("{text:?} is no inverse offer")));
+        let offers = texts.map(|texts| texts.iter().map(parse).collect::<Result<Vec<_>, _>>()).transpose()?;
+        said.extend(offers.map(|offers| Call::AnswerInverse { accepted, offers }));
+    }
     said.extend(call.reconcile.map(Call::Reconcile));
     if let Some(update) = call.update {
+        if !update.demand.is_empty() {
+            return Err(ApiError::invalid("update.demand", "what a framework wants it says with `demand`, or when it subscribes"));
+        }
         let (info, suppressed) = info(caller, update, "update")?;
         said.push(Call::Update { info, suppressed, filters: Filters::new() });
     }
@@ -255,7 +278,7 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
         (Some(call), true) => Ok(call),
         _ => Err(ApiError::invalid(
             "body",
-            "a call says one thing: accept, decline, revive, suppress, kill, acknowledge, reconcile, update or teardown",
+            "a call says one thing: accept, decline, demand, revive, suppress, kill, acknowledge, reconcile, accept_inverse, decline_inverse, update or teardown",
         )),
     }
 }

@@ -2,9 +2,9 @@
 
 use super::jobs_json::{AmountBody, ExitBody, phase_text};
 use super::subscription::{self, Words};
-use crate::frameworks::{Cause, FrameworkEvent, OpenOffer, StatusUpdate};
+use crate::frameworks::{Cause, FrameworkEvent, InverseOffer, OpenOffer, StatusUpdate};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use protocol::{OfferId, ShardId};
+use protocol::{AgentId, OfferId, ShardId, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -24,6 +24,15 @@ pub struct EventBody<'a> {
     /// A task is in another state; said again until it is acknowledged, where it has a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     update: Option<UpdateBody<'a>>,
+    /// A task has said how far it is, with `skep:task/context.progress`: the latest word, said once, and lost where nobody is subscribed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<MessageBody<'a>>,
+    /// Can it do without its tasks on these agents, which are to be maintained?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inverse_offers: Option<Vec<InverseBody>>,
+    /// It is not asked these any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inverse_rescinded: Option<Vec<String>>,
     /// It is subscribed no more, and why: nothing follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
@@ -57,6 +66,43 @@ pub struct OfferBody<'a> {
     attributes: &'a BTreeMap<String, String>,
     /// Its region, zone and rack; an empty part is not known.
     domain: [&'a str; 3],
+    /// When it is to be maintained; missing where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unavailability: Option<UnavailableBody>,
+}
+
+/// An agent that is to be maintained.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InverseBody {
+    /// What an answer names.
+    id: String,
+    /// The agent's id.
+    agent: String,
+    /// When.
+    unavailability: UnavailableBody,
+}
+
+/// When an agent is not there.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct UnavailableBody {
+    /// From when on, in milliseconds of the Unix epoch.
+    from_ms: u64,
+    /// Until when, likewise; missing: until somebody ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until_ms: Option<u64>,
+}
+
+/// What a task says of itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessageBody<'a> {
+    /// What the framework calls the task.
+    task: &'a str,
+    /// Where it is.
+    agent: String,
+    /// How far it is, 0 to 100.
+    percent: u8,
+    /// In its own words, at most 256 bytes.
+    text: &'a str,
 }
 
 /// The state of a task.
@@ -101,6 +147,28 @@ pub fn offer_id(text: &str) -> Option<OfferId> {
     Some(OfferId { shard: ShardId(shard.parse().ok()?), number: number.parse().ok()? })
 }
 
+/// An inverse offer's id as text.
+pub fn inverse_text(offer: OfferId) -> String {
+    format!("i{}-{}", offer.shard.0, offer.number)
+}
+
+/// The inverse offer whose id this is.
+pub fn inverse_id(text: &str) -> Option<OfferId> {
+    offer_id(&format!("o{}", text.strip_prefix('i')?))
+}
+
+impl<'a> OfferBody<'a> {
+    fn of(offer: &'a OpenOffer, unavailable: &BTreeMap<AgentId, UnavailableBody>) -> Self {
+        Self { unavailability: unavailable.get(&offer.agent).copied(), ..Self::from(offer) }
+    }
+}
+
+impl UnavailableBody {
+    fn new(from: Time, until: Option<Time>) -> Self {
+        Self { from_ms: from.0, until_ms: until.map(|until| until.0) }
+    }
+}
+
 /// Lines of JSON.
 pub struct Lines {
     /// The number of the subscription.
@@ -118,19 +186,41 @@ impl Words for Lines {
         if events.is_empty() {
             line(&EventBody::default());
         }
+        let mut unavailable = BTreeMap::new();
         for event in events {
             line(&match event {
+                FrameworkEvent::Unavailable(agents) => {
+                    unavailable.extend(agents.iter().map(|(agent, from, until)| (*agent, UnavailableBody::new(*from, *until))));
+                    continue;
+                }
+                FrameworkEvent::InverseOffers(offers) => {
+                    let offer = |offer: &InverseOffer| InverseBody {
+                        id: inverse_text(offer.id),
+                        agent: offer.agent.to_string(),
+                        unavailability: UnavailableBody::new(offer.from, offer.until),
+                    };
+                    EventBody { inverse_offers: Some(offers.iter().map(offer).collect()), ..EventBody::default() }
+                }
+                FrameworkEvent::InverseRescinded(offers) => {
+                    let offers = offers.iter().copied().map(inverse_text).collect();
+                    EventBody { inverse_rescinded: Some(offers), ..EventBody::default() }
+                }
                 FrameworkEvent::Subscribed(id) => {
                     let subscribed = SubscribedBody { id: id.to_string(), stream: subscription::text(self.stream) };
                     EventBody { subscribed: Some(subscribed), ..EventBody::default() }
                 }
                 FrameworkEvent::Offers(offers) => {
-                    EventBody { offers: Some(offers.iter().map(OfferBody::from).collect()), ..EventBody::default() }
+                    let told = |offer| OfferBody::of(offer, &unavailable);
+                    EventBody { offers: Some(offers.iter().map(told).collect()), ..EventBody::default() }
                 }
                 FrameworkEvent::Rescinded(offers) => {
                     EventBody { rescinded: Some(offers.iter().copied().map(offer_text).collect()), ..EventBody::default() }
                 }
                 FrameworkEvent::Update(update) => EventBody { update: Some(update.into()), ..EventBody::default() },
+                FrameworkEvent::Message { task, agent, percent, text, .. } => {
+                    let message = MessageBody { task, agent: agent.to_string(), percent: *percent, text };
+                    EventBody { message: Some(message), ..EventBody::default() }
+                }
                 // It said so itself.
                 FrameworkEvent::Changed(_) => continue,
                 FrameworkEvent::Error(reason) => EventBody { error: Some(reason), ..EventBody::default() },
@@ -152,6 +242,7 @@ impl<'a> From<&'a OpenOffer> for OfferBody<'a> {
             ports: offer.ports.iter().map(|range| [range.first, range.last]).collect(),
             attributes: &offer.info.attributes,
             domain: [&domain.region, &domain.zone, &domain.rack],
+            unavailability: None,
         }
     }
 }

@@ -145,7 +145,10 @@ pub async fn teardown(State(api): State<Arc<Api>>, caller: Caller, Segment(id): 
 }
 
 /// The framework of this id, where the caller may see it.
-async fn known(api: &Api, caller: &Caller, id: &str) -> Result<FrameworkView, ApiError> {
+///
+/// # Errors
+/// An [`ApiError`] of status 404 where not.
+pub async fn known(api: &Api, caller: &Caller, id: &str) -> Result<FrameworkView, ApiError> {
     let framework: FrameworkId = body::parsed("id", id)?;
     let missing = || ApiError::not_found("framework");
     if framework.shard().0 >= api.door.shards() {

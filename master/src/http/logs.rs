@@ -126,6 +126,32 @@ pub async fn logs(
     Ok(response)
 }
 
+/// Most bytes of an output that is read whole; what follows is left out.
+const WHOLE_BYTES_MAX: usize = 16 << 20;
+
+/// All that the one task of a job has printed so far on its `stream`, 1 or 2: of its last attempt.
+///
+/// # Errors
+/// An [`ApiError`]: why it cannot be read now.
+pub async fn whole(api: &Arc<Api>, job: JobId, stream: u8) -> Result<Vec<u8>, ApiError> {
+    let place = api.log_readers.clone().try_acquire_owned();
+    let _place = place.map_err(|_| ApiError::busy(format!("{LOG_READERS_MAX} logs are being read already"), 1_000))?;
+    let mut reading = Reading::new(Arc::clone(api), MemberPlace { job, index: 0, member: 0 }, false, 0);
+    let mut all = vec![];
+    while let Some(piece) = reading.next().await {
+        let (offset, bytes) = match piece {
+            Piece::Chunk { offset, bytes, .. } => (offset, bytes),
+            Piece::Error { reason, .. } => return Err(ApiError::conflict(reason)),
+        };
+        for record in records(offset, &bytes) {
+            let record = record.map_err(|error| ApiError::internal(error.to_string()))?;
+            let part = if record.stream == stream { record.bytes } else { &[] };
+            all.extend_from_slice(&part[..part.len().min(WHOLE_BYTES_MAX - all.len())]);
+        }
+    }
+    Ok(all)
+}
+
 /// The members that are read, with their names where there are several.
 fn members(template: &Template, query: &LogsQuery) -> Result<Vec<(u8, Option<Name>)>, ApiError> {
     let all = (0..).zip(template.members.iter().map(|member| member.name.clone()));

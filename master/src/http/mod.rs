@@ -8,6 +8,7 @@ pub mod agents;
 pub mod backup;
 mod body;
 pub mod bundles;
+pub mod demand;
 pub mod error;
 mod event_log;
 pub mod events;
@@ -24,6 +25,7 @@ pub mod jobs;
 pub mod jobs_json;
 mod lines;
 pub mod logs;
+pub mod maintenance;
 pub mod masters;
 mod mesos;
 mod records;
@@ -39,6 +41,7 @@ mod subscription;
 pub mod tokens;
 pub mod uploads;
 pub mod usage;
+pub mod why;
 
 #[cfg(test)]
 mod tests;
@@ -205,12 +208,16 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(frameworks_list::list))
         .routes(routes!(frameworks_list::tasks))
         .routes(routes!(frameworks_list::teardown))
+        .routes(routes!(why::framework))
+        .routes(routes!(why::offer))
         .routes(routes!(agents::list))
-        .routes(routes!(agents::show))
+        .routes(routes!(agents::show, agents::change))
         .routes(routes!(agents::gone))
         .routes(routes!(agents::drain))
         .routes(routes!(agents::deactivate))
         .routes(routes!(agents::resume))
+        .routes(routes!(maintenance::list, maintenance::schedule))
+        .routes(routes!(maintenance::cancel))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
         .routes(routes!(roles::list))

@@ -3,7 +3,7 @@
 
 use super::Api;
 use super::error::ApiError;
-use crate::frameworks::{Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest};
+use crate::frameworks::{Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, Wish};
 use crate::shard::event::{Refusal, Request, Response as Answer};
 use axum::body::Body;
 use bytes::Bytes;
@@ -38,6 +38,8 @@ pub struct Subscriber {
     pub suppressed: Vec<Role>,
     /// What it wants to be shown.
     pub filters: Filters,
+    /// What it wants; nothing: whatever comes.
+    pub wishes: Vec<Wish>,
     /// The number of the subscription, [`draw`]n.
     pub stream: u128,
 }
@@ -47,12 +49,12 @@ pub struct Subscriber {
 /// # Errors
 /// An [`ApiError`]: why there is no subscription.
 pub async fn subscribe(api: &Arc<Api>, subscriber: Subscriber, mut words: impl Words) -> Result<Body, ApiError> {
-    let Subscriber { framework, info, suppressed, filters, stream } = subscriber;
+    let Subscriber { framework, info, suppressed, filters, wishes, stream } = subscriber;
     let shard = framework.map_or_else(|| api.shard_led_here(), |framework| Some(framework.shard()));
     let shard = shard.ok_or(Refusal::Unled)?;
     api.all_understand()?;
     let (replies, mut answers) = mpsc::channel(EVENTS_WAITING_MAX);
-    let subscribed = Request::Framework(FrameworkRequest::Subscribe { framework, info: info.clone(), suppressed, filters, stream });
+    let subscribed = Request::Framework(FrameworkRequest::Subscribe { framework, info: info.clone(), suppressed, filters, wishes, stream });
     api.door.post(shard, subscribed, RequestId(0), replies)?;
     let first = tokio::time::timeout(SUBSCRIBED_WITHIN, answers.recv()).await.ok().flatten();
     let events = match first {

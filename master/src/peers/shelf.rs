@@ -157,7 +157,13 @@ impl Shelf {
     async fn send(&self, mut sender: Sender, mut receiver: Receiver, from_others: bool) -> Result<(), LinkError> {
         let (bundle, offset) = match receiver.first::<BulkRequest>().await? {
             Some(BulkRequest::Bundle { bundle, offset }) => (bundle, offset),
-            Some(BulkRequest::Log { .. } | BulkRequest::Exec { .. } | BulkRequest::Usage | BulkRequest::Input { .. }) => {
+            Some(
+                BulkRequest::Log { .. }
+                | BulkRequest::Exec { .. }
+                | BulkRequest::Usage
+                | BulkRequest::Input { .. }
+                | BulkRequest::Change(_),
+            ) => {
                 return fail(sender, "a master has no task's output: an agent has".into()).await;
             }
             None => return Ok(()),

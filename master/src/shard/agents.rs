@@ -243,6 +243,7 @@ impl Shard {
         self.offers_void(from);
         self.tell_modes_to(from);
         self.say_roles(from);
+        self.say_windows(from);
         if from == ShardId(0) {
             self.say_spending_anew();
         }

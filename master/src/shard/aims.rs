@@ -1,7 +1,7 @@
 //! The agents' shard: wants of tasks that may not go everywhere. Each has the set of agents that it may be offered now: those of its rule set, but for
 //! the values of a field that have as many tasks as they take, with those counted that offers are out for. The framework's shard judges last.
 
-use super::event::{Limit, PlacedOffer, PlacedWant, Want};
+use super::event::{Limit, PlacedOffer, PlacedWant};
 use super::mask::Mask;
 use super::pool::Pool;
 use super::rules::Rules;
@@ -119,9 +119,9 @@ impl Pool {
     }
 
     /// The same, of tasks whose agents must be so.
-    fn class_placed(&mut self, want: &Want, constraints: &[Constraint], refs: u32) -> u32 {
+    pub(super) fn class_placed(&mut self, role: &Role, asked: (&Resources, u8), constraints: &[Constraint], refs: u32) -> u32 {
         let rules = self.aims.rules.hold(constraints);
-        let class = self.class_of(&want.role, (&want.shape, want.priority), Some(rules), refs);
+        let class = self.class_of(role, asked, Some(rules), refs);
         self.aims.rules.drop(rules); // The class holds it.
         class
     }
@@ -130,7 +130,7 @@ impl Pool {
     pub(super) fn demand_placed(&mut self, from: ShardId, wants: &[PlacedWant], seen: u64) {
         let mut over = self.wants_of(from, true);
         for placed in wants {
-            let class = self.class_placed(&placed.want, &placed.place.constraints, 1);
+            let class = self.class_placed(&placed.want.role, (&placed.want.shape, placed.want.priority), &placed.place.constraints, 1);
             let key = (from, class, placed.want.priority, placed.id);
             over.remove(&key);
             let at = match self.by_want.get(&key).copied() {

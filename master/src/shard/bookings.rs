@@ -68,7 +68,8 @@ impl Shard {
             here && closed.iter().all(|closed| closed.slot == slot)
         };
         let holds = closed.len() == offers.len() && shown.contains(&need) && self.pool.seat(agent).is_some_and(here);
-        self.pool.filter_closed(&closed, refuse_ms, self.now);
+        let used = if holds { need } else { Resources::NONE };
+        self.pool.filter_closed(&closed, &used, refuse_ms, self.now);
         match holds {
             true => self.launch_all(agent, launches, &BTreeMap::new()),
             false => self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect()),
@@ -78,7 +79,7 @@ impl Shard {
     /// A framework wants nothing of these offers.
     pub(super) fn declined_open(&mut self, from: ShardId, framework: FrameworkId, offers: &[OfferId], refuse_ms: u64) {
         let closed: Vec<Closed> = offers.iter().filter_map(|offer| self.pool.close(from, framework, *offer)).collect();
-        self.pool.filter_closed(&closed, refuse_ms, self.now);
+        self.pool.filter_closed(&closed, &Resources::NONE, refuse_ms, self.now);
     }
 
     /// Books attempts that are not booked yet, and sends them. What is booked already is not sent again.

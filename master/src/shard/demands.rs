@@ -70,6 +70,7 @@ impl Shard {
         self.say_yields();
         self.say_uses();
         self.settle_quotas();
+        self.settle_maintenance();
         self.show_frameworks();
         self.say_demand();
         self.say_spending();

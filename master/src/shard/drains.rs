@@ -25,6 +25,13 @@ pub enum Mode {
         /// True: once it is empty it never comes back.
         gone: bool,
     },
+    /// It is emptied for as long as it is maintained.
+    Maintained {
+        /// Milliseconds that a task has to stop.
+        grace_ms: u64,
+        /// In which window.
+        window: u64,
+    },
 }
 
 /// What an operator says of an agent.
@@ -88,6 +95,7 @@ impl Drains {
     fn said(&self) -> PeerMessage {
         let emptied = self.modes.iter().filter_map(|(agent, mode)| match mode {
             Mode::Draining { grace_ms, .. } => Some((*agent, *grace_ms, self.overdue.contains(agent))),
+            Mode::Maintained { grace_ms, .. } => Some((*agent, *grace_ms, true)),
             _ => None,
         });
         PeerMessage::Emptied { agents: emptied.collect() }
@@ -100,19 +108,31 @@ impl Shard {
         if self.rest.agents.get(&agent).is_none_or(|known| known.gone) {
             return Err(Refusal::NotFound { what: "agent".into() });
         }
-        let mode = match wish {
+        let mode = match (wish, self.drains.mode(agent)) {
+            (ModeWish::Activate, Mode::Maintained { window, .. }) => {
+                let reason = format!("the agent is in maintenance until its window is over: skep maintenance cancel {window}");
+                return Err(Refusal::Conflict { reason });
+            }
+            (wish, _) => wish,
+        };
+        let mode = match mode {
             ModeWish::Activate => Mode::Active,
             ModeWish::Deactivate => Mode::Inactive,
             ModeWish::Drain { grace_ms, wait_ms, gone } => Mode::Draining { grace_ms, until: self.now + wait_ms, gone },
         };
         if self.drains.mode(agent) != mode {
-            self.commit(Record::AgentMode { agent, mode, at: self.now });
-            self.seat_mode(agent);
-            self.tell_modes();
-            self.publish_agent(agent, mode_text(mode));
+            self.put_mode(agent, mode);
         }
         self.reply(id, Response::Done);
         Ok(())
+    }
+
+    /// An agent has this mode from now on.
+    pub(super) fn put_mode(&mut self, agent: AgentId, mode: Mode) {
+        self.commit(Record::AgentMode { agent, mode, at: self.now });
+        self.seat_mode(agent);
+        self.tell_modes();
+        self.publish_agent(agent, mode_text(mode));
     }
 
     /// The pool gives an agent tasks as its mode says.
@@ -231,5 +251,6 @@ pub const fn mode_text(mode: Mode) -> &'static str {
         Mode::Active => "active",
         Mode::Inactive => "inactive",
         Mode::Draining { .. } => "draining",
+        Mode::Maintained { .. } => "maintenance",
     }
 }

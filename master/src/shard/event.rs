@@ -6,6 +6,7 @@ use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, Phase, Reques
 use serde::{Deserialize, Serialize};
 
 use super::drains::ModeWish;
+pub use super::maintenance::WindowsRequest;
 pub use super::peer::{LEFT_MAX, Limit, PeerMessage, PlacedOffer, PlacedWant, WANTS_MAX, Want};
 use super::quotas::RoleSettings;
 use super::view::{JobView, View, Viewed};
@@ -171,6 +172,8 @@ pub enum Request {
         /// True: also where more is guaranteed than the cluster has.
         force: bool,
     },
+    /// Something about when agents are maintained; to shard 0.
+    Windows(WindowsRequest),
 }
 
 /// Something about the masters of the cluster.
@@ -315,6 +318,8 @@ pub enum Response {
     Refused(Refusal),
     /// What a framework is told that has subscribed; more follows until an error.
     Framework(Vec<FrameworkEvent>),
+    /// It is so, and this is the number of the last thing of its sort.
+    Numbered(u64),
 }
 
 /// Why a request was refused.
@@ -386,7 +391,7 @@ pub enum Change {
         agent: AgentId,
         /// What people call it.
         name: String,
-        /// `registered`, `unreachable`, `reachable`, `lost`, `gone`, `draining`, `inactive`, `active`.
+        /// `registered`, `unreachable`, `reachable`, `lost`, `gone`, `draining`, `maintenance`, `inactive`, `active`.
         what: Word,
     },
     /// The tokens on record are others now.
@@ -413,4 +418,6 @@ pub enum Change {
         /// True where it is new.
         new: bool,
     },
+    /// The windows of maintenance on record are others now.
+    Maintenance,
 }

@@ -47,7 +47,8 @@ impl Asked {
     }
 }
 
-fn reason(Constraint { field, rule }: &Constraint, stand: &Stand) -> String {
+/// Why an agent does not meet a constraint.
+pub(super) fn reason(Constraint { field, rule }: &Constraint, stand: &Stand) -> String {
     match rule {
         _ if field.of(stand).is_none() => format!("it has no {field}"),
         Rule::Is(wanted) | Rule::Cluster(Some(wanted)) => format!("{field} is not {wanted}"),

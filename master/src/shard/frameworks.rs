@@ -2,16 +2,16 @@
 //! job of one task that it has placed itself; from there on it is as any other.
 
 use super::event::Change;
-use super::openings::{Opening, USEFUL_CPU_MILLI, USEFUL_MEMORY_BYTES};
-use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
-use crate::frameworks::{
-    CALL_ITEMS_MAX, Call, Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, REFUSE_MS_MAX, Sieve,
-};
-use protocol::{JobId, OfferId, RequestId, Resources, Role, ShardId, Time};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
+use super::maintenance::Consent;
+use super::openings::Opening;
+use super::shown::{FILTERED_MS, Hand};
 use super::updates::Untold;
+use super::{PeerMessage, Record, Refusal, Response, Shard};
+use crate::frameworks::{
+    CALL_ITEMS_MAX, Call, Demand, Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_MAX, Sieve, Wish,
+};
+use protocol::{JobId, OfferId, RequestId, Role, Time};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Frameworks of one shard.
 const FRAMEWORKS_MAX: usize = 1_000;
@@ -19,11 +19,6 @@ const FRAMEWORKS_MAX: usize = 1_000;
 const RETURN_MS: u64 = 15_000;
 /// Milliseconds that tasks of a framework that is gone have to stop.
 const GRACE_MS: u64 = 5_000;
-/// How long a framework is not shown an agent again of which its limit has left it nothing, in milliseconds.
-const LIMITED_MS: u64 = 5_000;
-/// How long an agent that a framework does not want to see is not shown to it unless it has more, in milliseconds: what people say of it may
-/// change by then.
-const FILTERED_MS: u64 = 60_000;
 /// When it makes sense to ask again where there are too many, in milliseconds.
 const RETRY_AFTER_MS: u64 = 10_000;
 
@@ -37,9 +32,9 @@ pub(super) struct Sessions {
     /// True where others may take offers than was said.
     pub(super) changed: bool,
     /// Who takes some, as was said last.
-    said: Vec<Opening>,
+    pub(super) said: Vec<Opening>,
     /// To be told when all that was handled is done.
-    events: BTreeMap<FrameworkId, Vec<FrameworkEvent>>,
+    pub(super) events: BTreeMap<FrameworkId, Vec<FrameworkEvent>>,
     /// When updates are said again.
     pub(super) again: BTreeSet<(Time, FrameworkId, String)>,
 }
@@ -51,22 +46,15 @@ pub(super) struct Session {
     stream: u128,
     /// When it is given up, while it has none.
     until: Option<Time>,
-    suppressed: BTreeSet<Role>,
+    pub(super) suppressed: BTreeSet<Role>,
     /// What it wants to be shown.
-    sieve: Sieve,
+    pub(super) sieve: Sieve,
     /// What it may take of.
-    pub(super) offers: BTreeMap<OfferId, OpenOffer>,
+    pub(super) hand: Hand,
     /// Status updates that it has not acknowledged, by task.
     pub(super) updates: BTreeMap<String, Untold>,
     /// Counts updates.
     pub(super) updates_made: u64,
-}
-
-impl Session {
-    /// Offers that it holds and would not be shown now.
-    fn unwanted(&self) -> Vec<OfferId> {
-        self.offers.values().filter(|offer| !self.sieve.passes(offer)).map(|offer| offer.id).collect()
-    }
 }
 
 impl Sessions {
@@ -88,8 +76,8 @@ impl Shard {
     /// Somebody asks something of a framework.
     pub(super) fn framework_request(&mut self, id: RequestId, request: FrameworkRequest) -> Result<(), Refusal> {
         match request {
-            FrameworkRequest::Subscribe { framework, info, suppressed, filters, stream } => {
-                return self.subscribe(id, framework, info, (suppressed, filters, stream));
+            FrameworkRequest::Subscribe { framework, info, suppressed, filters, wishes, stream } => {
+                return self.subscribe(id, framework, info, (suppressed, filters, wishes, stream));
             }
             FrameworkRequest::Call { framework, stream, principal, call } => {
                 self.may_call(framework, stream, &principal)?;
@@ -115,9 +103,10 @@ impl Shard {
         request: RequestId,
         framework: Option<FrameworkId>,
         info: FrameworkInfo,
-        (suppressed, filters, stream): (Vec<Role>, Filters, u128),
+        (suppressed, filters, wishes, stream): (Vec<Role>, Filters, Vec<Wish>, u128),
     ) -> Result<(), Refusal> {
         let sieve = sieve(&info, &suppressed, &filters)?;
+        let demand = demand(wishes, &info)?;
         let id = match framework {
             None if self.frameworks.lasting.live.len() >= FRAMEWORKS_MAX => {
                 let reason = format!("the shard has {FRAMEWORKS_MAX} frameworks already");
@@ -142,10 +131,12 @@ impl Shard {
         }
         (session.request, session.stream, session.sieve) = (Some(request), stream, sieve);
         session.suppressed = suppressed.into_iter().collect();
+        session.hand.want(demand);
         self.sessions.by_request.insert(request, id);
         self.sessions.changed = true;
         self.sessions.tell(id, FrameworkEvent::Subscribed(id));
         self.tell_unacknowledged(id);
+        self.ask_again(id);
         self.publish_framework(id, "subscribed");
         Ok(())
     }
@@ -178,9 +169,25 @@ impl Shard {
             Call::Kill { task, grace_ms } => self.kill_own(id, &task, grace_ms),
             Call::Acknowledge { task, uuid } => self.update_acknowledged(id, &task, uuid),
             Call::Reconcile(tasks) => self.reconcile_own(id, &tasks),
+            Call::AnswerInverse { accepted, offers } => {
+                let consent = if accepted { Consent::Accepted } else { Consent::Declined };
+                self.consented(id, &offers, consent);
+            }
+            Call::Demand(wishes) => self.demand(id, wishes)?,
             Call::Update { info, suppressed, filters } => self.update_framework(id, info, suppressed, &filters)?,
             Call::Teardown => self.remove(id, "the framework has ended itself"),
         }
+        Ok(())
+    }
+
+    /// A framework says what it wants, in place of what it said before. Offers that are not just that are taken back.
+    fn demand(&mut self, id: FrameworkId, wishes: Vec<Wish>) -> Result<(), Refusal> {
+        let info = self.frameworks.get(id).map(|known| &known.info).ok_or_else(unknown)?;
+        let demand = demand(wishes, info)?;
+        let Some(session) = self.sessions.by_id.get_mut(&id) else { return Ok(()) };
+        let over = session.hand.want(demand);
+        self.rescinded(id, &over);
+        self.leave_all(id, over.into_iter(), 0);
         Ok(())
     }
 
@@ -201,27 +208,14 @@ impl Shard {
         self.sessions.changed = true;
         self.sessions.tell(id, FrameworkEvent::Changed(Box::new(info)));
         // What was kept from it may be what it wants now, and the reverse.
-        let held: Vec<OfferId> = self.sessions.by_id.get(&id).map(Session::unwanted).unwrap_or_default();
+        let unwanted =
+            |session: &Session| session.hand.offers().filter(|offer| !session.sieve.passes(offer)).map(|offer| offer.id).collect();
+        let held: Vec<OfferId> = self.sessions.by_id.get(&id).map(unwanted).unwrap_or_default();
         self.rescinded(id, &held);
         self.leave_all(id, held.into_iter(), FILTERED_MS);
         self.show_again(id, &[]);
         self.publish_framework(id, "updated");
         Ok(())
-    }
-
-    /// The framework wants nothing of these; those that do not hold are passed over.
-    fn leave(&mut self, id: FrameworkId, offers: &[OfferId], refuse_ms: u64) {
-        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
-        let held: Vec<OfferId> = offers.iter().filter(|offer| session.offers.remove(offer).is_some()).copied().collect();
-        self.leave_all(id, held.into_iter(), refuse_ms);
-    }
-
-    pub(super) fn leave_all(&mut self, framework: FrameworkId, offers: impl Iterator<Item = OfferId>, refuse_ms: u64) {
-        let mut by_shard: BTreeMap<ShardId, Vec<OfferId>> = BTreeMap::new();
-        offers.for_each(|offer| by_shard.entry(offer.shard).or_default().push(offer));
-        for (to, offers) in by_shard {
-            self.at_once(Action::Peer { to, message: PeerMessage::Leave { framework, offers, refuse_ms } });
-        }
     }
 
     fn revive_roles(&mut self, id: FrameworkId, roles: &[Role]) {
@@ -265,7 +259,7 @@ impl Shard {
     /// Ends the subscription that the framework has, if it has one; its offers are free again.
     fn hang_up(&mut self, id: FrameworkId, reason: &str) {
         let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
-        let offers = std::mem::take(&mut session.offers);
+        let offers = session.hand.clear();
         if let Some(request) = session.request.take() {
             let mut events = self.sessions.events.remove(&id).unwrap_or_default();
             events.push(FrameworkEvent::Error(reason.into()));
@@ -273,7 +267,7 @@ impl Shard {
             self.reply(request, Response::Framework(events));
         }
         self.sessions.changed = true;
-        self.leave_all(id, offers.into_keys(), 0);
+        self.leave_all(id, offers.into_iter(), 0);
     }
 
     /// Nobody reads a subscription any longer: its framework has a while to come back.
@@ -282,11 +276,11 @@ impl Shard {
         let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
         session.request = None;
         self.sessions.events.remove(&id);
-        let offers = std::mem::take(&mut session.offers);
+        let offers = session.hand.clear();
         let failover_ms = self.frameworks.get(id).map_or(0, |framework| framework.info.failover_ms);
         self.expect(id, failover_ms);
         self.sessions.changed = true;
-        self.leave_all(id, offers.into_keys(), 0);
+        self.leave_all(id, offers.into_iter(), 0);
         self.publish_framework(id, "disconnected");
     }
 
@@ -316,105 +310,6 @@ impl Shard {
         self.tell_again();
     }
 
-    /// An agents' shard shows a framework something. What it does not want to see, and what is too little once its role's limit is kept, it is
-    /// not shown for a while.
-    pub(super) fn shown(&mut self, from: ShardId, id: FrameworkId, offers: Vec<OpenOffer>) {
-        let (mut ours, others): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| offer.id.shard == from);
-        drop(others); // Nobody says so of another's agents.
-        if self.sessions.by_id.get(&id).is_none_or(|session| session.request.is_none()) {
-            return self.leave_all(id, ours.into_iter().map(|offer| offer.id), 0);
-        }
-        let (mut unwanted, mut limited, mut left) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        for offer in &mut ours {
-            let before = offer.resources.clone();
-            self.left_to_show(&offer.role, &mut left);
-            offer.role.and_above().filter_map(|role| left.get(&role)).for_each(|left| left.clip(&mut offer.resources));
-            let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
-            if offer.resources != before && !is_useful(&offer.resources) {
-                limited.insert(offer.id);
-            } else if !session.sieve.passes(offer) {
-                unwanted.insert(offer.id);
-            } else {
-                session.offers.insert(offer.id, offer.clone());
-                for role in offer.role.and_above() {
-                    if let Some(left) = left.get_mut(&role) {
-                        *left = left.minus(&left.of(&offer.resources));
-                    }
-                }
-            }
-        }
-        ours.retain(|offer| !limited.contains(&offer.id) && !unwanted.contains(&offer.id));
-        if !ours.is_empty() {
-            self.sessions.tell(id, FrameworkEvent::Offers(ours));
-        }
-        self.leave_all(id, limited.into_iter(), LIMITED_MS);
-        self.leave_all(id, unwanted.into_iter(), FILTERED_MS);
-    }
-
-    /// An agents' shard takes back what it showed.
-    pub(super) fn rescinded(&mut self, id: FrameworkId, offers: &[OfferId]) {
-        let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
-        let held: Vec<OfferId> = offers.iter().filter(|offer| session.offers.remove(offer).is_some()).copied().collect();
-        if !held.is_empty() {
-            self.sessions.tell(id, FrameworkEvent::Rescinded(held));
-        }
-    }
-
-    /// A shard has a new leader, which knows nothing of what it showed.
-    pub(super) fn offers_void(&mut self, from: ShardId) {
-        let held: Vec<(FrameworkId, Vec<OfferId>)> = self
-            .sessions
-            .by_id
-            .iter()
-            .map(|(id, session)| (*id, session.offers.keys().filter(|offer| offer.shard == from).copied().collect()))
-            .collect();
-        held.into_iter().for_each(|(id, offers)| self.rescinded(id, &offers));
-        self.sessions.changed |= !self.sessions.by_id.is_empty();
-    }
-
-    /// What follows from all that was handled: what our agents show, who takes offers, and what frameworks are told.
-    pub(super) fn show_frameworks(&mut self) {
-        let agents = &self.rest.agents;
-        let shown = self.pool.show(self.now, |seat| agents.get(&seat.id).map(|known| Arc::new(known.info.clone())));
-        for ((to, framework), offers) in self.pool.openings.take_rescinded() {
-            self.at_once(Action::Peer { to, message: PeerMessage::Rescinded { framework, offers } });
-        }
-        for ((to, framework), offers) in shown {
-            self.at_once(Action::Peer { to, message: PeerMessage::Shown { framework, offers } });
-        }
-        let changed = std::mem::take(&mut self.sessions.changed);
-        if changed || self.spending.is_stirred() && !self.sessions.by_id.is_empty() {
-            let openings = self.openings();
-            if changed || openings != self.sessions.said {
-                self.sessions.said.clone_from(&openings);
-                self.tell_all(&PeerMessage::Open { openings });
-            }
-        }
-        for (id, events) in std::mem::take(&mut self.sessions.events) {
-            if let Some(request) = self.sessions.by_id.get(&id).and_then(|session| session.request) {
-                self.reply(request, Response::Framework(events));
-            }
-        }
-    }
-
-    fn openings(&self) -> Vec<Opening> {
-        let subscribed = self.sessions.by_id.iter().filter(|(_, session)| session.request.is_some());
-        let open = subscribed.flat_map(|(id, session)| {
-            let roles = self.frameworks.get(*id).into_iter().flat_map(|framework| &framework.info.roles);
-            let open = roles.filter(|role| !session.suppressed.contains(*role) && self.has_left(role));
-            open.map(|role| Opening { framework: *id, role: role.clone() })
-        });
-        open.collect()
-    }
-
-    /// True where the framework takes offers for a role, or one below it.
-    pub(super) fn takes_offers(&self, id: FrameworkId, role: &Role) -> bool {
-        let session = self.sessions.by_id.get(&id).filter(|session| session.request.is_some());
-        session.zip(self.frameworks.get(id)).is_some_and(|(session, framework)| {
-            framework.info.roles.iter().any(|own| own.is_within(role) && !session.suppressed.contains(own))
-        })
-    }
-
     fn publish_framework(&mut self, framework: FrameworkId, what: &'static str) {
         let Some(name) = self.frameworks.get(framework).map(|framework| framework.info.name.clone()) else { return };
         self.publish(Change::Framework { framework, name, what: what.into() });
@@ -433,9 +328,11 @@ fn sieve(info: &FrameworkInfo, suppressed: &[Role], filters: &Filters) -> Result
     }
 }
 
-/// True where it is worth showing.
-const fn is_useful(resources: &Resources) -> bool {
-    resources.cpu_milli >= USEFUL_CPU_MILLI || resources.memory_bytes >= USEFUL_MEMORY_BYTES
+/// What a framework wants, if it may say so; `None` where it takes whatever comes.
+fn demand(wishes: Vec<Wish>, info: &FrameworkInfo) -> Result<Option<Demand>, Refusal> {
+    let wants = !wishes.is_empty();
+    let demand = Demand::new(wishes, &info.roles).map_err(|reason| Refusal::Invalid { reason })?;
+    Ok(wants.then_some(demand))
 }
 
 /// There is no such framework.

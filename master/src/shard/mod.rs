@@ -22,8 +22,10 @@ pub mod drains;
 mod explain;
 mod fences;
 mod frameworks;
+mod free_ports;
 mod index;
 pub mod limits;
+pub mod maintenance;
 mod mask;
 mod masters;
 mod openings;
@@ -39,7 +41,9 @@ mod reconcile;
 mod requests;
 pub mod roles;
 mod rules;
+mod seekers;
 mod shares;
+mod shown;
 mod spending;
 mod tasks;
 mod tokens;
@@ -47,12 +51,14 @@ mod told;
 mod uncounted;
 mod updates;
 mod views;
+mod why;
 
 pub use concern::Concern;
 pub use config::ShardConfig;
 pub use event::{Action, Event, Output, PeerMessage, Refusal, Request, Response};
 pub use openings::Opening;
 pub use record::Record;
+pub use seekers::{Seeking, Sought};
 pub use shares::Uses;
 pub use snapshot::ShardSnapshot;
 
@@ -63,6 +69,7 @@ use drains::Drains;
 use event::Change;
 use fences::Fences;
 use frameworks::Sessions;
+use maintenance::Maintenance;
 use pool::Pool;
 use protocol::message::shard_of_agent;
 use protocol::{AgentId, AttemptId, JobId, RequestId, ShardId, Time};
@@ -90,6 +97,8 @@ pub struct Shard {
     sessions: Sessions,
     /// Agents that are given no tasks; of ours, on record.
     drains: Drains,
+    /// When agents are maintained; in shard 0 on record.
+    maintenance: Maintenance,
     /// Shard 0: how roles are served, on record, and what shards have of their limits.
     quotas: Quotas,
     /// What our tasks may hold of those, on record.
@@ -155,6 +164,7 @@ impl Shard {
             groups: Groups::default(),
             sessions: Sessions::default(),
             drains,
+            maintenance: Maintenance::default(),
             quotas,
             spending,
             used: VecDeque::new(),
@@ -226,6 +236,7 @@ impl Shard {
             Record::Granted { role, shard, amounts, .. } => self.quotas.lasting.granted(role, *shard, amounts),
             Record::Allowed { role, version, limit, .. } => self.spending.apply(role, *version, limit),
             Record::AgentStands { id, agent, stand, .. } => self.jobs.stands(*id, *agent, stand),
+            Record::WindowsSet { windows, .. } => self.maintenance.lasting = windows.clone(),
             Record::PlacedGroup { framework, tasks, agent, incarnation, at } => {
                 for PlacedTask { name, grace_ms, id, job } in tasks {
                     self.jobs.submitted(*id, job, None, *at);
@@ -251,7 +262,9 @@ impl Shard {
         self.end_broken_groups();
         self.lead_drains();
         self.tell_all(&PeerMessage::Led);
+        self.maintenance = Maintenance::new(std::mem::take(&mut self.maintenance.lasting));
         (0..self.config.shards).for_each(|to| self.say_roles(ShardId(to)));
+        (0..self.config.shards).for_each(|to| self.say_windows(ShardId(to)));
         self.say_spending_anew();
         // Whoever let them go may have died before it told the shards of their tasks; and before that was committed.
         for agent in self.gone_agents() {
@@ -317,6 +330,11 @@ impl Shard {
             PeerMessage::Ranks { ranks } => drop(self.ranks.insert(from, ranks.into_iter().collect())),
             PeerMessage::Yield { agent, attempts, below, grace_ms } => self.yield_place(agent, &attempts, below, grace_ms),
             PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards),
+            PeerMessage::Windows { windows } => {
+                self.windows_said(from, windows);
+                self.watch_windows();
+            }
+            PeerMessage::Seek { seeking } => self.pool.seek(from, seeking),
         }
     }
 
@@ -326,6 +344,7 @@ impl Shard {
         self.pool.expire(self.now);
         self.pool.expire_open(self.now);
         self.watch_frameworks();
+        self.watch_windows_due();
         self.watch_drains();
         self.watch_agents();
         self.end_fenced();
@@ -345,9 +364,16 @@ impl Shard {
         let offer = self.pool.offers.first_key_value().map(|(_, offer)| offer.deadline);
         let watch = self.watches.first().map(|(at, _)| *at);
         let (shown, uses) = (self.pool.openings.due(), self.uses_due());
-        let others = [self.jobs.next_due(), self.demands.due(&self.config), self.fences.due(), self.sessions.due(), self.drains.due()];
-        let timers =
-            [offer, watch, shown, uses, self.quotas.due(), self.spending.due(), self.pool.preempting.due()].into_iter().chain(others);
+        let others = [
+            self.jobs.next_due(),
+            self.demands.due(&self.config),
+            self.fences.due(),
+            self.sessions.due(),
+            self.drains.due(),
+            self.maintenance.due(),
+            self.pool.preempting.due(),
+        ];
+        let timers = [offer, watch, shown, uses, self.quotas.due(), self.spending.due()].into_iter().chain(others);
         timers.flatten().min()
     }
 

@@ -1,9 +1,11 @@
-//! The agents' shard: what is shown to frameworks that say nothing of what they need. All that an agent has free goes to one of them at a time,
+//! The agents' shard: what is shown to frameworks. To those that say nothing of what they want (the others are `seekers`') all that an agent has free goes to one of them at a time,
 //! that of the role with the smallest share first, and is promised to nobody: what jobs need is taken out from under it, and the offer is
 //! rescinded. So a framework that holds offers keeps others only from what it was shown, and that not for long.
 
 use super::amounts;
+use super::free_ports::free_ports;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
+use super::seekers::Wants;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::{AgentInfo, OfferId, PortRange, Resources, Role, ShardId, Time};
@@ -33,18 +35,28 @@ pub struct Opening {
 /// Offers that belong together: of one shard's agents to one framework.
 pub(super) type Opened = BTreeMap<(ShardId, FrameworkId), Vec<OpenOffer>>;
 
+/// What is being shown in one round.
+pub(super) struct Showing<'a> {
+    pub now: Time,
+    /// What an agent says of itself.
+    pub info: &'a dyn Fn(&Seat) -> Option<Arc<AgentInfo>>,
+    pub opened: Opened,
+}
+
 /// What is shown to frameworks.
 #[derive(Debug, Default)]
 pub(super) struct Openings {
     list: Vec<Option<Opener>>,
     free: Vec<u32>,
     by_key: BTreeMap<(ShardId, Opening), u32>,
+    /// Those that may want something that was not looked for.
+    pub seekers: BTreeSet<u32>,
     /// Offers that are out.
     offers: BTreeMap<u64, OpenOffered>,
     /// When they lapse.
     deadlines: BTreeSet<(Time, u64)>,
     /// How much of which agent is not shown to whom, until when.
-    filters: BTreeMap<(u32, u32), (Time, Resources)>,
+    filters: BTreeMap<(u32, u32), Refused>,
     filter_ends: BTreeSet<(Time, u32, u32)>,
     /// Agents that may have something to show.
     due: BTreeSet<u32>,
@@ -53,16 +65,27 @@ pub(super) struct Openings {
     served: u64,
 }
 
+/// What of an agent is not shown to somebody.
 #[derive(Debug)]
-struct Opener {
+struct Refused {
+    until: Time,
+    resources: Resources,
+    /// True where it let an offer of it lapse; false where it did not want it.
+    lapsed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Opener {
     from: ShardId,
-    opening: Opening,
+    pub opening: Opening,
+    /// What it wants; `None`: whatever comes.
+    pub wants: Option<Wants>,
     /// Held for its role.
-    class: u32,
+    pub class: u32,
     /// What its offers show.
-    offered: Resources,
+    pub offered: Resources,
     /// When it was last shown something, counted.
-    served: u64,
+    pub served: u64,
     /// Offers in a row that it let lapse.
     lapses: u32,
     /// True where the last that it did with an offer was to answer. One that did not, or not yet, is shown one thing at a time where others would
@@ -71,11 +94,15 @@ struct Opener {
 }
 
 #[derive(Debug)]
-struct OpenOffered {
-    slot: u32,
-    opener: u32,
-    resources: Resources,
-    deadline: Time,
+pub(super) struct OpenOffered {
+    pub slot: u32,
+    pub opener: u32,
+    pub resources: Resources,
+    ports: Vec<PortRange>,
+    /// When it was made.
+    pub since: Time,
+    /// When it lapses, where others would take it.
+    pub deadline: Time,
 }
 
 /// An offer that was taken or given back.
@@ -88,7 +115,50 @@ pub(super) struct Closed {
     pub resources: Resources,
 }
 
+impl Opener {
+    /// True where it was shown something and has not answered.
+    pub fn owes(&self) -> bool {
+        !self.answers && self.offered != Resources::NONE
+    }
+}
+
 impl Openings {
+    /// One that takes offers.
+    pub fn opener(&self, at: u32) -> Option<&Opener> {
+        self.list.get(at as usize)?.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn opener_mut(&mut self, at: u32) -> Option<&mut Opener> {
+        self.list.get_mut(at as usize)?.as_mut()
+    }
+
+    /// What of a framework takes offers here.
+    pub fn of(&self, framework: FrameworkId) -> impl Iterator<Item = (&Opening, u32)> {
+        self.by_key.iter().filter(move |((_, opening), _)| opening.framework == framework).map(|((_, opening), at)| (opening, *at))
+    }
+
+    /// Who else takes offers, and where they are.
+    pub fn beside(&self, at: u32) -> impl Iterator<Item = u32> {
+        self.by_key.values().copied().filter(move |other| *other != at)
+    }
+
+    /// All that say what they want.
+    pub fn with_wants(&self) -> Vec<u32> {
+        let wants = |at: &&u32| self.opener(**at).is_some_and(|opener| opener.wants.is_some());
+        self.by_key.values().filter(wants).copied().collect()
+    }
+
+    /// True where an agent may have something to show.
+    pub fn is_due(&self, slot: u32) -> bool {
+        self.due.contains(&slot)
+    }
+
+    /// An offer that is out.
+    pub fn offer(&self, number: u64) -> Option<&OpenOffered> {
+        self.offers.get(&number)
+    }
+
     /// When something happens here by time alone.
     pub fn due(&self) -> Option<Time> {
         let lapse = self.deadlines.first().map(|(at, _)| *at).filter(|_| self.by_key.len() > 1);
@@ -109,9 +179,9 @@ impl Openings {
         }
     }
 
-    fn unfilter(&mut self, opener: u32, due: bool) {
+    pub fn unfilter(&mut self, opener: u32, due: bool) {
         let held: Vec<(u32, Time)> =
-            self.filters.range((opener, 0)..=(opener, u32::MAX)).map(|((_, slot), (until, _))| (*slot, *until)).collect();
+            self.filters.range((opener, 0)..=(opener, u32::MAX)).map(|((_, slot), refused)| (*slot, refused.until)).collect();
         for (slot, until) in held {
             self.filters.remove(&(opener, slot));
             self.filter_ends.remove(&(until, opener, slot));
@@ -121,15 +191,21 @@ impl Openings {
         }
     }
 
-    fn filter(&mut self, opener: u32, slot: u32, until: Time, resources: Resources) {
-        if let Some((before, _)) = self.filters.insert((opener, slot), (until, resources)) {
-            self.filter_ends.remove(&(before, opener, slot));
+    fn filter(&mut self, opener: u32, slot: u32, refused: Refused) {
+        self.filter_ends.insert((refused.until, opener, slot));
+        let until = refused.until;
+        if let Some(before) = self.filters.insert((opener, slot), refused).filter(|before| before.until != until) {
+            self.filter_ends.remove(&(before.until, opener, slot));
         }
-        self.filter_ends.insert((until, opener, slot));
     }
 
-    fn filters(&self, opener: u32, slot: u32, free: &Resources) -> bool {
-        self.filters.get(&(opener, slot)).is_some_and(|(_, refused)| refused.contains(free))
+    pub fn filters(&self, opener: u32, slot: u32, free: &Resources) -> bool {
+        self.filters.get(&(opener, slot)).is_some_and(|refused| refused.resources.contains(free))
+    }
+
+    /// Whether it is kept from somebody because it let an offer of it lapse.
+    pub fn lapsed(&self, opener: u32, slot: u32) -> bool {
+        self.filters.get(&(opener, slot)).is_some_and(|refused| refused.lapsed)
     }
 }
 
@@ -140,12 +216,8 @@ impl Pool {
         let mut over: BTreeMap<Opening, u32> = known.map(|((_, opening), at)| (opening.clone(), *at)).collect();
         for opening in said {
             if over.remove(&opening).is_none() && !self.openings.by_key.contains_key(&(from, opening.clone())) {
-                let class = self.class(&opening.role, &Resources::NONE, PRIORITY_DEFAULT, 1);
-                let opener =
-                    Opener { from, opening: opening.clone(), class, offered: Resources::NONE, served: 0, lapses: 0, answers: false };
-                let at = place(&mut self.openings.list, &mut self.openings.free, opener);
-                self.openings.by_key.insert((from, opening), at);
-                self.openings.due.extend(0..u32::try_from(self.seats.len()).expect("AGENTS_MAX fits"));
+                self.opener(from, &opening);
+                self.stir_all();
             }
         }
         for (opening, at) in over {
@@ -153,10 +225,30 @@ impl Pool {
             self.openings.unfilter(at, false);
             self.openings.by_key.remove(&(from, opening));
             if let Some(opener) = self.openings.list[at as usize].take() {
+                self.end_wants(opener.wants);
                 self.class_drop(opener.class, 1);
                 self.openings.free.push(at);
             }
         }
+    }
+
+    /// Where this one is that takes offers, which may be new.
+    pub(super) fn opener(&mut self, from: ShardId, opening: &Opening) -> u32 {
+        let key = (from, opening.clone());
+        if let Some(at) = self.openings.by_key.get(&key) {
+            return *at;
+        }
+        let class = self.class(&opening.role, &Resources::NONE, PRIORITY_DEFAULT, 1);
+        let (offered, opening) = (Resources::NONE, opening.clone());
+        let opener = Opener { from, opening, wants: None, class, offered, served: 0, lapses: 0, answers: false };
+        let at = place(&mut self.openings.list, &mut self.openings.free, opener);
+        self.openings.by_key.insert(key, at);
+        at
+    }
+
+    /// Every agent may have something to show.
+    pub(super) fn stir_all(&mut self) {
+        self.openings.due.extend(0..u32::try_from(self.seats.len()).expect("AGENTS_MAX fits"));
     }
 
     /// A framework wants to see all again.
@@ -174,20 +266,24 @@ impl Pool {
     }
 
     fn close_any(&mut self, number: u64) -> Option<Closed> {
-        let OpenOffered { slot, opener, resources, deadline } = self.openings.offers.remove(&number)?;
+        let OpenOffered { slot, opener, resources, deadline, .. } = self.openings.offers.remove(&number)?;
         self.openings.deadlines.remove(&(deadline, number));
         let seat = &mut self.seats[slot as usize];
         amounts::sub(&mut seat.open, &resources, 1);
         seat.open_offers.remove(&number);
-        if let Some(opener) = self.openings.list[opener as usize].as_mut() {
-            amounts::sub(&mut opener.offered, &resources, 1);
+        if let Some(known) = self.openings.list[opener as usize].as_mut() {
+            amounts::sub(&mut known.offered, &resources, 1);
+            if known.wants.as_mut().is_some_and(|wants| wants.remove(number)) {
+                self.openings.seekers.insert(opener);
+            }
         }
         self.openings.due.insert(slot);
         Some(Closed { slot, opener, resources })
     }
 
-    /// For so long its framework is not shown what is left of these, unless the agent has more by then; it has decided.
-    pub(super) fn filter_closed(&mut self, closed: &[Closed], refuse_ms: u64, now: Time) {
+    /// For so long its framework is not shown what is left of these, unless the agent has more by then; it has decided. One that says what it wants
+    /// has refused only what it did not take.
+    pub(super) fn filter_closed(&mut self, closed: &[Closed], taken: &Resources, refuse_ms: u64, now: Time) {
         let mut by_slot: BTreeMap<(u32, u32), Resources> = BTreeMap::new();
         for Closed { slot, opener, resources } in closed {
             amounts::add(by_slot.entry((*opener, *slot)).or_default(), resources, 1);
@@ -195,8 +291,11 @@ impl Pool {
                 (opener.lapses, opener.answers) = (0, true);
             }
         }
-        for ((opener, slot), resources) in by_slot.into_iter().filter(|_| refuse_ms > 0) {
-            self.openings.filter(opener, slot, now + refuse_ms, resources);
+        for ((opener, slot), mut resources) in by_slot.into_iter().filter(|_| refuse_ms > 0) {
+            if self.openings.opener(opener).is_some_and(|opener| opener.wants.is_some()) {
+                amounts::sub(&mut resources, taken, 1);
+            }
+            self.openings.filter(opener, slot, Refused { until: now + refuse_ms, resources, lapsed: false });
         }
     }
 
@@ -206,7 +305,7 @@ impl Pool {
         numbers.into_iter().for_each(|number| self.rescind(number));
     }
 
-    fn rescind(&mut self, number: u64) {
+    pub(super) fn rescind(&mut self, number: u64) {
         let Some(closed) = self.close_any(number) else { return };
         if let Some(opener) = self.openings.list[closed.opener as usize].as_ref() {
             let offer = OfferId { shard: self.shard, number };
@@ -214,9 +313,16 @@ impl Pool {
         }
     }
 
-    /// Rescinds what is shown of an agent and is not there any more, the latest offers first.
+    /// Rescinds what is shown of an agent and is not there any more, the latest offers first; and before those of who says what it wants all others.
     pub(super) fn squeeze(&mut self, slot: u32, attempts: u32) {
-        while let Some(number) = self.seats[slot as usize].open_offers.last().copied() {
+        let takes_all = |openings: &Openings, number: &u64| {
+            let opener = openings.offer(*number).and_then(|offer| openings.opener(offer.opener));
+            opener.is_some_and(|opener| opener.wants.is_none())
+        };
+        loop {
+            let shown = self.seats[slot as usize].open_offers.iter().rev();
+            let last = shown.clone().find(|number| takes_all(&self.openings, number)).or_else(|| shown.clone().next()).copied();
+            let Some(number) = last else { return };
             let seat = &self.seats[slot as usize];
             if attempts > 0 && seat.free.contains(&seat.open) {
                 return;
@@ -248,53 +354,78 @@ impl Pool {
             if let Some(opener) = self.openings.list[at as usize].as_mut() {
                 let wait_ms = LAPSED_MS << opener.lapses;
                 (opener.lapses, opener.answers) = ((opener.lapses + 1).min(LAPSES_MAX), false);
-                self.openings.filter(at, slot, now + wait_ms, resources);
+                self.openings.filter(at, slot, Refused { until: now + wait_ms, resources, lapsed: true });
             }
         }
     }
 
     /// Whether another would be shown this, were it not held.
     fn is_wanted(&self, by: u32, slot: u32, held: &Resources) -> bool {
+        self.wanted_by(by, slot, held).next().is_some()
+    }
+
+    /// All others that would be shown this, were it not held.
+    pub(super) fn wanted_by(&self, by: u32, slot: u32, held: &Resources) -> impl Iterator<Item = &Opening> {
         let seat = &self.seats[slot as usize];
         let mut free = seat.free.clone();
         amounts::sub(&mut free, &seat.open, 1);
         amounts::add(&mut free, held, 1);
-        self.openings.by_key.values().any(|at| *at != by && !self.openings.filters(*at, slot, &free))
+        let others = self.openings.by_key.iter().filter(move |(_, at)| **at != by);
+        let takes = move |at: &u32| match self.openings.opener(*at).is_some_and(|opener| opener.wants.is_some()) {
+            true => self.would_take(*at, slot, &free),
+            false => !self.openings.filters(*at, slot, &free),
+        };
+        others.filter(move |(_, at)| takes(at)).map(|((_, opening), _)| opening)
     }
 
     /// Shows what can be shown now.
     pub(super) fn show(&mut self, now: Time, info: impl Fn(&Seat) -> Option<Arc<AgentInfo>>) -> Opened {
-        let mut opened = Opened::new();
+        let mut showing = Showing { now, info: &info, opened: Opened::new() };
+        self.show_sought(&mut showing);
         while let Some(slot) = self.openings.due.pop_first() {
-            let seat = &self.seats[slot as usize];
-            let (attempts, free) = Self::room(seat);
-            let mut free = free.clone();
-            amounts::sub(&mut free, &seat.open, 1);
-            let useful = free.cpu_milli >= USEFUL_CPU_MILLI || free.memory_bytes >= USEFUL_MEMORY_BYTES;
-            if attempts == 0 || !useful {
-                continue;
-            }
-            if let Some(at) = self.next_opener(slot, &free)
-                && self.is_beside_reserve(at, &free)
-                && let Some(info) = info(&self.seats[slot as usize])
-                && let Some((key, offer)) = self.show_one(at, slot, (free, info), now)
-            {
-                opened.entry(key).or_default().push(offer);
-            }
+            while self.show_slot(slot, &mut showing) {}
         }
-        opened
+        showing.opened
     }
 
-    /// Of those that may be shown it: who answers, whose role has the smallest share with what it was shown, and who was served the longest ago.
-    fn next_opener(&self, slot: u32, free: &Resources) -> Option<u32> {
+    /// Shows what an agent has free to one framework; true where there may be more for others.
+    fn show_slot(&mut self, slot: u32, showing: &mut Showing<'_>) -> bool {
+        let seat = &self.seats[slot as usize];
+        let (attempts, free) = Self::room(seat);
+        let mut free = free.clone();
+        amounts::sub(&mut free, &seat.open, 1);
+        if attempts == 0 {
+            return false;
+        }
+        let useful = free.cpu_milli >= USEFUL_CPU_MILLI || free.memory_bytes >= USEFUL_MEMORY_BYTES;
+        let taker = if useful { self.next_opener(slot, &free) } else { None };
+        if self.show_seeker(slot, (true, None), showing) {
+            return true;
+        }
+        let Some((at, rank)) = taker else { return self.show_seeker(slot, (false, None), showing) };
+        if self.show_seeker(slot, (false, Some(&rank)), showing) {
+            return true;
+        }
+        if self.is_beside_reserve(at, &free)
+            && let Some(info) = (showing.info)(&self.seats[slot as usize])
+            && let Some((key, offer)) = self.show_one(at, slot, (free, info), showing.now)
+        {
+            showing.opened.entry(key).or_default().push(offer);
+        }
+        false
+    }
+
+    /// Of those that take whatever comes and may be shown it: who answers, whose role has the smallest share with what it was shown, and who was served
+    /// the longest ago; and how its role stands.
+    fn next_opener(&self, slot: u32, free: &Resources) -> Option<(u32, Vec<u64>)> {
         let key = |at: &u32| {
-            let opener = self.openings.list[*at as usize].as_ref()?;
+            let opener = self.openings.opener(*at).filter(|opener| opener.wants.is_none())?;
             let role = self.shape(opener.class)?.role;
-            let owes = !opener.answers && opener.offered != Resources::NONE;
-            Some((owes, self.roles.rank(role, &opener.offered, &self.whole), opener.served))
+            Some((opener.owes(), self.roles.rank(role, &opener.offered, &self.whole), opener.served))
         };
         let open = self.openings.by_key.values().filter(|at| !self.openings.filters(**at, slot, free));
-        open.filter_map(|at| key(at).map(|key| (key, *at))).min().map(|(_, at)| at)
+        let first = open.filter_map(|at| key(at).map(|key| (key, *at))).min();
+        first.map(|((_, rank, _), at)| (at, rank))
     }
 
     /// True where it leaves what guarantees of others are short of.
@@ -304,7 +435,7 @@ impl Pool {
         self.roles.beside_reserve(role, (free, 1), &self.elsewhere, (&self.total, &self.whole)) > 0
     }
 
-    fn show_one(
+    pub(super) fn show_one(
         &mut self,
         at: u32,
         slot: u32,
@@ -320,13 +451,16 @@ impl Pool {
         let key = (opener.from, opener.opening.framework);
         let seat = &mut self.seats[slot as usize];
         amounts::add(&mut seat.open, &resources, 1);
+        let open = seat.open_offers.iter().filter_map(|number| self.openings.offers.get(number)).flat_map(|offer| &offer.ports);
+        let shown: Vec<u16> = open.flat_map(|range| range.first..=range.last).collect();
+        let ports = free_ports(&info.ports, seat.ports.values().flatten().chain(&shown), resources.ports);
         seat.open_offers.insert(number);
-        let ports = free_ports(&info.ports, seat.ports.values().flatten(), resources.ports);
         let id = OfferId { shard: self.shard, number };
         let role = opener.opening.role.clone();
-        let offer = OpenOffer { id, agent: seat.id, incarnation: seat.incarnation, info, role, resources: resources.clone(), ports };
         let deadline = now + OPEN_OFFER_MS;
-        self.openings.offers.insert(number, OpenOffered { slot, opener: at, resources, deadline });
+        let held = OpenOffered { slot, opener: at, resources: resources.clone(), ports: ports.clone(), since: now, deadline };
+        self.openings.offers.insert(number, held);
+        let offer = OpenOffer { id, agent: seat.id, incarnation: seat.incarnation, info, role, resources, ports };
         self.openings.deadlines.insert((deadline, number));
         Some((key, offer))
     }
@@ -334,44 +468,5 @@ impl Pool {
     /// True where a framework may still place so many more attempts there.
     pub(super) fn has_places(seat: &Seat, attempts: usize) -> bool {
         seat.attempts.len() + attempts <= ATTEMPTS_PER_AGENT_MAX as usize
-    }
-}
-
-/// The first `count` ports of these ranges that are not among `taken`.
-fn free_ports<'a>(ranges: &[PortRange], taken: impl Iterator<Item = &'a u16>, count: u32) -> Vec<PortRange> {
-    let taken: BTreeSet<u16> = taken.copied().collect();
-    let (mut left, mut found) = (count, Vec::<PortRange>::new());
-    for range in ranges {
-        let mut first = u32::from(range.first);
-        let last = u32::from(range.last);
-        for cut in taken.range(range.first..=range.last).map(|port| u32::from(*port)).chain([last + 1]) {
-            let size = (cut - first).min(left);
-            if size > 0 {
-                let port = |port: u32| u16::try_from(port).expect("within a range of ports");
-                found.push(PortRange { first: port(first), last: port(first + size - 1) });
-                left -= size;
-            }
-            first = cut + 1;
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_that_are_taken_are_not_shown() {
-        let ranges = [PortRange { first: 100, last: 104 }, PortRange { first: 65_534, last: 65_535 }];
-        let check = |taken: &[u16], count, expected: &[(u16, u16)]| {
-            let found: Vec<(u16, u16)> = free_ports(&ranges, taken.iter(), count).iter().map(|range| (range.first, range.last)).collect();
-            assert_eq!(found, expected, "{taken:?}, {count}");
-        };
-        check(&[], 7, &[(100, 104), (65_534, 65_535)]);
-        check(&[], 3, &[(100, 102)]);
-        check(&[100, 102, 65_535], 4, &[(101, 101), (103, 104), (65_534, 65_534)]);
-        check(&[], 0, &[]);
-        check(&[100, 101, 102, 103, 104, 65_534, 65_535, 7], 5, &[]);
     }
 }

@@ -29,7 +29,7 @@ impl Shard {
                 super::amounts::add(used.entry(job.role.clone()).or_default(), &job.template.resources, 1);
             }
         }
-        let held = || session.into_iter().flat_map(|session| session.offers.values());
+        let held = || session.into_iter().flat_map(|session| session.hand.offers());
         let mut offered = Resources::NONE;
         held().for_each(|offer| super::amounts::add(&mut offered, &offer.resources, 1));
         FrameworkView {

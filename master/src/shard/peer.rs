@@ -1,8 +1,10 @@
 //! What the shards of a cluster say to each other: demand, offers and what becomes of them, and how agents stand. Data only.
 
 use super::limits::{Need, Quota};
+use super::maintenance::Window;
 use super::openings::Opening;
 use super::roles::Claim;
+use super::seekers::Seeking;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
@@ -218,6 +220,16 @@ pub enum PeerMessage {
         below: u8,
         /// Milliseconds that they have.
         grace_ms: u64,
+    },
+    /// A framework's shard to each agents' shard: what frameworks that take offers want, in place of what was said of these before.
+    Seek {
+        /// They, each role of each for itself.
+        seeking: Vec<Seeking>,
+    },
+    /// Shard 0 to each: all windows in which agents are maintained, in place of what it said before.
+    Windows {
+        /// They, by number.
+        windows: Vec<Window>,
     },
 }
 

@@ -3,7 +3,7 @@
 
 use super::record::PlacedTask;
 use super::{PeerMessage, Record, Shard};
-use crate::frameworks::{Cause, FrameworkId, GROUP_TASKS_MAX, OpenOffer, TEXT_BYTES_MAX, TaskLaunch};
+use crate::frameworks::{Cause, Cover, FrameworkId, GROUP_TASKS_MAX, OpenOffer, TEXT_BYTES_MAX, TaskLaunch};
 use crate::jobs::LivePhase;
 use protocol::job::number_of;
 use protocol::message::Launch;
@@ -23,7 +23,8 @@ impl Shard {
         refuse_ms: u64,
     ) {
         let Some(session) = self.sessions.by_id.get_mut(&id) else { return };
-        let shown: Vec<OpenOffer> = offers.iter().filter_map(|offer| session.offers.remove(offer)).collect();
+        let cover: Cover = offers.iter().flat_map(|offer| session.hand.cover(*offer)).collect();
+        let shown: Vec<OpenOffer> = offers.iter().filter_map(|offer| session.hand.remove(*offer)).collect();
         let first = shown.first().filter(|first| shown.len() == offers.len() && shown.iter().all(|offer| offer.agent == first.agent));
         let reborn =
             |first: &&OpenOffer| self.jobs.incarnation_on(first.agent) != Some(first.incarnation) && self.fences.doubts_any_on(first.agent);
@@ -49,6 +50,9 @@ impl Shard {
         }
         if placed.is_empty() {
             return self.leave_all(id, offers.iter().copied(), refuse_ms);
+        }
+        if let (Some(session), Some(within)) = (self.sessions.by_id.get_mut(&id), shown.first()) {
+            placed.iter().for_each(|launch| session.hand.placed(within, &launch.template.resources, &cover));
         }
         let (agent, number) = (place.0, self.told.say(place.0));
         let message = PeerMessage::Take { framework: id, offers: offers.to_vec(), agent, launches: placed, number, refuse_ms };
@@ -87,6 +91,7 @@ impl Shard {
     /// A task is on record: it is said, and how it is launched.
     fn placed_own(&mut self, id: JobId, agent: AgentId) -> Option<Launch> {
         self.totals.staged += 1;
+        self.maintenance.changed |= self.maintenance.of(agent, self.now).is_some();
         self.publish_job(id, "submitted");
         self.publish_tasks(id, Phase::Staging, agent, &[(0, 1)]);
         if let Some((framework, name)) = self.frameworks.owner(id).map(|(framework, name)| (framework, name.to_owned())) {

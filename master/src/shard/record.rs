@@ -4,13 +4,14 @@
 use super::drains::Mode;
 use super::event::{Master, Policy, Token};
 use super::limits::Quota;
+use super::maintenance::Windows;
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkInfo};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, ShardId, Stand, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks, version 3 no
-/// settings of roles and no groups of tasks.
+/// settings of roles, no groups of tasks and no windows of maintenance.
 pub const RECORD_VERSION: u16 = 4;
 
 /// One fact. New variants at the end.
@@ -241,6 +242,13 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// These are the windows in which agents are maintained; on shard 0.
+    WindowsSet {
+        /// All of them.
+        windows: Windows,
+        /// When.
+        at: Time,
+    },
 }
 
 /// A task of a group.
@@ -283,7 +291,8 @@ impl Record {
             | Self::Granted { at, .. }
             | Self::Allowed { at, .. }
             | Self::AgentStands { at, .. }
-            | Self::PlacedGroup { at, .. } => *at,
+            | Self::PlacedGroup { at, .. }
+            | Self::WindowsSet { at, .. } => *at,
         }
     }
 }

@@ -28,6 +28,7 @@ impl Shard {
             Request::Master(request) => return self.master_request(id, request),
             Request::SetRole { role, settings, force } => return self.role_request(id, role, settings, force),
             Request::Framework(request) => self.framework_request(id, request),
+            Request::Windows(request) => self.windows_request(id, request),
         };
         if let Err(refusal) = result {
             self.reply(id, Response::Refused(refusal));

@@ -2,6 +2,7 @@
 //! whose guarantee is not met comes first, then whose dominant share by its weight is the smallest (DRF: Ghodsi et al., NSDI 2011; over a
 //! tree: Bhattacharya et al., SoCC 2013). What a role with others below it wants itself stands among those, with weight 1.
 
+mod part;
 mod reserve;
 
 use super::amounts::{self, SHARE_ONE};

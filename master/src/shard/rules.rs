@@ -91,6 +91,11 @@ impl Rules {
         self.sets.get(at as usize)?.as_ref().map(|set| &set.mask)
     }
 
+    /// What the set asks.
+    pub fn matcher(&self, at: u32) -> Option<&Matcher> {
+        self.sets.get(at as usize)?.as_ref().map(|set| &set.matcher)
+    }
+
     /// How an agent stands; as nobody does where it is not known.
     pub fn stand(&self, slot: u32) -> Arc<Stand> {
         self.stands.get(slot as usize).cloned().unwrap_or_default()

@@ -2,6 +2,7 @@
 
 use super::drains::{Drains, Mode};
 use super::event::{Policy, Token};
+use super::maintenance::{Maintenance, Windows};
 use super::masters::LastingMasters;
 use super::quotas::{LastingQuotas, Quotas};
 use super::spending::{Allowed, Spending};
@@ -33,6 +34,8 @@ pub struct ShardSnapshot {
     allowed: BTreeMap<Role, Allowed>,
     /// Tasks of frameworks that belong together.
     groups: LastingGroups,
+    /// When agents are maintained.
+    windows: Windows,
 }
 
 /// [`ShardSnapshot`] as version 3 had it, behind its version.
@@ -79,7 +82,7 @@ impl ShardSnapshot {
 
     fn of((jobs, rest, frameworks, modes): OfThree) -> Self {
         let (quotas, allowed, groups) = (LastingQuotas::default(), BTreeMap::new(), LastingGroups::default());
-        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups }
+        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows: Windows::default() }
     }
 }
 
@@ -111,7 +114,8 @@ impl Shard {
         let (jobs, rest) = (self.jobs.lasting.clone(), self.rest.clone());
         let (frameworks, modes) = (self.frameworks.lasting.clone(), self.drains.modes.clone());
         let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
-        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups: self.groups.lasting.clone() }
+        let (groups, windows) = (self.groups.lasting.clone(), self.maintenance.lasting.clone());
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows }
     }
 
     /// The shard whose lasting state `snapshot` is.
@@ -120,7 +124,8 @@ impl Shard {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
         let quota = (Quotas::new(snapshot.quotas), Spending::new(snapshot.allowed));
         let (frameworks, groups) = (Frameworks::restore(snapshot.frameworks), Groups::restore(snapshot.groups));
-        Self { groups, ..Self::with(config, jobs, snapshot.rest, (frameworks, Drains::new(snapshot.modes)), quota) }
+        let maintenance = Maintenance::new(snapshot.windows);
+        Self { groups, maintenance, ..Self::with(config, jobs, snapshot.rest, (frameworks, Drains::new(snapshot.modes)), quota) }
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -137,9 +142,9 @@ impl Shard {
     #[must_use]
     pub fn hash(&self) -> u64 {
         let mut hash = blake3::Hasher::new();
-        let (frameworks, groups) = (&self.frameworks.lasting, &self.groups.lasting);
+        let (frameworks, groups, windows) = (&self.frameworks.lasting, &self.groups.lasting, &self.maintenance.lasting);
         let (quotas, allowed) = (&self.quotas.lasting, &self.spending.allowed);
-        postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, &self.drains.modes, quotas, allowed, groups), &mut hash)
+        postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, &self.drains.modes, quotas, allowed, groups, windows), &mut hash)
             .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();
         let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");

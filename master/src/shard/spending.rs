@@ -130,7 +130,7 @@ impl Shard {
     pub(super) fn left_to_show(&self, role: &Role, left: &mut BTreeMap<Role, Quota>) {
         for (limited, most) in self.left(role) {
             left.entry(limited).or_insert_with_key(|limited| {
-                let offers = self.sessions.by_id.values().flat_map(|session| session.offers.values());
+                let offers = self.sessions.by_id.values().flat_map(|session| session.hand.offers());
                 let mut shown = Resources::NONE;
                 offers.filter(|offer| offer.role.is_within(limited)).for_each(|offer| amounts::add(&mut shown, &offer.resources, 1));
                 most.minus(&most.of(&shown))

@@ -60,6 +60,7 @@ impl Shard {
         for Progress { attempt, percent, note } in notes {
             let room = self.notes.len() < NOTES_MAX || self.notes.contains_key(&attempt);
             if room && percent <= 100 && note.len() <= NOTE_BYTES_MAX && self.jobs.is_live_on(attempt, agent) {
+                self.own_progress(attempt, percent, &note);
                 self.notes.insert(attempt, (percent, note));
             }
         }

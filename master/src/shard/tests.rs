@@ -7,6 +7,7 @@ mod fences;
 mod frameworks;
 mod jobs;
 mod lasting;
+mod maintenance;
 mod peers;
 mod placed;
 mod preempt;

@@ -54,6 +54,14 @@ impl Shard {
         }
     }
 
+    /// A task has said something of itself: its framework is told, once, if it is subscribed.
+    pub(super) fn own_progress(&mut self, attempt: AttemptId, percent: u8, note: &str) {
+        let Some((framework, name)) = self.frameworks.owner(attempt.task.job).map(|(id, name)| (id, name.to_owned())) else { return };
+        let Some(own) = self.frameworks.get(framework).and_then(|known| known.tasks.get(&name)) else { return };
+        let (job, agent, text) = (own.job, own.agent, note.to_owned());
+        self.sessions.tell(framework, FrameworkEvent::Message { task: name, job, agent, percent, text });
+    }
+
     fn tell_update(&mut self, framework: FrameworkId, name: String, own: &Own, phase: Phase) {
         self.publish_own(framework, &name, phase, false);
         let mut update = self.update(&name, own, phase, Cause::News);

@@ -1,10 +1,11 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
 use super::event::{JobRef, Limit, Master, Policy, Token, Word};
+use super::maintenance::{ConsentView, Window};
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
-use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Phase, Placement, Resources, Role, Time};
+use protocol::{AgentId, AgentInfo, Exit, Job, JobId, OfferId, Phase, Placement, Resources, Role, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -93,6 +94,25 @@ pub enum View {
         /// At most this many, and at most [`PAGE_MAX`].
         limit: usize,
     },
+    /// How a framework stands, of the shard that keeps it.
+    Session {
+        /// Which.
+        framework: FrameworkId,
+    },
+    /// Why the shard's agents are not shown to a framework.
+    Openings {
+        /// Which.
+        framework: FrameworkId,
+    },
+    /// What an offer to a framework is, of the shard of its agent.
+    Offer {
+        /// Which.
+        offer: OfferId,
+    },
+    /// The windows of maintenance; shard 0 only.
+    Windows,
+    /// What the shard's frameworks have answered to inverse offers.
+    Consents,
 }
 
 /// An answer.
@@ -126,6 +146,94 @@ pub enum Viewed {
     Limits(Vec<Limit>),
     /// To [`View::FrameworkTasks`].
     FrameworkTasks(Vec<OwnView>),
+    /// To [`View::Session`].
+    Session(SessionView),
+    /// To [`View::Openings`]: of the roles for which it takes offers there.
+    Openings(Vec<OpeningView>),
+    /// To [`View::Offer`].
+    Offer(OfferView),
+    /// To [`View::Windows`].
+    Windows(Vec<Window>),
+    /// To [`View::Consents`].
+    Consents(Vec<ConsentView>),
+}
+
+/// How a framework stands with the shard that keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// True where it is subscribed.
+    pub connected: bool,
+    /// Roles for which it wants no offers.
+    pub suppressed: Vec<Role>,
+    /// Roles of whose limits nothing is left.
+    pub limited: Vec<Role>,
+    /// True where it says what it wants.
+    pub demands: bool,
+    /// What, the most urgent first.
+    pub wishes: Vec<WishView>,
+    /// How many offers it holds.
+    pub offers: usize,
+}
+
+/// What a framework wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WishView {
+    /// For which role.
+    pub role: Role,
+    /// 0 to 100.
+    pub priority: u8,
+    /// How many it still wants to place.
+    pub count: u32,
+    /// For how many of these it holds offers.
+    pub held: u32,
+    /// What each needs.
+    pub shape: Resources,
+    /// What an agent must be, as in a job file.
+    pub constraints: Vec<String>,
+}
+
+/// How a role of a framework stands with an agents' shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpeningView {
+    /// Which role.
+    pub role: Role,
+    /// Agents of the shard.
+    pub agents: u32,
+    /// Of these, those of which it holds an offer.
+    pub shown: u32,
+    /// How many of the others are not shown to it, by why.
+    pub reasons: BTreeMap<String, u32>,
+    /// The role's dominant share, in millionths.
+    pub role_share_ppm: u64,
+    /// How many others that take offers are served before it.
+    pub ahead: u32,
+    /// True where it has not answered the last that it was shown: it is shown one thing at a time while others take the rest.
+    pub owes: bool,
+}
+
+/// An offer to a framework.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferView {
+    /// Its id.
+    pub id: OfferId,
+    /// To which framework.
+    pub framework: FrameworkId,
+    /// For which role.
+    pub role: Role,
+    /// Of which agent.
+    pub agent: AgentId,
+    /// What people call that.
+    pub name: String,
+    /// What it shows.
+    pub resources: Resources,
+    /// When it was made.
+    pub since: Time,
+    /// When it lapses; `None`: not while nobody else would take it.
+    pub until: Option<Time>,
+    /// True where its framework had said that it wants this.
+    pub wanted: bool,
+    /// Who else would be shown it.
+    pub waiting: Vec<(FrameworkId, Role)>,
 }
 
 /// Roles as one shard knows them.
@@ -241,7 +349,7 @@ pub struct AgentView {
     pub info: AgentInfo,
     /// `reachable`, `unreachable`, `expected` (known from the records and not heard of since the master's start) or `gone`.
     pub state: Word,
-    /// `active`, `inactive` (it is given no other tasks), `draining` (it is emptied) or `drained`.
+    /// `active`, `inactive` (it is given no other tasks), `draining` (it is emptied), `drained`, or `maintenance`.
     pub mode: Word,
     /// What is promised on it, offers included.
     pub allocated: Resources,

@@ -47,6 +47,11 @@ impl Shard {
                 spent: self.jobs.spent.iter().map(|(role, spent)| (role.clone(), spent.clone())).collect(),
                 total: self.pool.total.clone(),
             }),
+            View::Windows => Viewed::Windows(self.maintenance.lasting.list.clone()),
+            View::Consents => Viewed::Consents(self.consents()),
+            View::Session { framework } => Viewed::Session(self.session_view(framework)?),
+            View::Openings { framework } => Viewed::Openings(self.opening_views(framework)),
+            View::Offer { offer } => Viewed::Offer(self.offer_view(offer)?),
             View::FrameworkTasks { framework, from, skip, limit } => {
                 Viewed::FrameworkTasks(self.own_views(framework, &from, skip, limit.min(PAGE_MAX))?)
             }

@@ -1,81 +1,12 @@
 //! Frameworks that do what they should not, over our own API: each is told what is wrong, and everybody else is served on.
 
+use super::caller::{Caller, Subscribed, on_runtime};
 use super::*;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 /// Calls that are made at once and without a pause.
 const FLOOD: usize = 2_000;
-
-/// A client of the API, with a token.
-struct Caller {
-    http: reqwest::Client,
-    url: String,
-    token: String,
-}
-
-impl Caller {
-    fn new(cluster: &Cluster, token: &str) -> Self {
-        protocol::link::install_crypto();
-        let root = reqwest::Certificate::from_pem(&std::fs::read(cluster.ca()).unwrap()).unwrap();
-        let http = reqwest::Client::builder().tls_certs_only([root]).no_proxy().build().unwrap();
-        Self { http, url: cluster.url.clone(), token: token.to_owned() }
-    }
-
-    async fn post(&self, body: String) -> reqwest::Response {
-        let request = self.http.post(format!("{}/v1/framework", self.url)).bearer_auth(&self.token);
-        request.header("content-type", "application/json").body(body).send().await.unwrap()
-    }
-
-    async fn subscribe(&self, name: &str) -> Subscribed<'_> {
-        let answer = self.post(json!({ "subscribe": { "name": name, "failover_ms": 1_000 } }).to_string()).await;
-        assert_eq!(answer.status(), 200);
-        let mut framework = Subscribed { caller: self, bytes: answer.bytes_stream().boxed(), kept: vec![], who: Value::Null };
-        framework.who = framework.until("subscribed").await;
-        framework
-    }
-}
-
-/// A subscription.
-struct Subscribed<'a> {
-    caller: &'a Caller,
-    bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
-    kept: Vec<u8>,
-    who: Value,
-}
-
-impl Subscribed<'_> {
-    /// The next thing of this kind that it is told.
-    async fn until(&mut self, kind: &str) -> Value {
-        loop {
-            while let Some(end) = self.kept.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.kept.drain(..=end).collect();
-                let line: Value = serde_json::from_slice(&line).unwrap();
-                if let Some(body) = line.get(kind) {
-                    return body.clone();
-                }
-            }
-            let more = tokio::time::timeout(crate::cluster::PATIENCE, self.bytes.next()).await;
-            self.kept.extend_from_slice(&more.unwrap_or_else(|_| panic!("no {kind} was told")).unwrap().unwrap());
-        }
-    }
-
-    /// Says something; gives back the status and the text of the answer.
-    async fn say(&self, mut call: Value) -> (u16, String) {
-        if call.get("id").is_none() {
-            call["id"] = self.who["id"].clone();
-        }
-        if call.get("stream").is_none() {
-            call["stream"] = self.who["stream"].clone();
-        }
-        let answer = self.caller.post(call.to_string()).await;
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    }
-}
-
-fn on_runtime(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
-}
 
 /// Another framework is served: what it places runs to its end.
 async fn serves(caller: &Caller, wasm: &str) {
@@ -126,6 +57,11 @@ fn what_is_wrong_with_a_call_is_said_and_who_is_not_the_framework_is_not_it() {
             (json!({}), 400),
             (json!({ "revive": [], "suppress": [] }), 400),
             (json!({ "forge": true }), 400),
+            (json!({ "demand": [{ "resources": { "cpu": -1 } }] }), 400),
+            (json!({ "demand": [{ "resources": { "cpu": 1 }, "place": { "constraints": [["rack", "UNIQUE"]] } }] }), 422),
+            (json!({ "demand": [{ "resources": { "cpu": 1 }, "role": "web" }] }), 422),
+            (json!({ "demand": vec![json!({ "resources": { "cpu": 1 } }); 257] }), 400),
+            (json!({ "update": { "name": "victim", "demand": [{ "resources": { "cpu": 1 } }] } }), 400),
             (json!({ "accept": { "offers": ["o1"] } }), 400),
             (json!({ "accept": { "offers": 7 } }), 400),
             (json!({ "accept": { "tasks": [{ "name": "x" }] } }), 400),

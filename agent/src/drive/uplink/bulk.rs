@@ -51,6 +51,19 @@ async fn serve_one(sender: Sender, mut receiver: Receiver, heard: mpsc::Sender<H
             let watched = if asked { answered.await.ok() } else { None };
             return usage::serve(watched.unwrap_or_default(), sender).await;
         }
+        BulkRequest::Change(change) => {
+            let (answer, answered) = oneshot::channel();
+            let asked = heard.send(Heard::Change { change, answer }).await.is_ok();
+            let done = if asked { answered.await.ok() } else { None };
+            return logs::last(
+                sender,
+                match done.unwrap_or_else(|| Err("the agent is leaving".into())) {
+                    Ok(()) => BulkReply::End,
+                    Err(reason) => BulkReply::Failed { reason },
+                },
+            )
+            .await;
+        }
         BulkRequest::Bundle { .. } | BulkRequest::Input { .. } => {
             return logs::last(sender, BulkReply::Failed { reason: "an agent gives nothing but what its tasks do".into() }).await;
         }

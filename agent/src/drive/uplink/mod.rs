@@ -9,10 +9,10 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use protocol::MemberId;
 use protocol::identity::{self, Identity};
 use protocol::link::{self, Connection, LinkError, Sender};
 use protocol::message::{JoinReply, ToAgent};
+use protocol::{AgentChange, MemberId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,6 +41,8 @@ pub(super) enum Heard {
     WhereIsLog { member: MemberId, answer: oneshot::Sender<Place> },
     /// Somebody wants to know what running tasks use.
     Usage { answer: oneshot::Sender<Watched> },
+    /// An operator wants it to be so from now on.
+    Change { change: AgentChange, answer: oneshot::Sender<Result<(), String>> },
     /// Somebody wants to run a program beside a member.
     Exec {
         member: MemberId,

@@ -1,5 +1,6 @@
 //! The ledger as its door sees it: events in, outputs out.
 
+mod changes;
 mod ends;
 mod groups;
 mod launches;

@@ -4,7 +4,7 @@
 use super::filters;
 use super::words::{self, id, list, member, nanoseconds, number, text, whole};
 use crate::frameworks::{Filters, FrameworkId, FrameworkInfo, REFUSE_MS_DEFAULT, REFUSE_MS_MAX};
-use crate::http::frameworks_json::offer_id;
+use crate::http::frameworks_json::{inverse_id, offer_id};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::{OfferId, Role};
@@ -45,6 +45,10 @@ pub enum Said {
         info: FrameworkInfo,
         suppressed: Vec<Role>,
         filters: Filters,
+    },
+    AnswerInverse {
+        accepted: bool,
+        offers: Vec<OfferId>,
     },
     Teardown,
     /// Taken in, and nothing is done.
@@ -107,13 +111,18 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
             Said::Update { info: info(update, principal)?, suppressed, filters: filters::read(update)? }
         }
         "TEARDOWN" => Said::Teardown,
-        "SHUTDOWN"
-        | "MESSAGE"
-        | "REQUEST"
-        | "ACCEPT_INVERSE_OFFERS"
-        | "DECLINE_INVERSE_OFFERS"
-        | "ACKNOWLEDGE_OPERATION_STATUS"
-        | "RECONCILE_OPERATIONS" => Said::Ignored,
+        "ACCEPT_INVERSE_OFFERS" => Said::AnswerInverse { accepted: true, offers: inverse(within("accept_inverse_offers")?) },
+        "DECLINE_INVERSE_OFFERS" => Said::AnswerInverse { accepted: false, offers: inverse(within("decline_inverse_offers")?) },
+        "MESSAGE" => {
+            // As of a command executor's: it is asked for all that it needs, and nobody is there who would take it.
+            let message = within("message")?;
+            needed(message, "agent_id").or_else(|error| id(message, "slave_id").map(str::to_owned).ok_or(error))?;
+            needed(message, "executor_id")?;
+            let data = text(message, "data").and_then(|data| STANDARD.decode(data).ok());
+            data.ok_or("Failed to validate scheduler::Call: Expecting 'data' to be present")?;
+            Said::Ignored
+        }
+        "SHUTDOWN" | "REQUEST" | "ACKNOWLEDGE_OPERATION_STATUS" | "RECONCILE_OPERATIONS" => Said::Ignored,
         other => Said::Unknown(other.into()),
     };
     if framework.is_none() && !matches!(said, Said::Subscribe { .. } | Said::Unknown(_)) {
@@ -134,6 +143,11 @@ fn offers(value: &Value) -> Vec<OfferId> {
     // One that was never made is one that does not hold.
     let none = OfferId { shard: protocol::ShardId(u16::MAX), number: 0 };
     list(value, "offer_ids").iter().map(|offer| text(offer, "value").and_then(offer_id).unwrap_or(none)).collect()
+}
+
+/// Those that were never made are passed over.
+fn inverse(value: &Value) -> Vec<OfferId> {
+    list(value, "inverse_offer_ids").iter().filter_map(|offer| text(offer, "value").and_then(inverse_id)).collect()
 }
 
 fn refuse_ms(value: &Value) -> u64 {

@@ -1,14 +1,15 @@
 //! What a framework is told, in Mesos' words: the events of `mesos/v1/scheduler/scheduler.proto`, as records of RecordIO (`SIZE\nDATA`).
 
 use super::words;
-use crate::frameworks::{Cause, FrameworkEvent, FrameworkInfo, OpenOffer, StatusUpdate};
-use crate::http::frameworks_json::offer_text;
+use crate::frameworks::{Cause, FrameworkEvent, FrameworkInfo, InverseOffer, OpenOffer, StatusUpdate};
+use crate::http::frameworks_json::{inverse_text, offer_text};
 use crate::http::subscription::{HEARTBEAT, Words};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use protocol::{Exit, Loss, Phase};
+use protocol::{AgentId, Exit, Loss, Phase};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What the adapter knows of the framework and of this master.
 #[derive(Clone, Debug)]
@@ -21,12 +22,20 @@ pub struct Told {
     pub knows_killing: bool,
     /// What it is told of the master.
     pub master: Value,
+    /// When agents of the offers that follow are not there.
+    pub unavailable: BTreeMap<AgentId, Value>,
 }
 
 impl Told {
     /// For a framework of this id, as far as it is known, that says this of itself.
     pub fn new(framework: String, info: &FrameworkInfo, master: Value) -> Self {
-        Self { framework, partition_aware: info.is_partition_aware(), knows_killing: info.knows_killing(), master }
+        Self {
+            framework,
+            partition_aware: info.is_partition_aware(),
+            knows_killing: info.knows_killing(),
+            master,
+            unavailable: BTreeMap::new(),
+        }
     }
 
     /// An event as Mesos writes it.
@@ -42,7 +51,13 @@ impl Told {
                 } }))
             }
             FrameworkEvent::Offers(offers) => {
-                let all: Vec<Value> = offers.iter().map(|offer| self::offer(offer, &self.framework)).collect();
+                let unavailable = std::mem::take(&mut self.unavailable);
+                let all = offers.iter().map(|offer| {
+                    let mut value = self::offer(offer, &self.framework);
+                    words::put(&mut value, "unavailability", unavailable.get(&offer.agent).cloned());
+                    value
+                });
+                let all: Vec<Value> = all.collect();
                 one(json!({ "type": "OFFERS", "offers": { "offers": all } }))
             }
             FrameworkEvent::Rescinded(offers) => offers
@@ -54,6 +69,34 @@ impl Told {
                 (self.partition_aware, self.knows_killing) = (info.is_partition_aware(), info.knows_killing());
                 vec![]
             }
+            FrameworkEvent::Unavailable(agents) => {
+                self.unavailable = agents.iter().map(|(agent, from, until)| (*agent, words::unavailability(*from, *until))).collect();
+                vec![]
+            }
+            FrameworkEvent::InverseOffers(offers) => {
+                let offer = |offer: &InverseOffer| {
+                    json!({
+                        "id": { "value": inverse_text(offer.id) },
+                        "framework_id": { "value": self.framework },
+                        "agent_id": { "value": offer.agent.to_string() },
+                        "unavailability": words::unavailability(offer.from, offer.until),
+                    })
+                };
+                let all: Vec<Value> = offers.iter().map(offer).collect();
+                one(json!({ "type": "INVERSE_OFFERS", "inverse_offers": { "inverse_offers": all } }))
+            }
+            FrameworkEvent::InverseRescinded(offers) => offers
+                .iter()
+                .map(|offer| {
+                    let id = json!({ "value": inverse_text(*offer) });
+                    json!({ "type": "RESCIND_INVERSE_OFFER", "rescind_inverse_offer": { "inverse_offer_id": id } })
+                })
+                .collect(),
+            FrameworkEvent::Message { task, agent, text, .. } => one(json!({ "type": "MESSAGE", "message": {
+                "agent_id": { "value": agent.to_string() },
+                "executor_id": { "value": task },
+                "data": STANDARD.encode(text),
+            } })),
             FrameworkEvent::Error(message) => one(json!({ "type": "ERROR", "error": { "message": message } })),
         }
     }
@@ -221,7 +264,13 @@ mod tests {
 
     #[test]
     fn states_and_reasons_are_those_that_a_framework_can_take() {
-        let told = |partition_aware, knows_killing| Told { framework: "f1".into(), partition_aware, knows_killing, master: Value::Null };
+        let told = |partition_aware, knows_killing| Told {
+            framework: "f1".into(),
+            partition_aware,
+            knows_killing,
+            master: Value::Null,
+            unavailable: BTreeMap::new(),
+        };
         let update = |phase, exit, cause| StatusUpdate {
             task: "t".into(),
             job: None,
@@ -262,7 +311,13 @@ mod tests {
 
     #[test]
     fn what_a_framework_is_told_has_the_form_of_the_protos() {
-        let mut told = Told { framework: String::new(), partition_aware: false, knows_killing: false, master: json!({}) };
+        let mut told = Told {
+            framework: String::new(),
+            partition_aware: false,
+            knows_killing: false,
+            master: json!({}),
+            unavailable: BTreeMap::new(),
+        };
         let subscribed = told.event(&FrameworkEvent::Subscribed(FrameworkId(5)));
         assert_eq!(subscribed[0]["subscribed"]["framework_id"]["value"], "f5");
         let offer = protocol::OfferId { shard: protocol::ShardId(3), number: 9 };

@@ -4,7 +4,9 @@
 mod call;
 mod event;
 mod figures;
+mod files;
 mod filters;
+mod maintenance;
 mod operator;
 mod quota;
 mod rows;

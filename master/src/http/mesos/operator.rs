@@ -2,7 +2,7 @@
 
 use super::seen::{self, Seen, TASKS_MAX, see};
 use super::watch::watch;
-use super::{At, figures, master_info, quota, rows, words};
+use super::{At, figures, files, maintenance, master_info, quota, rows, words};
 use crate::frameworks::{FrameworkId, FrameworkRequest};
 use crate::http::access::Caller;
 use crate::http::agents::set_mode;
@@ -29,6 +29,16 @@ pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, header
         let kind = words::text(&call, "type").ok_or_else(|| ApiError::invalid("type", "Expecting 'type' to be present"))?;
         match kind {
             "SUBSCRIBE" => watch(Arc::clone(&api), caller).await,
+            "LIST_FILES" => {
+                caller.must_level(Level::Viewer)?;
+                let files = files::list(&api, &caller, &call).await?;
+                Ok(Json(json!({ "type": kind, "list_files": files })).into_response())
+            }
+            "READ_FILE" => {
+                caller.must_level(Level::Viewer)?;
+                let file = files::read(&api, &caller, &call).await?;
+                Ok(Json(json!({ "type": kind, "read_file": file })).into_response())
+            }
             kind => Ok(match called(&api, &caller, kind, &call).await? {
                 Some(answer) => Json(answer).into_response(),
                 None => StatusCode::OK.into_response(),
@@ -62,8 +72,16 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
         "GET_TASKS" => answer("get_tasks", task_rows(api, &see(api, caller).await?, words::member(call, "get_tasks")).await?),
         "GET_METRICS" => answer("get_metrics", figures::list(api, &see(api, caller).await?).await?),
         "GET_OPERATIONS" => answer("get_operations", json!({ "operations": [] })),
-        "GET_MAINTENANCE_STATUS" => answer("get_maintenance_status", json!({ "status": {} })),
-        "GET_MAINTENANCE_SCHEDULE" => answer("get_maintenance_schedule", json!({ "schedule": {} })),
+        "GET_MAINTENANCE_STATUS" => answer("get_maintenance_status", maintenance::status(api).await?),
+        "GET_MAINTENANCE_SCHEDULE" => answer("get_maintenance_schedule", maintenance::schedule(api).await?),
+        "UPDATE_MAINTENANCE_SCHEDULE" => {
+            caller.must_own_cluster()?;
+            maintenance::set_schedule(api, call).await.map(|()| None)
+        }
+        "START_MAINTENANCE" | "STOP_MAINTENANCE" => {
+            caller.must_own_cluster()?;
+            maintenance::begin_or_end(api, call, kind == "START_MAINTENANCE").await.map(|()| None)
+        }
         "GET_EXECUTORS" => answer("get_executors", json!({ "executors": [] })),
         "GET_ROLES" => answer("get_roles", quota::weighed(api, rows::roles(&see(api, caller).await?)).await?),
         "GET_WEIGHTS" => answer("get_weights", quota::weights(api, caller).await?),
@@ -71,29 +89,8 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
         "GET_QUOTA" => answer("get_quota", quota::quotas(api, caller).await?),
         "UPDATE_QUOTA" => quota::set_quotas(api, caller, call).await.map(|()| None),
         "GET_STATE" => answer("get_state", state(api, &see(api, caller).await?, words::member(call, "get_state")).await?),
-        "DRAIN_AGENT" => {
-            let drain = words::member(call, "drain_agent").unwrap_or(&Value::Null);
-            let seconds =
-                words::member(drain, "max_grace_period").and_then(|period| words::member(period, "seconds")).and_then(words::number);
-            let grace_ms = seconds.map_or(GRACE_MS_DEFAULT, |seconds| words::whole(seconds * 1_000.0));
-            // As with Mesos, tasks of batch jobs have no more time than the others.
-            let wish = ModeWish::Drain { grace_ms, wait_ms: 0, gone: words::flag(drain, "mark_gone", false) };
-            set_mode(api, caller, words::id(drain, "agent_id").unwrap_or(""), wish).await.map(|_| None)
-        }
-        "DEACTIVATE_AGENT" => {
-            let agent = words::member(call, "deactivate_agent").and_then(|of| words::id(of, "agent_id"));
-            set_mode(api, caller, agent.unwrap_or(""), ModeWish::Deactivate).await.map(|_| None)
-        }
-        "REACTIVATE_AGENT" => {
-            let agent = words::member(call, "reactivate_agent").and_then(|of| words::id(of, "agent_id"));
-            set_mode(api, caller, agent.unwrap_or(""), ModeWish::Activate).await.map(|_| None)
-        }
-        "MARK_AGENT_GONE" => {
-            caller.must_own_cluster()?;
-            let agent = words::member(call, "mark_agent_gone").and_then(|gone| words::id(gone, "agent_id"));
-            let agent: AgentId = body::parsed("agent_id", agent.unwrap_or(""))?;
-            find::done(api, shard_of_agent(agent, api.door.shards()), Request::Gone { agent }).await?;
-            Ok(None)
+        "DRAIN_AGENT" | "DEACTIVATE_AGENT" | "REACTIVATE_AGENT" | "MARK_AGENT_GONE" => {
+            of_agents(api, caller, kind, call).await.map(|()| None)
         }
         "TEARDOWN" => {
             caller.must_level(Level::Operator)?;
@@ -107,6 +104,36 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
             Ok(None)
         }
         other => Err(ApiError::not_implemented(format!("the call {other} is not answered yet"))),
+    }
+}
+
+/// Whether an agent is given tasks.
+async fn of_agents(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<(), ApiError> {
+    match kind {
+        "DRAIN_AGENT" => {
+            let drain = words::member(call, "drain_agent").unwrap_or(&Value::Null);
+            let seconds =
+                words::member(drain, "max_grace_period").and_then(|period| words::member(period, "seconds")).and_then(words::number);
+            let grace_ms = seconds.map_or(GRACE_MS_DEFAULT, |seconds| words::whole(seconds * 1_000.0));
+            // As with Mesos, tasks of batch jobs have no more time than the others.
+            let wish = ModeWish::Drain { grace_ms, wait_ms: 0, gone: words::flag(drain, "mark_gone", false) };
+            set_mode(api, caller, words::id(drain, "agent_id").unwrap_or(""), wish).await.map(drop)
+        }
+        "DEACTIVATE_AGENT" => {
+            let agent = words::member(call, "deactivate_agent").and_then(|of| words::id(of, "agent_id"));
+            set_mode(api, caller, agent.unwrap_or(""), ModeWish::Deactivate).await.map(drop)
+        }
+        "REACTIVATE_AGENT" => {
+            let agent = words::member(call, "reactivate_agent").and_then(|of| words::id(of, "agent_id"));
+            set_mode(api, caller, agent.unwrap_or(""), ModeWish::Activate).await.map(drop)
+        }
+        _ => {
+            caller.must_own_cluster()?;
+            let agent = words::member(call, "mark_agent_gone").and_then(|gone| words::id(gone, "agent_id"));
+            let agent: AgentId = body::parsed("agent_id", agent.unwrap_or(""))?;
+            find::done(api, shard_of_agent(agent, api.door.shards()), Request::Gone { agent }).await?;
+            Ok(())
+        }
     }
 }
 

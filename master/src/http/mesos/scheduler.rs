@@ -59,7 +59,7 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
         }
         may_have(caller, &info.roles).map_err(IntoResponse::into_response)?;
         let stream = subscription::draw().map_err(IntoResponse::into_response)?;
-        return subscribed(api, Subscriber { framework, info, suppressed, filters, stream }).await;
+        return subscribed(api, Subscriber { framework, info, suppressed, filters, wishes: vec![], stream }).await;
     }
     let framework = framework.expect("`read` refuses a call without one");
     let stream = stream.ok_or_else(|| bad("All non-subscribe calls should include the 'Mesos-Stream-Id' header"))?;
@@ -106,6 +106,7 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
             may_have(caller, &info.roles).map_err(IntoResponse::into_response)?;
             Call::Update { info, suppressed, filters }
         }
+        Said::AnswerInverse { accepted, offers } => Call::AnswerInverse { accepted, offers },
         Said::Teardown => Call::Teardown,
         Said::Ignored | Said::Subscribe { .. } | Said::Unknown(_) => return Ok(None),
     }))

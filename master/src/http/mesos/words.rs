@@ -2,7 +2,7 @@
 //! (stout's `protobuf.hpp`); the names are those of `mesos/v1/mesos.proto`.
 
 use protocol::resources::ResourceKind;
-use protocol::{AgentInfo, Name, PortRange, Resources, Role};
+use protocol::{AgentInfo, Name, PortRange, Resources, Role, Time};
 use serde_json::{Map, Value, json};
 
 /// What Mesos calls the role of whoever names none.
@@ -50,6 +50,14 @@ pub fn flag(value: &Value, name: &str, otherwise: bool) -> bool {
 pub fn nanoseconds(value: &Value, name: &str) -> Option<u64> {
     let nanoseconds = number(member(member(value, name)?, "nanoseconds")?)?;
     (nanoseconds >= 0.0).then(|| whole(nanoseconds / 1e6))
+}
+
+/// When an agent is not there.
+pub fn unavailability(from: Time, until: Option<Time>) -> Value {
+    let mut value = json!({ "start": { "nanoseconds": from.0.saturating_mul(1_000_000) } });
+    let duration = until.map(|until| json!({ "nanoseconds": until.since(from).saturating_mul(1_000_000) }));
+    put(&mut value, "duration", duration);
+    value
 }
 
 /// The nearest whole number from 0 on; what is larger than one can be is the largest.

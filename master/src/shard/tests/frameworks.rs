@@ -1,10 +1,13 @@
 //! Frameworks that are clients: what they are shown, what becomes of what they take, and what they are told.
 
 use super::*;
-use crate::frameworks::{Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, StatusUpdate, TaskLaunch};
+use crate::frameworks::{
+    Call, Cause, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, OpenOffer, StatusUpdate, TaskLaunch, Wish,
+};
 use crate::shard::drains::ModeWish;
 use protocol::{Loss, OfferId, PortRange};
 
+mod demand;
 mod groups;
 
 const SECOND: u64 = 1_000;
@@ -27,9 +30,13 @@ fn task(called: &str, cpu_milli: u64) -> TaskLaunch {
 
 impl World {
     fn subscribe(&mut self, framework: Option<FrameworkId>, info: FrameworkInfo) -> Client {
+        self.subscribe_wanting(framework, info, vec![])
+    }
+
+    fn subscribe_wanting(&mut self, framework: Option<FrameworkId>, info: FrameworkInfo, wishes: Vec<Wish>) -> Client {
         self.next_request += 1;
         let (request, stream) = (RequestId(self.next_request), u128::from(self.next_request));
-        let subscribe = FrameworkRequest::Subscribe { framework, info, suppressed: vec![], filters: BTreeMap::new(), stream };
+        let subscribe = FrameworkRequest::Subscribe { framework, info, suppressed: vec![], filters: BTreeMap::new(), wishes, stream };
         self.event(Event::Request { id: request, request: Request::Framework(subscribe) });
         let events = self.events_of(request);
         let id = events.iter().find_map(|event| if let FrameworkEvent::Subscribed(id) = event { Some(*id) } else { None });
@@ -341,6 +348,7 @@ fn a_framework_that_comes_back_finds_its_tasks_and_hears_what_it_missed() {
         info: info(&["default"]),
         suppressed: vec![],
         filters: BTreeMap::new(),
+        wishes: vec![],
         stream: 1,
     }));
     assert!(matches!(gone, Response::Refused(Refusal::Conflict { .. })), "{gone:?}");

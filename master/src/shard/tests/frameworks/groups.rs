@@ -122,8 +122,14 @@ fn what_a_framework_does_not_want_is_not_shown_to_it_until_it_says_otherwise() {
     world.next_request += 1;
     let (request, stream) = (RequestId(world.next_request), 7);
     let info = info(&["default"]);
-    let subscribe =
-        FrameworkRequest::Subscribe { framework: None, info: info.clone(), suppressed: vec![], filters: filters(filter), stream };
+    let subscribe = FrameworkRequest::Subscribe {
+        framework: None,
+        info: info.clone(),
+        suppressed: vec![],
+        filters: filters(filter),
+        wishes: vec![],
+        stream,
+    };
     world.event(Event::Request { id: request, request: Request::Framework(subscribe) });
     let events = world.events_of(request);
     let [FrameworkEvent::Subscribed(id), FrameworkEvent::Offers(offers)] = &events[..] else { panic!("{events:?}") };
