@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::drains::ModeWish;
 pub use super::peer::{LEFT_MAX, Limit, PeerMessage, PlacedOffer, PlacedWant, WANTS_MAX, Want};
+use super::plugins::Place;
 use super::quotas::RoleSettings;
 use super::view::{JobView, View, Viewed};
 use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest, OwnView};
@@ -170,6 +171,13 @@ pub enum Request {
         settings: RoleSettings,
         /// True: also where more is guaranteed than the cluster has.
         force: bool,
+    },
+    /// A plug-in in place of what was there before; to shard 0, which owns them.
+    SetPlugIn {
+        /// What it is for.
+        place: Place,
+        /// The component, and whether what it is asked is refused where it does not answer; `None`: there is none from now on.
+        plug_in: Option<(Digest, bool)>,
     },
 }
 
@@ -413,4 +421,6 @@ pub enum Change {
         /// True where it is new.
         new: bool,
     },
+    /// The plug-ins on record are others now.
+    PlugIns,
 }

@@ -17,6 +17,7 @@ mod allocator;
 pub(crate) mod amounts;
 mod bookings;
 mod concern;
+mod copy;
 mod demands;
 pub mod drains;
 mod explain;
@@ -31,6 +32,7 @@ mod owned;
 mod peer;
 mod placed;
 mod placing;
+pub mod plugins;
 pub mod policies;
 mod pool;
 pub mod quotas;
@@ -38,6 +40,7 @@ mod reconcile;
 mod requests;
 pub mod roles;
 mod rules;
+mod scores;
 mod shares;
 mod spending;
 mod tasks;
@@ -49,9 +52,11 @@ mod views;
 
 pub use concern::Concern;
 pub use config::ShardConfig;
+pub use copy::{Copied, Stood};
 pub use event::{Action, Event, Output, PeerMessage, Refusal, Request, Response};
 pub use openings::Opening;
 pub use record::Record;
+pub use scores::ScoreMap;
 pub use shares::Uses;
 pub use snapshot::ShardSnapshot;
 
@@ -93,6 +98,8 @@ pub struct Shard {
     quotas: Quotas,
     /// What our tasks may hold of those, on record.
     spending: Spending,
+    /// Shard 0: policies that operators brought, on record.
+    plug_ins: plugins::LastingPlugIns,
     /// Join tokens that were used last, and by whom.
     used: VecDeque<(String, AgentId)>,
     /// The shard's agents, as they are now.
@@ -152,6 +159,7 @@ impl Shard {
             drains,
             quotas,
             spending,
+            plug_ins: plugins::LastingPlugIns::new(),
             used: VecDeque::new(),
             pool: Pool::new(&config),
             watches: BTreeSet::new(),
@@ -219,6 +227,7 @@ impl Shard {
             Record::Granted { role, shard, amounts, .. } => self.quotas.lasting.granted(role, *shard, amounts),
             Record::Allowed { role, version, limit, .. } => self.spending.apply(role, *version, limit),
             Record::AgentStands { id, agent, stand, .. } => self.jobs.stands(*id, *agent, stand),
+            Record::PlugInSet { kind, role, plug_in, .. } => self.plug_in_set((*kind, role.clone()), plug_in.as_ref()),
             Record::PlacedGroup { framework, tasks, agent, incarnation, at } => {
                 for PlacedTask { name, grace_ms, id, job } in tasks {
                     self.jobs.submitted(*id, job, None, *at);

@@ -7,6 +7,7 @@ use super::config::ShardConfig;
 use super::index::Index;
 use super::openings::Openings;
 use super::roles::Roles;
+use super::scores::Scores;
 use super::shares::Elsewhere;
 use super::uncounted::Uncounted;
 use protocol::message::attempt_hash;
@@ -205,6 +206,8 @@ pub struct Pool {
     pub(super) openings: Openings,
     /// What agents are, and who asks for what.
     pub(super) aims: Aims,
+    /// Plug-ins that order agents, where there are some.
+    pub(super) scores: Option<Box<Scores>>,
 }
 
 impl Pool {
@@ -235,6 +238,7 @@ impl Pool {
             start: 0,
             openings: Openings::default(),
             aims: Aims::default(),
+            scores: None,
         }
     }
 

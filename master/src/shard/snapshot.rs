@@ -3,6 +3,7 @@
 use super::drains::{Drains, Mode};
 use super::event::{Policy, Token};
 use super::masters::LastingMasters;
+use super::plugins::LastingPlugIns;
 use super::quotas::{LastingQuotas, Quotas};
 use super::spending::{Allowed, Spending};
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
@@ -11,7 +12,7 @@ use crate::jobs::Jobs;
 use crate::jobs::state::LastingJobs;
 use protocol::{AgentId, AgentInfo, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Ids of jobs that a shard passes over when it begins again from an older state: more than it can have given since.
 const IDS_PASSED_OVER: u64 = 1 << 32;
@@ -33,6 +34,7 @@ pub struct ShardSnapshot {
     allowed: BTreeMap<Role, Allowed>,
     /// Tasks of frameworks that belong together.
     groups: LastingGroups,
+    plug_ins: LastingPlugIns,
 }
 
 /// [`ShardSnapshot`] as version 3 had it, behind its version.
@@ -79,7 +81,8 @@ impl ShardSnapshot {
 
     fn of((jobs, rest, frameworks, modes): OfThree) -> Self {
         let (quotas, allowed, groups) = (LastingQuotas::default(), BTreeMap::new(), LastingGroups::default());
-        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups }
+        let plug_ins = LastingPlugIns::new();
+        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, plug_ins }
     }
 }
 
@@ -111,7 +114,20 @@ impl Shard {
         let (jobs, rest) = (self.jobs.lasting.clone(), self.rest.clone());
         let (frameworks, modes) = (self.frameworks.lasting.clone(), self.drains.modes.clone());
         let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
-        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups: self.groups.lasting.clone() }
+        let (groups, plug_ins) = (self.groups.lasting.clone(), self.plug_ins.clone());
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, plug_ins }
+    }
+
+    /// The same without what has ended, without secrets, and without frameworks, which decide for themselves: for a copy.
+    pub(super) fn living(&self) -> ShardSnapshot {
+        let lasting = &self.jobs.lasting;
+        let entries = self.jobs.live.iter().filter_map(|id| Some((*id, lasting.entries.get(id)?.clone()))).collect();
+        let jobs = LastingJobs { next: lasting.next, entries, history: VecDeque::new(), incarnations: lasting.incarnations.clone() };
+        let agents = self.rest.agents.iter().filter(|(_, known)| !known.gone).map(|(id, known)| (*id, known.clone())).collect();
+        let rest = LastingRest { agents, ..LastingRest::default() };
+        let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
+        let modes = self.drains.modes.clone();
+        ShardSnapshot { quotas, allowed, ..ShardSnapshot::of((jobs, rest, LastingFrameworks::default(), modes)) }
     }
 
     /// The shard whose lasting state `snapshot` is.
@@ -120,7 +136,8 @@ impl Shard {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
         let quota = (Quotas::new(snapshot.quotas), Spending::new(snapshot.allowed));
         let (frameworks, groups) = (Frameworks::restore(snapshot.frameworks), Groups::restore(snapshot.groups));
-        Self { groups, ..Self::with(config, jobs, snapshot.rest, (frameworks, Drains::new(snapshot.modes)), quota) }
+        let drains = Drains::new(snapshot.modes);
+        Self { groups, plug_ins: snapshot.plug_ins, ..Self::with(config, jobs, snapshot.rest, (frameworks, drains), quota) }
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -139,7 +156,8 @@ impl Shard {
         let mut hash = blake3::Hasher::new();
         let (frameworks, groups) = (&self.frameworks.lasting, &self.groups.lasting);
         let (quotas, allowed) = (&self.quotas.lasting, &self.spending.allowed);
-        postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, &self.drains.modes, quotas, allowed, groups), &mut hash)
+        let (modes, plug_ins) = (&self.drains.modes, &self.plug_ins);
+        postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, modes, quotas, allowed, groups, plug_ins), &mut hash)
             .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();
         let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");

@@ -10,6 +10,7 @@ mod lasting;
 mod peers;
 mod placed;
 mod quotas;
+mod scores;
 mod walk;
 
 use super::event::{Change, JobRef};

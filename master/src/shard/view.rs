@@ -1,6 +1,8 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
+use super::copy::Copied;
 use super::event::{JobRef, Limit, Master, Policy, Token, Word};
+use super::plugins::PlugInsView;
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
@@ -93,6 +95,13 @@ pub enum View {
         /// At most this many, and at most [`PAGE_MAX`].
         limit: usize,
     },
+    /// The shard as it stands, for a copy of the cluster.
+    Copy {
+        /// Refused where it has more live tasks or jobs.
+        tasks_max: u64,
+    },
+    /// Plug-ins: on shard 0 those on record, on each shard how those that order agents fare.
+    PlugIns,
 }
 
 /// An answer.
@@ -126,6 +135,10 @@ pub enum Viewed {
     Limits(Vec<Limit>),
     /// To [`View::FrameworkTasks`].
     FrameworkTasks(Vec<OwnView>),
+    /// To [`View::Copy`].
+    Copy(Box<Copied>),
+    /// To [`View::PlugIns`].
+    PlugIns(PlugInsView),
 }
 
 /// Roles as one shard knows them.

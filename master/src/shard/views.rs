@@ -47,6 +47,8 @@ impl Shard {
                 spent: self.jobs.spent.iter().map(|(role, spent)| (role.clone(), spent.clone())).collect(),
                 total: self.pool.total.clone(),
             }),
+            View::PlugIns => Viewed::PlugIns(self.plug_ins_view()),
+            View::Copy { tasks_max } => Viewed::Copy(Box::new(self.copied(tasks_max)?)),
             View::FrameworkTasks { framework, from, skip, limit } => {
                 Viewed::FrameworkTasks(self.own_views(framework, &from, skip, limit.min(PAGE_MAX))?)
             }
