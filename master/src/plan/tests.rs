@@ -137,7 +137,7 @@ fn what_would_be_lost_with_a_rack_is_what_is_lost_with_it() {
     assert_eq!(world.shards.iter().map(Shard::hash).collect::<Vec<_>>(), hashes, "nothing of the cluster is touched");
     assert!(prediction.settled && prediction.anyway == 0 && prediction.notes.is_empty(), "{prediction:?}");
     assert_eq!(prediction.agents, (6, 4));
-    assert!(prediction.took_ms >= 30_000, "agents that are silent are given up after 30 s, not {} ms", prediction.took_ms);
+    assert!(prediction.took_ms >= 29_000, "agents are given up 30 s after their last beat, not {} ms", prediction.took_ms);
     // Each agent has room for four of 0.9 cores and one that is small: of those that are one for each agent two have none.
     assert_eq!(of_fate(&prediction, Fate::Waits), 2, "{prediction:?}");
     assert_eq!(of_fate(&prediction, Fate::Ends) + of_fate(&prediction, Fate::Starts) + of_fate(&prediction, Fate::Restarts), 0);
@@ -164,7 +164,8 @@ fn the_other_hypotheses_come_true_too() {
         (&["add 3 agents like a1 with rack=r9", "scale web to 31"], 0, 7, 0, 0),
         (&["stop web"], 0, 0, 0, 24),
         (&["scale web to 20"], 0, 0, 0, 4),
-        (&["lose name=a2", "add 1 agent like a2"], 0, 0, 4, 0),
+        // What waits already gets the room before the lost ones are given up.
+        (&["lose name=a2", "add 1 agent like a2"], 4, 4, 0, 0),
         (&["drain rack=r1"], 8, 0, 0, 0),
         (&["set role=default limit=cpu=40"], 0, 0, 0, 0),
     ] {
@@ -199,9 +200,9 @@ fn a_job_is_tried_where_something_else_came_true() {
     let short = tried(&["lose rack=r1"], job("new", Kind::Service, 12, 1_000));
     let waiting = short.waiting.iter().find(|waiting| waiting.title == "new").unwrap();
     assert_eq!(waiting.why.waiting, 8, "{short:?}");
-    // An older job of that name has another count.
+    // A job of that name gets a new version: those that run are started again one by one, as whenever it is applied.
     let grown = tried(&[], job("web", Kind::Service, 13, 1_000));
-    assert_eq!((of_fate(&grown, Fate::Starts), grown.changed.len()), (1, 1), "{grown:?}");
+    assert_eq!((of_fate(&grown, Fate::Starts), of_fate(&grown, Fate::Restarts), grown.changed.len()), (1, 12, 13), "{grown:?}");
     let wrong = predict(copies(&world), &[], Some(job("web", Kind::Batch, 1, 1_000))).unwrap_err();
     assert!(wrong.to_string().contains("cannot become"), "{wrong}");
 }
@@ -230,7 +231,7 @@ fn where_most_fall_silent_it_is_said_how_long_that_takes() {
         "lose name=a14",
     ];
     let prediction = would(&world, &lost);
-    assert!(prediction.settled && prediction.took_ms >= 300_000, "{prediction:?}");
+    assert!(prediction.settled && prediction.took_ms >= 299_000, "{prediction:?}");
     assert!(prediction.notes.iter().any(|note| note.contains("after 300 s")), "{:?}", prediction.notes);
     assert!(prediction.changed.iter().all(|changed| changed.fate == Fate::Moves) && !prediction.changed.is_empty());
 }
