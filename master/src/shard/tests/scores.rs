@@ -4,7 +4,7 @@ use super::*;
 use crate::plugins::{ASIDE_MS, Asked, CANDIDATES_MAX, Candidate, FAILURES_MAX, Kind as PlugInKind, Ranking, Score};
 use crate::shard::plugins::PlugInsView;
 use protocol::{Constraint, Field, Placement, Rule};
-use std::sync::Mutex;
+use std::sync::RwLock;
 
 /// What it says.
 #[derive(Clone, Copy, Debug)]
@@ -20,16 +20,16 @@ enum Says {
 
 #[derive(Debug)]
 struct StandIn {
-    says: Mutex<Says>,
-    asked: Mutex<Vec<(Asked, usize)>>,
+    says: RwLock<Says>,
+    asked: RwLock<Vec<(Asked, usize)>>,
 }
 
 impl Score for StandIn {
     fn score(&self, asked: &Asked, candidates: &[Candidate]) -> Result<Ranking, String> {
-        self.asked.lock().unwrap().push((asked.clone(), candidates.len()));
+        self.asked.write().unwrap().push((asked.clone(), candidates.len()));
         let number = |candidate: &Candidate| candidate.stand.name.rsplit('-').next().unwrap().parse::<f64>().unwrap();
         let scores = candidates.iter().map(number);
-        match *self.says.lock().unwrap() {
+        match *self.says.write().unwrap() {
             Says::Last { fill } => Ok(Ranking { scores: scores.collect(), fill }),
             Says::Nothing => Err("out of fuel".into()),
             Says::NoNumber => Ok(Ranking { scores: scores.map(|_| f64::NAN).collect(), fill: true }),
@@ -39,7 +39,7 @@ impl Score for StandIn {
 }
 
 fn stand_in(says: Says) -> Arc<StandIn> {
-    Arc::new(StandIn { says: Mutex::new(says), asked: Mutex::default() })
+    Arc::new(StandIn { says: RwLock::new(says), asked: RwLock::default() })
 }
 
 /// Agents 1 to `count` of four cores each, and that plug-in for all roles.
@@ -76,7 +76,7 @@ fn tasks_go_to_the_agents_that_a_plug_in_prefers() {
         world.submit(job(Kind::Batch, 1, 500));
         let best = if fill { [0, 3, 4] } else { [2, 2, 3] };
         assert_eq!(held(&world, 3), best, "fill: {fill}");
-        let asked = score.asked.lock().unwrap().clone();
+        let asked = score.asked.write().unwrap().clone();
         assert_eq!((asked[0].0.count, asked[0].0.needs.cpu_milli, asked[0].1), (6, 1_000, 3));
         assert!(asked.len() <= 3, "one call orders all of a want: {asked:?}");
         let (role, tally, aside) = view(&mut world).scores.remove(0);
@@ -105,7 +105,7 @@ fn a_plug_in_is_shown_only_agents_that_the_tasks_may_have_and_only_so_many() {
     let mut many = self::world(40, &score);
     many.submit(job(Kind::Batch, 160, 1_000));
     assert_eq!(held(&many, 40), [4; 40]);
-    assert!(score.asked.lock().unwrap().iter().all(|(_, shown)| *shown <= CANDIDATES_MAX));
+    assert!(score.asked.write().unwrap().iter().all(|(_, shown)| *shown <= CANDIDATES_MAX));
     many.check();
 }
 
@@ -135,18 +135,18 @@ fn a_plug_in_that_fails_too_often_is_put_aside_and_asked_again_later() {
     for _ in 0..2 * FAILURES_MAX {
         world.submit(job(Kind::Batch, 1, 100));
     }
-    assert_eq!(score.asked.lock().unwrap().len(), FAILURES_MAX as usize);
+    assert_eq!(score.asked.write().unwrap().len(), FAILURES_MAX as usize);
     let (_, tally, aside) = view(&mut world).scores.remove(0);
     assert_eq!((tally.failures, tally.last.as_str()), (u64::from(FAILURES_MAX), "out of fuel"));
     assert!(aside.is_some_and(|until| until > world.now));
     // The same plug-ins again, as whenever others change: it is not forgotten what it did.
     world.shard.plug_in(&ScoreMap::from([(None, Arc::clone(&score) as Arc<dyn Score>)]));
-    *score.says.lock().unwrap() = Says::Last { fill: true };
+    *score.says.write().unwrap() = Says::Last { fill: true };
     world.submit(job(Kind::Batch, 1, 100));
-    assert_eq!(score.asked.lock().unwrap().len(), FAILURES_MAX as usize);
+    assert_eq!(score.asked.write().unwrap().len(), FAILURES_MAX as usize);
     world.pass(ASIDE_MS, &all);
     world.submit(job(Kind::Batch, 1, 100));
-    assert_eq!(score.asked.lock().unwrap().len(), FAILURES_MAX as usize + 1);
+    assert_eq!(score.asked.write().unwrap().len(), FAILURES_MAX as usize + 1);
     assert_eq!(view(&mut world).scores.remove(0).2, None);
     world.check();
 }
@@ -159,11 +159,11 @@ fn a_plug_in_is_for_its_role_and_all_below_it() {
     world.shard.plug_in(&map);
     for (role, of_web, of_rest) in [("web", 1, 0), ("web/shop", 2, 0), ("webs", 2, 1)] {
         world.submit(Job { role: as_role(role), ..job(Kind::Batch, 1, 100) });
-        assert_eq!((web.asked.lock().unwrap().len(), rest.asked.lock().unwrap().len()), (of_web, of_rest), "{role}");
+        assert_eq!((web.asked.write().unwrap().len(), rest.asked.write().unwrap().len()), (of_web, of_rest), "{role}");
     }
     world.shard.plug_in(&ScoreMap::new());
     world.submit(job(Kind::Batch, 1, 100));
-    assert_eq!(rest.asked.lock().unwrap().len(), 1);
+    assert_eq!(rest.asked.write().unwrap().len(), 1);
     assert!(view(&mut world).scores.is_empty());
     world.check();
 }
