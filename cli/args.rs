@@ -5,7 +5,7 @@ mod bench;
 mod daemons;
 mod maintenance;
 
-pub use access::{Exec, Preempt, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
+pub use access::{Exec, PolicyFlags, PolicyVerb, Preempt, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
 pub use bench::{Bench, BenchWhat};
 pub use daemons::{Agent, Master, Masters, MastersVerb};
 pub use maintenance::{Maintenance, MaintenanceVerb};
@@ -60,8 +60,8 @@ pub enum Verb {
     Demo(Demo),
     /// Submit one thing and follow it to its end; output and exit code are the task's own.
     Run(Box<Run>),
-    /// What a job file would change, and where it would go; submits nothing.
-    Plan(JobFile),
+    /// What a job file would change, or what would be if the cluster were another; changes nothing.
+    Plan(Plan),
     /// Make a job file so: create, or roll forward; waits until it runs (Ctrl-C leaves it running).
     Apply(Apply),
     /// Jobs, or the tasks of one.
@@ -92,6 +92,8 @@ pub enum Verb {
     Tokens(Tokens),
     /// What native and container tasks of roles may have of their hosts: shown, or set
     Roles(Roles),
+    /// Policies as wasm components: which agents are best for tasks, which jobs are taken
+    Policy(PolicyFlags),
     /// The processes that decide: shown, or one of them removed
     Masters(Masters),
     /// The daemon that decides.
@@ -256,11 +258,16 @@ impl Run {
     }
 }
 
-/// A job file.
+/// Flags of `skep plan`.
 #[derive(Debug, Args)]
-pub struct JobFile {
-    /// The file, TOML or JSON.
-    pub file: PathBuf,
+pub struct Plan {
+    /// A job file, TOML or JSON.
+    #[arg(required_unless_present = "what_if")]
+    pub file: Option<PathBuf>,
+    /// What is supposed, on a copy of the cluster; may be given again: 'lose rack=r3', 'drain name=a1', 'resume name=a1', 'add 20 agents like a1',
+    /// 'scale JOB to 10', 'stop JOB', 'set role=web limit=cpu=8 weight=2'. With a job file: what would become of that job then.
+    #[arg(long, value_name = "HYPOTHESIS")]
+    pub what_if: Vec<String>,
 }
 
 /// Flags of `skep apply`.

@@ -81,6 +81,7 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
     config.bundle_bytes_max = flags.bundle_mib << 20;
     (config.quic_advertised, config.http_advertised) = (flags.advertise_quic, flags.advertise_http);
     config.join = flags.join.map(|token| token.parse::<JoinToken>().context("--join")).transpose()?.map(|token| (flags.masters, token));
+    config.loader = crate::plugins::Plugins::start();
     let master = master::drive::start(config).await?;
     if !master.admin_token().exists() {
         return joined(master, shape).await;

@@ -1,4 +1,4 @@
-//! Jobs as the commands make them: from flags, from job files; bundles uploaded first; `plan` and `apply`.
+//! Jobs as the commands make them: from flags, from job files; bundles uploaded first; `apply`.
 
 use crate::args::{Apply, Reach, Run, Shape};
 use crate::client::{Client, Refused};
@@ -163,33 +163,6 @@ pub async fn upload(client: &Client, bundles: &[Bundle]) -> anyhow::Result<()> {
         client.send(client.request(Method::PUT, &path).body(body)).await?;
     }
     Ok(())
-}
-
-/// Shows what a job file would change.
-pub async fn plan(reach: &Reach, file: &Path, shape: Shape) -> anyhow::Result<ExitCode> {
-    let client = Client::find(reach)?;
-    let draft = from_file(file)?;
-    upload(&client, &draft.bundles).await?;
-    let plan = client.call(Method::POST, "/v1/plan", &draft.job).await?;
-    let (action, fit) = (print::text(&plan["action"]), &plan["fit"]);
-    if shape == Shape::Json {
-        println!("{plan}");
-    } else {
-        println!("{action}: {} tasks", plan["count"]);
-        for change in plan["changes"].as_array().into_iter().flatten() {
-            println!("  {}", print::text(change));
-        }
-        println!(
-            "each needs {}; {} of {} agents have room for one now",
-            crate::show::amounts(&fit["needs"]),
-            fit["fitting"],
-            fit["agents"]
-        );
-        if let Some(change) = fit["change"].as_str().filter(|change| !change.is_empty()) {
-            println!("help: {}", print::plain(change));
-        }
-    }
-    Ok(ExitCode::from(u8::from(action != "nothing")))
 }
 
 /// How often `skep apply` looks how far it is.

@@ -15,6 +15,9 @@ mod logs;
 mod maintenance;
 mod manage;
 mod masters;
+mod plan;
+mod plugins;
+mod policies;
 mod print;
 mod rights;
 mod roles;
@@ -106,7 +109,7 @@ async fn verb(cli: Cli, ready: Ready) -> anyhow::Result<ExitCode> {
 async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(flags) => run::run(reach, *flags, shape).await,
-        Verb::Plan(flags) => job::plan(reach, &flags.file, shape).await,
+        Verb::Plan(flags) => plan::plan(reach, &flags, shape).await,
         Verb::Apply(flags) => job::apply(reach, flags, shape).await,
         Verb::Ps(flags) => show::ps(reach, flags, shape).await,
         Verb::Status(flags) => show::status(reach, flags, shape).await,
@@ -122,6 +125,7 @@ async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::R
         Verb::Frameworks(flags) => manage::frameworks(reach, flags, shape).await,
         Verb::Tokens(flags) => manage::tokens(reach, flags, shape).await,
         Verb::Roles(flags) => roles::roles(reach, flags, shape).await,
+        Verb::Policy(flags) => policies::policy(reach, flags, shape).await,
         Verb::Masters(flags) => masters::masters(reach, flags, shape).await,
         Verb::Master(flags) => daemon::master(flags, shape).await,
         Verb::Bench(flags) => bench::bench(flags).await,

@@ -68,6 +68,7 @@ impl Cluster {
         let mut config = MasterConfig::local(&data.join("master"));
         (config.http_addr, config.quic_addr, config.mesos_addr, config.shards) = (http, quic, mesos, shards);
         config.hosts.extend([http, quic].into_iter().chain(mesos).map(|address| address.ip().to_string()));
+        config.loader = crate::plugins::Plugins::start();
         let master = master::drive::start(config).await?;
         let access = daemon::access(&master)?;
         let mut config = AgentConfig::new(agents, vec![master.quic_addr().to_string()], Arc::clone(&template));

@@ -1,6 +1,7 @@
-//! The flags of who may do what, `roles` and `tokens`, and of `exec` and `top`.
+//! The flags of who may do what, `roles`, `policy` and `tokens`, and of `exec` and `top`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 /// Flags of `skep roles`.
 #[derive(Debug, Args)]
@@ -113,4 +114,42 @@ pub struct Top {
     /// Most tasks that are shown.
     #[arg(long, default_value_t = 40)]
     pub limit: usize,
+}
+
+/// Flags of `skep policy`.
+#[derive(Debug, Args)]
+pub struct PolicyFlags {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub verb: PolicyVerb,
+}
+
+/// What can be done with policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyVerb {
+    /// Show them, and how they fare.
+    List,
+    /// Bring one, in place of what was there before.
+    Set {
+        /// What it says: `score` (which agents are best for tasks) or `admission` (which jobs are taken).
+        #[arg(value_parser = ["score", "admission"])]
+        kind: String,
+        /// A component of that world of `skep:policy` (wit/policy/policy.wit) that imports nothing.
+        file: PathBuf,
+        /// The role that it is for, with all below it [default: all of which nothing else is said].
+        #[arg(long)]
+        role: Option<String>,
+        /// Of admission: refuse jobs while it does not answer, instead of taking them.
+        #[arg(long)]
+        closed: bool,
+    },
+    /// Take one away.
+    Remove {
+        /// `score` or `admission`.
+        #[arg(value_parser = ["score", "admission"])]
+        kind: String,
+        /// The role that it is for [default: all of which nothing else is said].
+        #[arg(long)]
+        role: Option<String>,
+    },
 }

@@ -9,4 +9,6 @@ pub mod jobs;
 pub mod journal;
 mod peers;
 mod place;
+pub mod plan;
+pub mod plugins;
 pub mod shard;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const ROOMS: [&str; 7] = ["protocol", "runtime", "agent", "master", "cli", "sim", "tests"];
-const PURE: [&str; 4] = ["master/src/shard", "master/src/jobs", "master/src/admit", "agent/src/ledger"];
+const PURE: [&str; 5] = ["master/src/shard", "master/src/jobs", "master/src/admit", "master/src/plan", "agent/src/ledger"];
 const NAMES_BANNED: [&str; 8] = ["util", "utils", "common", "helpers", "misc", "manager", "types", "handler"];
 
 struct Source {

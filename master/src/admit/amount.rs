@@ -38,6 +38,14 @@ pub fn resource(kind: &str, amount: &str) -> Result<(ResourceKind, u64), String>
     Ok((read.0, read.1.map_err(wrong)?))
 }
 
+/// Thousandths of a number as people write it, such as `2.5`.
+///
+/// # Errors
+/// Why it is none, for people.
+pub fn thousandths(text: &str) -> Result<u64, String> {
+    milli(text).map_err(|error| format!("{text}: {error}"))
+}
+
 /// The units of a kind of amount, by name.
 type Units = &'static [(&'static str, u64)];
 

@@ -18,7 +18,7 @@ pub mod spec;
 mod tree;
 pub mod wasm;
 
-pub use amount::resource;
+pub use amount::{resource, thousandths};
 pub use bundle::{Form, Verdict};
 pub use job::{admit, resources};
 pub use problem::{Code, PROBLEMS_MAX, Problem, render};

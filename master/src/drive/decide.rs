@@ -230,6 +230,8 @@ impl Decider {
         shard.lead(now);
         // Who waits for an answer of the one that led before is told that none comes, or asks again here.
         self.given.door.led(id, self.given.door.routes().member(), term);
+        // Who brings others from here on tells the shard.
+        shard.plug_in(&self.given.door.scores());
         self.given.door.peers().tell_all(|| Said::Leads { shard: id, term });
         self.given.door.agents().tell_leading(id, term, |agent| shard.concern(agent));
         self.given.door.publish_led(id);
@@ -289,6 +291,10 @@ impl Decider {
                 self.desks[place].next = Some(next);
                 // Requests wait until another leads.
                 return self.given.door.routes().over(to);
+            }
+            Letter::PlugIns { .. } => {
+                let scores = self.given.door.scores();
+                return self.desks[place].lead.iter_mut().for_each(|lead| lead.shard.plug_in(&scores));
             }
         };
         if let Some(lead) = &mut self.desks[place].lead {

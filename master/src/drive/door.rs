@@ -10,12 +10,12 @@ use crate::peers::Peers;
 use crate::peers::message::Said;
 use crate::shard::event::Change;
 use crate::shard::view::{View, Viewed};
-use crate::shard::{PeerMessage, Refusal, Request, Response};
+use crate::shard::{PeerMessage, Refusal, Request, Response, ScoreMap};
 use protocol::link::Connection;
 use protocol::message::{FromMaster, Leader};
 use protocol::{AgentId, RequestId, ShardId};
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -70,6 +70,8 @@ struct Inner {
     routes: Routes,
     peers: Arc<Peers>,
     clock: Clock,
+    /// Plug-ins that order agents.
+    scores: RwLock<Arc<ScoreMap>>,
 }
 
 impl Door {
@@ -80,7 +82,8 @@ impl Door {
         let master = u64::from(peers.own().number);
         let (routes, life) = (Routes::new(master, shards), Life { master, since: clock.now().0 });
         let (agents, told, stopped) = (Arc::default(), Mutex::default(), OnceLock::new());
-        Self { inner: Arc::new(Inner { inboxes, agents, changes, life, told, stopped, routes, peers, clock }), rooms: None }
+        let scores = RwLock::default();
+        Self { inner: Arc::new(Inner { inboxes, agents, changes, life, told, stopped, routes, peers, clock, scores }), rooms: None }
     }
 
     /// The same door for clients: how much all of them ask at once is bounded.
@@ -250,6 +253,21 @@ impl Door {
     /// The inbox of the thread that decides for `shard` while this master leads it; `None` where there is no such shard.
     pub(crate) fn inbox(&self, shard: ShardId) -> Option<&Arc<Inbox>> {
         self.inner.inboxes.get(usize::from(shard.0))
+    }
+
+    /// These plug-ins order agents from now on, in all shards that are led here.
+    pub(crate) fn plug_in(&self, scores: ScoreMap) {
+        *self.inner.scores.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(scores);
+        for (to, _) in self.routes().led_by(self.routes().member()) {
+            if let Some(inbox) = self.inbox(to) {
+                inbox.force(&mut vec![Letter::PlugIns { to }]);
+            }
+        }
+    }
+
+    /// The plug-ins that order agents now.
+    pub(crate) fn scores(&self) -> Arc<ScoreMap> {
+        Arc::clone(&self.inner.scores.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A shard of another master says something to one that is led here.

@@ -56,6 +56,11 @@ pub enum Letter {
         /// By which.
         next: u64,
     },
+    /// Other plug-ins order agents than before: the door has them.
+    PlugIns {
+        /// Who is told.
+        to: ShardId,
+    },
 }
 
 impl Letter {
@@ -66,7 +71,8 @@ impl Letter {
             | Self::Agent { to, .. }
             | Self::Disconnected { to, .. }
             | Self::Peer { to, .. }
-            | Self::HandOver { to, .. } => *to,
+            | Self::HandOver { to, .. }
+            | Self::PlugIns { to } => *to,
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::journal::network::Carrier;
 pub use crate::journal::network::Timing;
 use crate::journal::{JournalError, Log, LogConfig, Seat};
 use crate::peers::{self, Peers, Shelf};
+use crate::plugins::Loader;
 use crate::shard::ShardConfig;
 use crate::shard::event::{self, Level};
 use accept::Reception;
@@ -84,6 +85,8 @@ pub struct MasterConfig {
     pub join: Option<(Vec<String>, JoinToken)>,
     /// How long masters wait for each other.
     pub timing: Timing,
+    /// Who makes plug-ins of the components that operators bring; `None`: they can bring none.
+    pub loader: Option<Arc<dyn Loader>>,
 }
 
 impl MasterConfig {
@@ -106,6 +109,7 @@ impl MasterConfig {
             http_advertised: None,
             join: None,
             timing: Timing::default(),
+            loader: None,
         }
     }
 }
@@ -237,6 +241,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         root,
         bundles: bundles.clone(),
         data_dir: config.data_dir.clone(),
+        loader: config.loader.clone(),
     };
     let (http_addr, mesos_addr) = (config.http_addr, config.mesos_addr);
     let taken = on(&threads.first, take(http_addr, mesos_addr)).await?;

@@ -123,7 +123,7 @@ fn text(change: &Change) -> String {
         // Those who read this hear of it as of any other task.
         Change::Own { .. } => return String::new(),
         Change::Tokens => ("tokens", EventBody::Tokens),
-        Change::Policies => ("policies", EventBody::Policies),
+        Change::Policies | Change::PlugIns => ("policies", EventBody::Policies),
         Change::Masters => ("masters", EventBody::Masters),
         Change::Maintenance => ("maintenance", EventBody::Maintenance),
     };
@@ -151,7 +151,7 @@ impl Filter {
             }
             Change::Agent { .. } | Change::Framework { .. } => self.role.is_none() && self.job.is_none(),
             Change::Own { .. } => false,
-            Change::Tokens | Change::Policies | Change::Masters | Change::Maintenance => {
+            Change::Tokens | Change::Policies | Change::PlugIns | Change::Masters | Change::Maintenance => {
                 self.role.is_none() && self.job.is_none() && self.caller.must_own_cluster().is_ok()
             }
         }

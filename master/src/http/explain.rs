@@ -182,7 +182,8 @@ async fn limits(api: &Api, id: JobId) -> Result<Vec<Limit>, ApiError> {
     }
 }
 
-fn merged(shape: &Resources, views: &[ShapeView]) -> FitBody {
+/// How a shape fits the agents of all shards, of what each says of its own.
+pub(super) fn merged(shape: &Resources, views: &[ShapeView]) -> FitBody {
     let mut fit = FitBody { needs: shape.into(), ..FitBody::default() };
     let (mut free, mut capacity) = (Resources::NONE, Resources::NONE);
     for view in views {
@@ -236,7 +237,8 @@ fn missing_ppm(shape: &Resources, free: &Resources) -> u64 {
         + part(u64::from(shape.ports), u64::from(free.ports))
 }
 
-fn sentence(waiting: u32, backing_off: u32, ahead: u64, fit: &FitBody) -> String {
+/// Why tasks wait, for people.
+pub(super) fn sentence(waiting: u32, backing_off: u32, ahead: u64, fit: &FitBody) -> String {
     if waiting == 0 {
         return match backing_off {
             0 => "no task of it waits".to_owned(),

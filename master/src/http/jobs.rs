@@ -300,6 +300,9 @@ pub async fn scale(
     }
     let view = find::job(&api, &caller, &job, query.role.as_deref()).await?;
     caller.must(Level::Operator, &view.job.role)?;
+    if count > view.job.count {
+        spec::judged(&api, Job { count, ..view.job.clone() }).await?;
+    }
     find::done(&api, view.id.shard(), Request::Scale { job: JobRef::Id(view.id), count }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -28,6 +28,7 @@ pub mod logs;
 pub mod maintenance;
 pub mod masters;
 mod mesos;
+pub mod policies;
 mod records;
 pub mod roles;
 pub mod server;
@@ -41,6 +42,7 @@ mod subscription;
 pub mod tokens;
 pub mod uploads;
 pub mod usage;
+pub mod what_if;
 pub mod why;
 
 #[cfg(test)]
@@ -51,6 +53,7 @@ use crate::drive::routes::Route;
 use crate::drive::told::{Told, What};
 use crate::frameworks::{FrameworkId, FrameworkInfo};
 use crate::peers::Shelf;
+use crate::plugins::{self, Loader, PlugIns};
 use crate::shard::event::Change;
 use access::Tokens;
 use axum::extract::State;
@@ -101,6 +104,8 @@ pub struct HttpConfig {
     pub bundles: Bundles,
     /// Where all that lasts of this master is.
     pub data_dir: PathBuf,
+    /// Who makes plug-ins of components; `None`: nobody.
+    pub loader: Option<Arc<dyn Loader>>,
 }
 
 /// The ports that are served.
@@ -128,6 +133,9 @@ pub struct Api {
     events: EventLog,
     event_readers: Arc<Semaphore>,
     uploads: Semaphore,
+    /// What is tried out now.
+    plans: Arc<Semaphore>,
+    plug_ins: Arc<PlugIns>,
     log_readers: Arc<Semaphore>,
     streams: Arc<Streams>,
     /// Frameworks that subscribed here.
@@ -173,6 +181,7 @@ async fn followed(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     api.tokens.are_unread();
     let (read, is_read) = oneshot::channel();
     tokio::spawn(listen(Arc::downgrade(&api), changes, read));
+    tokio::spawn(plugins::keep(Arc::downgrade(&api.plug_ins), api.door.clone()));
     // Where no master leads shard 0 now, who calls is told so until one does.
     let _ = tokio::time::timeout(READ_WITHIN, is_read).await;
     (api, router)
@@ -200,6 +209,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(exec::exec))
         .routes(routes!(usage::usage))
         .routes(routes!(explain::plan))
+        .routes(routes!(what_if::what_if))
         .routes(routes!(submit::submit))
         .routes(routes!(uploads::post))
         .routes(routes!(uploads::put, uploads::get))
@@ -225,6 +235,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(masters::remove))
         .routes(routes!(backup::backup))
         .routes(routes!(roles::show, roles::set))
+        .routes(routes!(policies::list))
+        .routes(routes!(policies::set, policies::remove))
         .routes(routes!(status::status))
         .routes(routes!(status::metrics))
 }
@@ -239,6 +251,8 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     description.components.get_or_insert_default().add_security_scheme("token", token);
     let description = serde_json::to_vec(&description).expect("a description has text for keys").into();
     let shelf = Shelf::new(config.bundles.clone(), Arc::clone(door.peers()));
+    let (compiled, bundles) = (config.data_dir.join("policies"), config.bundles.clone());
+    let plug_ins = Arc::new(PlugIns::new(config.loader, compiled, shelf.clone(), bundles, door.clone()));
     let api = Arc::new(Api {
         door: door.for_clients(),
         hosts: gate::Hosts::new(&config.hosts),
@@ -253,6 +267,8 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         events: EventLog::default(),
         event_readers: Arc::new(Semaphore::new(events::READERS_MAX)),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
+        plans: Arc::new(Semaphore::new(what_if::PLANS_MAX)),
+        plug_ins,
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
         streams: Arc::default(),
         frameworks: DashMap::new(),
@@ -322,7 +338,8 @@ async fn refresh(api: &Api) -> Result<(), ApiError> {
     let tokens = tokens::known(&api.door).await?;
     api.tokens.replace(tokens);
     api.policies.replace(roles::known(&api.door).await?);
-    Ok(())
+    // One that is closed is so from the first job on.
+    api.plug_ins.refresh().await.map_err(ApiError::unavailable)
 }
 
 /// Keeps what changes, for as long as the routes are there.

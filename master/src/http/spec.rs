@@ -4,6 +4,7 @@ use super::Api;
 use super::body;
 use super::error::{ApiError, ProblemBody, SpanBody};
 use crate::admit::{self, Code, Format, JobSpec, Problem};
+use crate::plugins::Judged;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use protocol::{Job, Kind, Role};
@@ -14,11 +15,38 @@ use protocol::{Job, Kind, Role};
 /// An [`ApiError`] of status 400, 408, 413 or 422, with all that is wrong.
 pub async fn job(api: &Api, headers: &HeaderMap, body: Body) -> Result<Job, ApiError> {
     let format = format(headers)?;
-    let spec = parsed(&body::whole(headers, body).await?, format)?;
+    looked(api, parsed(&body::whole(headers, body).await?, format)?).await
+}
+
+/// The job that `spec` is, once its bundles were looked at.
+///
+/// # Errors
+/// As [`job`].
+pub async fn looked(api: &Api, spec: JobSpec) -> Result<Job, ApiError> {
     while let Some(digest) = api.inspections.unseen(&spec) {
         api.inspections.look(digest).await?;
     }
-    admitted(spec, api)
+    judged(api, admitted(spec, api)?).await
+}
+
+/// The job, where the policy of its role takes it.
+///
+/// # Errors
+/// An [`ApiError`] of status 422: with the policy's reason, or where it does not answer and jobs are refused then.
+pub async fn judged(api: &Api, job: Job) -> Result<Job, ApiError> {
+    if !api.plug_ins.judges(&job.role) {
+        return Ok(job);
+    }
+    match api.plug_ins.judge(&job).await {
+        Judged::Taken => Ok(job),
+        Judged::Refused(reason) => {
+            Err(ApiError::unprocessable("policy", format!("the policy of role {} refuses the job: {reason}", job.role)))
+        }
+        Judged::Closed(reason) => {
+            let message = format!("the policy of role {} does not answer, and jobs are refused then: {reason}", job.role);
+            Err(ApiError::unprocessable("policy", message).with_help("skep policy list"))
+        }
+    }
 }
 
 /// The job file that `text` is.
@@ -76,7 +104,7 @@ pub async fn framework_task(spec: Result<JobSpec, ApiError>, roles: &[Role], api
     // In which of its roles it will be counted, the offers say.
     let others = roles.iter().skip(1).flat_map(|role| api.policies.problems(&Job { role: role.clone(), ..job.clone() }));
     let problems: Vec<Problem> = others.collect();
-    if problems.is_empty() { Ok(job) } else { Err(refused(problems)) }
+    if problems.is_empty() { judged(api, job).await } else { Err(refused(problems)) }
 }
 
 fn format(headers: &HeaderMap) -> Result<Format, ApiError> {

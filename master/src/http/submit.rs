@@ -121,6 +121,7 @@ struct Head {
 }
 
 type Looking = BoxFuture<'static, Result<(), ApiError>>;
+type Judging = BoxFuture<'static, Result<Job, ApiError>>;
 
 struct Submissions {
     api: Arc<Api>,
@@ -133,6 +134,8 @@ struct Submissions {
     remembered: HashMap<Box<[u8]>, Job>,
     /// A line whose bundle is being looked at; nothing is read meanwhile.
     looking: Option<(Looking, Head, JobSpec)>,
+    /// A line whose job its role's policy judges; nothing is read meanwhile.
+    judging: Option<(Judging, Head)>,
     pending: Vec<Option<Pending>>,
     free: Vec<usize>,
     uncommitted: usize,
@@ -155,6 +158,7 @@ impl Submissions {
             read: 0,
             remembered: HashMap::new(),
             looking: None,
+            judging: None,
             pending: vec![],
             free: vec![],
             uncommitted: 0,
@@ -217,6 +221,12 @@ impl Submissions {
     /// Reads lines and posts them, until there is none, no room, or it is others' turn. True where it is only the latter.
     fn take_lines(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..LINES_PER_TURN_MAX {
+            if let Some((judging, _)) = &mut self.judging {
+                let Poll::Ready(job) = judging.as_mut().poll(cx) else { return false };
+                let (_, head) = self.judging.take().expect("it was there a line ago");
+                self.post(head, job);
+                continue;
+            }
             if let Some((looking, ..)) = &mut self.looking {
                 let Poll::Ready(looked) = looking.as_mut().poll(cx) else { return false };
                 let (_, head, spec) = self.looking.take().expect("it was there a line ago");
@@ -224,7 +234,7 @@ impl Submissions {
                     (Ok(()), Some(digest)) => self.look(digest, head, spec),
                     (Ok(()), None) => {
                         let job = self.admitted(spec);
-                        self.post(head, job);
+                        self.judge(head, job);
                     }
                     (Err(error), _) => self.post(head, Err(error)),
                 }
@@ -289,7 +299,7 @@ impl Submissions {
         let source = parsed.job.get().as_bytes();
         let head = Head { line, key: parsed.key, follow: parsed.follow };
         if let Some(job) = self.remembered.get(source).cloned() {
-            return self.post(head, Ok(job));
+            return self.judge(head, Ok(job));
         }
         let spec = match spec::parsed(source, Format::Json) {
             Ok(spec) => spec,
@@ -302,7 +312,18 @@ impl Submissions {
         if let Ok(job) = &job {
             self.remember(source, job);
         }
-        self.post(head, job);
+        self.judge(head, job);
+    }
+
+    /// Posts a job, once the policy of its role takes it where it has one.
+    fn judge(&mut self, head: Head, job: Result<Job, ApiError>) {
+        match job {
+            Ok(job) if self.api.plug_ins.judges(&job.role) => {
+                let api = Arc::clone(&self.api);
+                self.judging = Some((Box::pin(async move { spec::judged(&api, job).await }), head));
+            }
+            job => self.post(head, job),
+        }
     }
 
     fn look(&mut self, digest: Digest, head: Head, spec: JobSpec) {
@@ -379,7 +400,7 @@ impl HttpBody for Submissions {
         if !this.output.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(this.output.split().freeze()))));
         }
-        let over = this.input.is_none() && this.lines.is_empty() && this.looking.is_none();
+        let over = this.input.is_none() && this.lines.is_empty() && this.looking.is_none() && this.judging.is_none();
         match over && this.uncommitted == 0 && this.followed == 0 {
             true => Poll::Ready(None),
             false => Poll::Pending,

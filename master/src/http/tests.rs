@@ -72,6 +72,7 @@ impl Closed {
             root: Digest::of(b"root"),
             bundles,
             data_dir: folder.path().to_owned(),
+            loader: None,
         };
         let (api, router) = api(door(&folder), config);
         Self { api, router, folder }

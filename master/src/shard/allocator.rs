@@ -249,6 +249,9 @@ impl Pool {
 
     /// Finds an agent for a want that no agent was found to be too small for.
     fn spread(&mut self, role: u32, at: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
+        if self.scores.is_some() && self.spread_scored(role, at, now, offers) {
+            return;
+        }
         let Some(want) = self.wants[at as usize].as_ref() else { return };
         let (class, most) = (want.class, want.unmet().min(self.even_part(want.count)));
         let most = self.may_have(role, class, most);
@@ -269,12 +272,12 @@ impl Pool {
     }
 
     /// An even part of `count` tasks, with as many parts as there are open agents.
-    fn even_part(&self, count: u32) -> u32 {
+    pub(super) fn even_part(&self, count: u32) -> u32 {
         count.div_ceil(self.open.max(1)).max(1)
     }
 
     /// For how many of `most` tasks a role may be offered room: before the next one is to be served, and beside what guarantees are short of.
-    fn may_have(&mut self, role: u32, class: u32, most: u32) -> u32 {
+    pub(super) fn may_have(&mut self, role: u32, class: u32, most: u32) -> u32 {
         let Some(shape) = self.classes.get(class as usize).and_then(Option::as_ref).map(|class| &class.shape) else { return 0 };
         let most = most.min(self.roles.fair_most(role, shape, &self.whole));
         self.roles.beside_reserve(role, (shape, most), &self.elsewhere, (&self.total, &self.whole))

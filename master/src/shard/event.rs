@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::drains::ModeWish;
 pub use super::maintenance::WindowsRequest;
 pub use super::peer::{LEFT_MAX, Limit, PeerMessage, PlacedOffer, PlacedWant, WANTS_MAX, Want};
+use super::plugins::Place;
 use super::quotas::RoleSettings;
 use super::view::{JobView, View, Viewed};
 use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest, OwnView};
@@ -174,6 +175,13 @@ pub enum Request {
     },
     /// Something about when agents are maintained; to shard 0.
     Windows(WindowsRequest),
+    /// A plug-in in place of what was there before; to shard 0, which owns them.
+    SetPlugIn {
+        /// What it is for.
+        place: Place,
+        /// The component, and whether what it is asked is refused where it does not answer; `None`: there is none from now on.
+        plug_in: Option<(Digest, bool)>,
+    },
 }
 
 /// Something about the masters of the cluster.
@@ -420,4 +428,6 @@ pub enum Change {
     },
     /// The windows of maintenance on record are others now.
     Maintenance,
+    /// The plug-ins on record are others now.
+    PlugIns,
 }

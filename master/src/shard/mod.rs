@@ -17,6 +17,7 @@ mod allocator;
 pub(crate) mod amounts;
 mod bookings;
 mod concern;
+mod copy;
 mod demands;
 pub mod drains;
 mod explain;
@@ -33,6 +34,7 @@ mod owned;
 mod peer;
 mod placed;
 mod placing;
+pub mod plugins;
 pub mod policies;
 mod pool;
 pub mod preempt;
@@ -41,6 +43,7 @@ mod reconcile;
 mod requests;
 pub mod roles;
 mod rules;
+mod scores;
 mod seekers;
 mod shares;
 mod shown;
@@ -55,9 +58,11 @@ mod why;
 
 pub use concern::Concern;
 pub use config::ShardConfig;
+pub use copy::{Copied, Stood};
 pub use event::{Action, Event, Output, PeerMessage, Refusal, Request, Response};
 pub use openings::Opening;
 pub use record::Record;
+pub use scores::ScoreMap;
 pub use seekers::{Seeking, Sought};
 pub use shares::Uses;
 pub use snapshot::ShardSnapshot;
@@ -103,6 +108,8 @@ pub struct Shard {
     quotas: Quotas,
     /// What our tasks may hold of those, on record.
     spending: Spending,
+    /// Shard 0: policies that operators brought, on record.
+    plug_ins: plugins::LastingPlugIns,
     /// Join tokens that were used last, and by whom.
     used: VecDeque<(String, AgentId)>,
     /// The shard's agents, as they are now.
@@ -167,6 +174,7 @@ impl Shard {
             maintenance: Maintenance::default(),
             quotas,
             spending,
+            plug_ins: plugins::LastingPlugIns::new(),
             used: VecDeque::new(),
             pool: Pool::new(&config),
             watches: BTreeSet::new(),
@@ -237,6 +245,7 @@ impl Shard {
             Record::Allowed { role, version, limit, .. } => self.spending.apply(role, *version, limit),
             Record::AgentStands { id, agent, stand, .. } => self.jobs.stands(*id, *agent, stand),
             Record::WindowsSet { windows, .. } => self.maintenance.lasting = windows.clone(),
+            Record::PlugInSet { kind, role, plug_in, .. } => self.plug_in_set((*kind, role.clone()), plug_in.as_ref()),
             Record::PlacedGroup { framework, tasks, agent, incarnation, at } => {
                 for PlacedTask { name, grace_ms, id, job } in tasks {
                     self.jobs.submitted(*id, job, None, *at);

@@ -8,6 +8,7 @@ use super::index::Index;
 use super::openings::Openings;
 use super::preempt::Preempting;
 use super::roles::Roles;
+use super::scores::Scores;
 use super::shares::Elsewhere;
 use super::uncounted::Uncounted;
 use protocol::message::attempt_hash;
@@ -214,6 +215,8 @@ pub struct Pool {
     pub(super) aims: Aims,
     /// Room that is made for what is urgent.
     pub(super) preempting: Preempting,
+    /// Plug-ins that order agents, where there are some.
+    pub(super) scores: Option<Box<Scores>>,
 }
 
 impl Pool {
@@ -245,6 +248,7 @@ impl Pool {
             openings: Openings::default(),
             aims: Aims::default(),
             preempting: Preempting::default(),
+            scores: None,
         }
     }
 

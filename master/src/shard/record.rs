@@ -5,13 +5,15 @@ use super::drains::Mode;
 use super::event::{Master, Policy, Token};
 use super::limits::Quota;
 use super::maintenance::Windows;
+use super::plugins::PlugIn;
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkInfo};
+use crate::plugins::Kind;
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, ShardId, Stand, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks, version 3 no
-/// settings of roles, no groups of tasks and no windows of maintenance.
+/// settings of roles, no groups of tasks, no windows of maintenance and no plug-ins.
 pub const RECORD_VERSION: u16 = 4;
 
 /// One fact. New variants at the end.
@@ -249,6 +251,17 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A plug-in is another than before; on shard 0.
+    PlugInSet {
+        /// What it says.
+        kind: Kind,
+        /// Of which role with all below it; `None`: of all of which nothing else is said.
+        role: Option<Role>,
+        /// What it is from now on; `None`: there is none.
+        plug_in: Option<PlugIn>,
+        /// When.
+        at: Time,
+    },
 }
 
 /// A task of a group.
@@ -292,7 +305,8 @@ impl Record {
             | Self::Allowed { at, .. }
             | Self::AgentStands { at, .. }
             | Self::PlacedGroup { at, .. }
-            | Self::WindowsSet { at, .. } => *at,
+            | Self::WindowsSet { at, .. }
+            | Self::PlugInSet { at, .. } => *at,
         }
     }
 }

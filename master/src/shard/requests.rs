@@ -27,6 +27,7 @@ impl Shard {
             Request::SetPolicy { role, policy } => return self.policy_request(id, role, policy),
             Request::Master(request) => return self.master_request(id, request),
             Request::SetRole { role, settings, force } => return self.role_request(id, role, settings, force),
+            Request::SetPlugIn { place, plug_in } => return self.plug_in_request(id, place, plug_in),
             Request::Framework(request) => self.framework_request(id, request),
             Request::Windows(request) => self.windows_request(id, request),
         };

@@ -4,6 +4,7 @@ use super::drains::{Drains, Mode};
 use super::event::{Policy, Token};
 use super::maintenance::{Maintenance, Windows};
 use super::masters::LastingMasters;
+use super::plugins::LastingPlugIns;
 use super::quotas::{LastingQuotas, Quotas};
 use super::spending::{Allowed, Spending};
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
@@ -12,7 +13,7 @@ use crate::jobs::Jobs;
 use crate::jobs::state::LastingJobs;
 use protocol::{AgentId, AgentInfo, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Ids of jobs that a shard passes over when it begins again from an older state: more than it can have given since.
 const IDS_PASSED_OVER: u64 = 1 << 32;
@@ -36,6 +37,7 @@ pub struct ShardSnapshot {
     groups: LastingGroups,
     /// When agents are maintained.
     windows: Windows,
+    plug_ins: LastingPlugIns,
 }
 
 /// [`ShardSnapshot`] as version 3 had it, behind its version.
@@ -82,7 +84,8 @@ impl ShardSnapshot {
 
     fn of((jobs, rest, frameworks, modes): OfThree) -> Self {
         let (quotas, allowed, groups) = (LastingQuotas::default(), BTreeMap::new(), LastingGroups::default());
-        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows: Windows::default() }
+        let (windows, plug_ins) = (Windows::default(), LastingPlugIns::new());
+        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows, plug_ins }
     }
 }
 
@@ -115,7 +118,20 @@ impl Shard {
         let (frameworks, modes) = (self.frameworks.lasting.clone(), self.drains.modes.clone());
         let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
         let (groups, windows) = (self.groups.lasting.clone(), self.maintenance.lasting.clone());
-        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows }
+        let plug_ins = self.plug_ins.clone();
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows, plug_ins }
+    }
+
+    /// The same without what has ended, without secrets, and without frameworks, which decide for themselves: for a copy.
+    pub(super) fn living(&self) -> ShardSnapshot {
+        let lasting = &self.jobs.lasting;
+        let entries = self.jobs.live.iter().filter_map(|id| Some((*id, lasting.entries.get(id)?.clone()))).collect();
+        let jobs = LastingJobs { next: lasting.next, entries, history: VecDeque::new(), incarnations: lasting.incarnations.clone() };
+        let agents = self.rest.agents.iter().filter(|(_, known)| !known.gone).map(|(id, known)| (*id, known.clone())).collect();
+        let rest = LastingRest { agents, ..LastingRest::default() };
+        let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
+        let modes = self.drains.modes.clone();
+        ShardSnapshot { quotas, allowed, ..ShardSnapshot::of((jobs, rest, LastingFrameworks::default(), modes)) }
     }
 
     /// The shard whose lasting state `snapshot` is.
@@ -124,8 +140,9 @@ impl Shard {
         let jobs = Jobs::restore(config.id, config.history_tasks_max, snapshot.jobs);
         let quota = (Quotas::new(snapshot.quotas), Spending::new(snapshot.allowed));
         let (frameworks, groups) = (Frameworks::restore(snapshot.frameworks), Groups::restore(snapshot.groups));
-        let maintenance = Maintenance::new(snapshot.windows);
-        Self { groups, maintenance, ..Self::with(config, jobs, snapshot.rest, (frameworks, Drains::new(snapshot.modes)), quota) }
+        let (drains, maintenance) = (Drains::new(snapshot.modes), Maintenance::new(snapshot.windows));
+        let plug_ins = snapshot.plug_ins;
+        Self { groups, maintenance, plug_ins, ..Self::with(config, jobs, snapshot.rest, (frameworks, drains), quota) }
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -144,7 +161,8 @@ impl Shard {
         let mut hash = blake3::Hasher::new();
         let (frameworks, groups, windows) = (&self.frameworks.lasting, &self.groups.lasting, &self.maintenance.lasting);
         let (quotas, allowed) = (&self.quotas.lasting, &self.spending.allowed);
-        postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, &self.drains.modes, quotas, allowed, groups, windows), &mut hash)
+        let (modes, rest) = (&self.drains.modes, (quotas, allowed, groups, windows, &self.plug_ins));
+        postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, modes, rest), &mut hash)
             .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();
         let (first, _) = bytes.as_bytes().split_first_chunk().expect("8 of 32 bytes are 8 bytes");

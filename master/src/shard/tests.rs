@@ -12,6 +12,7 @@ mod peers;
 mod placed;
 mod preempt;
 mod quotas;
+mod scores;
 mod walk;
 
 use super::event::{Change, JobRef};

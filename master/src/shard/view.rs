@@ -1,7 +1,9 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
+use super::copy::Copied;
 use super::event::{JobRef, Limit, Master, Policy, Token, Word};
 use super::maintenance::{ConsentView, Window};
+use super::plugins::PlugInsView;
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
@@ -113,6 +115,13 @@ pub enum View {
     Windows,
     /// What the shard's frameworks have answered to inverse offers.
     Consents,
+    /// The shard as it stands, for a copy of the cluster.
+    Copy {
+        /// Refused where it has more live tasks or jobs.
+        tasks_max: u64,
+    },
+    /// Plug-ins: on shard 0 those on record, on each shard how those that order agents fare.
+    PlugIns,
 }
 
 /// An answer.
@@ -156,6 +165,10 @@ pub enum Viewed {
     Windows(Vec<Window>),
     /// To [`View::Consents`].
     Consents(Vec<ConsentView>),
+    /// To [`View::Copy`].
+    Copy(Box<Copied>),
+    /// To [`View::PlugIns`].
+    PlugIns(PlugInsView),
 }
 
 /// How a framework stands with the shard that keeps it.

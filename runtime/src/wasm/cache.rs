@@ -96,6 +96,20 @@ impl Cache {
     }
 }
 
+/// The component that was compiled to this file, for `engine`. Only for files that [`super::compile`] wrote and nobody else can write.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn component_of(engine: &Engine, compiled: &Path) -> Result<Component, LoadError> {
+    let unusable = |error: wasmtime::Error| LoadError::Unusable { path: compiled.to_path_buf(), reason: reason(&error) };
+    match Engine::detect_precompiled_file(compiled).map_err(unusable)? {
+        // SAFETY: as in `Loaded::new`: the file was compiled on this machine, and lies where only this process can write.
+        Some(Precompiled::Component) => unsafe { Component::deserialize_file(engine, compiled) }.map_err(unusable),
+        Some(Precompiled::Module) => Err(refused("it is a core module, not a component")),
+        None => Err(LoadError::Unusable { path: compiled.to_path_buf(), reason: "not compiled code".into() }),
+    }
+}
+
 impl Loaded {
     fn new(engines: &Engines, compiled: &Path) -> Result<Self, LoadError> {
         let unusable = |error: wasmtime::Error| {

@@ -5,6 +5,7 @@
 //! per task [`Engine::run`].
 
 pub mod compile;
+pub mod policy;
 
 mod cache;
 mod control;

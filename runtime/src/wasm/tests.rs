@@ -3,6 +3,7 @@
 mod ends;
 mod hostile;
 mod measure;
+mod policies;
 mod talk;
 
 use super::{Control, Engine, LoadError, Output, Prepared, Sizing, compile};

@@ -32,7 +32,14 @@ fn world() -> &'static World {
         let (master, router) = runtime.block_on(async {
             let master = drive::start(MasterConfig::local(&folder)).await.expect("a master starts in an empty folder");
             let bundles = Bundles::open(&folder.join("uploads"), BUNDLE_BYTES_MAX).expect("a folder can be made");
-            let config = HttpConfig { hosts: vec![], cluster: "fuzz".into(), root: master.root(), bundles, data_dir: "nowhere".into() };
+            let config = HttpConfig {
+                hosts: vec![],
+                cluster: "fuzz".into(),
+                root: master.root(),
+                bundles,
+                data_dir: "nowhere".into(),
+                loader: None,
+            };
             let router = router(master.door().clone(), config).await;
             (master, router)
         });

@@ -33,7 +33,14 @@ impl Cluster {
         let mut upload = bundles.create().unwrap();
         upload.write(&wat::parse_str("(module (memory (export \"memory\") 1) (func (export \"_start\")))").unwrap()).unwrap();
         let wasm = format!("sha256:{}", upload.finish(None).unwrap().0);
-        let config = HttpConfig { hosts: vec![], cluster: "test".to_owned(), root: master.root(), bundles, data_dir: "nowhere".into() };
+        let config = HttpConfig {
+            hosts: vec![],
+            cluster: "test".to_owned(),
+            root: master.root(),
+            bundles,
+            data_dir: "nowhere".into(),
+            loader: None,
+        };
         let router = router(master.door().clone(), config).await;
         let token = format!("Bearer {}", std::fs::read_to_string(master.admin_token()).unwrap().trim());
         Self { master, router, token, wasm, _folder: folder }
