@@ -13,6 +13,7 @@ fn what_a_task_printed_is_read_as_the_files_of_its_sandbox() {
     let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [task("says", "echo to be read; echo not this >&2")] } });
     let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
     assert_eq!(framework.call(&mesos, "ACCEPT", accept).0, 202);
+    framework.until_state(&mesos, "says", "TASK_RUNNING");
     framework.until("TASK_FINISHED");
     let updates = framework.records("UPDATE");
     let container = updates[0]["update"]["status"]["container_status"]["container_id"]["value"].as_str().unwrap();
