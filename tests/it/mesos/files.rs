@@ -10,14 +10,16 @@ fn what_a_task_printed_is_read_as_the_files_of_its_sandbox() {
     let mut framework = Stream::subscribe(&mesos, "printer");
     framework.until("OFFERS");
     let offer = framework.offers()[0].clone();
-    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [task("says", "echo to be read; echo not this >&2")] } });
+    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [task("says", "echo to be read; echo not this >&2; sleep 3600")] } });
     let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
     assert_eq!(framework.call(&mesos, "ACCEPT", accept).0, 202);
-    framework.until("TASK_FINISHED");
+    framework.until_state(&mesos, "says", "TASK_RUNNING");
     let updates = framework.records("UPDATE");
     let container = updates[0]["update"]["status"]["container_status"]["container_id"]["value"].as_str().unwrap();
     for run in ["latest", container] {
         let folder = format!("/frameworks/{}/executors/says/runs/{run}", framework.id);
+        let list = json!({ "type": "LIST_FILES", "list_files": { "path": folder } });
+        cluster.until("it has printed", |_| operator(&mesos, &list)["list_files"]["file_infos"][0]["size"] == 11);
         let listed = operator(&mesos, &json!({ "type": "LIST_FILES", "list_files": { "path": folder } }));
         let files = &listed["list_files"]["file_infos"];
         assert_eq!((&files[0]["path"], &files[0]["size"]), (&json!(format!("{folder}/stdout")), &json!(11)), "{listed}");
