@@ -212,7 +212,8 @@ impl Check {
                 hold(number == end.number, || format!("G3: {attempt} ended while #{number} lived"))?;
                 let gone = !matches!(end.exit, Exit::Lost { reason: Loss::AgentGone }) || self.gone.contains_key(&agent);
                 hold(gone, || format!("G5: {attempt} was given up, and nobody let {agent} go"))?;
-                let asked = end.exit != Exit::Killed || self.touched.contains(id);
+                // A right may be over by the time that a task ends which was asked by it.
+                let asked = end.exit != Exit::Killed || self.touched.contains(id) || self.rights.reach(&self.jobs, *id);
                 hold(asked, || format!("G7: {attempt} was killed, and nobody asked for it"))
             }),
             Record::RoleSet { role, settings, .. } => {

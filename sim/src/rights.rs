@@ -33,7 +33,8 @@ impl Rights {
     }
 
     /// True where a job is there, or was, whose priority is higher and whose role may take the place of this one's tasks.
-    fn reach(&self, jobs: &BTreeMap<JobId, Job>, id: JobId) -> bool {
+    #[must_use]
+    pub fn reach(&self, jobs: &BTreeMap<JobId, Job>, id: JobId) -> bool {
         let Some(job) = jobs.get(&id) else { return true };
         let may = |other: &Job| {
             let mut rights = other.role.and_above().filter_map(|role| self.said.get(&role));
