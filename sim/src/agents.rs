@@ -128,7 +128,7 @@ impl World {
                 }
                 Wish::Started(attempts) => {
                     self.check.began(&attempts, &self.machines[at])?;
-                    lease::alone(&self.machines, at, &attempts)?;
+                    lease::alone(&self.machines, at, &attempts, &self.check.mistaken)?;
                     let members = attempts.into_iter().map(|(attempt, since)| (MemberId::first(attempt), since)).collect();
                     self.agent(at, AgentEvent::Started { members })?;
                 }

@@ -83,7 +83,8 @@ pub struct Check {
     hashes: BTreeMap<(ShardId, u64), u64>,
     several: bool,
     wild: bool,
-    mistaken: u64,
+    /// Attempts that were taken for lost though they ran, since messages were overtaken.
+    pub mistaken: BTreeSet<AttemptId>,
     /// Attempts on record.
     pub staged: u64,
     /// Ends on record.
@@ -132,7 +133,7 @@ impl Check {
             hashes: BTreeMap::new(),
             several: plan.masters > 1,
             wild: plan.wild,
-            mistaken: 0,
+            mistaken: BTreeSet::new(),
             staged: 0,
             ended: 0,
             refused: 0,
@@ -342,9 +343,9 @@ impl Check {
                 // A report does not say which launches it knows: one that is overtaken by a launch that was sent later is taken for the
                 // newer one. In the stream of a connection nothing is overtaken; where it is, such an attempt is replaced and its first
                 // run killed, and that may happen seldom only.
-                self.mistaken += u64::from(runs);
+                self.mistaken.extend(runs.then_some(attempt));
                 let most = if self.wild { MISTAKEN_MIN + self.staged / 50 } else { 0 };
-                hold(self.mistaken <= most, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
+                hold(self.mistaken.len() as u64 <= most, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
             }
             Loss::AgentGone => unreachable!("it was looked at before"),
             Loss::Reboot | Loss::Executor | Loss::LeaseOver => {

@@ -9,6 +9,7 @@ use crate::world::{Happening, Verdict, World};
 use agent::ledger::event::Event;
 use protocol::job::FENCE_VARIABLE;
 use protocol::{AttemptId, Exit, FromMaster, Job, Kind, Loss, MemberId, Time};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How a run ends whose lease is over.
@@ -66,11 +67,12 @@ impl Machine {
     }
 }
 
-/// No other instance of the fenced tasks that just began on one machine is alive on any.
+/// No other instance of the fenced tasks that just began on one machine is alive on any, but for those that were taken for lost by a report that was
+/// overtaken: their agents hold them still, and renew their leases.
 ///
 /// # Errors
 /// The two that are.
-pub fn alone(machines: &[Machine], at: usize, began: &[(AttemptId, Time)]) -> Verdict {
+pub fn alone(machines: &[Machine], at: usize, began: &[(AttemptId, Time)], mistaken: &BTreeSet<AttemptId>) -> Verdict {
     for (attempt, _) in began {
         let Some(run) = machines[at].runs.get(attempt).filter(|run| run.fenced) else { continue };
         if run.until.is_none() {
@@ -78,7 +80,9 @@ pub fn alone(machines: &[Machine], at: usize, began: &[(AttemptId, Time)]) -> Ve
         }
         for machine in machines {
             let others = machine.runs.range(AttemptId { number: 0, ..*attempt }..=AttemptId { number: u32::MAX, ..*attempt });
-            if let Some((other, run)) = others.into_iter().find(|(other, run)| *other != attempt && run.end.is_none()) {
+            if let Some((other, run)) =
+                others.into_iter().find(|(other, run)| *other != attempt && run.end.is_none() && !mistaken.contains(other))
+            {
                 let until = run.until;
                 return Err(format!("G4: {other} lives on {} until {until:?} of its clock while {attempt} began", machine.info.name));
             }

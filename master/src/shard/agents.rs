@@ -24,11 +24,16 @@ const MASS_LOOK_MS: u64 = 1_000;
 /// Most that one agent can have of anything: sums over [`AGENTS_MAX`] agents fit.
 pub const CAPACITY_MAX: u64 = 1 << 46;
 
+/// How long agents have to come back once most are not silent any more, in milliseconds.
+const MASS_BACK_MS: u64 = 10_000;
+
 /// Whether most agents were silent when it was looked last.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Silent {
     at: Time,
     most: bool,
+    /// When they were last.
+    seen: Option<Time>,
 }
 
 impl Pool {
@@ -340,10 +345,12 @@ impl Shard {
                 known += 1;
                 silent += u64::from(self.now.since(seat.heard) > self.config.unreachable_at(seat.beat_ms));
             }
-            self.silent =
-                Silent { at: self.now, most: silent >= MASS_AGENTS_MIN && silent * 100 >= known * u64::from(self.config.mass_percent) };
+            let most = silent >= MASS_AGENTS_MIN && silent * 100 >= known * u64::from(self.config.mass_percent);
+            let seen = if most { Some(self.now) } else { self.silent.seen };
+            self.silent = Silent { at: self.now, most, seen };
         }
-        self.silent.most
+        // A cut that is over lets agents come back one by one, and the last of them are few.
+        self.silent.most || self.silent.seen.is_some_and(|seen| self.now.since(seen) < MASS_BACK_MS)
     }
 
     fn say_silent(&mut self, agent: AgentId, silence: Silence) {
