@@ -216,7 +216,8 @@ impl World {
     /// An agent hears that a master does not lead its own shard, and of which term it knows.
     fn told_elsewhere(&mut self, at: usize, shard: usize, (term, master): (u64, usize)) -> Verdict {
         let (last, leader) = self.routes[at].known[shard].unwrap_or_default();
-        let over = leader.is_some_and(|leader| leader == master || term > last);
+        // What a master said of a term before its own was overtaken, as only wild seeds do.
+        let over = leader.is_some_and(|leader| leader == master && term >= last || term > last);
         self.routes[at].known[shard] = Some((term.max(last), leader.filter(|_| !over)));
         if !over {
             return Ok(());
