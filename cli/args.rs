@@ -5,7 +5,7 @@ mod bench;
 mod daemons;
 mod maintenance;
 
-pub use access::{Exec, PolicyFlags, PolicyVerb, Preempt, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
+pub use access::{Exec, PolicyFlags, PolicyVerb, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
 pub use bench::{Bench, BenchWhat};
 pub use daemons::{Agent, Master, Masters, MastersVerb};
 pub use maintenance::{Maintenance, MaintenanceVerb};

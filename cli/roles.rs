@@ -1,6 +1,6 @@
 //! `skep roles`: how roles are served, what they hold and may hold, and what their tasks may have of their hosts.
 
-use crate::args::{Preempt, Reach, RoleSet, Roles, RolesVerb, Shape};
+use crate::args::{Reach, RoleSet, Roles, RolesVerb, Shape};
 use crate::client::Client;
 use crate::manage::say;
 use crate::print::{self, text};
@@ -40,14 +40,6 @@ pub async fn roles(reach: &Reach, flags: Roles, shape: Shape) -> anyhow::Result<
     Ok(say(shape, &answer, &format!("{table}\nall other roles hold nothing, are served alike, and have nothing of their hosts")))
 }
 
-fn text_of(preempt: Preempt) -> &'static str {
-    match preempt {
-        Preempt::None => "none",
-        Preempt::Own => "own",
-        Preempt::All => "all",
-    }
-}
-
 /// Amounts of those kinds of which something is said.
 fn kinds(of: &Value) -> String {
     if of.as_object().is_none_or(Map::is_empty) { "none".into() } else { amounts(of) }
@@ -69,7 +61,7 @@ async fn set(client: &Client, wanted: RoleSet, shape: Shape) -> anyhow::Result<E
         "weight": wanted.weight.map_or_else(|| before["weight"].clone(), Value::from),
         "limit": amounts("--limit", wanted.limit.as_deref(), &before["limit"])?,
         "guarantee": amounts("--guarantee", wanted.guarantee.as_deref(), &before["guarantee"])?,
-        "preempt": wanted.preempt.map_or_else(|| before["preempt"].clone(), |preempt| text_of(preempt).into()),
+        "preempt": wanted.preempt.map_or_else(|| before["preempt"].clone(), |preempt| json!(preempt)),
         "host_network": wanted.host_network.map_or_else(|| before["policy"]["host_network"].clone(), Value::from),
         "host_paths": if paths.is_empty() { before["policy"]["host_paths"].clone() } else { paths.into() },
         "force": wanted.force,

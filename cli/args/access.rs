@@ -1,6 +1,7 @@
 //! The flags of who may do what, `roles`, `policy` and `tokens`, and of `exec` and `top`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Flags of `skep roles`.
@@ -19,7 +20,8 @@ pub enum RolesVerb {
 }
 
 /// Whose tasks of lower priority a role's may take the place of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Preempt {
     /// Nobody's.
     None,

@@ -87,7 +87,8 @@ class Cluster:
         """What a job's tasks printed; asked again for a while where it cannot be read now."""
         for left in reversed(range(tries)):
             try:
-                lines = [json.loads(line) for line in self.call("GET", f"/v1/jobs/{quote(job)}/logs")]
+                # Read whole: line by line, Python takes a body that was cut off for one that ended.
+                lines = [json.loads(line) for line in self.call("GET", f"/v1/jobs/{quote(job)}/logs").read().splitlines()]
                 if not any("error" in line for line in lines):
                     return "".join(line.get("text") or "" for line in lines)
             except (OSError, http.client.HTTPException, Refused):

@@ -94,7 +94,7 @@ fn a_policy_that_goes_wrong_costs_nothing_but_its_order() {
     for (role, why) in [
         ("loops", "out of fuel"),
         ("traps", "unreachable"),
-        ("hungry", ""),
+        ("hungry", "unreachable"),
         ("nan", "not a number"),
         ("few", "scores for"),
         ("many", "scores for"),

@@ -14,6 +14,7 @@ mod telling;
 mod turns;
 mod uplink;
 mod ways;
+mod whole;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use protocol::agent::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, RESOURCES_BYTES_MAX};
 use protocol::{AgentChange, AgentInfo, Attributes, FaultDomain};
 
-use super::{AgentConfig, AgentError, Door};
+use super::{AgentConfig, AgentError, Door, whole};
 use crate::fingerprint::{self, Have};
 use crate::ledger::event::Event;
 
@@ -67,7 +67,8 @@ impl Shape {
     /// It is so from now on, also when the agent starts again.
     pub fn keep(&mut self, set: AgentChange) -> Result<(), AgentError> {
         let failed = |source| AgentError::File { step: "writing", path: self.path.clone(), source };
-        write(&self.path, &set).map_err(failed)?;
+        let bytes = postcard::to_allocvec(&set).map_err(|error| failed(io::Error::other(error.to_string())))?;
+        whole::write(&self.path, &bytes).map_err(failed)?;
         self.set = set;
         Ok(())
     }
@@ -135,14 +136,4 @@ fn read(path: &Path) -> io::Result<AgentChange> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AgentChange::default()),
         Err(error) => Err(error),
     }
-}
-
-/// Whole or not at all.
-fn write(path: &Path, set: &AgentChange) -> io::Result<()> {
-    let bytes = postcard::to_allocvec(set).map_err(|error| io::Error::other(error.to_string()))?;
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
-    io::Write::write_all(&mut file, &bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }

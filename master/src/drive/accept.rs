@@ -7,6 +7,7 @@ use super::inbox::{Inbox, Letter};
 use super::steward;
 use super::told::Told;
 use crate::peers::{self, Shelf};
+use crate::shard::HOME;
 use crate::shard::event::{self, Change, MasterRequest, TokenRequest};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Refusal, Request, Response};
@@ -32,8 +33,6 @@ const CONSUME_AGAIN: Duration = Duration::from_millis(100);
 const GONE_RETRY: Duration = Duration::from_millis(500);
 /// Frames that are taken from one agent at once.
 const BATCH_FRAMES_MAX: usize = 1_024;
-/// The shard that owns the tokens.
-const TOKENS_SHARD: ShardId = ShardId(0);
 
 /// What a shard calls the state of an agent that is never to come back.
 const GONE: &str = "gone";
@@ -145,7 +144,7 @@ impl Reception {
     async fn consume(&self, consume: TokenRequest) -> Result<(), String> {
         let until = Instant::now() + CONSUME_WITHIN;
         loop {
-            let reason = match self.door.ask(TOKENS_SHARD, Request::Token(consume.clone())).await {
+            let reason = match self.door.ask(HOME, Request::Token(consume.clone())).await {
                 Ok(Response::Done) => return Ok(()),
                 Ok(Response::Refused(refusal @ (Refusal::Unknown | Refusal::Unled | Refusal::Busy { .. }))) => refusal.to_string(),
                 Ok(Response::Refused(refusal)) => return Err(refusal.to_string()),
@@ -163,7 +162,7 @@ impl Reception {
     /// Lets a master in that shows a token: puts it on record and gives it what masters certify with.
     async fn admit_master(&self, id: String, secret: &str, quic: String, http: String) -> Result<JoinReply, String> {
         let join = MasterRequest::Join { id, hash: Digest::of(secret.as_bytes()), quic, http };
-        let masters = match self.door.ask(TOKENS_SHARD, Request::Master(join)).await.map_err(|busy| busy.to_string())? {
+        let masters = match self.door.ask(HOME, Request::Master(join)).await.map_err(|busy| busy.to_string())? {
             Response::Viewed(viewed) => match *viewed {
                 Viewed::Masters(masters) => masters,
                 _ => return Err("the tokens' shard answered something else".into()),

@@ -9,6 +9,7 @@ use super::routes::Route;
 use crate::journal::{Standing, order};
 use crate::peers::message::Said;
 use crate::peers::{Peer, Peers};
+use crate::shard::HOME;
 use crate::shard::event::{Change, Master, MasterRequest};
 use crate::shard::view::{View, Viewed};
 use crate::shard::{Refusal, Request, Response};
@@ -20,8 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The shard that owns the masters.
-const MASTERS_SHARD: ShardId = ShardId(0);
 /// Most masters with a vote: more would make each commit slower, and no cluster safer.
 pub const VOTERS_MAX: usize = 5;
 /// How often is looked whether all is as it should be.
@@ -104,7 +103,7 @@ impl Steward {
         let agents = self.door.agents().count();
         self.door.peers().tell_all(|| Said::Agents(agents));
         let own = self.door.peers().own();
-        let seen = self.door.ask(MASTERS_SHARD, Request::Master(MasterRequest::Seen(own.clone()))).await;
+        let seen = self.door.ask(HOME, Request::Master(MasterRequest::Seen(own.clone()))).await;
         let removed = matches!(seen, Ok(Response::Refused(Refusal::NotFound { .. })));
         if removed && !self.removed {
             tracing::error!(number = own.number, "this master was removed from the cluster: it decides nothing any more, and may be ended");
@@ -137,7 +136,7 @@ impl Steward {
     }
 
     async fn masters(&self) -> Option<Vec<Master>> {
-        match self.door.ask(MASTERS_SHARD, Request::View(View::Masters)).await.ok()? {
+        match self.door.ask(HOME, Request::View(View::Masters)).await.ok()? {
             Response::Viewed(viewed) => match *viewed {
                 Viewed::Masters(masters) if !masters.is_empty() => Some(masters),
                 _ => None,

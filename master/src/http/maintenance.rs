@@ -5,8 +5,8 @@ use super::body;
 use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::jobs::{GRACE_MS_DEFAULT, GRACE_MS_MAX};
-use super::tokens::TOKENS_SHARD;
 use super::{Api, find};
+use crate::shard::HOME;
 use crate::shard::event::{Level, Request, Response as Answer};
 use crate::shard::maintenance::{Consent, ConsentView, Window, WindowsRequest};
 use crate::shard::view::{View, Viewed};
@@ -141,7 +141,7 @@ pub async fn cancel(State(api): State<Arc<Api>>, caller: Caller, Segment(number)
 /// # Errors
 /// An [`ApiError`] where shard 0 cannot answer.
 pub async fn windows(api: &Api) -> Result<Vec<Window>, ApiError> {
-    match find::view(api, TOKENS_SHARD, View::Windows).await? {
+    match find::view(api, HOME, View::Windows).await? {
         Viewed::Windows(windows) => Ok(windows),
         _ => Err(ApiError::internal("a shard answered another question than it was asked")),
     }
@@ -165,7 +165,7 @@ pub async fn consents(api: &Api) -> Result<Vec<ConsentView>, ApiError> {
 /// An [`ApiError`]: why it cannot be.
 pub async fn ask(api: &Api, request: WindowsRequest) -> Result<u64, ApiError> {
     api.all_understand()?;
-    match api.door.ask(TOKENS_SHARD, Request::Windows(request)).await? {
+    match api.door.ask(HOME, Request::Windows(request)).await? {
         Answer::Numbered(number) => Ok(number),
         other => Err(super::error::unexpected(&other)),
     }

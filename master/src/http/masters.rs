@@ -7,20 +7,18 @@ use super::gate::Segment;
 use super::{Api, find};
 use crate::journal::Standing;
 use crate::journal::network::{Answer, Ask, Carrier};
+use crate::shard::HOME;
 use crate::shard::event::{Level, Master, MasterRequest, Request};
 use crate::shard::view::{View, Viewed};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use protocol::ShardId;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// The shard that owns the masters.
-const MASTERS_SHARD: ShardId = ShardId(0);
 /// How long another master may take to say how it stands.
 const STANDING_WITHIN: Duration = Duration::from_secs(1);
 
@@ -78,7 +76,7 @@ pub struct MastersPage {
 #[utoipa::path(get, path = "/v1/masters", tag = "cluster", responses((status = 200, body = MastersPage), (status = 401, body = ErrorAnswer)))]
 pub async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<MastersPage>, ApiError> {
     caller.must_level(Level::Viewer)?;
-    let Viewed::Masters(mut masters) = find::view(&api, MASTERS_SHARD, View::Masters).await? else {
+    let Viewed::Masters(mut masters) = find::view(&api, HOME, View::Masters).await? else {
         return Err(ApiError::internal("a shard answered another question than it was asked"));
     };
     let own = api.door.peers().own();
@@ -98,7 +96,7 @@ pub async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Ma
 pub async fn remove(State(api): State<Arc<Api>>, caller: Caller, Segment(number): Segment) -> Result<StatusCode, ApiError> {
     caller.must_own_cluster()?;
     let number: u16 = body::parsed("number", &number)?;
-    find::done(&api, MASTERS_SHARD, Request::Master(MasterRequest::Remove { number })).await?;
+    find::done(&api, HOME, Request::Master(MasterRequest::Remove { number })).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

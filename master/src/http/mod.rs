@@ -54,6 +54,7 @@ use crate::drive::told::{Told, What};
 use crate::frameworks::{FrameworkId, FrameworkInfo};
 use crate::peers::Shelf;
 use crate::plugins::{self, Loader, PlugIns};
+use crate::shard::HOME;
 use crate::shard::event::Change;
 use access::Tokens;
 use axum::extract::State;
@@ -77,7 +78,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use streams::Streams;
-use tokens::TOKENS_SHARD;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::{Semaphore, oneshot};
@@ -364,7 +364,7 @@ async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Told>>, read: oneshot:
         let Some(api) = api.upgrade() else { return };
         match changed {
             Ok(told) => {
-                due |= matches!(told.what, What::Change(Change::Tokens | Change::Policies) | What::Led(TOKENS_SHARD));
+                due |= matches!(told.what, What::Change(Change::Tokens | Change::Policies) | What::Led(HOME));
                 // What was not heard may have been of tokens and policies.
                 due |= api.events.push(told);
             }

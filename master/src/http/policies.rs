@@ -7,6 +7,7 @@ use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::{Api, find};
 use crate::plugins::{Kind, LoadError, Tally};
+use crate::shard::HOME;
 use crate::shard::event::{Level, Request};
 use crate::shard::plugins::Place;
 use crate::shard::view::{View, Viewed};
@@ -14,14 +15,11 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use protocol::{Digest, Role, ShardId};
+use protocol::{Digest, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
-
-/// Who owns them.
-const HOME: ShardId = ShardId(0);
 
 /// Whose policy.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]

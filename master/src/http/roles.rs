@@ -6,10 +6,10 @@ use super::body;
 use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::jobs_json::AmountBody;
-use super::tokens::TOKENS_SHARD;
 use super::{Api, find};
 use crate::admit::{Code, Problem};
 use crate::drive::Door;
+use crate::shard::HOME;
 use crate::shard::amounts;
 use crate::shard::event::{HostPath, Level, Policy, Request, Response as Answer};
 use crate::shard::limits::Quota;
@@ -249,7 +249,7 @@ pub async fn set(
     let host_paths = wanted.host_paths.iter().map(|path| HostPath { path: path.path.clone(), writable: path.writable }).collect();
     let policy = Policy { host_network: wanted.host_network, host_paths };
     set_role(&api, &Known::read(&api).await?, &role, settings, wanted.force).await?;
-    find::done(&api, TOKENS_SHARD, Request::SetPolicy { role: role.clone(), policy }).await?;
+    find::done(&api, HOME, Request::SetPolicy { role: role.clone(), policy }).await?;
     // Good from the answer on.
     api.policies.replace(self::known(&api.door).await?);
     Ok(Json(Known::read(&api).await?.row(&role)))
@@ -270,7 +270,7 @@ pub async fn set_role(api: &Api, known: &Known, role: &Role, settings: RoleSetti
         let message = format!("the role holds more {kind} than that, {has} instead of {most}; forced, it gets nothing until it holds less");
         return Err(ApiError::conflict(message).with_field("limit"));
     }
-    find::done(api, TOKENS_SHARD, Request::SetRole { role: role.clone(), settings, force }).await
+    find::done(api, HOME, Request::SetRole { role: role.clone(), settings, force }).await
 }
 
 /// Roles as they stand.
@@ -392,7 +392,7 @@ impl<'a> FromIterator<(&'a ResourceKind, u64)> for KindsBody {
 /// # Errors
 /// An [`ApiError`] where shard 0 cannot answer.
 pub async fn known(door: &Door) -> Result<Vec<(Role, Policy)>, ApiError> {
-    match door.ask(TOKENS_SHARD, Request::View(View::Policies)).await? {
+    match door.ask(HOME, Request::View(View::Policies)).await? {
         Answer::Viewed(viewed) => match *viewed {
             Viewed::Policies(policies) => Ok(policies),
             _ => Err(ApiError::internal("a shard answered another question than it was asked")),

@@ -6,20 +6,19 @@ use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::{Api, find};
 use crate::drive::Door;
+use crate::shard::HOME;
 use crate::shard::event::{Grant, Level, Request, Response as Answer, Token, TokenRequest};
 use crate::shard::view::{View, Viewed};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use protocol::{Digest, Role, ShardId};
+use protocol::{Digest, Role};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// The shard that owns tokens.
-pub const TOKENS_SHARD: ShardId = ShardId(0);
 /// How long a join token is good where nobody says, in milliseconds.
 pub const JOIN_TTL_MS: u64 = 3_600_000;
 /// The longest lifetime of a token that has an end, in milliseconds: ten years.
@@ -129,7 +128,7 @@ pub async fn revoke(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Se
     if !tokens.iter().any(|token| token.id == id && concerns(&caller, &token.grant)) {
         return Err(ApiError::not_found("token"));
     }
-    find::done(&api, TOKENS_SHARD, Request::Token(TokenRequest::Revoke { id: id.clone() })).await?;
+    find::done(&api, HOME, Request::Token(TokenRequest::Revoke { id: id.clone() })).await?;
     api.tokens.remove(&id);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -159,7 +158,7 @@ pub async fn mint_join(door: &Door, root: Digest, ttl_ms: u64) -> Result<String,
 /// # Errors
 /// An [`ApiError`] where shard 0 cannot answer.
 pub async fn known(door: &Door) -> Result<Vec<Token>, ApiError> {
-    match door.ask(TOKENS_SHARD, Request::View(View::Tokens)).await? {
+    match door.ask(HOME, Request::View(View::Tokens)).await? {
         Answer::Viewed(viewed) => match *viewed {
             Viewed::Tokens(tokens) => Ok(tokens),
             _ => Err(ApiError::internal("a shard answered another question than it was asked")),
@@ -169,7 +168,7 @@ pub async fn known(door: &Door) -> Result<Vec<Token>, ApiError> {
 }
 
 async fn record(door: &Door, token: &Token) -> Result<(), ApiError> {
-    match door.ask(TOKENS_SHARD, Request::Token(TokenRequest::Create(token.clone()))).await? {
+    match door.ask(HOME, Request::Token(TokenRequest::Create(token.clone()))).await? {
         Answer::Done => Ok(()),
         other => Err(super::error::unexpected(&other)),
     }

@@ -194,9 +194,10 @@ async fn tried(api: &Api, turn: OwnedSemaphorePermit, supposed: Vec<Hypothesis>,
         is_small(&copies).map_err(too_large)?;
     }
     // Its turn is over when this is, whoever still waits for it.
+    let scores = api.door.scores();
     let body = move || {
         let _turn = turn;
-        predict(copies, &supposed, job)
+        predict(copies, &scores, &supposed, job)
     };
     let prediction = tokio::task::spawn_blocking(body).await;
     let prediction = prediction.map_err(|_| ApiError::internal("trying out what is supposed failed"))?;

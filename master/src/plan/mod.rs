@@ -10,7 +10,7 @@ mod world;
 
 use crate::shard::event::JobRef;
 use crate::shard::view::{Explanation, ShapeView, View, Viewed};
-use crate::shard::{Copied, Shard, Stood};
+use crate::shard::{Copied, ScoreMap, Shard, Stood};
 use compare::{Changed, Standing, changes};
 use hypothesis::Hypothesis;
 use protocol::{AgentId, Job, JobId, Resources};
@@ -86,13 +86,13 @@ pub struct Waiting {
     pub shapes: Vec<ShapeView>,
 }
 
-/// What would be if all of this came true in turn, and `job` were submitted then. Of each shard one copy, in their order.
+/// What would be if all of this came true in turn, and `job` were submitted then. Of each shard one copy, in their order; `scores` order their agents.
 ///
 /// # Errors
 /// [`PlanError`].
-pub fn predict(copies: Vec<Copied>, supposed: &[Hypothesis], job: Option<Job>) -> Result<Prediction, PlanError> {
+pub fn predict(copies: Vec<Copied>, scores: &ScoreMap, supposed: &[Hypothesis], job: Option<Job>) -> Result<Prediction, PlanError> {
     is_small(&copies)?;
-    let mut world = World::new(copies)?;
+    let mut world = World::new(copies, scores)?;
     let found = standing(&world);
     world.settle(suppose::overdue(&world))?;
     let before = standing(&world);

@@ -3,6 +3,7 @@
 use super::PlanError;
 use super::hypothesis::{Hypothesis, Named, SCALED_MAX, Selector};
 use super::world::World;
+use crate::shard::HOME;
 use crate::shard::drains::ModeWish;
 use crate::shard::event::{JobRef, Request, Response};
 use crate::shard::limits::Quota;
@@ -213,7 +214,6 @@ fn found(world: &World, job: &Named) -> Result<(ShardId, JobId), Wrong> {
 }
 
 fn set(world: &mut World, role: &Role, limit: Option<&Quota>, weight_milli: Option<u32>) -> Result<(), Wrong> {
-    const HOME: ShardId = ShardId(0);
     let known = match world.shards[usize::from(HOME.0)].viewed(View::Roles) {
         Ok(Viewed::Roles(view)) => view.settings.into_iter().find(|(known, _)| known == role).map(|(_, settings)| settings),
         _ => None,

@@ -2,14 +2,11 @@
 
 use super::compare::Fate;
 use super::*;
+use crate::plugins::{Asked, Candidate, Ranking, Score};
 use crate::shard::event::{Refusal, Request, Response};
 use crate::shard::{Shard, ShardConfig};
-use protocol::job::RestartPolicy;
 use protocol::message::shard_of_job;
-use protocol::{
-    AgentInfo, Constraint, Digest, FaultDomain, Field, Kind, Limits, Member, Metering, Name, Placement, Program, Restart, Role, Rule,
-    ShardId, Template, Time,
-};
+use protocol::{AgentInfo, Constraint, FaultDomain, Field, Kind, Name, Placement, Rule, ShardId, Time};
 use std::sync::Arc;
 
 const SHARDS: u16 = 2;
@@ -21,7 +18,7 @@ fn empty() -> World {
         shard.lead(Time(1_000_000));
         copy_of(&shard)
     };
-    World::new((0..SHARDS).map(copy).collect()).unwrap()
+    World::new((0..SHARDS).map(copy).collect(), &ScoreMap::new()).unwrap()
 }
 
 fn copy_of(shard: &Shard) -> Copied {
@@ -48,47 +45,7 @@ fn racks() -> World {
 }
 
 fn job(name: &str, kind: Kind, count: u32, cpu_milli: u64) -> Job {
-    let limits = Limits {
-        fuel_max: None,
-        cpu_time_ms_max: None,
-        time_ms_max: None,
-        memory_bytes_max: 1 << 20,
-        table_elements_max: 100,
-        host_bytes_max: 1 << 20,
-        processes_max: 64,
-        log_bytes_max: 1 << 16,
-        log_bytes_per_s_max: 1 << 20,
-    };
-    let resources = Resources { cpu_milli, ..Resources::NONE };
-    let member = Member {
-        name: None,
-        program: Program::Wasm { bundle: Digest([0; 32]), metering: Metering::Fuel, strict: false },
-        args: vec![],
-        env: vec![],
-        config: vec![],
-        stdin: None,
-        resources: resources.clone(),
-        ports: vec![],
-        limits,
-    };
-    let restart = Restart {
-        policy: if kind == Kind::Batch { RestartPolicy::Never } else { RestartPolicy::Always },
-        retries_max: None,
-        backoff_first_ms: 1_000,
-        backoff_factor_milli: 2_000,
-        backoff_max_ms: 10_000,
-    };
-    Job {
-        role: Role::new("default").unwrap(),
-        name: Some(Name::new(name).unwrap()),
-        kind,
-        priority: 50,
-        count,
-        template: Arc::new(Template { members: vec![member], resources }),
-        restart,
-        update_parallel: 1,
-        place: None,
-    }
+    Job { name: Some(Name::new(name).unwrap()), ..crate::shard::tests::job(kind, count, cpu_milli) }
 }
 
 fn submit(world: &mut World, job: Job) -> JobId {
@@ -108,7 +65,7 @@ fn supposed(texts: &[&str]) -> Vec<Hypothesis> {
 }
 
 fn would(world: &World, texts: &[&str]) -> Prediction {
-    predict(copies(world), &supposed(texts), None).unwrap()
+    predict(copies(world), &ScoreMap::new(), &supposed(texts), None).unwrap()
 }
 
 fn of_fate(prediction: &Prediction, fate: Fate) -> usize {
@@ -192,7 +149,7 @@ fn a_job_is_tried_where_something_else_came_true() {
     let mut world = racks();
     submit(&mut world, job("web", Kind::Service, 12, 1_000));
     settle(&mut world);
-    let tried = |texts: &[&str], job: Job| predict(copies(&world), &supposed(texts), Some(job)).unwrap();
+    let tried = |texts: &[&str], job: Job| predict(copies(&world), &ScoreMap::new(), &supposed(texts), Some(job)).unwrap();
     let fits = tried(&[], job("new", Kind::Service, 12, 1_000));
     let id = fits.job.unwrap();
     assert_eq!((of_fate(&fits, Fate::Starts), fits.changed.len(), fits.waiting.len()), (12, 12, 0));
@@ -203,7 +160,7 @@ fn a_job_is_tried_where_something_else_came_true() {
     // A job of that name gets a new version: those that run are started again one by one, as whenever it is applied.
     let grown = tried(&[], job("web", Kind::Service, 13, 1_000));
     assert_eq!((of_fate(&grown, Fate::Starts), of_fate(&grown, Fate::Restarts), grown.changed.len()), (1, 12, 13), "{grown:?}");
-    let wrong = predict(copies(&world), &[], Some(job("web", Kind::Batch, 1, 1_000))).unwrap_err();
+    let wrong = predict(copies(&world), &ScoreMap::new(), &[], Some(job("web", Kind::Batch, 1, 1_000))).unwrap_err();
     assert!(wrong.to_string().contains("cannot become"), "{wrong}");
 }
 
@@ -249,7 +206,7 @@ fn what_cannot_come_true_is_refused_with_a_reason() {
         (&["scale nothing to 3"], 0, "no job nothing"),
         (&["stop web role=other"], 0, "no job web of role other"),
     ] {
-        match predict(copies(&world), &supposed(texts), None) {
+        match predict(copies(&world), &ScoreMap::new(), &supposed(texts), None) {
             Err(PlanError::Hypothesis { at: Some(found), reason }) => assert!(found == at && reason.contains(why), "{texts:?}: {reason}"),
             other => panic!("{texts:?}: {other:?}"),
         }
@@ -257,9 +214,31 @@ fn what_cannot_come_true_is_refused_with_a_reason() {
     // A job goes by its id too.
     let web = *standing(&world).iter().find(|(_, job)| job.title == "web").unwrap().0;
     assert_eq!(of_fate(&would(&world, &[&format!("stop {web}")]), Fate::Ends), 2);
-    assert!(
-        matches!(world.shards[0].viewed(View::Copy { tasks_max: 0 }), Err(Refusal::Invalid { .. })) || world.shards[0].stood().is_empty()
-    );
+    let busy = world.shards.iter().find(|shard| !shard.stood().is_empty()).unwrap();
+    assert!(matches!(busy.viewed(View::Copy { tasks_max: 0 }), Err(Refusal::Invalid { .. })));
+}
+
+/// Agents one after the other.
+#[derive(Debug)]
+struct Packs;
+
+impl Score for Packs {
+    fn score(&self, _: &Asked, candidates: &[Candidate]) -> Result<Ranking, String> {
+        Ok(Ranking { scores: candidates.iter().map(|candidate| -(candidate.free.cpu_milli as f64)).collect(), fill: true })
+    }
+}
+
+#[test]
+fn a_policy_orders_the_agents_of_the_copy_too() {
+    let mut world = racks();
+    submit(&mut world, job("web", Kind::Service, 1, 1_000));
+    settle(&mut world);
+    let used = |scores: &ScoreMap| {
+        let prediction = predict(copies(&world), scores, &supposed(&["scale web to 4"]), None).unwrap();
+        prediction.changed.iter().filter_map(|changed| changed.to).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(used(&ScoreMap::new()), 3);
+    assert_eq!(used(&ScoreMap::from([(None, Arc::new(Packs) as Arc<dyn Score>)])), 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! are given, run it until they are told to stop, and beat. Time passes only as far as somebody waits for it.
 
 use super::PlanError;
-use crate::shard::{Action, Copied, Event, Output, Record, Request, Response, Shard};
+use crate::shard::{Action, Copied, Event, Output, Record, Request, Response, ScoreMap, Shard};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, FromAgent, FromMaster, Held, RequestId, ShardId, TaskState, Time, Update, Usage};
 use std::collections::{BTreeMap, VecDeque};
@@ -49,7 +49,7 @@ impl World {
     ///
     /// # Errors
     /// [`PlanError::TooLong`].
-    pub fn new(copies: Vec<Copied>) -> Result<Self, PlanError> {
+    pub fn new(copies: Vec<Copied>, scores: &ScoreMap) -> Result<Self, PlanError> {
         let shards = u16::try_from(copies.len()).expect("a cluster has at most SHARDS_MAX shards");
         let now = copies.iter().map(|copy| copy.now).max().unwrap_or(Time::ZERO);
         let here: Vec<AgentId> = copies.iter().flat_map(|copy| copy.here.iter().copied()).collect();
@@ -57,7 +57,10 @@ impl World {
         let shards: Vec<Shard> = copies.into_iter().enumerate().map(of_copy).collect();
         let letters = shards.iter().map(|_| VecDeque::new()).collect();
         let mut world = Self { shards, now, agents: BTreeMap::new(), letters, reply: None, changed: now, beaten: now, events: 0 };
-        world.shards.iter_mut().for_each(|shard| shard.lead(now));
+        for shard in &mut world.shards {
+            shard.plug_in(scores);
+            shard.lead(now);
+        }
         (0..world.shards.len()).for_each(|at| world.collect(at));
         let mut held: BTreeMap<AgentId, Vec<AttemptId>> = BTreeMap::new();
         for (agent, attempt) in world.shards.iter().flat_map(Shard::live_attempts) {

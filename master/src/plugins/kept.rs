@@ -6,10 +6,11 @@ use crate::drive::Door;
 use crate::drive::told::What;
 use crate::http::bundles::Bundles;
 use crate::peers::Shelf;
+use crate::shard::HOME;
 use crate::shard::event::{Change, Request, Response};
 use crate::shard::plugins::{Place, PlugIn};
 use crate::shard::view::{View, Viewed};
-use protocol::{Digest, Job, Role, ShardId};
+use protocol::{Digest, Job, Role};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,8 +18,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
-/// Who owns them.
-const HOME: ShardId = ShardId(0);
 /// How long a job waits for one that is being loaded.
 const LOADED_WITHIN: Duration = Duration::from_secs(5);
 /// The wait before another try to read or load what could not be.

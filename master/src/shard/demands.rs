@@ -152,7 +152,7 @@ impl Shard {
             let Offer { agent, incarnation, .. } = *offer;
             self.commit(Record::Staged { id: job, agent, incarnation, attempts, at: self.now });
         }
-        self.say_ranks(from, launches.iter().map(|launch| launch.job).collect::<Vec<_>>().into_iter());
+        self.say_ranks(from, &launches);
         let number = self.told.say(offer.agent);
         let message = PeerMessage::Accept { offer: offer.id, agent: offer.agent, launches, number };
         self.held(Action::Peer { to: from, message });

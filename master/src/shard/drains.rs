@@ -221,7 +221,7 @@ impl Shard {
     /// How an attempt ended that was asked to stop: where it is still wanted it goes on elsewhere. Of one of its job's present version nobody else asks
     /// that but who drains its agent, even where that is over by now, or was asked by the leader before; or, where roles may preempt, whoever needs its
     /// place. A framework decides itself whether a task goes on elsewhere, so it is told that its agent is drained only where that is known.
-    pub(super) fn drained(&mut self, attempt: AttemptId, agent: AgentId, exit: Exit) -> Exit {
+    pub(super) fn as_asked(&mut self, attempt: AttemptId, agent: AgentId, exit: Exit) -> Exit {
         let preempted = self.preempted.remove(&attempt);
         let job = self.jobs.live(attempt.task.job).filter(|job| job.wants(attempt.task.index));
         match (exit, job) {
@@ -234,7 +234,7 @@ impl Shard {
                 let emptied = self.drains.emptied.contains_key(&agent);
                 // A task that a framework placed may have been asked by the leader before, too.
                 let unasked = present || job.job.kind == Kind::Task;
-                if preempted || unasked && !emptied && self.pool.may_any_preempt() {
+                if preempted || unasked && !emptied && self.pool.roles.may_any_preempt() {
                     return Exit::Lost { reason: Loss::Preempted };
                 }
                 let drained = present || emptied;

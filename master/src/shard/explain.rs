@@ -163,17 +163,17 @@ impl Shard {
             None if view.fitting == 0 => view.change = without.unwrap_or_default(),
             None => {}
         }
-        let used = self.pool.role_share(role);
-        view.role_share_ppm = u64::try_from(u128::from(used) * 1_000_000 / u128::from(amounts::SHARE_ONE)).unwrap_or(u64::MAX);
+        view.role_share_ppm = self.pool.role_share_ppm(role);
         view
     }
 }
 
 impl Pool {
-    /// The role's dominant share of all agents, in parts of [`amounts::SHARE_ONE`].
+    /// The role's dominant share of all agents, in millionths.
     #[must_use]
-    pub fn role_share(&self, role: &Role) -> u64 {
-        self.roles.share(role, &self.whole)
+    pub fn role_share_ppm(&self, role: &Role) -> u64 {
+        let share = u128::from(self.roles.share(role, &self.whole));
+        u64::try_from(share * 1_000_000 / u128::from(amounts::SHARE_ONE)).unwrap_or(u64::MAX)
     }
 }
 

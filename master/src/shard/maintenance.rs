@@ -2,7 +2,7 @@
 //! it tasks again when that is over; frameworks that have tasks there are asked before, with inverse offers, whether they can do without.
 
 use super::drains::Mode;
-use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
+use super::{Action, HOME, PeerMessage, Record, Refusal, Response, Shard};
 use crate::frameworks::{FrameworkEvent, FrameworkId, InverseOffer};
 use crate::shard::event::Change;
 use protocol::{AgentId, OfferId, RequestId, ShardId, Time};
@@ -17,8 +17,6 @@ pub const WINDOW_AGENTS_MAX: usize = 10_000;
 pub const NOTE_BYTES_MAX: usize = 1_024;
 /// When it makes sense to ask again where there are too many.
 const RETRY_AFTER_MS: u64 = 10_000;
-/// Who keeps them.
-const HOME: ShardId = ShardId(0);
 
 /// A time in which agents are maintained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

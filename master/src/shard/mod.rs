@@ -85,6 +85,9 @@ use spending::Spending;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use told::Told;
 
+/// The shard that keeps what is of the whole cluster: tokens, masters, roles and their limits, policies, windows of maintenance.
+pub const HOME: ShardId = ShardId(0);
+
 /// A shard: the part of the cluster that one thread decides for.
 #[derive(Debug)]
 pub struct Shard {
@@ -330,7 +333,7 @@ impl Shard {
             PeerMessage::Uses(uses) => self.pool.hear_uses(from, uses),
             PeerMessage::Emptied { agents } => self.emptied(from, agents),
             PeerMessage::Revive { opening } => self.pool.revive(from, &opening),
-            PeerMessage::Claims { claims } if from == ShardId(0) => self.pool.claim(claims.into_iter().collect()),
+            PeerMessage::Claims { claims } if from == HOME => self.pool.claim(claims.into_iter().collect()),
             PeerMessage::Claims { .. } => {}
             PeerMessage::Allow { role, version, limit } => self.allow(from, role, version, limit),
             PeerMessage::Spends { role, version, need } => self.heard_need(from, role, version, need),
@@ -447,4 +450,4 @@ impl Shard {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,6 +6,7 @@ use super::amounts;
 use super::free_ports::free_ports;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
 use super::seekers::Wants;
+use super::shown::is_useful;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::{AgentInfo, OfferId, PortRange, Resources, Role, ShardId, Time};
@@ -397,8 +398,7 @@ impl Pool {
         if attempts == 0 {
             return false;
         }
-        let useful = free.cpu_milli >= USEFUL_CPU_MILLI || free.memory_bytes >= USEFUL_MEMORY_BYTES;
-        let taker = if useful { self.next_opener(slot, &free) } else { None };
+        let taker = if is_useful(&free) { self.next_opener(slot, &free) } else { None };
         if self.show_seeker(slot, (true, None), showing) {
             return true;
         }

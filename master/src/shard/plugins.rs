@@ -1,9 +1,9 @@
 //! Which plug-ins there are, on record; on shard 0 only. Whoever drives loads them, and hands those that order agents to every shard (`scores`).
 
 use super::event::Change;
-use super::{Record, Refusal, Response, Shard};
+use super::{HOME, Record, Refusal, Response, Shard};
 use crate::plugins::{Kind, Tally};
-use protocol::{Digest, RequestId, Role, ShardId, Time};
+use protocol::{Digest, RequestId, Role, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ impl Shard {
     fn against_plug_in(&self, place: &Place, new: bool) -> Option<Refusal> {
         let known = self.plug_ins.contains_key(place);
         match new {
-            _ if self.config.id != ShardId(0) => Some(Refusal::Invalid { reason: "plug-ins are with shard 0".into() }),
+            _ if self.config.id != HOME => Some(Refusal::Invalid { reason: "plug-ins are with shard 0".into() }),
             false if !known => Some(Refusal::NotFound { what: "policy".into() }),
             true if !known && self.plug_ins.len() >= PLUG_INS_MAX => {
                 Some(Refusal::Invalid { reason: format!("a cluster has at most {PLUG_INS_MAX} policies") })

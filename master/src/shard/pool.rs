@@ -448,6 +448,7 @@ impl Pool {
             if !seat.heavy.is_empty() {
                 seat.heavy.remove(attempt);
             }
+            self.preempting.left(*attempt);
             if class == CLASS_UNKNOWN {
                 seat.unknown -= 1;
                 continue;

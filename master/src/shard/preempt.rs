@@ -10,6 +10,7 @@ use super::reconcile::GRACE_MS;
 use super::{Action, PeerMessage, Shard};
 use crate::jobs::LivePhase;
 use protocol::job::PRIORITY_DEFAULT;
+use protocol::message::Launch;
 use protocol::{AgentId, AttemptId, JobId, Offer, Program, Resources, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +63,8 @@ pub(super) struct Preempting {
     stirred: BTreeSet<u32>,
     /// Wants that found nobody, their ages, and when it is looked again.
     pressing: BTreeMap<u32, (u64, Time)>,
+    /// Attempts that were asked in vain: their job may be more urgent by now. They are not asked again.
+    deaf: BTreeSet<AttemptId>,
     /// By priority: what agents would have free without what is below it.
     indexes: BTreeMap<u8, Index>,
     start: u32,
@@ -87,7 +90,14 @@ impl Preempting {
 
     fn is_asked(&self, slot: u32, attempt: AttemptId) -> bool {
         let mut asked = self.makings.get(&slot).into_iter().flatten().flat_map(|making| &making.asked);
-        asked.any(|(asked, _)| *asked == attempt)
+        self.deaf.contains(&attempt) || asked.any(|(asked, _)| *asked == attempt)
+    }
+
+    /// An attempt has left its agent.
+    pub fn left(&mut self, attempt: AttemptId) {
+        if !self.deaf.is_empty() {
+            self.deaf.remove(&attempt);
+        }
     }
 
     /// For how many tasks of a want room is being made.
@@ -175,11 +185,6 @@ impl Pool {
         }
     }
 
-    /// True where a role may preempt.
-    pub(super) fn may_any_preempt(&self) -> bool {
-        self.roles.may_any_preempt()
-    }
-
     fn may_preempt(&self, want: &Wanted) -> Preempts {
         let role = self.shape(want.class).and_then(|class| self.roles.get(class.role));
         role.map_or(Preempts::None, |role| self.roles.preempts(&role.name))
@@ -195,7 +200,7 @@ impl Pool {
         }
         let late = |makings: &Vec<Making>| makings.iter().any(|making| making.until <= now);
         let over: Vec<u32> = self.preempting.makings.iter().filter(|(_, makings)| late(makings)).map(|(slot, _)| *slot).collect();
-        over.into_iter().for_each(|slot| self.unmake(slot, |making| making.until <= now));
+        over.into_iter().for_each(|slot| self.give_up(slot, now));
         let due = |(at, (age, next)): (&u32, &(u64, Time))| (*next <= now).then_some((*at, *age));
         let mut due: Vec<(u32, u64)> = self.preempting.pressing.iter().filter_map(due).collect();
         let urgency = |at: u32| self.wants[at as usize].as_ref().map(|want| (std::cmp::Reverse(want.priority), want.age));
@@ -216,6 +221,16 @@ impl Pool {
         if self.preempting.pressing.is_empty() {
             self.preempting.indexes.clear();
         }
+    }
+
+    /// Room that was not made in time is not waited for any longer, and who did not leave is not asked again.
+    fn give_up(&mut self, slot: u32, now: Time) {
+        let late = self.preempting.makings.get(&slot).into_iter().flatten().filter(|making| making.until <= now);
+        let seat = &self.seats[slot as usize];
+        let stay = late.flat_map(|making| &making.asked).map(|(attempt, _)| *attempt).filter(|attempt| seat.attempts.contains_key(attempt));
+        let stay: Vec<AttemptId> = stay.collect();
+        self.preempting.deaf.extend(stay);
+        self.unmake(slot, |making| making.until <= now);
     }
 
     /// Offers what was kept on an agent to those that it was kept for, as far as it is free.
@@ -265,7 +280,9 @@ impl Pool {
         let Some(want) = self.wants[at as usize].as_ref() else { return false };
         let (key, class, priority) = (want.key(), want.class, want.priority);
         self.index_for(priority);
-        let Some((slot, asked)) = self.cheapest(at) else { return false };
+        let role = self.shape(class).map(|class| class.role);
+        let beyond = role.and_then(|role| self.roles.beyond_reserve(role, &self.elsewhere, (&self.total, &self.whole)));
+        let Some((slot, asked)) = self.cheapest(at, beyond.as_ref()) else { return false };
         let seat = &self.seats[slot as usize];
         for (attempt, _) in &asked {
             self.preempting.said.entry((attempt.task.job.shard(), seat.id, priority)).or_default().push(*attempt);
@@ -297,8 +314,9 @@ impl Pool {
         self.preempting.indexes.insert(priority, index);
     }
 
-    /// The agent on which room for a task costs least, of a few that have it, and who is to be asked there.
-    fn cheapest(&self, at: u32) -> Option<(u32, Asked)> {
+    /// The agent on which room for a task costs least, of a few that have it, and who is to be asked there. Of what is free no more is counted on than is
+    /// `beyond` what is kept for guarantees of others, where that is said, and that.
+    fn cheapest(&self, at: u32, beyond: Option<&(Resources, Resources)>) -> Option<(u32, Asked)> {
         let want = self.wants[at as usize].as_ref()?;
         let (shape, index) = (&self.shape(want.class)?.shape, self.preempting.indexes.get(&want.priority)?);
         let (mut start, mut seen, mut best) = (self.preempting.start, BTreeSet::new(), None::<(Cost, u32, Asked)>);
@@ -306,7 +324,7 @@ impl Pool {
         for _ in 0..TRIES_MAX {
             let Some(slot) = index.find(shape, start, self.mask_of(at)).filter(|slot| seen.insert(*slot)) else { break };
             start = slot.wrapping_add(1);
-            let Some((cost, asked)) = self.victims(at, slot) else { continue };
+            let Some((cost, asked)) = self.victims(at, slot, beyond) else { continue };
             if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
                 best = Some((cost, slot, asked));
             }
@@ -319,7 +337,7 @@ impl Pool {
     }
 
     /// Who would have to stop on an agent for one task of a want, and what that costs; `None` where it would not do, or nobody had to.
-    fn victims(&self, at: u32, slot: u32) -> Option<(Cost, Asked)> {
+    fn victims(&self, at: u32, slot: u32, beyond: Option<&(Resources, Resources)>) -> Option<(Cost, Asked)> {
         let want = self.wants[at as usize].as_ref()?;
         let (class, seat) = (self.shape(want.class)?, &self.seats[slot as usize]);
         let made = self.preempting.makings.get(&slot).into_iter().flatten();
@@ -328,6 +346,9 @@ impl Pool {
             return None;
         }
         let mut spare = self.spare(slot)?;
+        for (kind, _) in beyond.iter().flat_map(|(_, reserve)| amounts::kinds(reserve)) {
+            amounts::at_most(&mut spare, &kind, beyond.map_or(0, |(free, _)| amounts::of_kind(&kind, free)));
+        }
         let mut asked: Vec<(u8, bool, std::cmp::Reverse<AttemptId>, u32)> = Vec::new();
         for (attempt, of) in seat.attempts.iter().filter(|(_, of)| **of != CLASS_UNKNOWN).take(ATTEMPTS_MAX) {
             let held = self.shape(*of)?;
@@ -422,9 +443,10 @@ impl Shard {
     }
 
     /// Says to an agents' shard which priorities the jobs have whose tasks it is told of next, where they have another than most.
-    pub(super) fn say_ranks(&mut self, to: ShardId, jobs: impl Iterator<Item = JobId>) {
+    pub(super) fn say_ranks(&mut self, to: ShardId, launches: &[Launch]) {
         let rank = |id: JobId| self.jobs.live(id).map(|job| (id, job.job.priority));
-        let ranks: BTreeSet<(JobId, u8)> = jobs.filter_map(rank).filter(|(_, priority)| *priority != PRIORITY_DEFAULT).collect();
+        let ranks: BTreeSet<(JobId, u8)> =
+            launches.iter().filter_map(|launch| rank(launch.job)).filter(|(_, priority)| *priority != PRIORITY_DEFAULT).collect();
         if !ranks.is_empty() {
             self.held(Action::Peer { to, message: PeerMessage::Ranks { ranks: ranks.into_iter().collect() } });
         }

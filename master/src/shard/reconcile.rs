@@ -112,7 +112,7 @@ impl Shard {
             list.extend(attempts.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(|part| launch_of(id, job, version, part.to_vec())));
         }
         let to = shard_of_agent(agent, self.config.shards);
-        self.say_ranks(to, list.iter().map(|launch| launch.job).collect::<Vec<_>>().into_iter());
+        self.say_ranks(to, &list);
         let number = self.told.say(agent);
         if !self.jobs.by_agent.contains_key(&agent) {
             self.told.forget(agent);

@@ -1,10 +1,11 @@
 //! The framework's shard: what frameworks are shown and hold, and what is said of what they want.
 
+use super::free_ports::free_ports;
 use super::openings::{Opening, USEFUL_CPU_MILLI, USEFUL_MEMORY_BYTES};
 use super::seekers::{Seeking, Sought};
 use super::{Action, PeerMessage, Response, Shard};
 use crate::frameworks::{Cover, Demand, FrameworkEvent, FrameworkId, OpenOffer, Wanted};
-use protocol::{OfferId, PortRange, Resources, Role, ShardId};
+use protocol::{OfferId, Resources, Role, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -118,7 +119,7 @@ impl Hand {
         if cover.is_empty() {
             return if clipped { Taken::Limited } else { Taken::Over };
         }
-        offer.ports = first(&offer.ports, taken.ports);
+        offer.ports = free_ports(&offer.ports, std::iter::empty(), taken.ports);
         offer.resources = taken;
         demand.hold(&cover, true);
         self.covers.insert(offer.id, cover);
@@ -139,21 +140,6 @@ impl Hand {
         });
         Some(sought.collect())
     }
-}
-
-/// The first `count` of these ports.
-fn first(ports: &[PortRange], count: u32) -> Vec<PortRange> {
-    let (mut left, mut kept) = (count, vec![]);
-    for range in ports {
-        let size = u32::from(range.last) - u32::from(range.first) + 1;
-        let part = size.min(left);
-        if part > 0 {
-            let last = u32::from(range.first) + part - 1;
-            kept.push(PortRange { first: range.first, last: u16::try_from(last).expect("within a range of ports") });
-        }
-        left -= part;
-    }
-    kept
 }
 
 impl Shard {

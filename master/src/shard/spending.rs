@@ -4,13 +4,11 @@ use super::amounts;
 use super::event::{PlacedWant, Want};
 use super::limits::{Need, Quota};
 use super::openings::{USEFUL_CPU_MILLI, USEFUL_MEMORY_BYTES};
-use super::{Action, PeerMessage, Record, Shard};
+use super::{Action, HOME, PeerMessage, Record, Shard};
 use protocol::{JobId, Offer, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Who owns all limits.
-const HOME: ShardId = ShardId(0);
 /// How often at most a shard that lacks something says so, in milliseconds.
 const LACKS_MS: u64 = 20;
 /// How often at most one says so whose tasks have become fewer, in milliseconds.

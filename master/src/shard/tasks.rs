@@ -32,7 +32,7 @@ impl Shard {
                 TaskState::Ended { exit, usage } => {
                     acks.push(attempt);
                     if live {
-                        let exit = self.drained(attempt, agent, self.truth(attempt, exit));
+                        let exit = self.as_asked(attempt, agent, self.truth(attempt, exit));
                         let end = Ended { index: attempt.task.index, number: attempt.number, exit, usage };
                         ends.entry(attempt.task.job).or_default().push(end);
                     }

@@ -69,7 +69,8 @@ fn cpu(cpu_milli: u64) -> Resources {
     Resources { cpu_milli, ..Resources::NONE }
 }
 
-fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
+/// A job of wasm tasks, without a name.
+pub fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
     let limits = Limits {
         fuel_max: None,
         cpu_time_ms_max: None,

@@ -1,6 +1,6 @@
 //! Why a framework is shown what it is shown, and nothing else: agents counted by reason, and what an offer is. For people, never for a decision.
 
-use super::amounts::{self, SHARE_ONE};
+use super::amounts;
 use super::explain::reason;
 use super::pool::{Pool, Seat, Silence, Standing};
 use super::view::{NOT_THERE, OfferView, OpeningView, SessionView, WishView};
@@ -38,13 +38,12 @@ impl Shard {
     }
 
     fn opening_view(&self, role: &protocol::Role, at: u32) -> OpeningView {
-        let share = u128::from(self.pool.role_share(role)) * 1_000_000 / u128::from(SHARE_ONE);
         let mut view = OpeningView {
             role: role.clone(),
             agents: 0,
             shown: 0,
             reasons: BTreeMap::new(),
-            role_share_ppm: u64::try_from(share).unwrap_or(u64::MAX),
+            role_share_ppm: self.pool.role_share_ppm(role),
             ahead: self.pool.ahead_of(at),
             owes: self.pool.openings.opener(at).is_some_and(|opener| opener.owes()),
         };

@@ -100,6 +100,16 @@ fn key(identity: &Identity) -> PrivateKeyDer<'static> {
     PrivatePkcs8KeyDer::from(identity.key_pkcs8_der().to_vec()).into()
 }
 
+/// The identity's key with each of these chains.
+fn certified(
+    identity: &Identity,
+    provider: &CryptoProvider,
+    chains: [Vec<CertificateDer<'static>>; 2],
+) -> Result<[Arc<CertifiedKey>; 2], Error> {
+    let signing = provider.key_provider.load_private_key(key(identity))?;
+    Ok(chains.map(|chain| Arc::new(CertifiedKey::new(chain, Arc::clone(&signing)))))
+}
+
 /// What a master shows: the root goes along to a machine that joins, which knows only its digest.
 #[derive(Debug)]
 struct Shown {
@@ -109,9 +119,8 @@ struct Shown {
 
 impl Shown {
     fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, Error> {
-        let signing = provider.key_provider.load_private_key(key(identity))?;
-        let shown = |chain| Arc::new(CertifiedKey::new(chain, Arc::clone(&signing)));
-        Ok(Self { to_strangers: shown(chain(identity)), to_known: shown(chain_below_root(identity)) })
+        let [to_strangers, to_known] = certified(identity, provider, [chain(identity), chain_below_root(identity)])?;
+        Ok(Self { to_strangers, to_known })
     }
 }
 
@@ -152,10 +161,9 @@ struct Showing {
 
 impl Showing {
     fn new(identity: &Identity, provider: &CryptoProvider) -> Result<Self, Error> {
-        let signing = provider.key_provider.load_private_key(key(identity))?;
-        let shown = |chain| Arc::new(CertifiedKey::new(chain, Arc::clone(&signing)));
         let own = chain(identity).into_iter().take(1).collect();
-        Ok(Self { whole: shown(chain_below_root(identity)), own: shown(own), above: known_name(identity) })
+        let [whole, own] = certified(identity, provider, [chain_below_root(identity), own])?;
+        Ok(Self { whole, own, above: known_name(identity) })
     }
 }
 

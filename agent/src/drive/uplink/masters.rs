@@ -1,9 +1,11 @@
 //! Where masters said that all masters are, in a file: an agent whose config names only masters that are gone finds the others by it.
 
 use protocol::message::MASTERS_MAX;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
+
+use super::super::whole;
 
 /// Its name in the data directory: one address a line.
 pub const FILE: &str = "masters";
@@ -28,11 +30,8 @@ pub fn load(path: &Path) -> Vec<String> {
 /// # Errors
 /// The system's.
 pub fn save(path: &Path, addresses: &[String]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(addresses.iter().map(|address| format!("{address}\n")).collect::<String>().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)
+    let lines: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+    whole::write(path, lines.as_bytes())
 }
 
 /// Those that may be addresses, `HOST:PORT`, each once.

@@ -83,12 +83,23 @@ impl Roles {
         elsewhere: &Elsewhere,
         (total, whole): (&Resources, &Resources),
     ) -> u32 {
+        let Some((free, reserve)) = self.beyond_reserve(at, elsewhere, (total, whole)) else { return most };
+        free.times(&amounts::only(shape, &reserve), most)
+    }
+
+    /// What is free on our agents beyond what is kept for guarantees of others, and that; `None` where a role may have of that too.
+    pub fn beyond_reserve(
+        &mut self,
+        at: u32,
+        elsewhere: &Elsewhere,
+        (total, whole): (&Resources, &Resources),
+    ) -> Option<(Resources, Resources)> {
         if self.claims.is_empty() {
-            return most;
+            return None;
         }
         let mut above = std::iter::successors(self.get(at), |node| node.parent.and_then(|at| self.get(at)));
         if above.any(|node| node.key < MET) {
-            return most;
+            return None;
         }
         let reserve = match self.reserve.take() {
             Some(reserve) => reserve,
@@ -97,9 +108,8 @@ impl Roles {
         let mut free = total.clone();
         amounts::sub(&mut free, &self.busy, 1);
         amounts::sub(&mut free, &reserve, 1);
-        let kept = amounts::only(shape, &reserve);
-        self.reserve = Some(reserve);
-        free.times(&kept, most)
+        self.reserve = Some(reserve.clone());
+        Some((free, reserve))
     }
 
     fn count_reserve(&self, elsewhere: &Elsewhere, (total, whole): (&Resources, &Resources)) -> Resources {

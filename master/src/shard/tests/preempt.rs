@@ -145,3 +145,46 @@ fn a_new_leader_knows_priorities_and_room_that_is_not_made_is_given_up() {
     assert_eq!((world.held_of(A, web), world.held_of(A, high)), (1, 1));
     world.check();
 }
+
+#[test]
+fn room_that_is_kept_for_a_guarantee_is_not_taken_beside_what_others_leave() {
+    let mut world = World::new();
+    world.register(A, cpu(1_000), 1);
+    world.let_preempt("web", Preempts::All);
+    let settings = RoleSettings { claim: Claim { guarantee: cpu(500), ..Claim::default() }, ..RoleSettings::default() };
+    world.ask(Request::SetRole { role: as_role("kept"), settings, force: false });
+    world.pass(200, &[A]);
+    let batch = world.submit(urgent("batch", 10, 1, 500));
+    let large = world.submit(urgent("web", 60, 1, 800));
+    world.pass(3_000, &[A]);
+    assert!(world.agents[&A].killed.is_empty(), "three hundred of it would be the other's");
+    world.ask(Request::Stop { job: JobRef::Id(large), grace_ms: 0 });
+    let small = world.submit(urgent("web", 60, 1, 500));
+    world.pass(3_000, &[A]);
+    world.obey(A);
+    assert_eq!((world.held_of(A, batch), world.held_of(A, small)), (0, 1));
+    world.check();
+}
+
+#[test]
+fn who_is_more_urgent_by_now_stays_and_is_not_asked_for_ever() {
+    let mut world = World::new();
+    world.register(A, cpu(1_000), 1);
+    world.let_preempt("web", Preempts::All);
+    let service = |priority| Job { name: Some(name("svc")), priority, ..job(Kind::Service, 1, 600) };
+    let svc = match world.ask(Request::Apply { job: service(10) }) {
+        Response::Submitted { job, .. } => job,
+        other => panic!("{other:?}"),
+    };
+    world.pass(100, &[A]);
+    world.ask(Request::Apply { job: service(70) });
+    world.pass(20_000, &[A]);
+    assert_eq!(world.held_of(A, svc), 1);
+    world.submit(urgent("web", 60, 1, 600));
+    world.pass(40_000, &[A]);
+    assert!(world.agents[&A].killed.is_empty(), "its shard knows better");
+    let other = world.submit(urgent("batch", 10, 1, 400));
+    world.pass(5_000, &[A]);
+    assert_eq!((world.held_of(A, svc), world.held_of(A, other)), (1, 1), "what is free is not kept for what does not come");
+    world.check();
+}

@@ -93,7 +93,7 @@ fn a_policy_that_goes_wrong_ends_and_says_how() {
     assert_eq!(said("right"), Ok(vec![0.0, 1.0]));
     assert_eq!(said("few").map(|scores| scores.len()), Ok(1));
     assert!(said("nan").is_ok_and(|scores| scores.iter().all(|score| score.is_nan())));
-    for (role, why) in [("loops", "out of fuel"), ("traps", "unreachable"), ("hungry", "")] {
+    for (role, why) in [("loops", "out of fuel"), ("traps", "unreachable"), ("hungry", "unreachable")] {
         let reason = said(role).expect_err(role);
         assert!(reason.contains(why), "{role}: {reason}");
     }
