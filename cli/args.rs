@@ -4,11 +4,13 @@ mod access;
 mod bench;
 mod daemons;
 mod maintenance;
+mod reservations;
 
 pub use access::{Exec, PolicyFlags, PolicyVerb, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
 pub use bench::{Bench, BenchWhat};
 pub use daemons::{Agent, Master, Masters, MastersVerb};
 pub use maintenance::{Maintenance, MaintenanceVerb};
+pub use reservations::ReserveFlags;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -427,4 +429,10 @@ pub enum AgentsVerb {
         /// Its name or id.
         agent: String,
     },
+    /// Keep some of what is free on it for a role: nobody else is given that. What the role's tasks hold there already counts as use of it.
+    Reserve(ReserveFlags),
+    /// Keep it no longer; tasks go on.
+    Unreserve(ReserveFlags),
+    /// Show what is kept of agents for roles.
+    Reservations,
 }

@@ -3,6 +3,7 @@
 use crate::args;
 use crate::args::Shape;
 use crate::print;
+use crate::reservations;
 use crate::rights::{self, Begun};
 use anyhow::Context;
 use master::drive::{Master, MasterConfig};
@@ -144,6 +145,9 @@ pub async fn agent(flags: args::Agent, begun: Begun) -> anyhow::Result<ExitCode>
     let mut config = agent::drive::AgentConfig::new(data, flags.masters, Arc::clone(&template));
     config.join = flags.join.map(|token| token.parse::<JoinToken>().context("--join")).transpose()?;
     (config.resources, config.name) = (flags.resources, flags.name);
+    for said in &flags.reserve {
+        config.reservations.push(reservations::fixed(said).with_context(|| format!("--reserve {said}"))?);
+    }
     for pair in flags.attribute {
         let (name, value) = pair.split_once('=').with_context(|| format!("--attribute {pair}: expected NAME=VALUE"))?;
         config.attributes.insert(name.to_owned(), value.to_owned());

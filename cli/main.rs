@@ -19,6 +19,7 @@ mod plan;
 mod plugins;
 mod policies;
 mod print;
+mod reservations;
 mod rights;
 mod roles;
 mod run;

@@ -3,6 +3,7 @@
 use crate::args::{Agents, AgentsVerb, Frameworks, FrameworksVerb, Push, Reach, Scale, Shape, Stop, Tokens, TokensVerb};
 use crate::client::Client;
 use crate::print::{self, text};
+use crate::reservations;
 use crate::show::{Named, amounts};
 use anyhow::{Context, bail};
 use protocol::Digest;
@@ -78,6 +79,9 @@ async fn change(client: &Client, rows: &[Value], verb: AgentsVerb, shape: Shape)
             let body = json!({ "grace_ms": time("--grace", &grace)?, "wait_ms": time("--wait", &wait)?, "gone": gone });
             (agent, "drain", body, "is being emptied: `skep agents` says when it is; `skep agents resume` gives it tasks again")
         }
+        AgentsVerb::Reserve(flags) => return reservations::change(client, rows, flags, true, shape).await,
+        AgentsVerb::Unreserve(flags) => return reservations::change(client, rows, flags, false, shape).await,
+        AgentsVerb::Reservations => return reservations::show(client, rows, shape).await,
         AgentsVerb::Deactivate { agent } => (agent, "deactivate", json!({}), "keeps its tasks and is given no others"),
         AgentsVerb::Resume { agent } => (agent, "resume", json!({}), "is given tasks"),
         AgentsVerb::Gone { agent } => (agent, "gone", json!({}), "is gone: its tasks are placed anew, and it is not let in again"),

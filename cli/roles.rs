@@ -72,7 +72,7 @@ async fn set(client: &Client, wanted: RoleSet, shape: Shape) -> anyhow::Result<E
 }
 
 /// Amounts such as `cpu=8,memory=16GiB`, as the API reads them.
-fn written(text: &str) -> anyhow::Result<Value> {
+pub fn written(text: &str) -> anyhow::Result<Value> {
     let mut kinds = Map::new();
     let mut devices = Map::new();
     for pair in text.split(',').filter(|_| text != "none") {

@@ -110,6 +110,9 @@ pub struct Agent {
     /// What it promises instead of what the machine has, such as `cpu=4,memory=8GiB,ports=20000-20999,gpu=1`.
     #[arg(long)]
     pub resources: Option<String>,
+    /// What of that is kept for a role and those below it, such as `web:cpu=2,memory=1GiB,ports=10`; may be given again. Ports are a number here.
+    #[arg(long, value_name = "ROLE:WHAT")]
+    pub reserve: Vec<String>,
     /// What people call it [default: the host's name].
     #[arg(long)]
     pub name: Option<String>,

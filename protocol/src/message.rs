@@ -5,6 +5,7 @@
 use crate::agent::AgentChange;
 use crate::bounded;
 use crate::link::ResetToken;
+use crate::reservation::{RESERVATIONS_MAX, Reservation};
 use crate::task::{Held, Progress, Update};
 use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, MemberId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,23 @@ pub enum FromAgent {
         /// As there.
         held_hash: u64,
     },
+    /// What of it is kept for roles from its start, in place of what it said before: each is fixed. To the agent's own shard, before it registers.
+    Reserves {
+        /// At most [`RESERVATIONS_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, RESERVATIONS_MAX>")]
+        reservations: Vec<Reservation>,
+    },
+}
+
+impl FromAgent {
+    /// Since which version of the messages there is one like this.
+    #[must_use]
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::Reserves { .. } => 3,
+            _ => 1,
+        }
+    }
 }
 
 /// What a shard says to an agent. New variants at the end.

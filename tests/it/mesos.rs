@@ -3,6 +3,7 @@
 mod files;
 mod lists;
 mod maintenance;
+mod reserved;
 mod wrong;
 
 use crate::cluster::Cluster;

@@ -1,6 +1,6 @@
 //! Roles over the real path: limits that are never passed, weights, guarantees, and what is said of them.
 
-use crate::cluster::{Cluster, said, sample};
+use crate::cluster::{Cluster, said, sample, skep};
 use crate::masters::Masters;
 use serde_json::Value;
 
@@ -92,4 +92,41 @@ fn a_limit_holds_though_masters_are_killed() {
     }
     masters.cluster.text(&["roles", "set", "web", "--limit", "none"]);
     masters.cluster.until("all end", |cluster| holds(cluster, "web") == 0);
+}
+
+#[test]
+fn what_is_kept_of_an_agent_for_a_role_nobody_else_gets() {
+    let mut cluster = Cluster::master(&[]);
+    cluster.add_agent_with("a1", "cpu=2,memory=1GiB", &["--reserve", "web:cpu=0.5,memory=64MiB"]);
+    cluster.text(&["agents", "reserve", "a1", "web", "cpu=0.5", "--label", "for=shop"]);
+    cluster.text(&["agents", "reserve", "a1", "web/shop", "cpu=0.2", "--within", "web"]);
+    submit(&cluster, "batch", 20, "sleep.wasm", "\"600000\"");
+    cluster.until("the rest of the agent is full", |cluster| holds(cluster, "batch") == 1_000);
+    submit(&cluster, "web/shop", 10, "sleep.wasm", "\"600000\"");
+    cluster.until("what was kept is used", |cluster| holds(cluster, "web") == 1_000);
+    let text = cluster.text(&["agents", "reservations"]);
+    assert!(text.contains("the agent's start") && text.contains("for=shop") && text.contains("web › web/shop"), "{text}");
+    for (wrong, why) in [
+        (["agents", "reserve", "a1", "web", "cpu=0.1"], "kept for nobody is too little: cpu"),
+        (["agents", "unreserve", "a1", "web", "cpu=0.5"], "not reserved like that"),
+        (["agents", "reserve", "a1", "a//b", "cpu=0.1"], "role"),
+        (["agents", "reserve", "nobody", "web", "cpu=0.1"], "no agent called"),
+    ] {
+        let (text, code) = said(&cluster, &wrong);
+        assert!(code != Some(0) && text.contains(why), "{wrong:?}: {code:?} {text}");
+    }
+    // Given up, it is anybody's once it is free; what the agent is started with stays.
+    cluster.text(&["agents", "unreserve", "a1", "web", "cpu=0.5", "--label", "for=shop"]);
+    cluster.stop_agent("a1");
+    cluster.start_agent("a1");
+    cluster.until("it is there again", |cluster| cluster.reachable().contains(&"a1".to_owned()));
+    let kept = cluster.json(&["agents", "reservations"]);
+    let roles: Vec<&Value> = kept["agents"][0]["reservations"].as_array().unwrap().iter().map(|one| &one["role"]).collect();
+    assert_eq!(roles, ["web", "web/shop"], "{kept}");
+    cluster.kill_agent("a1");
+    let data = cluster.folder.join("a1");
+    let flags = ["--to", &cluster.quic, "--resources", "cpu=2,memory=1GiB", "--reserve", "web:cpu=99"];
+    let output = skep().args(["agent", "--data"]).arg(data).args(flags).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("more cpu would be kept than the agent has"), "{text}");
 }

@@ -2,7 +2,7 @@
 
 use protocol::identity::{IdentityError, JoinToken};
 use protocol::link::LinkError;
-use protocol::{AgentId, Attributes, FaultDomain};
+use protocol::{AgentId, Attributes, FaultDomain, Reservation};
 use runtime::container::UnpackError;
 use runtime::executor::process::Template;
 use std::path::PathBuf;
@@ -22,6 +22,8 @@ pub struct AgentConfig {
     pub join: Option<JoinToken>,
     /// What there is instead of what the machine says: see [`crate::fingerprint::overridden`].
     pub resources: Option<String>,
+    /// What of that is kept for roles; each is fixed.
+    pub reservations: Vec<Reservation>,
     /// What people call it; its host name where they say nothing.
     pub name: Option<String>,
     /// Facts about it, over those that it finds itself.
@@ -43,6 +45,7 @@ impl AgentConfig {
             masters,
             join: None,
             resources: None,
+            reservations: vec![],
             name: None,
             attributes: Attributes::new(),
             domain: FaultDomain::default(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use protocol::agent::WEAKNESSES_MAX;
 use protocol::job::FENCE_VARIABLE;
 use protocol::message::Launch;
-use protocol::{AgentId, AgentInfo, AttemptId, Member};
+use protocol::{AgentId, AgentInfo, AttemptId, Member, Reservation};
 use runtime::container::{Hands, Limits, Store, UnpackError};
 use runtime::executor::process::{Template, is_passable};
 use tokio::sync::mpsc;
@@ -74,7 +74,7 @@ impl Door {
         let mut processes = Processes::open(Arc::clone(&template), said_of_processes_sender).map_err(failed("opening", &home))?;
         let found_of_processes = processes.recover().await.map_err(failed("recovering tasks in", &home))?;
 
-        let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, shape.info()?)?;
+        let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, (shape.info()?, shape.reservations.clone()))?;
         let clock = Clock { start: now(), since_ns: runtime::executor::lease::boot_ns() };
         for event in found.into_iter().chain(found_of_processes).chain([Event::Surveyed]) {
             ledger.handle(clock.now(), event);
@@ -151,7 +151,7 @@ pub(super) fn plan(launch: &Launch, member: &Member, compiled: PathBuf, stdin: O
 }
 
 /// The ledger as it was when the agent last ran on this start of the machine, or a new one.
-fn ledger(path: &Path, agent: AgentId, info: AgentInfo) -> Result<(Checkpoint, Ledger), AgentError> {
+fn ledger(path: &Path, agent: AgentId, (info, reservations): (AgentInfo, Vec<Reservation>)) -> Result<(Checkpoint, Ledger), AgentError> {
     let boot = fingerprint::boot_id()?;
     let (mut checkpoint, found) = Checkpoint::open(path)?;
     match found.damage {
@@ -166,7 +166,7 @@ fn ledger(path: &Path, agent: AgentId, info: AgentInfo) -> Result<(Checkpoint, L
     }
     // Of several beginnings the last one counts.
     let began = found.records.iter().rposition(|record| matches!(record, Record::Began { .. })).unwrap_or(0);
-    let config = LedgerConfig { agent, info, heartbeat_ms: HEARTBEAT_MS };
+    let config = LedgerConfig { agent, info, reservations, heartbeat_ms: HEARTBEAT_MS };
     let recovered = Ledger::recover(config.clone(), &found.records[began.min(found.records.len())..]);
     let draw = || fingerprint::random().map(u64::from_le_bytes);
     match recovered.filter(|ledger| ledger.boot() == boot) {

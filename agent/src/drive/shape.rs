@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::agent::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, RESOURCES_BYTES_MAX};
-use protocol::{AgentChange, AgentInfo, Attributes, FaultDomain};
+use protocol::reservation::RESERVATIONS_MAX;
+use protocol::{AgentChange, AgentInfo, Attributes, FaultDomain, Reservation, Resources};
 
 use super::{AgentConfig, AgentError, Door, whole};
 use crate::fingerprint::{self, Have};
@@ -20,6 +21,8 @@ pub(super) struct Shape {
     pub name: String,
     attributes: Attributes,
     domain: FaultDomain,
+    /// What of its capacity is kept for roles.
+    pub reservations: Vec<Reservation>,
     /// What its machine or its rights lack.
     pub weaknesses: Vec<String>,
     /// What an operator said since.
@@ -41,11 +44,31 @@ impl Shape {
             name: config.name.clone().unwrap_or_else(fingerprint::host),
             attributes: config.attributes.clone(),
             domain: config.domain.clone(),
+            reservations: config.reservations.clone(),
             weaknesses: config.template.weaknesses().to_vec(),
             set,
         };
-        shape.info()?;
+        shape.check_reservations(&shape.info()?)?;
         Ok(shape)
+    }
+
+    /// There is as much of everything as is kept of it, each role once.
+    fn check_reservations(&self, info: &AgentInfo) -> Result<(), AgentError> {
+        let wrong = |reason: String| AgentError::Info { field: "reserve", reason };
+        if self.reservations.len() > RESERVATIONS_MAX {
+            return Err(wrong(format!("at most {RESERVATIONS_MAX} roles")));
+        }
+        let mut sum = Resources::NONE;
+        for (at, one) in self.reservations.iter().enumerate() {
+            if self.reservations[..at].iter().any(|other| other.reserved == one.reserved) {
+                return Err(wrong(format!("the role {} is there twice", one.reserved.role)));
+            }
+            sum = sum.checked_add(&one.resources).ok_or_else(|| wrong("more than there can be".into()))?;
+        }
+        match info.capacity.short_of(&sum)[..] {
+            [] => Ok(()),
+            [ref kind, ..] => Err(wrong(format!("more {kind} would be kept than the agent has"))),
+        }
     }
 
     /// What the agent says of itself; what operators said of it is checked.

@@ -20,7 +20,7 @@ mod states;
 mod tests;
 
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, FromMaster, Launch};
-use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, Resources, ShardId, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, Reservation, Resources, ShardId, Time, Usage};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub struct LedgerConfig {
     pub agent: AgentId,
     /// What it says of itself; its capacity is all that may be promised.
     pub info: AgentInfo,
+    /// What of that is kept for roles.
+    pub reservations: Vec<Reservation>,
     /// How often to beat until a master says otherwise, in milliseconds.
     pub heartbeat_ms: u64,
 }
@@ -66,6 +68,7 @@ pub struct Counts {
 pub struct Ledger {
     agent: AgentId,
     info: AgentInfo,
+    reservations: Vec<Reservation>,
     book: Book,
     session: Session,
     bundles: Bundles,
@@ -109,6 +112,7 @@ impl Ledger {
         Self {
             agent: config.agent,
             info: config.info,
+            reservations: config.reservations,
             book,
             session: Session::new(config.heartbeat_ms),
             bundles: Bundles::default(),

@@ -216,6 +216,7 @@ impl Ledger {
             link.register_wait_ms = (2 * link.register_wait_ms).min(REGISTER_RETRY_MAX_MS);
             (self.session.number, self.session.registered) = (number, now);
             self.send(own, FromAgent::Register { info: self.info.clone(), incarnation: self.book.incarnation, number });
+            self.send(own, FromAgent::Reserves { reservations: self.reservations.clone() });
             self.report(now, 0);
             return;
         }

@@ -144,6 +144,7 @@ mod tests {
             role: Role::new("web").unwrap(),
             resources: Resources { cpu_milli: 500, memory_bytes: 64, ..Resources::NONE },
             ports: vec![],
+            reserved: vec![],
         }
     }
 

@@ -13,7 +13,9 @@ pub use groups::{GROUP_TASKS_MAX, Groups, LastingGroups};
 pub use state::{Framework, Frameworks, LastingFrameworks, Own};
 pub use view::{AGENTS_SHOWN_MAX, FrameworkView, OFFERS_SHOWN_MAX, OwnView, TASKS_COUNTED_MAX};
 
-use protocol::{AgentId, AgentInfo, Exit, Job, JobId, OfferId, Phase, PortRange, Resources, Role, ShardId, Time};
+use crate::shard::amounts;
+use crate::shard::reservations::ReservationChange;
+use protocol::{AgentId, AgentInfo, Exit, Job, JobId, OfferId, Phase, PortRange, Reservation, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -105,6 +107,12 @@ impl FrameworkInfo {
     #[must_use]
     pub fn is_partition_aware(&self) -> bool {
         self.has("PARTITION_AWARE")
+    }
+
+    /// True where it knows reservations that are refined for a role below.
+    #[must_use]
+    pub fn knows_refinement(&self) -> bool {
+        self.has("RESERVATION_REFINEMENT")
     }
 
     /// True where it is told that a task is asked to stop.
@@ -238,6 +246,14 @@ pub enum Call {
         /// Which.
         offers: Vec<OfferId>,
     },
+    /// Keep something of what these offers show, of one agent, for their role or one below it; or no longer. It holds the offers as before. Where it
+    /// cannot be, nothing is done; what is shown next says how it is.
+    Reserve {
+        /// Which.
+        offers: Vec<OfferId>,
+        /// What, in order.
+        changes: Vec<ReservationChange>,
+    },
 }
 
 /// A task that a framework places.
@@ -270,6 +286,21 @@ pub struct OpenOffer {
     pub resources: Resources,
     /// Ports that are not known to be taken: as many as `resources.ports`.
     pub ports: Vec<PortRange>,
+    /// What of them is of reservations for the role; said beside it.
+    #[serde(skip)]
+    pub reserved: Vec<Reservation>,
+}
+
+impl OpenOffer {
+    /// Of reservations there is no more in it than it shows.
+    pub fn clip_reserved(&mut self) {
+        let mut left = self.resources.clone();
+        for part in &mut self.reserved {
+            amounts::min(&mut part.resources, &left);
+            amounts::sub(&mut left, &part.resources, 1);
+        }
+        self.reserved.retain(|part| !part.resources.is_none());
+    }
 }
 
 /// Whether a framework can do without its tasks on an agent that is to be maintained.

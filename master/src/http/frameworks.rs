@@ -7,6 +7,7 @@ use super::demand::{WishBody, wishes};
 use super::error::{ApiError, ErrorAnswer};
 use super::frameworks_json::{EventBody, Lines, inverse_id, offer_id};
 use super::jobs::GRACE_MS_DEFAULT;
+use super::reservations::ChangeBody;
 use super::subscription::{self, Subscriber};
 use super::{Api, find, spec};
 use crate::admit::Format;
@@ -98,6 +99,12 @@ pub struct AcceptBody {
     /// Offers, all of one agent.
     #[serde(default)]
     offers: Vec<String>,
+    /// Before anything runs, what is to be kept of what they show, for their role or one below it.
+    #[serde(default)]
+    reserve: Vec<ChangeBody>,
+    /// And what is to be kept no longer.
+    #[serde(default)]
+    unreserve: Vec<ChangeBody>,
     /// What is to run, each within what those before it left.
     #[serde(default)]
     tasks: Vec<TaskBody>,
@@ -181,10 +188,11 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
     if let Some(elsewhere) = elsewhere(&api, framework.shard()) {
         return Ok(elsewhere);
     }
-    let call = said(&api, &caller, framework, call).await?;
-    let principal = caller.token.to_string();
-    let request = Request::Framework(FrameworkRequest::Call { framework, stream, principal, call });
-    find::done(&api, framework.shard(), request).await?;
+    for call in said(&api, &caller, framework, call).await? {
+        let principal = caller.token.to_string();
+        let request = Request::Framework(FrameworkRequest::Call { framework, stream, principal, call });
+        find::done(&api, framework.shard(), request).await?;
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -222,12 +230,12 @@ fn info(caller: &Caller, body: SubscribeBody, field: &str) -> Result<(FrameworkI
     }
 }
 
-/// The one thing that a call says.
-async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody) -> Result<Call, ApiError> {
+/// The one thing that a call says, and the reservations before it.
+async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody) -> Result<Vec<Call>, ApiError> {
     let roles =
         |texts: Vec<String>, field: &str| -> Result<Vec<Role>, ApiError> { texts.iter().map(|text| body::parsed(field, text)).collect() };
     let known = || api.frameworks.get(&framework).map(|info| info.roles.clone()).unwrap_or_default();
-    let mut said = Vec::new();
+    let (mut said, mut before) = (Vec::new(), Vec::new());
     if let Some(demand) = call.demand {
         said.push(Call::Demand(wishes(demand, "demand", &known())?));
     }
@@ -239,6 +247,12 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
             groups.push(self::launches(api, &known, group).await);
         }
         let offers = offers(&accept.offers, "accept.offers")?;
+        let made = accept.reserve.into_iter().map(|change| change.read("accept.reserve.", true));
+        let given_up = accept.unreserve.into_iter().map(|change| change.read("accept.unreserve.", false));
+        let changes = made.chain(given_up).collect::<Result<Vec<_>, _>>()?;
+        if !changes.is_empty() {
+            before.push(Call::Reserve { offers: offers.clone(), changes });
+        }
         said.push(Call::Accept { offers, launches, groups, refuse_ms: accept.refuse_ms.unwrap_or(REFUSE_MS_DEFAULT) });
     }
     if let Some(decline) = call.decline {
@@ -275,7 +289,10 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
         said.push(Call::Teardown);
     }
     match (said.pop(), said.is_empty()) {
-        (Some(call), true) => Ok(call),
+        (Some(call), true) => {
+            before.push(call);
+            Ok(before)
+        }
         _ => Err(ApiError::invalid(
             "body",
             "a call says one thing: accept, decline, demand, revive, suppress, kill, acknowledge, reconcile, accept_inverse, decline_inverse, update or teardown",

@@ -1,6 +1,7 @@
 //! What a framework is told, as lines of JSON: data only, and how it is made of what the shard says.
 
 use super::jobs_json::{AmountBody, ExitBody, phase_text};
+use super::reservations::ReservationBody;
 use super::subscription::{self, Words};
 use crate::frameworks::{Cause, FrameworkEvent, InverseOffer, OpenOffer, StatusUpdate};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -60,6 +61,9 @@ pub struct OfferBody<'a> {
     role: &'a str,
     /// How much.
     resources: AmountBody,
+    /// What of it is of reservations for the role.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reserved: Vec<ReservationBody>,
     /// Ports that are not known to be taken, as ranges of which both ends belong to it.
     ports: Vec<[u16; 2]>,
     /// Facts about the agent.
@@ -239,6 +243,7 @@ impl<'a> From<&'a OpenOffer> for OfferBody<'a> {
             name: &offer.info.name,
             role: offer.role.as_str(),
             resources: (&offer.resources).into(),
+            reserved: offer.reserved.iter().map(ReservationBody::from).collect(),
             ports: offer.ports.iter().map(|range| [range.first, range.last]).collect(),
             attributes: &offer.info.attributes,
             domain: [&domain.region, &domain.zone, &domain.rack],

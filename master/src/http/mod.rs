@@ -30,6 +30,7 @@ pub mod masters;
 mod mesos;
 pub mod policies;
 mod records;
+pub mod reservations;
 pub mod roles;
 pub mod server;
 mod spec;
@@ -226,6 +227,9 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(agents::drain))
         .routes(routes!(agents::deactivate))
         .routes(routes!(agents::resume))
+        .routes(routes!(reservations::list))
+        .routes(routes!(reservations::reserve))
+        .routes(routes!(reservations::unreserve))
         .routes(routes!(maintenance::list, maintenance::schedule))
         .routes(routes!(maintenance::cancel))
         .routes(routes!(tokens::create, tokens::list))

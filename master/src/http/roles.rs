@@ -352,6 +352,16 @@ impl RoleBody {
 }
 
 impl KindsBody {
+    /// The amounts of the kinds of which something is said.
+    ///
+    /// # Errors
+    /// An [`ApiError`] of status 400.
+    pub fn resources(&self, field: &str) -> Result<Resources, ApiError> {
+        let mut resources = Resources::NONE;
+        self.kinds(field)?.iter().for_each(|(kind, amount)| amounts::set(&mut resources, kind, *amount));
+        Ok(resources)
+    }
+
     fn kinds(&self, field: &str) -> Result<Vec<(ResourceKind, u64)>, ApiError> {
         let plain = [
             (ResourceKind::Cpu, self.cpu_milli),

@@ -54,6 +54,7 @@ impl Shard {
             self.pool.seats[slot as usize].heard = self.now;
             self.pool.set_stand(slot, stand);
             self.pool.set_capacity(slot, &capacity);
+            self.seat_reservations(agent);
             self.watch(slot);
         }
     }
@@ -70,6 +71,7 @@ impl Shard {
             FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, (sent, true), held_hash),
             FromAgent::Alive { session, sent, held_hash, .. } => self.beat(agent, session, (sent, false), held_hash),
             FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
+            FromAgent::Reserves { reservations } => self.agent_reserves(agent, reservations),
             FromAgent::Leaving => self.agent_disconnected(agent),
         }
     }
@@ -375,6 +377,7 @@ impl Shard {
             seat.since_wanted = None;
             let all: Vec<AttemptId> = seat.attempts.keys().copied().collect();
             self.pool.unbook(slot, &all);
+            self.seat_reservations(agent);
             self.pool.set_capacity(slot, &Resources::NONE);
         }
         self.tell_all_gone(agent);

@@ -131,6 +131,7 @@ impl Pool {
             amounts::sub(&mut seat.offered, &class.shape, offer.count);
             seat.offered_attempts -= offer.count;
         }
+        self.hold(offer.slot, offer.class, offer.count, false);
         self.charge(offer.class, offer.count, false);
         self.refresh_freed(offer.slot);
         if let Some(at) = self.by_want.get(&offer.key()).copied() {
@@ -219,9 +220,11 @@ impl Pool {
     fn fill(&mut self, slot: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
         let (mut passed, mut wants_done) = (Passed::default(), BTreeSet::new());
         loop {
-            let (attempts, free) = Self::room(&self.seats[slot as usize]);
-            let next = self.roles.first(Line::Hungry, &passed);
-            let Some(role) = next.filter(|_| attempts > 0) else { return };
+            let Some(role) = self.roles.first(Line::Hungry, &passed) else { return };
+            let (attempts, free) = self.room_for(slot, role);
+            if attempts == 0 {
+                return;
+            }
             let fits = |want: &Wanted| self.shape(want.class).is_some_and(|class| free.contains(&class.shape));
             let takes = |want: &Wanted| want.id == 0 || self.by_want.get(&want.key()).is_some_and(|at| self.takes(*at, slot) > 0);
             let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want) && takes(want));
@@ -234,10 +237,12 @@ impl Pool {
             };
             let Some(want) = self.wants[at as usize].as_ref() else { return };
             let (class, age, blocked, count) = (want.class, want.age, want.blocked, want.count);
-            let mut most = self.may_have(role, class, want.unmet());
+            let unmet = want.unmet();
+            let mut most = self.may_have(role, class, unmet);
             if !blocked {
                 most = most.min(self.even_part(count));
             }
+            most = most.max(self.kept_for(slot, class, unmet));
             if !blocked || most == 0 {
                 wants_done.insert(age);
             }
@@ -249,7 +254,9 @@ impl Pool {
 
     /// Finds an agent for a want that no agent was found to be too small for.
     fn spread(&mut self, role: u32, at: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
-        if self.scores.is_some() && self.spread_scored(role, at, now, offers) {
+        if !self.keepers.is_empty() && self.spread_kept(role, at, now, offers)
+            || self.scores.is_some() && self.spread_scored(role, at, now, offers)
+        {
             return;
         }
         let Some(want) = self.wants[at as usize].as_ref() else { return };
@@ -262,6 +269,22 @@ impl Pool {
         } else {
             self.stuck(at);
         }
+    }
+
+    /// As [`Self::spread`], on an agent of which something is kept for the role; false where there is none.
+    fn spread_kept(&mut self, role: u32, at: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) -> bool {
+        let Some(want) = self.wants[at as usize].as_ref() else { return false };
+        let (class, unmet) = (want.class, want.unmet());
+        let found = self.shape(class).and_then(|class| {
+            let mask = self.mask_of(at);
+            self.keepers_of(role).into_iter().find_map(|of| self.kept_index(of)?.find(&class.shape, 0, mask))
+        });
+        let Some(slot) = found else { return false };
+        let most = self.kept_for(slot, class, unmet).max(self.may_have(role, class, unmet.min(self.even_part(unmet))));
+        if most > 0 {
+            self.offer(at, slot, most, now, offers);
+        }
+        most > 0
     }
 
     /// The first want of a role that is unmet and as `which` says.
@@ -298,11 +321,12 @@ impl Pool {
 
     pub(super) fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
         let takes = self.takes(at, slot);
-        let Some(want) = self.wants[at as usize].as_mut() else { return };
-        let Some(class) = self.classes.get(want.class as usize).and_then(Option::as_ref) else { return };
-        let (attempts, free) = Self::room(&self.seats[slot as usize]);
+        let class = self.wants[at as usize].as_ref().map_or(u32::MAX, |want| want.class);
+        let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return };
+        let (attempts, free) = self.room_for(slot, class.role);
         let most = most.min(attempts).min(ATTEMPTS_PER_MESSAGE_MAX as u32).min(takes);
         let count = free.times(&class.shape, most);
+        let Some(want) = self.wants[at as usize].as_mut() else { return };
         assert!(count > 0, "an agent was chosen because it has room for one");
         let number = self.next_offer;
         self.next_offer += 1;
@@ -321,6 +345,7 @@ impl Pool {
         if let Some(held) = self.classes[class as usize].as_mut() {
             held.refs += 1;
         }
+        self.hold(slot, class, count, true);
         self.charge(class, count, true);
         self.refresh(slot);
         if let Some(offer) = self.offered_placed(at, (number, slot, count), offer) {

@@ -44,6 +44,16 @@ pub fn max(most: &mut Resources, other: &Resources) {
     most.ports = most.ports.max(other.ports);
 }
 
+/// Leaves no more than there is of each kind in `most`.
+pub fn min(of: &mut Resources, most: &Resources) {
+    of.cpu_milli = of.cpu_milli.min(most.cpu_milli);
+    of.memory_bytes = of.memory_bytes.min(most.memory_bytes);
+    of.disk_bytes = of.disk_bytes.min(most.disk_bytes);
+    of.ports = of.ports.min(most.ports);
+    of.devices.iter_mut().for_each(|device| device.milli = device.milli.min(most.device(&device.name)));
+    of.devices.retain(|device| device.milli > 0);
+}
+
 /// Makes `to` what `from` is, in the room that `to` has.
 pub fn copy(to: &mut Resources, from: &Resources) {
     let Resources { cpu_milli, memory_bytes, disk_bytes, ports, ref devices } = *from;

@@ -171,7 +171,7 @@ impl Shard {
         for launch in missing {
             let Some((_, seat)) = self.pool.seat(agent) else { return };
             let n = u32::try_from(launch.attempts.len()).unwrap_or(u32::MAX);
-            let (_, free) = Pool::room(seat);
+            let free = seat.room_of(&launch.role);
             if !seat.disconnected && free.times(&launch.template.resources, n) == n {
                 self.launch_all(agent, vec![launch], &ranks);
             } else {

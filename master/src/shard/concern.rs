@@ -46,6 +46,7 @@ impl PeerMessage {
             Self::DemandPlaced { .. } | Self::OffersPlaced { .. } | Self::Stuck { .. } => 3,
             Self::Ranks { .. } | Self::Yield { .. } => 3,
             Self::Seek { .. } | Self::Windows { .. } => 3,
+            Self::ShownReserved { .. } | Self::Reserve { .. } => 3,
             _ => 1,
         }
     }

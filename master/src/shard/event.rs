@@ -10,6 +10,7 @@ pub use super::maintenance::WindowsRequest;
 pub use super::peer::{LEFT_MAX, Limit, PeerMessage, PlacedOffer, PlacedWant, WANTS_MAX, Want};
 use super::plugins::Place;
 use super::quotas::RoleSettings;
+use super::reservations::ReservationChange;
 use super::view::{JobView, View, Viewed};
 use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest, OwnView};
 use std::borrow::Cow;
@@ -181,6 +182,15 @@ pub enum Request {
         place: Place,
         /// The component, and whether what it is asked is refused where it does not answer; `None`: there is none from now on.
         plug_in: Option<(Digest, bool)>,
+    },
+    /// Keep something of an agent for a role, or no longer: all of it or nothing. To the agent's shard.
+    Reserve {
+        /// Which agent.
+        agent: AgentId,
+        /// What, in order.
+        changes: Vec<ReservationChange>,
+        /// Who asks.
+        principal: String,
     },
 }
 

@@ -127,8 +127,7 @@ impl Shard {
                 *view.short.entry("kept for a task of higher priority".into()).or_insert(0) += 1;
                 continue;
             }
-            let (attempts, free) = Pool::room(seat);
-            let mut free = free.clone();
+            let (attempts, mut free) = (Pool::room(seat).0, seat.room_of(role).into_owned());
             amounts::add(&mut free, &seat.offered, 1);
             if !against.is_empty() {
                 if let [Against { without: Some(rule), .. }] = &against[..]

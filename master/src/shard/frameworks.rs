@@ -173,6 +173,7 @@ impl Shard {
                 let consent = if accepted { Consent::Accepted } else { Consent::Declined };
                 self.consented(id, &offers, consent);
             }
+            Call::Reserve { offers, changes } => self.reserve_of(id, offers, changes)?,
             Call::Demand(wishes) => self.demand(id, wishes)?,
             Call::Update { info, suppressed, filters } => self.update_framework(id, info, suppressed, &filters)?,
             Call::Teardown => self.remove(id, "the framework has ended itself"),

@@ -41,6 +41,8 @@ pub mod preempt;
 pub mod quotas;
 mod reconcile;
 mod requests;
+pub mod reservations;
+mod reserved;
 pub mod roles;
 mod rules;
 mod scores;
@@ -67,7 +69,7 @@ pub use seekers::{Seeking, Sought};
 pub use shares::Uses;
 pub use snapshot::ShardSnapshot;
 
-use crate::frameworks::{Frameworks, Groups};
+use crate::frameworks::{Frameworks, Groups, OpenOffer};
 use crate::jobs::Jobs;
 use demands::Demands;
 use drains::Drains;
@@ -111,6 +113,8 @@ pub struct Shard {
     quotas: Quotas,
     /// What our tasks may hold of those, on record.
     spending: Spending,
+    /// What of our agents is kept for roles, on record.
+    reservations: reservations::Reservations,
     /// Shard 0: policies that operators brought, on record.
     plug_ins: plugins::LastingPlugIns,
     /// Join tokens that were used last, and by whom.
@@ -177,6 +181,7 @@ impl Shard {
             maintenance: Maintenance::default(),
             quotas,
             spending,
+            reservations: reservations::Reservations::new(),
             plug_ins: plugins::LastingPlugIns::new(),
             used: VecDeque::new(),
             pool: Pool::new(&config),
@@ -225,6 +230,7 @@ impl Shard {
             Record::AgentGone { agent, at } => {
                 self.rest.agent_gone(*agent, *at);
                 self.drains.set(*agent, drains::Mode::Active);
+                self.reservations.remove(agent);
             }
             Record::AgentMode { agent, mode, .. } => self.drains.set(*agent, *mode),
             Record::TokenCreated { token, .. } => drop(self.rest.tokens.insert(token.id.clone(), token.clone())),
@@ -248,6 +254,7 @@ impl Shard {
             Record::Allowed { role, version, limit, .. } => self.spending.apply(role, *version, limit),
             Record::AgentStands { id, agent, stand, .. } => self.jobs.stands(*id, *agent, stand),
             Record::WindowsSet { windows, .. } => self.maintenance.lasting = windows.clone(),
+            Record::ReservationsSet { agent, reservations, .. } => self.reservations_set(*agent, reservations),
             Record::PlugInSet { kind, role, plug_in, .. } => self.plug_in_set((*kind, role.clone()), plug_in.as_ref()),
             Record::PlacedGroup { framework, tasks, agent, incarnation, at } => {
                 for PlacedTask { name, grace_ms, id, job } in tasks {
@@ -324,6 +331,13 @@ impl Shard {
             PeerMessage::Led => self.peer_led(from),
             PeerMessage::Open { openings } => self.pool.open(from, openings),
             PeerMessage::Shown { framework, offers } => self.shown(from, framework, offers),
+            PeerMessage::ShownReserved { framework, offers } => {
+                let with = |(offer, reserved)| OpenOffer { reserved, ..offer };
+                self.shown(from, framework, offers.into_iter().map(with).collect());
+            }
+            PeerMessage::Reserve { framework, agent, offers, changes, principal } => {
+                self.reserve_offered((from, framework), agent, &offers, changes, &principal);
+            }
             PeerMessage::Rescinded { framework, offers } => self.rescinded(framework, &offers),
             PeerMessage::Take { framework, offers, agent, launches, number, refuse_ms } => {
                 self.told.hear(from, number);

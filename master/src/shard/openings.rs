@@ -99,6 +99,8 @@ pub(super) struct OpenOffered {
     pub slot: u32,
     pub opener: u32,
     pub resources: Resources,
+    /// What of them is of reservations.
+    pub kept: Resources,
     ports: Vec<PortRange>,
     /// When it was made.
     pub since: Time,
@@ -117,6 +119,11 @@ pub(super) struct Closed {
 }
 
 impl Opener {
+    /// True where it is one of these.
+    pub fn is_of(&self, from: ShardId, framework: FrameworkId) -> bool {
+        self.from == from && self.opening.framework == framework
+    }
+
     /// True where it was shown something and has not answered.
     pub fn owes(&self) -> bool {
         !self.answers && self.offered != Resources::NONE
@@ -272,6 +279,9 @@ impl Pool {
         let seat = &mut self.seats[slot as usize];
         amounts::sub(&mut seat.open, &resources, 1);
         seat.open_offers.remove(&number);
+        if let Some(class) = self.openings.opener(opener).map(|opener| opener.class) {
+            self.hold_open(slot, class, &resources, false);
+        }
         if let Some(known) = self.openings.list[opener as usize].as_mut() {
             amounts::sub(&mut known.offered, &resources, 1);
             if known.wants.as_mut().is_some_and(|wants| wants.remove(number)) {
@@ -324,8 +334,7 @@ impl Pool {
             let shown = self.seats[slot as usize].open_offers.iter().rev();
             let last = shown.clone().find(|number| takes_all(&self.openings, number)).or_else(|| shown.clone().next()).copied();
             let Some(number) = last else { return };
-            let seat = &self.seats[slot as usize];
-            if attempts > 0 && seat.free.contains(&seat.open) {
+            if attempts > 0 && self.holds_shown(slot) {
                 return;
             }
             self.rescind(number);
@@ -367,14 +376,15 @@ impl Pool {
 
     /// All others that would be shown this, were it not held.
     pub(super) fn wanted_by(&self, by: u32, slot: u32, held: &Resources) -> impl Iterator<Item = &Opening> {
-        let seat = &self.seats[slot as usize];
-        let mut free = seat.free.clone();
-        amounts::sub(&mut free, &seat.open, 1);
-        amounts::add(&mut free, held, 1);
         let others = self.openings.by_key.iter().filter(move |(_, at)| **at != by);
-        let takes = move |at: &u32| match self.openings.opener(*at).is_some_and(|opener| opener.wants.is_some()) {
-            true => self.would_take(*at, slot, &free),
-            false => !self.openings.filters(*at, slot, &free),
+        let takes = move |at: &u32| {
+            let Some(opener) = self.openings.opener(*at) else { return false };
+            let mut free = self.left_for(slot, opener.class).0;
+            amounts::add(&mut free, held, 1);
+            match opener.wants.is_some() {
+                true => self.would_take(*at, slot, &free),
+                false => !self.openings.filters(*at, slot, &free),
+            }
         };
         others.filter(move |(_, at)| takes(at)).map(|((_, opening), _)| opening)
     }
@@ -391,24 +401,20 @@ impl Pool {
 
     /// Shows what an agent has free to one framework; true where there may be more for others.
     fn show_slot(&mut self, slot: u32, showing: &mut Showing<'_>) -> bool {
-        let seat = &self.seats[slot as usize];
-        let (attempts, free) = Self::room(seat);
-        let mut free = free.clone();
-        amounts::sub(&mut free, &seat.open, 1);
-        if attempts == 0 {
+        if Self::room(&self.seats[slot as usize]).0 == 0 {
             return false;
         }
-        let taker = if is_useful(&free) { self.next_opener(slot, &free) } else { None };
+        let taker = self.next_opener(slot);
         if self.show_seeker(slot, (true, None), showing) {
             return true;
         }
-        let Some((at, rank)) = taker else { return self.show_seeker(slot, (false, None), showing) };
+        let Some((at, rank, (left, general))) = taker else { return self.show_seeker(slot, (false, None), showing) };
         if self.show_seeker(slot, (false, Some(&rank)), showing) {
             return true;
         }
-        if self.is_beside_reserve(at, &free)
+        if self.is_beside_reserve(at, &general)
             && let Some(info) = (showing.info)(&self.seats[slot as usize])
-            && let Some((key, offer)) = self.show_one(at, slot, (free, info), showing.now)
+            && let Some((key, offer)) = self.show_one(at, slot, (left, info), showing.now)
         {
             showing.opened.entry(key).or_default().push(offer);
         }
@@ -416,16 +422,24 @@ impl Pool {
     }
 
     /// Of those that take whatever comes and may be shown it: who answers, whose role has the smallest share with what it was shown, and who was served
-    /// the longest ago; and how its role stands.
-    fn next_opener(&self, slot: u32, free: &Resources) -> Option<(u32, Vec<u64>)> {
+    /// the longest ago; how its role stands, what it may be shown, and what of that is kept for nobody.
+    fn next_opener(&self, slot: u32) -> Option<(u32, Vec<u64>, (Resources, Resources))> {
+        let anybody = self.seats[slot as usize].kept.is_none().then(|| self.left_for(slot, 0));
+        if anybody.as_ref().is_some_and(|(left, _)| !is_useful(left)) {
+            return None;
+        }
         let key = |at: &u32| {
             let opener = self.openings.opener(*at).filter(|opener| opener.wants.is_none())?;
+            let own = if anybody.is_none() { Some(self.left_for(slot, opener.class)) } else { None };
+            let (left, _) = own.as_ref().or(anybody.as_ref())?;
+            if !is_useful(left) || self.openings.filters(*at, slot, left) {
+                return None;
+            }
             let role = self.shape(opener.class)?.role;
-            Some((opener.owes(), self.roles.rank(role, &opener.offered, &self.whole), opener.served))
+            Some(((opener.owes(), self.roles.rank(role, &opener.offered, &self.whole), opener.served), *at))
         };
-        let open = self.openings.by_key.values().filter(|at| !self.openings.filters(**at, slot, free));
-        let first = open.filter_map(|at| key(at).map(|key| (key, *at))).min();
-        first.map(|((_, rank, _), at)| (at, rank))
+        let ((_, rank, _), at) = self.openings.by_key.values().filter_map(key).min()?;
+        Some((at, rank, self.left_for(slot, self.openings.opener(at)?.class)))
     }
 
     /// True where it leaves what guarantees of others are short of.
@@ -448,7 +462,10 @@ impl Pool {
         let opener = self.openings.list[at as usize].as_mut()?;
         opener.served = self.openings.served;
         amounts::add(&mut opener.offered, &resources, 1);
-        let key = (opener.from, opener.opening.framework);
+        let (key, class) = ((opener.from, opener.opening.framework), opener.class);
+        let reserved = self.reserved_parts(slot, class, &resources);
+        self.hold_open(slot, class, &resources, true);
+        let opener = self.openings.list[at as usize].as_ref()?;
         let seat = &mut self.seats[slot as usize];
         amounts::add(&mut seat.open, &resources, 1);
         let open = seat.open_offers.iter().filter_map(|number| self.openings.offers.get(number)).flat_map(|offer| &offer.ports);
@@ -458,9 +475,11 @@ impl Pool {
         let id = OfferId { shard: self.shard, number };
         let role = opener.opening.role.clone();
         let deadline = now + OPEN_OFFER_MS;
-        let held = OpenOffered { slot, opener: at, resources: resources.clone(), ports: ports.clone(), since: now, deadline };
+        let mut kept = Resources::NONE;
+        reserved.iter().for_each(|part| amounts::add(&mut kept, &part.resources, 1));
+        let held = OpenOffered { slot, opener: at, resources: resources.clone(), kept, ports: ports.clone(), since: now, deadline };
         self.openings.offers.insert(number, held);
-        let offer = OpenOffer { id, agent: seat.id, incarnation: seat.incarnation, info, role, resources, ports };
+        let offer = OpenOffer { id, agent: seat.id, incarnation: seat.incarnation, info, role, resources, ports, reserved };
         self.openings.deadlines.insert((deadline, number));
         Some((key, offer))
     }

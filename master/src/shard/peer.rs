@@ -3,12 +3,13 @@
 use super::limits::{Need, Quota};
 use super::maintenance::Window;
 use super::openings::Opening;
+use super::reservations::ReservationChange;
 use super::roles::Claim;
 use super::seekers::Seeking;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
-use protocol::{AgentId, AttemptId, Field, Held, JobId, Offer, OfferId, Placement, Resources, Role, Stand};
+use protocol::{AgentId, AttemptId, Field, Held, JobId, Offer, OfferId, Placement, Reservation, Resources, Role, Stand};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -230,6 +231,26 @@ pub enum PeerMessage {
     Windows {
         /// They, by number.
         windows: Vec<Window>,
+    },
+    /// As `Shown`, of offers some of which are of reservations.
+    ShownReserved {
+        /// For which framework.
+        framework: FrameworkId,
+        /// At least one; with each what of it is of which reservation.
+        offers: Vec<(OpenOffer, Vec<Reservation>)>,
+    },
+    /// A framework makes reservations out of what these offers show, all of one agent, or gives some up. Before the `Take` of the same offers.
+    Reserve {
+        /// Which framework.
+        framework: FrameworkId,
+        /// Whose resources.
+        agent: AgentId,
+        /// Which offers.
+        offers: Vec<OfferId>,
+        /// What changes, in order.
+        changes: Vec<ReservationChange>,
+        /// Who asks.
+        principal: String,
     },
 }
 

@@ -7,6 +7,7 @@ use super::config::ShardConfig;
 use super::index::Index;
 use super::openings::Openings;
 use super::preempt::Preempting;
+use super::reserved::{Keepers, Kept};
 use super::roles::Roles;
 use super::scores::Scores;
 use super::shares::Elsewhere;
@@ -106,6 +107,8 @@ pub struct Seat {
     pub incarnation: u64,
     /// True while it has an entry among the shard's watches.
     pub watched: bool,
+    /// What of it is kept for roles.
+    pub(super) kept: Option<Box<Kept>>,
     /// True while it counts for `total`, `open` and the index.
     counted: bool,
     is_open: bool,
@@ -215,6 +218,8 @@ pub struct Pool {
     pub(super) aims: Aims,
     /// Room that is made for what is urgent.
     pub(super) preempting: Preempting,
+    /// By role: agents of which something is kept for it.
+    pub(super) keepers: BTreeMap<u32, Keepers>,
     /// Plug-ins that order agents, where there are some.
     pub(super) scores: Option<Box<Scores>>,
 }
@@ -248,6 +253,7 @@ impl Pool {
             openings: Openings::default(),
             aims: Aims::default(),
             preempting: Preempting::default(),
+            keepers: BTreeMap::new(),
             scores: None,
         }
     }
@@ -300,6 +306,7 @@ impl Pool {
             report: Vec::new(),
             incarnation: 0,
             watched: false,
+            kept: None,
             counted: false,
             is_open: false,
         });
@@ -318,6 +325,7 @@ impl Pool {
         self.index.unlearn(&before);
         self.index.learn(capacity);
         self.index_anew();
+        self.relearn_kept(slot, (&before, capacity));
         amounts::sub(&mut self.total, &before, 1);
         amounts::add(&mut self.total, capacity, 1);
         self.refresh(slot);
@@ -342,6 +350,7 @@ impl Pool {
         amounts::sub(&mut seat.free, &seat.booked, 1);
         amounts::sub(&mut seat.free, &seat.offered, 1);
         self.keep(slot);
+        self.count_kept(slot);
         let seat = &mut self.seats[slot as usize];
         let open = seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
         self.open = self.open + u32::from(open) - u32::from(seat.is_open);
@@ -428,6 +437,7 @@ impl Pool {
         seat.unknown -= explained;
         amounts::add(&mut seat.booked, &shape.shape, new + explained);
         seat.rank(shape, new + explained, true);
+        self.hold(slot, class, new + explained, true);
         if let Some(held) = self.classes[class as usize].as_mut() {
             held.refs += u64::from(new + explained);
         }
@@ -464,6 +474,7 @@ impl Pool {
                 amounts::sub(&mut seat.booked, &shape.shape, n);
                 seat.rank(shape, n, false);
             }
+            self.hold(slot, class, n, false);
             self.charge(class, n, false);
             self.class_drop(class, n);
         }

@@ -245,9 +245,12 @@ impl Pool {
         });
         let known = self.by_want.get(&want).copied().filter(|at| self.wants[*at as usize].as_ref().is_some_and(|want| want.unmet() > 0));
         let free = |at: &u32| {
-            let shape = self.wants[*at as usize].as_ref().and_then(|want| self.shape(want.class)).map(|class| &class.shape);
-            let (attempts, free) = Self::room(&self.seats[slot as usize]);
-            attempts > 0 && self.takes(*at, slot) > 0 && shape.is_some_and(|shape| free.contains(shape))
+            let class = self.wants[*at as usize].as_ref().and_then(|want| self.shape(want.class));
+            let fits = |class: &Class| {
+                let (attempts, free) = self.room_for(slot, class.role);
+                attempts > 0 && free.contains(&class.shape)
+            };
+            self.takes(*at, slot) > 0 && class.is_some_and(fits)
         };
         if let Some(at) = known.filter(free) {
             self.offer(at, slot, 1, now, offers);
@@ -346,13 +349,15 @@ impl Pool {
             return None;
         }
         let mut spare = self.spare(slot)?;
+        amounts::sub(&mut spare, &self.kept_from(slot, class.role), 1);
         for (kind, _) in beyond.iter().flat_map(|(_, reserve)| amounts::kinds(reserve)) {
             amounts::at_most(&mut spare, &kind, beyond.map_or(0, |(free, _)| amounts::of_kind(&kind, free)));
         }
         let mut asked: Vec<(u8, bool, std::cmp::Reverse<AttemptId>, u32)> = Vec::new();
         for (attempt, of) in seat.attempts.iter().filter(|(_, of)| **of != CLASS_UNKNOWN).take(ATTEMPTS_MAX) {
             let held = self.shape(*of)?;
-            if held.priority < want.priority && !self.preempting.is_asked(slot, *attempt) && self.may_ask(want, class, held) {
+            let may = held.priority < want.priority && !self.preempting.is_asked(slot, *attempt) && self.leaves_to(slot, held, class);
+            if may && self.may_ask(want, class, held) {
                 asked.push((held.priority, seat.heavy.contains(attempt), std::cmp::Reverse(*attempt), *of));
             }
         }

@@ -9,12 +9,12 @@ use super::plugins::PlugIn;
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkInfo};
 use crate::plugins::Kind;
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Role, ShardId, Stand, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Reservation, Role, ShardId, Stand, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Version of the lasting state; stands at the head of each snapshot. Version 1 knew no masters, version 2 no frameworks, version 3 no
-/// settings of roles, no groups of tasks, no windows of maintenance and no plug-ins.
-pub const RECORD_VERSION: u16 = 4;
+/// settings of roles, no groups of tasks, no windows of maintenance and no plug-ins, version 4 no reservations.
+pub const RECORD_VERSION: u16 = 5;
 
 /// One fact. New variants at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +262,15 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// All that is kept of an agent for roles, in place of what was.
+    ReservationsSet {
+        /// Which agent.
+        agent: AgentId,
+        /// They; empty: nothing is kept any more.
+        reservations: Vec<Reservation>,
+        /// When.
+        at: Time,
+    },
 }
 
 /// A task of a group.
@@ -306,7 +315,8 @@ impl Record {
             | Self::AgentStands { at, .. }
             | Self::PlacedGroup { at, .. }
             | Self::WindowsSet { at, .. }
-            | Self::PlugInSet { at, .. } => *at,
+            | Self::PlugInSet { at, .. }
+            | Self::ReservationsSet { at, .. } => *at,
         }
     }
 }

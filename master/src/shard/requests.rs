@@ -29,6 +29,7 @@ impl Shard {
             Request::SetRole { role, settings, force } => return self.role_request(id, role, settings, force),
             Request::SetPlugIn { place, plug_in } => return self.plug_in_request(id, place, plug_in),
             Request::Framework(request) => self.framework_request(id, request),
+            Request::Reserve { agent, changes, principal } => self.reserve(id, agent, &changes, &principal),
             Request::Windows(request) => self.windows_request(id, request),
         };
         if let Err(refusal) = result {

@@ -180,22 +180,9 @@ impl Pool {
                 continue;
             };
             let class = search.class;
-            let size = u32::try_from(self.index.size()).expect("AGENTS_MAX fits").max(1);
-            let start = self.start % size;
-            let (mut from, mut last) = (start, None);
-            while let Some(slot) = self.slot_for(class, from) {
-                let step = (slot + size - start) % size;
-                if last.is_some_and(|last| step <= last) {
-                    break;
-                }
-                if let Some(lot) = self.lot_with(at, slot, wish)
-                    && let Some(info) = (showing.info)(&self.seats[slot as usize])
-                {
-                    self.start = slot.wrapping_add(1);
-                    self.show_lot(at, slot, (lot, info), showing);
-                    return true;
-                }
-                (last, from) = (Some(step), slot + 1);
+            let kept = self.shape(class).map(|class| self.keepers_of(class.role)).unwrap_or_default();
+            if kept.into_iter().map(Some).chain([None]).any(|list| self.find_in(list, (at, wish, class), showing)) {
+                return true;
             }
             if let Some(search) = self.openings.opener_mut(at).and_then(|opener| opener.wants.as_mut()?.searches.get_mut(wish)) {
                 search.blocked = true;
@@ -204,14 +191,37 @@ impl Pool {
         false
     }
 
+    /// Shows one agent to whoever wants one: of those of which something is kept for a role, or of all.
+    fn find_in(&mut self, list: Option<u32>, (at, wish, class): (u32, usize, u32), showing: &mut Showing<'_>) -> bool {
+        let size = u32::try_from(self.index.size()).expect("AGENTS_MAX fits").max(1);
+        let start = self.start % size;
+        let (mut from, mut last) = (start, None);
+        while let Some(slot) = self.slot_for(list, class, from) {
+            let step = (slot + size - start) % size;
+            if last.is_some_and(|last| step <= last) {
+                break;
+            }
+            if let Some(lot) = self.lot_with(at, slot, wish)
+                && let Some(info) = (showing.info)(&self.seats[slot as usize])
+            {
+                self.start = slot.wrapping_add(1);
+                self.show_lot(at, slot, (lot, info), showing);
+                return true;
+            }
+            (last, from) = (Some(step), slot + 1);
+        }
+        false
+    }
+
     /// The first agent from a slot on that has room for one of a class, whatever others are shown.
-    fn slot_for(&self, class: u32, from: u32) -> Option<u32> {
+    fn slot_for(&self, list: Option<u32>, class: u32, from: u32) -> Option<u32> {
         let class = self.shape(class)?;
+        let index = list.map_or(Some(&self.index), |role| self.kept_index(role))?;
         let mask = match class.rules {
             Some(rules) => Some(self.aims.rules.mask(rules)?),
             None => None,
         };
-        self.index.find(&class.shape, from, mask)
+        index.find(&class.shape, from, mask)
     }
 
     /// What of an agent an opener may be shown so that one of its wishes is among it: of what nobody is shown nor will be in this round; or else, up to the
@@ -219,27 +229,38 @@ impl Pool {
     fn lot_with(&mut self, at: u32, slot: u32, wish: usize) -> Option<Lot> {
         let has = |lot: &Lot| lot.searches.iter().any(|(search, _)| *search == wish);
         if !self.openings.is_due(slot) {
-            let room = self.room_of(slot, false);
+            let room = self.room_of(at, slot, false);
             if let Some(lot) = self.lot(at, slot, &room, u64::MAX).filter(has) {
                 return Some(lot);
             }
         }
-        let (under, part) = (self.room_of(slot, true), self.part_left(at));
+        let (under, part) = (self.room_of(at, slot, true), self.part_left(at));
         let lot = self.lot(at, slot, &under, part).filter(has)?;
-        self.clear_for(slot, &lot.amount);
+        self.clear_for(at, slot, &lot.amount);
         Some(lot)
     }
 
-    /// Room of an agent: attempts, and what is not shown to those that say what they want, nor to others where not `under` these.
-    fn room_of(&self, slot: u32, under: bool) -> (u32, Resources) {
+    /// Room of an agent for an opener: attempts, and what is not shown to those that say what they want, nor to others where not `under` these.
+    fn room_of(&self, at: u32, slot: u32, under: bool) -> (u32, Resources) {
         let seat = &self.seats[slot as usize];
-        let (attempts, free) = Self::room(seat);
-        let mut free = free.clone();
+        let own = self.openings.opener(at).and_then(|opener| self.shape(opener.class));
+        let Some((class, (attempts, free))) = own.map(|class| (class, self.room_for(slot, class.role))) else {
+            return (0, Resources::NONE);
+        };
+        let mut free = free.into_owned();
         let shown = seat.open_offers.iter().filter_map(|number| self.openings.offer(*number));
         let counts = |offer: &&super::openings::OpenOffered| {
             !under || self.openings.opener(offer.opener).is_some_and(|opener| opener.wants.is_some())
         };
-        shown.filter(counts).for_each(|offer| amounts::sub(&mut free, &offer.resources, 1));
+        for offer in shown.filter(counts) {
+            let of = self.openings.opener(offer.opener).and_then(|opener| self.shape(opener.class));
+            let mut beside = offer.resources.clone();
+            // What is kept for another role was never among it.
+            if of.is_some_and(|of| !self.leaves_to(slot, of, class)) {
+                amounts::sub(&mut beside, &offer.kept, 1);
+            }
+            amounts::sub(&mut free, &beside, 1);
+        }
         (attempts, free)
     }
 
@@ -250,9 +271,9 @@ impl Pool {
     }
 
     /// Takes back what is shown of an agent to those that take whatever comes, the latest offers first, until there is so much beside it.
-    fn clear_for(&mut self, slot: u32, amount: &Resources) {
+    fn clear_for(&mut self, at: u32, slot: u32, amount: &Resources) {
         loop {
-            if self.room_of(slot, false).1.contains(amount) {
+            if self.room_of(at, slot, false).1.contains(amount) {
                 return;
             }
             let takes_all = |number: &&u64| {
@@ -319,11 +340,15 @@ impl Pool {
     /// Shows what is free on an agent to one that wants some of it. Beside somebody who takes whatever comes: `within` the fair part of its role, also what
     /// such are shown; or else where that one's `rank` is not before its own. True where it did.
     pub(super) fn show_seeker(&mut self, slot: u32, (within, rank): (bool, Option<&Vec<u64>>), showing: &mut Showing<'_>) -> bool {
-        let room = self.room_of(slot, within);
+        let is_kept = self.seats[slot as usize].kept.is_some();
+        let mut room = None;
         let mut best: Option<((bool, Turn), u32, Lot)> = None;
         for at in self.openings.with_wants() {
             let part = if within { self.part_left(at) } else { u64::MAX };
-            let Some(lot) = self.lot(at, slot, &room, part) else { continue };
+            if is_kept || room.is_none() {
+                room = Some(self.room_of(at, slot, within));
+            }
+            let Some(lot) = room.as_ref().and_then(|room| self.lot(at, slot, room, part)) else { continue };
             let Some(opener) = self.openings.opener(at) else { continue };
             let Some(role) = self.shape(opener.class).map(|class| class.role) else { continue };
             let own = self.roles.rank(role, &opener.offered, &self.whole);
@@ -337,7 +362,7 @@ impl Pool {
         }
         let Some((_, at, lot)) = best else { return false };
         let Some(info) = (showing.info)(&self.seats[slot as usize]) else { return false };
-        self.clear_for(slot, &lot.amount);
+        self.clear_for(at, slot, &lot.amount);
         self.show_lot(at, slot, (lot, info), showing);
         true
     }

@@ -189,6 +189,7 @@ impl Shard {
                             *left = left.minus(&left.of(&offer.resources));
                         }
                     }
+                    offer.clip_reserved();
                     held.push(offer);
                 }
             }
@@ -244,7 +245,15 @@ impl Shard {
             self.at_once(Action::Peer { to, message: PeerMessage::Rescinded { framework, offers } });
         }
         for ((to, framework), offers) in shown {
-            self.at_once(Action::Peer { to, message: PeerMessage::Shown { framework, offers } });
+            let (plain, reserved): (Vec<_>, Vec<_>) = offers.into_iter().partition(|offer| offer.reserved.is_empty());
+            let reserved: Vec<_> = reserved.into_iter().map(|mut offer| (std::mem::take(&mut offer.reserved), offer)).collect();
+            if !plain.is_empty() {
+                self.at_once(Action::Peer { to, message: PeerMessage::Shown { framework, offers: plain } });
+            }
+            if !reserved.is_empty() {
+                let offers = reserved.into_iter().map(|(parts, offer)| (offer, parts)).collect();
+                self.at_once(Action::Peer { to, message: PeerMessage::ShownReserved { framework, offers } });
+            }
         }
         let changed = std::mem::take(&mut self.sessions.changed);
         if changed || self.spending.is_stirred() && !self.sessions.by_id.is_empty() {

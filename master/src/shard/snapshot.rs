@@ -6,6 +6,7 @@ use super::maintenance::{Maintenance, Windows};
 use super::masters::LastingMasters;
 use super::plugins::LastingPlugIns;
 use super::quotas::{LastingQuotas, Quotas};
+use super::reservations::Reservations;
 use super::spending::{Allowed, Spending};
 use super::{Shard, ShardConfig, record::RECORD_VERSION};
 use crate::frameworks::{Frameworks, Groups, LastingFrameworks, LastingGroups};
@@ -38,7 +39,12 @@ pub struct ShardSnapshot {
     /// When agents are maintained.
     windows: Windows,
     plug_ins: LastingPlugIns,
+    /// What of agents is kept for roles.
+    reservations: Reservations,
 }
+
+/// What version 4 had behind those of version 3.
+type BesideOfFour = (LastingQuotas, BTreeMap<Role, Allowed>, LastingGroups, Windows, LastingPlugIns);
 
 /// [`ShardSnapshot`] as version 3 had it, behind its version.
 type OfThree = (LastingJobs, LastingRest, LastingFrameworks, BTreeMap<AgentId, Mode>);
@@ -77,6 +83,11 @@ impl ShardSnapshot {
                 Some(Self::of((jobs, rest, LastingFrameworks::default(), BTreeMap::new())))
             }
             3 => postcard::from_bytes::<OfThree>(rest).ok().map(Self::of),
+            4 => {
+                let (three, beside): (OfThree, BesideOfFour) = postcard::from_bytes(rest).ok()?;
+                let (quotas, allowed, groups, windows, plug_ins) = beside;
+                Some(Self { quotas, allowed, groups, windows, plug_ins, ..Self::of(three) })
+            }
             RECORD_VERSION => postcard::from_bytes(bytes).ok(),
             _ => None,
         }
@@ -85,7 +96,8 @@ impl ShardSnapshot {
     fn of((jobs, rest, frameworks, modes): OfThree) -> Self {
         let (quotas, allowed, groups) = (LastingQuotas::default(), BTreeMap::new(), LastingGroups::default());
         let (windows, plug_ins) = (Windows::default(), LastingPlugIns::new());
-        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows, plug_ins }
+        let reservations = Reservations::new();
+        Self { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows, plug_ins, reservations }
     }
 }
 
@@ -118,8 +130,8 @@ impl Shard {
         let (frameworks, modes) = (self.frameworks.lasting.clone(), self.drains.modes.clone());
         let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
         let (groups, windows) = (self.groups.lasting.clone(), self.maintenance.lasting.clone());
-        let plug_ins = self.plug_ins.clone();
-        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows, plug_ins }
+        let (plug_ins, reservations) = (self.plug_ins.clone(), self.reservations.clone());
+        ShardSnapshot { version: RECORD_VERSION, jobs, rest, frameworks, modes, quotas, allowed, groups, windows, plug_ins, reservations }
     }
 
     /// The same without what has ended, without secrets, and without frameworks, which decide for themselves: for a copy.
@@ -131,7 +143,8 @@ impl Shard {
         let rest = LastingRest { agents, ..LastingRest::default() };
         let (quotas, allowed) = (self.quotas.lasting.clone(), self.spending.allowed.clone());
         let modes = self.drains.modes.clone();
-        ShardSnapshot { quotas, allowed, ..ShardSnapshot::of((jobs, rest, LastingFrameworks::default(), modes)) }
+        let reservations = self.reservations.clone();
+        ShardSnapshot { quotas, allowed, reservations, ..ShardSnapshot::of((jobs, rest, LastingFrameworks::default(), modes)) }
     }
 
     /// The shard whose lasting state `snapshot` is.
@@ -141,8 +154,8 @@ impl Shard {
         let quota = (Quotas::new(snapshot.quotas), Spending::new(snapshot.allowed));
         let (frameworks, groups) = (Frameworks::restore(snapshot.frameworks), Groups::restore(snapshot.groups));
         let (drains, maintenance) = (Drains::new(snapshot.modes), Maintenance::new(snapshot.windows));
-        let plug_ins = snapshot.plug_ins;
-        Self { groups, maintenance, plug_ins, ..Self::with(config, jobs, snapshot.rest, (frameworks, drains), quota) }
+        let (plug_ins, reservations) = (snapshot.plug_ins, snapshot.reservations);
+        Self { groups, maintenance, plug_ins, reservations, ..Self::with(config, jobs, snapshot.rest, (frameworks, drains), quota) }
     }
 
     /// What was on record at some moment is so again, in a cluster of one master: ids that were given since are not given again, since agents
@@ -161,7 +174,7 @@ impl Shard {
         let mut hash = blake3::Hasher::new();
         let (frameworks, groups, windows) = (&self.frameworks.lasting, &self.groups.lasting, &self.maintenance.lasting);
         let (quotas, allowed) = (&self.quotas.lasting, &self.spending.allowed);
-        let (modes, rest) = (&self.drains.modes, (quotas, allowed, groups, windows, &self.plug_ins));
+        let (modes, rest) = (&self.drains.modes, (quotas, allowed, groups, windows, &self.plug_ins, &self.reservations));
         postcard::to_io(&(&self.jobs.lasting, &self.rest, frameworks, modes, rest), &mut hash)
             .expect("hashing is no I/O and the state is plain data");
         let bytes = hash.finalize();

@@ -5,6 +5,7 @@ use super::event::{JobRef, Limit, Master, Policy, Token, Word};
 use super::maintenance::{ConsentView, Window};
 use super::plugins::PlugInsView;
 use super::quotas::RoleSettings;
+use super::reservations::ReservedView;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
 use protocol::{AgentId, AgentInfo, Exit, Job, JobId, OfferId, Phase, Placement, Resources, Role, Time};
@@ -122,6 +123,8 @@ pub enum View {
     },
     /// Plug-ins: on shard 0 those on record, on each shard how those that order agents fare.
     PlugIns,
+    /// What is kept of the shard's agents for roles.
+    Reserved,
 }
 
 /// An answer.
@@ -169,6 +172,8 @@ pub enum Viewed {
     Copy(Box<Copied>),
     /// To [`View::PlugIns`].
     PlugIns(PlugInsView),
+    /// To [`View::Reserved`].
+    Reserved(Vec<ReservedView>),
 }
 
 /// How a framework stands with the shard that keeps it.

@@ -1,6 +1,5 @@
 //! Why a framework is shown what it is shown, and nothing else: agents counted by reason, and what an offer is. For people, never for a decision.
 
-use super::amounts;
 use super::explain::reason;
 use super::pool::{Pool, Seat, Silence, Standing};
 use super::view::{NOT_THERE, OfferView, OpeningView, SessionView, WishView};
@@ -100,7 +99,8 @@ impl Pool {
     /// Why an agent is not shown to one that takes offers; `None` where it is.
     fn why_not(&self, at: u32, (slot, seat): (u32, &Seat), info: &AgentInfo) -> Option<String> {
         let said = |text: &str| Some(text.to_owned());
-        let (attempts, free) = Self::room(seat);
+        let class = self.openings.opener(at)?.class;
+        let (attempts, free) = self.room_for(slot, self.shape(class)?.role);
         if seat.standing == Standing::Expected || seat.silence != Silence::None || seat.disconnected {
             return said("unreachable");
         }
@@ -111,8 +111,7 @@ impl Pool {
             return None;
         }
         let opener = self.openings.opener(at)?;
-        let mut left = free.clone();
-        amounts::sub(&mut left, &seat.open, 1);
+        let left = self.left_for(slot, class).0;
         if let Some(wants) = &opener.wants {
             let unmet: Vec<&super::pool::Class> = wants.unmet().filter_map(|(class, _)| self.shape(class)).collect();
             let Some(first) = unmet.first() else { return said("all that it wants is shown or placed") };
@@ -138,7 +137,7 @@ impl Pool {
             });
         }
         said(match () {
-            () if !super::shown::is_useful(free) => "full",
+            () if !super::shown::is_useful(&free) => "full",
             () if !super::shown::is_useful(&left) => "shown to others",
             () if self.openings.filters(at, slot, &left) && self.openings.lapsed(at, slot) => "it let an offer of it lapse",
             () if self.openings.filters(at, slot, &left) => "refused: it declined it, or its filters or its role's limit do",

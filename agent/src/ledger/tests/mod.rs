@@ -22,7 +22,7 @@ fn config() -> LedgerConfig {
     let ports = vec![PortRange { first: 100, last: 109 }];
     let capacity = Resources { cpu_milli: 4_000, memory_bytes: 8 * GIB, disk_bytes: GIB, ports: 10, devices: vec![] };
     let info = AgentInfo { name: "a".into(), capacity, ports, ..AgentInfo::default() };
-    LedgerConfig { agent: AgentId(1), info, heartbeat_ms: 500 }
+    LedgerConfig { agent: AgentId(1), info, reservations: vec![], heartbeat_ms: 500 }
 }
 
 fn needs(cpu_milli: u64, ports: u32) -> Resources {

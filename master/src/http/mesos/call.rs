@@ -2,9 +2,11 @@
 //! status 400.
 
 use super::filters;
+use super::reserved;
 use super::words::{self, id, list, member, nanoseconds, number, text, whole};
 use crate::frameworks::{Filters, FrameworkId, FrameworkInfo, REFUSE_MS_DEFAULT, REFUSE_MS_MAX};
 use crate::http::frameworks_json::{inverse_id, offer_id};
+use crate::shard::reservations::ReservationChange;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::{OfferId, Role};
@@ -21,6 +23,7 @@ pub enum Said {
     /// Tasks still in Mesos' words: what of them can be run is looked at one by one.
     Accept {
         offers: Vec<OfferId>,
+        reservations: Vec<ReservationChange>,
         tasks: Vec<Value>,
         groups: Vec<Vec<Value>>,
         others: Vec<String>,
@@ -157,17 +160,23 @@ fn refuse_ms(value: &Value) -> u64 {
 }
 
 fn accept(accept: &Value) -> Result<Said, String> {
-    let (mut tasks, mut groups, mut others) = (vec![], vec![], vec![]);
+    let (mut tasks, mut groups, mut others, mut reservations) = (vec![], vec![], vec![], vec![]);
     for operation in list(accept, "operations") {
         match text(operation, "type").ok_or("an operation has no type")? {
             "LAUNCH" => {
                 tasks.extend_from_slice(list(member(operation, "launch").ok_or("a LAUNCH operation has no 'launch'")?, "task_infos"))
             }
             "LAUNCH_GROUP" => groups.push(group(operation)?),
+            kind @ ("RESERVE" | "UNRESERVE") => {
+                let of = member(operation, if kind == "RESERVE" { "reserve" } else { "unreserve" });
+                reservations.extend(reserved::operation(of.unwrap_or(&Value::Null), kind == "RESERVE")?);
+            }
             other => others.push(other.to_owned()),
         }
     }
-    Ok(Said::Accept { offers: offers(accept), tasks, groups, others, refuse_ms: refuse_ms(accept) })
+    // What was reserved is to be shown again as that, and at once.
+    let refuse_ms = if reservations.is_empty() { refuse_ms(accept) } else { 0 };
+    Ok(Said::Accept { offers: offers(accept), reservations, tasks, groups, others, refuse_ms })
 }
 
 /// The tasks of a group; those of an executor that is not Mesos' own keep it, and are refused for it.
@@ -226,13 +235,13 @@ mod tests {
         let Said::Subscribe { info, suppressed, .. } = said else { panic!("{said:?}") };
         assert_eq!((framework, info.failover_ms, info.roles.len(), suppressed.len()), (None, 10_000, 1, 0));
         let accept = json!({ "type": "ACCEPT", "framework_id": { "value": "f1" }, "accept": { "offer_ids": [{ "value": "o3-9" }, { "value": "?" }],
-            "operations": [{ "type": "LAUNCH", "launch": { "task_infos": [{}] } }, { "type": "RESERVE" },
+            "operations": [{ "type": "LAUNCH", "launch": { "task_infos": [{}] } }, { "type": "CREATE" },
                 { "type": "LAUNCH_GROUP", "launch_group": { "executor": { "type": "DEFAULT" }, "task_group": { "tasks": [{}, {}] } } }], "filters": { "refuse_seconds": 0.5 } } });
         let (framework, said) = read(&accept, "").unwrap();
-        let Said::Accept { offers, tasks, groups, others, refuse_ms } = said else { panic!("{said:?}") };
+        let Said::Accept { offers, tasks, groups, others, refuse_ms, .. } = said else { panic!("{said:?}") };
         assert_eq!(
             (framework, offers.len(), tasks.len(), groups, others, refuse_ms),
-            (Some(FrameworkId(1)), 2, 1, vec![vec![json!({}), json!({})]], vec!["RESERVE".to_owned()], 500)
+            (Some(FrameworkId(1)), 2, 1, vec![vec![json!({}), json!({})]], vec!["CREATE".to_owned()], 500)
         );
         assert!(
             matches!(read(&json!({ "type": "REVIVE", "framework_id": { "value": "f1" } }), "").unwrap().1, Said::Revive(roles) if roles.is_empty())

@@ -1,5 +1,6 @@
 //! What a framework is told, in Mesos' words: the events of `mesos/v1/scheduler/scheduler.proto`, as records of RecordIO (`SIZE\nDATA`).
 
+use super::reserved::{self, Format};
 use super::words;
 use crate::frameworks::{Cause, FrameworkEvent, FrameworkInfo, InverseOffer, OpenOffer, StatusUpdate};
 use crate::http::frameworks_json::{inverse_text, offer_text};
@@ -18,6 +19,8 @@ pub struct Told {
     pub framework: String,
     /// True where it takes the states of Mesos' partition-aware frameworks.
     pub partition_aware: bool,
+    /// How it reads reservations.
+    pub format: Format,
     /// True where it takes `TASK_KILLING`.
     pub knows_killing: bool,
     /// What it is told of the master.
@@ -32,6 +35,7 @@ impl Told {
         Self {
             framework,
             partition_aware: info.is_partition_aware(),
+            format: if info.knows_refinement() { Format::Refined } else { Format::Plain },
             knows_killing: info.knows_killing(),
             master,
             unavailable: BTreeMap::new(),
@@ -53,7 +57,7 @@ impl Told {
             FrameworkEvent::Offers(offers) => {
                 let unavailable = std::mem::take(&mut self.unavailable);
                 let all = offers.iter().map(|offer| {
-                    let mut value = self::offer(offer, &self.framework);
+                    let mut value = self::offer(offer, &self.framework, self.format);
                     words::put(&mut value, "unavailability", unavailable.get(&offer.agent).cloned());
                     value
                 });
@@ -212,14 +216,14 @@ impl Words for Told {
 }
 
 /// An offer.
-pub fn offer(offer: &OpenOffer, framework: &str) -> Value {
+pub fn offer(offer: &OpenOffer, framework: &str, format: Format) -> Value {
     let mut value = json!({
         "id": { "value": offer_text(offer.id) },
         "framework_id": { "value": framework },
         "agent_id": { "value": offer.agent.to_string() },
         "hostname": offer.info.name,
         "url": words::address(&offer.info),
-        "resources": words::resources(&offer.resources, &offer.ports, &offer.role),
+        "resources": reserved::resources(&offer.resources, &offer.ports, &offer.reserved, &offer.role, format),
         "attributes": words::attributes(&offer.info),
         "executor_ids": [],
         "allocation_info": { "role": words::role_text(&offer.role) },
@@ -265,6 +269,7 @@ mod tests {
     #[test]
     fn states_and_reasons_are_those_that_a_framework_can_take() {
         let told = |partition_aware, knows_killing| Told {
+            format: Format::Plain,
             framework: "f1".into(),
             partition_aware,
             knows_killing,
@@ -312,6 +317,7 @@ mod tests {
     #[test]
     fn what_a_framework_is_told_has_the_form_of_the_protos() {
         let mut told = Told {
+            format: Format::Plain,
             framework: String::new(),
             partition_aware: false,
             knows_killing: false,

@@ -9,6 +9,7 @@ mod filters;
 mod maintenance;
 mod operator;
 mod quota;
+mod reserved;
 mod rows;
 mod scheduler;
 mod seen;

@@ -2,13 +2,13 @@
 
 use super::seen::{self, Seen, TASKS_MAX, see};
 use super::watch::watch;
-use super::{At, figures, files, maintenance, master_info, quota, rows, words};
+use super::{At, figures, files, maintenance, master_info, quota, reserved, rows, words};
 use crate::frameworks::{FrameworkId, FrameworkRequest};
 use crate::http::access::Caller;
 use crate::http::agents::set_mode;
 use crate::http::error::ApiError;
 use crate::http::jobs::GRACE_MS_DEFAULT;
-use crate::http::{Api, body, find};
+use crate::http::{Api, body, find, reservations};
 use crate::shard::drains::ModeWish;
 use crate::shard::event::{Level, Request};
 use axum::Json;
@@ -91,6 +91,12 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
         "GET_STATE" => answer("get_state", state(api, &see(api, caller).await?, words::member(call, "get_state")).await?),
         "DRAIN_AGENT" | "DEACTIVATE_AGENT" | "REACTIVATE_AGENT" | "MARK_AGENT_GONE" => {
             of_agents(api, caller, kind, call).await.map(|()| None)
+        }
+        "RESERVE_RESOURCES" | "UNRESERVE_RESOURCES" => {
+            let make = kind == "RESERVE_RESOURCES";
+            let of = words::member(call, if make { "reserve_resources" } else { "unreserve_resources" }).unwrap_or(&Value::Null);
+            let changes = reserved::operation(of, make).map_err(|reason| ApiError::invalid("resources", reason))?;
+            reservations::change_one(api, caller, words::id(of, "agent_id").unwrap_or(""), changes).await.map(|_| None)
         }
         "TEARDOWN" => {
             caller.must_level(Level::Operator)?;

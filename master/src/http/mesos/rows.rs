@@ -3,9 +3,11 @@
 
 use super::VERSION;
 use super::event::offer;
+use super::reserved::{self, Format};
 use super::seen::{Row, Seen, is_active, status_of};
 use super::words;
 use crate::frameworks::{FrameworkId, FrameworkInfo, FrameworkView, OwnView};
+use crate::shard::reservations::ReservedView;
 use crate::shard::view::AgentView;
 use protocol::{Phase, Resources, Role};
 use serde_json::{Value, json};
@@ -33,7 +35,8 @@ fn agent_info(view: &AgentView) -> Value {
 }
 
 /// An agent, of which so much is shown to frameworks.
-pub fn agent(view: &AgentView, offered: Option<&Resources>) -> Value {
+pub fn agent(view: &AgentView, offered: Option<&Resources>, reserved: Option<&ReservedView>) -> Value {
+    let kept = reserved.map_or(&[][..], |reserved| &reserved.list);
     let mut agent = json!({
         "agent_info": agent_info(view),
         "active": is_active(view),
@@ -41,7 +44,7 @@ pub fn agent(view: &AgentView, offered: Option<&Resources>) -> Value {
         "version": VERSION,
         "pid": agent_pid(view),
         "registered_time": { "nanoseconds": view.heard.0.saturating_mul(1_000_000) },
-        "total_resources": words::resources(&view.info.capacity, &view.info.ports, &any_role()),
+        "total_resources": reserved::resources(&view.info.capacity, &view.info.ports, kept, &any_role(), Format::Both),
         "allocated_resources": words::resources(&view.allocated, &[], &any_role()),
         "offered_resources": offered.map_or_else(Vec::new, |offered| words::resources(offered, &[], &any_role())),
         "capabilities": [{ "type": "MULTI_ROLE" }, { "type": "AGENT_DRAINING" }],
@@ -60,7 +63,7 @@ pub fn agents(seen: &Seen) -> Value {
     let offered = seen.offered();
     let (recovered, here): (Vec<_>, Vec<_>) = seen.agents.iter().partition(|agent| agent.state == "expected");
     json!({
-        "agents": here.into_iter().map(|view| agent(view, offered.get(&view.id))).collect::<Vec<_>>(),
+        "agents": here.into_iter().map(|view| agent(view, offered.get(&view.id), seen.reserved.get(&view.id))).collect::<Vec<_>>(),
         "recovered_agents": recovered.into_iter().map(agent_info).collect::<Vec<_>>(),
     })
 }
@@ -93,7 +96,7 @@ pub fn framework(view: &FrameworkView) -> Value {
         "connected": view.connected,
         "recovered": false,
         "registered_time": { "nanoseconds": view.since.0.saturating_mul(1_000_000) },
-        "offers": view.offers.iter().map(|shown| offer(shown, &id)).collect::<Vec<_>>(),
+        "offers": view.offers.iter().map(|shown| offer(shown, &id, Format::Both)).collect::<Vec<_>>(),
         "inverse_offers": [],
         "allocated_resources": allocated,
         "offered_resources": words::resources(&view.offered, &[], view.info.roles.first().unwrap_or(&any_role())),

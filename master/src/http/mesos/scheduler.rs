@@ -66,25 +66,30 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
     let stream = subscription::number(stream)
         .ok_or_else(|| bad("The stream ID included in this request didn't match the stream ID currently associated with the framework"))?;
     let updates = matches!(said, Said::Update { .. });
-    let Some(call) = in_our_words(api, caller, framework, said).await? else { return Ok(StatusCode::ACCEPTED.into_response()) };
-    let principal = caller.token.to_string();
-    let request = Request::Framework(FrameworkRequest::Call { framework, stream, principal, call });
-    match api.door.ask(framework.shard(), request).await {
-        Ok(Answer::Refused(refusal)) => Err(refused(&refusal)),
-        Ok(_) if updates => Ok(StatusCode::OK.into_response()),
-        Ok(_) => Ok(StatusCode::ACCEPTED.into_response()),
-        Err(busy) => Err(unavailable(&busy)),
+    for call in in_our_words(api, caller, framework, said).await? {
+        let principal = caller.token.to_string();
+        // A reservation that cannot be is passed over, as Mesos drops the operation.
+        let drops = matches!(call, Call::Reserve { .. });
+        let request = Request::Framework(FrameworkRequest::Call { framework, stream, principal, call });
+        match api.door.ask(framework.shard(), request).await {
+            Ok(Answer::Refused(refusal)) if drops => tracing::warn!(%framework, %refusal, "a framework's reservation is passed over"),
+            Ok(Answer::Refused(refusal)) => return Err(refused(&refusal)),
+            Ok(_) => {}
+            Err(busy) => return Err(unavailable(&busy)),
+        }
     }
+    Ok(if updates { StatusCode::OK } else { StatusCode::ACCEPTED }.into_response())
 }
 
 fn elsewhere(api: &Api, at: At, shard: ShardId) -> Option<Response> {
     find::elsewhere(api, shard, |http| format!("{}/api/v1/scheduler", base(http, at)))
 }
 
-/// The call in our words; `None` where there is nothing to do.
-async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: Said) -> Result<Option<Call>, Response> {
-    Ok(Some(match said {
-        Said::Accept { offers, tasks, groups, others, refuse_ms } => {
+/// The calls in our words; none where there is nothing to do.
+async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: Said) -> Result<Vec<Call>, Response> {
+    let mut calls = vec![];
+    let last = match said {
+        Said::Accept { offers, reservations, tasks, groups, others, refuse_ms } => {
             if !others.is_empty() {
                 tracing::warn!(%framework, operations = others.join(", "), "a framework wants what is not done yet: it is passed over");
             }
@@ -93,6 +98,9 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
             let mut together = Vec::with_capacity(groups.len());
             for group in groups {
                 together.push(self::launches(api, framework, &roles, group).await);
+            }
+            if !reservations.is_empty() {
+                calls.push(Call::Reserve { offers: offers.clone(), changes: reservations });
             }
             Call::Accept { offers, launches, groups: together, refuse_ms }
         }
@@ -108,8 +116,10 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
         }
         Said::AnswerInverse { accepted, offers } => Call::AnswerInverse { accepted, offers },
         Said::Teardown => Call::Teardown,
-        Said::Ignored | Said::Subscribe { .. } | Said::Unknown(_) => return Ok(None),
-    }))
+        Said::Ignored | Said::Subscribe { .. } | Said::Unknown(_) => return Ok(vec![]),
+    };
+    calls.push(last);
+    Ok(calls)
 }
 
 async fn launches(api: &Api, framework: FrameworkId, roles: &[Role], tasks: Vec<Value>) -> Vec<TaskLaunch> {

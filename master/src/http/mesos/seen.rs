@@ -5,8 +5,9 @@ use crate::frameworks::{Cause, FrameworkView, OwnView, StatusUpdate};
 use crate::http::access::Caller;
 use crate::http::error::ApiError;
 use crate::http::frameworks_list::sees;
-use crate::http::{Api, find};
+use crate::http::{Api, find, reservations};
 use crate::shard::event::Level;
+use crate::shard::reservations::ReservedView;
 use crate::shard::view::{AgentView, PAGE_MAX, View, Viewed};
 use protocol::{AgentId, Phase, Resources};
 use serde_json::Value;
@@ -21,6 +22,8 @@ pub(super) struct Seen {
     pub agents: Vec<AgentView>,
     /// Those that the caller may see, by id.
     pub frameworks: Vec<FrameworkView>,
+    /// What is kept of agents for roles.
+    pub reserved: BTreeMap<AgentId, ReservedView>,
 }
 
 /// A task and whose it is: the place of that among those that were asked for.
@@ -32,12 +35,14 @@ pub(super) type Row<'a> = (&'a FrameworkView, OwnView);
 /// An [`ApiError`] where he may see nothing, or a shard cannot answer now.
 pub(super) async fn see(api: &Api, caller: &Caller) -> Result<Seen, ApiError> {
     caller.must_level(Level::Viewer)?;
-    let (agents, frameworks) = futures::try_join!(find::view_all(api, View::Agents), find::view_all(api, View::Frameworks))?;
+    let views = futures::try_join!(find::view_all(api, View::Agents), find::view_all(api, View::Frameworks), reservations::all(api))?;
+    let (agents, frameworks, reserved) = views;
     let agents = agents.into_iter().filter_map(|viewed| if let Viewed::Agents(agents) = viewed { Some(agents) } else { None });
     let frameworks = frameworks.into_iter().filter_map(|viewed| if let Viewed::Frameworks(found) = viewed { Some(found) } else { None });
     let mut seen = Seen {
         agents: agents.flatten().filter(|agent| agent.state != "gone").collect(),
         frameworks: frameworks.flatten().filter(|view| sees(caller, view)).collect(),
+        reserved,
     };
     seen.agents.sort_by_key(|agent| agent.id);
     seen.frameworks.sort_by_key(|framework| framework.id);

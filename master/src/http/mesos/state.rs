@@ -1,6 +1,7 @@
 //! What version 0 of Mesos' API shows of a master, for tools and pages that read it: ids are plain text, amounts numbers by name
 //! (`src/master/readonly_handler.cpp`, `src/common/http.cpp`). Tasks are a page of them, however many there are.
 
+use super::reserved::{self, Format};
 use super::rows::{self, AGENT_PORT, agent_pid, by_role};
 use super::seen::{Row, Seen, TASKS_MAX, by_state, is_active, named, see, status_of, tasks as rows_of};
 use super::{VERSION, master_info, words};
@@ -9,6 +10,8 @@ use crate::http::Api;
 use crate::http::access::Caller;
 use crate::http::body::Asked;
 use crate::http::error::ApiError;
+use crate::shard::amounts;
+use crate::shard::reservations::ReservedView;
 use crate::shard::view::AgentView;
 use axum::Json;
 use axum::extract::State;
@@ -119,7 +122,7 @@ pub async fn summary(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json
     }
     let offered = seen.offered();
     let slave = |view: &AgentView| {
-        let mut value = agent(view, offered.get(&view.id));
+        let mut value = agent(view, offered.get(&view.id), seen.reserved.get(&view.id));
         count(&mut value, &on.get(&view.id).cloned().unwrap_or_default());
         words::put(&mut value, "framework_ids", Some(of.get(&view.id).cloned().unwrap_or_default().into()));
         value
@@ -146,11 +149,19 @@ pub async fn agents(State(api): State<Arc<Api>>, caller: Caller, Asked(query): A
     let by_id: BTreeMap<String, &AgentView> = seen.agents.iter().map(|view| (view.id.to_string(), view)).collect();
     for value in &mut slaves {
         let Some(view) = value["id"].as_str().and_then(|id| by_id.get(id)) else { continue };
-        let free = view.info.capacity.checked_sub(&view.allocated).unwrap_or_default();
-        words::put(value, "unreserved_resources_full", Some(words::resources(&free, &view.info.ports, &role).into()));
+        let kept = seen.reserved.get(&view.id).map_or(&[][..], |reserved| &reserved.list);
+        let mut all = reserved::resources(&view.info.capacity, &view.info.ports, kept, &role, Format::Both);
+        let mut reserved = serde_json::Map::new();
+        for entry in all.extract_if(.., |entry| entry.get("reservations").is_some()) {
+            let role = entry["role"].as_str().unwrap_or_default().to_owned();
+            if let Value::Array(list) = reserved.entry(role).or_insert_with(|| json!([])) {
+                list.push(entry);
+            }
+        }
+        words::put(value, "unreserved_resources_full", Some(all.into()));
         words::put(value, "used_resources_full", Some(words::resources(&view.allocated, &[], &role).into()));
         words::put(value, "offered_resources_full", Some(json!([])));
-        words::put(value, "reserved_resources_full", Some(json!({})));
+        words::put(value, "reserved_resources_full", Some(reserved.into()));
     }
     Ok(Json(json!({ "slaves": slaves, "recovered_slaves": recovered })))
 }
@@ -209,13 +220,19 @@ fn agent_rows(seen: &Seen, only: Option<&str>) -> (Vec<Value>, Vec<Value>) {
     let offered = seen.offered();
     let wanted = seen.agents.iter().filter(|view| only.is_none_or(|id| id == view.id.to_string()));
     let (recovered, here): (Vec<_>, Vec<_>) = wanted.partition(|view| view.state == "expected");
-    let rows = |views: Vec<&AgentView>| views.into_iter().map(|view| agent(view, offered.get(&view.id))).collect();
+    let rows =
+        |views: Vec<&AgentView>| views.into_iter().map(|view| agent(view, offered.get(&view.id), seen.reserved.get(&view.id))).collect();
     (rows(here), rows(recovered))
 }
 
-fn agent(view: &AgentView, offered: Option<&Resources>) -> Value {
+fn agent(view: &AgentView, offered: Option<&Resources>, kept: Option<&ReservedView>) -> Value {
     let info = &view.info;
-    let free = info.capacity.checked_sub(&view.allocated).unwrap_or_default();
+    let (mut unreserved, mut reserved) = (info.capacity.clone(), BTreeMap::<&str, Resources>::new());
+    for one in kept.iter().flat_map(|kept| &kept.list) {
+        amounts::sub(&mut unreserved, &one.resources, 1);
+        amounts::add(reserved.entry(words::role_text(&one.reserved.role)).or_default(), &one.resources, 1);
+    }
+    let reserved: BTreeMap<&str, Value> = reserved.iter().map(|(role, sum)| (*role, words::amounts(sum, &[]))).collect();
     let mut value = json!({
         "id": view.id.to_string(),
         "hostname": info.name,
@@ -225,8 +242,8 @@ fn agent(view: &AgentView, offered: Option<&Resources>) -> Value {
         "resources": words::amounts(&info.capacity, &info.ports),
         "used_resources": words::amounts(&view.allocated, &[]),
         "offered_resources": words::amounts(offered.unwrap_or(&Resources::NONE), &[]),
-        "unreserved_resources": words::amounts(&free, &info.ports),
-        "reserved_resources": {},
+        "unreserved_resources": words::amounts(&unreserved, &info.ports),
+        "reserved_resources": reserved,
         "attributes": info.attributes,
         "active": is_active(view),
         "deactivated": view.mode != "active",

@@ -39,7 +39,7 @@ pub async fn watch(api: Arc<Api>, caller: Caller) -> Result<Response, ApiError> 
     let state = operator::state(&api, &seen, None).await?;
     let subscribed =
         json!({ "type": "SUBSCRIBED", "subscribed": { "get_state": state, "heartbeat_interval_seconds": HEARTBEAT.as_secs_f64() } });
-    let Seen { agents, frameworks } = seen;
+    let Seen { agents, frameworks, .. } = seen;
     let here = agents.into_iter().filter(|agent| agent.state != "expected").map(|agent| agent.id).collect();
     let frameworks = frameworks.into_iter().map(|framework| (framework.id, framework)).collect();
     let reader = Reader { api, caller, agents: here, frameworks, next, news, over: false, _place: place };
@@ -159,7 +159,7 @@ impl Reader {
         let Ok(Viewed::Agents(found)) = find::view(&self.api, shard, View::Agents).await else { return None };
         let view = found.iter().find(|view| view.id == agent)?;
         self.agents.insert(agent);
-        Some(json!({ "type": "AGENT_ADDED", "agent_added": { "agent": rows::agent(view, None) } }))
+        Some(json!({ "type": "AGENT_ADDED", "agent_added": { "agent": rows::agent(view, None, None) } }))
     }
 
     /// A framework is there, or is another than before.
