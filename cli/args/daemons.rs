@@ -119,7 +119,8 @@ pub struct Agent {
     /// A fact about it, NAME=VALUE; may be given again.
     #[arg(long, value_name = "NAME=VALUE")]
     pub attribute: Vec<String>,
-    /// Where it stands: REGION/ZONE/RACK.
+    /// Where it stands: REGION/ZONE/RACK, the last with as many parts as there are levels, such as `eu/fsn1/row2/rack3`: job files then know `rack`,
+    /// `rack.1` (`row2`) and `rack.2`.
     #[arg(long, default_value = "//")]
     pub domain: String,
 }

@@ -43,7 +43,7 @@ pub enum Field {
     Zone,
     /// The rack of it, in the same way.
     Rack,
-    /// One of its attributes.
+    /// One of its attributes; or, called `rack.N`, the first N parts of its rack, which has parts where it stands deeper than three levels.
     Attribute(String),
 }
 
@@ -157,10 +157,21 @@ impl Field {
             Self::Region => &stand.domain.region,
             Self::Zone => &stand.domain.zone,
             Self::Rack => &stand.domain.rack,
-            Self::Attribute(_) => "",
+            Self::Attribute(name) => level(name).and_then(|level| outer(&stand.domain.rack, level)).unwrap_or_default(),
         };
         if known.is_empty() { stand.attributes.get(self.name()).map(String::as_str) } else { Some(known) }
     }
+}
+
+/// Which level of a rack is called so: `rack.2` is the second.
+fn level(name: &str) -> Option<usize> {
+    name.strip_prefix("rack.")?.parse().ok().filter(|level| *level > 0)
+}
+
+/// The first so many parts of `row2/rack3/shelf1`; `None` where it has fewer.
+fn outer(rack: &str, level: usize) -> Option<&str> {
+    let ends = rack.match_indices('/').map(|(at, _)| at).chain([rack.len()]);
+    ends.take(level).enumerate().last().filter(|(nth, end)| nth + 1 == level && *end > 0).map(|(_, end)| &rack[..end])
 }
 
 impl From<&AgentInfo> for Stand {
@@ -202,6 +213,21 @@ mod tests {
         check("region", None);
         check("disk", Some("ssd"));
         check("gpu", None);
+    }
+
+    #[test]
+    fn a_rack_has_as_many_levels_as_it_is_written_with() {
+        let stand = |rack: &str| Stand { domain: FaultDomain { rack: rack.into(), ..FaultDomain::default() }, ..Stand::default() };
+        let deep = stand("row2/rack3/shelf1");
+        let check = |field: &str, expected: Option<&str>| assert_eq!(Field::named(field).of(&deep), expected, "{field}");
+        check("rack", Some("row2/rack3/shelf1"));
+        check("rack.1", Some("row2"));
+        check("rack.2", Some("row2/rack3"));
+        check("rack.3", Some("row2/rack3/shelf1"));
+        check("rack.4", None);
+        check("rack.0", None);
+        check("rack.x", None);
+        assert_eq!((Field::named("rack.1").of(&stand("r1")), Field::named("rack.1").of(&stand(""))), (Some("r1"), None));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Check {
     heard: BTreeMap<AgentId, Time>,
     came_back: BTreeMap<AgentId, Time>,
     /// When the last leader began to lead.
-    leader_since: Time,
+    pub leader_since: Time,
     /// Where each attempt was put, whether that was committed or not.
     placed: BTreeMap<AttemptId, AgentId>,
     /// Agents that were to be emptied, whether that was committed or not.

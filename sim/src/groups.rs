@@ -292,6 +292,9 @@ impl World {
         for note in notes {
             self.check.committed(note)?;
             self.limits.committed(&note.record, shard, &self.check.jobs)?;
+            let capacity =
+                |agent| self.machines.iter().find(|machine| machine.id == agent).map_or(0, |machine| machine.info.capacity.cpu_milli);
+            self.kept.committed(&note.record, (self.now, self.check.leader_since), &self.check.jobs, capacity)?;
             if let Record::AgentGone { agent, .. } = &note.record
                 && let Some(at) = self.machines.iter().position(|machine| machine.id == *agent)
             {

@@ -10,6 +10,7 @@ mod door;
 mod engine;
 mod frameworks;
 mod groups;
+mod kept;
 mod lease;
 mod limits;
 mod log;
@@ -78,6 +79,8 @@ pub struct Report {
     pub framework_tasks: u64,
     /// Tasks that were placed while their role had a limit that all shards had heard of.
     pub judged: u64,
+    /// Attempts that were placed where something was kept for a role.
+    pub beside_kept: u64,
     /// Tasks that left their place to one of a higher priority.
     pub preempted: u64,
     /// How often a shard got a leader.
@@ -113,6 +116,7 @@ pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
         refused: world.check.refused,
         framework_tasks: world.frameworks.ended,
         judged: world.limits.judged,
+        beside_kept: world.kept.judged,
         preempted: world.check.rights.preempted,
         leaders: world.leaders,
         pieces: world.known.pieces,

@@ -159,6 +159,8 @@ pub struct Plan {
     pub frameworks: usize,
     /// Whether roles get limits.
     pub limits: bool,
+    /// Whether operators have something of agents kept for roles. Not where a build of before takes part, which knows nothing of it.
+    pub reserves: bool,
     /// Whether jobs say where their tasks may go. Not where a build of before takes part, which cannot read them.
     pub places: bool,
     /// The bug that is put in.
@@ -219,6 +221,11 @@ impl Plan {
                     && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
                     && !upgrades
                     && Random::new(seed ^ 0x11a1).chance(300),
+            reserves: bug.is_none()
+                && !upgrades
+                && !crate::REGRESSION_SEEDS.contains(&seed)
+                && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
+                && Random::new(seed ^ 0x5e5e).chance(300),
             bug,
         }
     }

@@ -6,7 +6,7 @@ use master::shard::drains::ModeWish;
 use master::shard::maintenance::{Window, WindowsRequest};
 use master::shard::{Event, Request};
 use protocol::message::shard_of_agent;
-use protocol::{RequestId, ShardId, Time};
+use protocol::{AgentId, RequestId, ShardId, Time};
 
 /// From the moment when nothing breaks any more until all jobs are stopped, on top of the time after which tasks are replaced.
 const CALM_MS: u64 = 40_000;
@@ -79,6 +79,11 @@ impl World {
             _ if self.plan.limits && self.random.chance(200) => {
                 let request = crate::limits::wish(&mut self.random);
                 self.ask_home(request)?;
+            }
+            _ if self.plan.reserves && self.random.chance(250) => {
+                let agent = self.machines[at].id;
+                let request = crate::kept::wish(&mut self.random, agent);
+                self.ask_about(agent, request)?;
             }
             _ if self.plan.fenced && self.random.chance(100) => self.answer_late(at),
             0 | 7 if self.plan.links_only && other != master => self.break_link(master, other),
@@ -181,9 +186,14 @@ impl World {
 
     pub(crate) fn ask_mode(&mut self, at: usize, mode: ModeWish) -> Verdict {
         let agent = self.machines[at].id;
+        self.ask_about(agent, Request::SetMode { agent, mode })
+    }
+
+    /// An operator asks something of an agent's shard, if somebody leads it.
+    pub(crate) fn ask_about(&mut self, agent: AgentId, request: Request) -> Verdict {
         let shard = shard_of_agent(agent, self.plan.shards);
         match self.leader(usize::from(shard.0)) {
-            Some(leader) => self.tell(leader, shard, Event::Request { id: OPERATOR, request: Request::SetMode { agent, mode } }),
+            Some(leader) => self.tell(leader, shard, Event::Request { id: OPERATOR, request }),
             None => Ok(()),
         }
     }
@@ -191,11 +201,7 @@ impl World {
     /// An operator says that an agent never comes back.
     fn let_go(&mut self, at: usize) -> Verdict {
         let agent = self.machines[at].id;
-        let shard = shard_of_agent(agent, self.plan.shards);
-        match self.leader(usize::from(shard.0)) {
-            Some(leader) => self.tell(leader, shard, Event::Request { id: OPERATOR, request: Request::Gone { agent } }),
-            None => Ok(()),
-        }
+        self.ask_about(agent, Request::Gone { agent })
     }
 
     fn kill_master(&mut self, at: usize, mean: u64) {

@@ -7,6 +7,7 @@ use crate::client::Clients;
 use crate::door::Master;
 use crate::engine;
 use crate::frameworks::Frameworks;
+use crate::kept::Kept;
 use crate::limits::{self, Limits};
 use crate::machine::Machine;
 use crate::network::{Line, Way};
@@ -132,6 +133,7 @@ pub struct World {
     pub frameworks: Frameworks,
     /// What roles may hold.
     pub limits: Limits,
+    pub kept: Kept,
     pub(crate) random: Random,
     pub(crate) queue: Queue,
     pub(crate) masters: Vec<Master>,
@@ -184,6 +186,7 @@ impl World {
             clients: Clients::new(&plan),
             frameworks: Frameworks::new(plan.frameworks),
             limits: Limits::new(plan.shards),
+            kept: Kept::default(),
             masters: (0..plan.masters).map(|me| Master::new(&plan, me, &mut random)).collect(),
             random,
             queue,
@@ -367,6 +370,9 @@ impl World {
         }
         if self.plan.limits {
             limits::none().try_for_each(|request| self.ask_home(request))?;
+        }
+        for (agent, request) in self.kept.none() {
+            self.ask_about(agent, request)?;
         }
         let mut requests = self.clients.stop_all();
         requests.extend(self.clients.submit_all());

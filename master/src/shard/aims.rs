@@ -285,6 +285,7 @@ impl Pool {
     /// What agent is in this slot, and where it stands.
     pub(super) fn set_stand(&mut self, slot: u32, stand: Stand) {
         self.index.cover(slot);
+        self.cover_kept(slot);
         let size = self.index.size();
         // What offers use of it is by how it stood.
         let before = self.aims.rules.stand(slot);

@@ -115,6 +115,11 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// True where all that it holds is known.
+    pub(super) fn is_known(&self) -> bool {
+        self.standing == Standing::Here && self.unknown == 0 && self.unheard.is_empty()
+    }
+
     /// It has one more attempt.
     pub(super) fn insert(&mut self, attempt: AttemptId, class: u32) {
         self.attempts.insert(attempt, class);

@@ -168,6 +168,10 @@ impl Shard {
     fn reserved(&self, agent: AgentId, changes: &[ReservationChange], principal: &str) -> Result<Vec<Reservation>, Refusal> {
         let known = self.rest.agents.get(&agent).filter(|known| !known.gone).and_then(|_| self.pool.seat(agent));
         let (_, seat) = known.ok_or(Refusal::NotFound { what: "agent".into() })?;
+        if changes.iter().any(|change| change.make) && !seat.is_known() {
+            let reason = "what the agent holds is not known now: try again once it is reachable".into();
+            return Err(Refusal::Conflict { reason });
+        }
         let before = self.reservations.get(&agent).map_or(&[][..], Vec::as_slice);
         changed(before, changes, principal, seat.free.clone())
     }

@@ -131,6 +131,8 @@ impl Pool {
             kept.buckets.push(Bucket { role, name, above: None, parts, amount, held, open, unused, unshown });
             let keepers = self.keepers.entry(role).or_default();
             keepers.agents += 1;
+            // Of the shape of the others, whose masks it is descended with.
+            keepers.index.cover(u32::try_from(self.index.size().saturating_sub(1)).expect("AGENTS_MAX fits"));
             keepers.index.learn(&self.seats[slot as usize].capacity);
         }
         for at in 0..kept.buckets.len() {
@@ -181,6 +183,11 @@ impl Pool {
             self.roles.release(bucket.role);
         }
         self.elsewhere.stir();
+    }
+
+    /// There is a slot of this number.
+    pub(super) fn cover_kept(&mut self, slot: u32) {
+        self.keepers.values_mut().for_each(|keepers| keepers.index.cover(slot));
     }
 
     /// An agent has another capacity: the indexes of what it keeps learn its devices.

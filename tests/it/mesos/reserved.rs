@@ -40,7 +40,9 @@ fn what_an_agent_keeps_for_a_role_is_made_shown_used_and_given_up() {
     cluster.add_agent_with("a1", "cpu=4,memory=1GiB,ports=21000-21009", &["--reserve", "ads:cpu=1,ports=2"]);
     let mesos = cluster.mesos.clone();
     let agent = cluster.json(&["agents"])["agents"][0]["id"].as_str().unwrap().to_owned();
-    let call = json!({ "type": "RESERVE_RESOURCES", "reserve_resources": { "agent_id": { "value": agent }, "resources": [reserved("web", 1.5)] } });
+    let mut memory = reserved("web", 64.0);
+    memory["name"] = json!("mem");
+    let call = json!({ "type": "RESERVE_RESOURCES", "reserve_resources": { "agent_id": { "value": agent }, "resources": [reserved("web", 1.5), memory] } });
     let anybody = ask(&mesos, "POST", "/api/v1", &[("Content-Type", "application/json")], &call.to_string());
     assert!(anybody.starts_with("HTTP/1.1 403 "), "{anybody}");
     assert_eq!(called(&cluster, &call), "200");

@@ -107,6 +107,27 @@ fn what_cannot_be_kept_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn what_is_kept_is_of_those_agents_alone_that_a_job_may_have() {
+    use protocol::{Constraint, Field, Placement, Rule};
+    let mut world = World::new();
+    world.register(A, cpu(1_000), 1);
+    world.reserves(A, change(true, "web", 600)).unwrap();
+    for n in 2..8 {
+        world.register(AgentId(n), cpu(1_000), 1);
+    }
+    world.reserves(AgentId(7), change(true, "web", 500)).unwrap();
+    let on = |name: &str, count, cpu_milli| {
+        let constraints = vec![Constraint { field: Field::Hostname, rule: Rule::Is(name.into()) }];
+        Job { place: Some(Placement { constraints, spread: vec![] }.into()), ..of("web", job(Kind::Service, count, cpu_milli)) }
+    };
+    world.submit(on("agent-5", 2, 500));
+    world.submit(on("agent-7", 3, 500));
+    world.submit(on("agent-1", 3, 500));
+    assert_eq!((world.held(A).len(), world.held(AgentId(5)).len(), world.held(AgentId(7)).len()), (2, 2, 2));
+    world.check_kept();
+}
+
+#[test]
 fn an_agent_is_started_with_reservations_and_a_new_leader_knows_them() {
     let mut world = World::new();
     world.register(A, cpu(1_000), 1);

@@ -1,0 +1,194 @@
+//! What of agents is kept for roles: operators have it kept and give it up. And what was promised (R1): once it is on record, nothing is placed on an
+//! agent that takes of it what others than its role may not have.
+
+use crate::check::{Verdict, hold};
+use crate::random::Random;
+use master::shard::reservations::ReservationChange;
+use master::shard::{Record, Request};
+use protocol::{AgentId, AttemptId, Attributes, Job, JobId, Reservation, Resources, Role, Time};
+use std::collections::BTreeMap;
+
+/// Roles that get some, and those around each.
+const ROLES: [(&str, &[&str]); 4] = [("web", &[]), ("batch", &[]), ("web/shop", &[]), ("web/shop", &["web"])];
+/// How long it must have been so before it is judged, in milliseconds: what was decided before is on its way for less.
+const QUIET_MS: u64 = 20_000;
+
+fn role(name: &str) -> Role {
+    Role::new(name).expect("a role")
+}
+
+fn cpu(cpu_milli: u64) -> Resources {
+    Resources { cpu_milli, ..Resources::NONE }
+}
+
+/// A request for one more change of what is kept of an agent.
+pub fn wish(random: &mut Random, agent: AgentId) -> Request {
+    let (name, within) = ROLES[random.below(4) as usize];
+    let within = within.iter().map(|name| role(name)).collect();
+    let change = ReservationChange {
+        make: random.chance(600),
+        role: role(name),
+        within,
+        labels: Attributes::new(),
+        resources: cpu([100, 250, 500, 1_000, 3_000][random.below(5) as usize]),
+    };
+    Request::Reserve { agent, changes: vec![change], principal: "sim".into() }
+}
+
+/// What is on record of one agent.
+struct Of {
+    list: Vec<Reservation>,
+    since: Time,
+}
+
+/// What is on record.
+#[derive(Default)]
+pub struct Kept {
+    agents: BTreeMap<AgentId, Of>,
+    /// What live attempts hold, where and for whom.
+    live: BTreeMap<AttemptId, (AgentId, Role, u64)>,
+    held: BTreeMap<AgentId, BTreeMap<Role, u64>>,
+    /// Attempts that were placed where something is kept.
+    pub judged: u64,
+}
+
+impl Kept {
+    /// A record was committed; `capacity` is what agents have, `calm` since when the same leaders lead.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn committed(
+        &mut self,
+        record: &Record,
+        (now, calm): (Time, Time),
+        jobs: &BTreeMap<JobId, Job>,
+        capacity: impl Fn(AgentId) -> u64,
+    ) -> Verdict {
+        match record {
+            Record::ReservationsSet { agent, reservations, .. } => {
+                self.agents.insert(*agent, Of { list: reservations.clone(), since: now });
+            }
+            Record::Staged { id, agent, attempts, .. } => {
+                let Some(job) = jobs.get(id) else { return Ok(()) };
+                let attempts = attempts.iter().map(|(index, number)| AttemptId::new(*id, *index, *number));
+                for attempt in attempts {
+                    self.placed(attempt, (*agent, capacity(*agent)), job, (now, calm))?;
+                }
+            }
+            Record::Placed { id, job, agent, .. } => {
+                self.placed(AttemptId::new(*id, 0, 1), (*agent, capacity(*agent)), job, (now, calm))?;
+            }
+            Record::PlacedGroup { tasks, agent, .. } => {
+                for task in tasks {
+                    self.placed(AttemptId::new(task.id, 0, 1), (*agent, capacity(*agent)), &task.job, (now, calm))?;
+                }
+            }
+            Record::Ended { id, ends, .. } => {
+                for end in ends {
+                    if let Some((agent, role, milli)) = self.live.remove(&end.attempt(*id))
+                        && let Some(sum) = self.held.get_mut(&agent).and_then(|held| held.get_mut(&role))
+                    {
+                        *sum -= milli;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn placed(&mut self, attempt: AttemptId, (agent, capacity): (AgentId, u64), job: &Job, (now, calm): (Time, Time)) -> Verdict {
+        let (role, milli) = (job.role.clone(), job.template.resources.cpu_milli);
+        let before = self.promised(agent);
+        if self.live.insert(attempt, (agent, role.clone(), milli)).is_none() {
+            *self.held.entry(agent).or_default().entry(role).or_default() += milli;
+        }
+        let since = self.agents.get(&agent).filter(|of| !of.list.is_empty()).map(|of| of.since.max(calm));
+        if since.is_none_or(|since| now.since(since) < QUIET_MS) || before > capacity {
+            return Ok(());
+        }
+        self.judged += 1;
+        let after = self.promised(agent);
+        hold(after <= capacity, || {
+            format!(
+                "R1: {attempt} of {} was placed on {agent}, which with what it keeps for others has {capacity} and not {after}",
+                job.role
+            )
+        })
+    }
+
+    /// What tasks hold of an agent, and what of what is kept nobody uses: each role's use counts for the innermost reservation that is for it, and what is
+    /// over for the one around that.
+    fn promised(&self, agent: AgentId) -> u64 {
+        let none = BTreeMap::new();
+        let held = self.held.get(&agent).unwrap_or(&none);
+        let list = self.agents.get(&agent).map_or(&[][..], |of| &of.list);
+        let mut kept: BTreeMap<&Role, u64> = BTreeMap::new();
+        for one in list {
+            *kept.entry(&one.reserved.role).or_default() += one.resources.cpu_milli;
+            if let Some(outer) = one.reserved.within.last() {
+                let outer = kept.entry(outer).or_default();
+                *outer = outer.saturating_sub(one.resources.cpu_milli);
+            }
+        }
+        let mut left = kept.clone();
+        // The deepest first: what is over there is the next one's.
+        for (role, milli) in held.iter().rev() {
+            let mut over = *milli;
+            for name in role.and_above() {
+                if let Some(kept) = left.get_mut(&name) {
+                    let used = over.min(*kept);
+                    (*kept, over) = (*kept - used, over - used);
+                }
+            }
+        }
+        held.values().sum::<u64>() + left.values().sum::<u64>()
+    }
+
+    /// Requests that give up all that is kept, the innermost first.
+    pub fn none(&self) -> Vec<(AgentId, Request)> {
+        let change = |one: &Reservation| ReservationChange {
+            make: false,
+            role: one.reserved.role.clone(),
+            within: one.reserved.within.clone(),
+            labels: Attributes::new(),
+            resources: one.resources.clone(),
+        };
+        let request = |(agent, of): (&AgentId, &Of)| {
+            let mut list = of.list.clone();
+            list.sort_by_key(|one| std::cmp::Reverse(one.reserved.within.len()));
+            let changes = list.iter().map(change).collect();
+            (*agent, Request::Reserve { agent: *agent, changes, principal: "sim".into() })
+        };
+        self.agents.iter().filter(|(_, of)| !of.list.is_empty()).map(request).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::ReservedFor;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_is_placed_where_others_have_it_kept_is_seen() {
+        let mut kept = Kept::default();
+        let (agent, now) = (AgentId(1), Time(100_000));
+        let job = |name: &str| {
+            let mut job = crate::client::job(cpu(600), 1, 5);
+            (job.role, Arc::make_mut(&mut job.template).resources) = (role(name), cpu(600));
+            job
+        };
+        let jobs = BTreeMap::from([(JobId(1), job("web/shop")), (JobId(2), job("web")), (JobId(3), job("other"))]);
+        let mut say = |record: Record| kept.committed(&record, (now, Time::ZERO), &jobs, |_| 2_000);
+        let reservations = vec![Reservation { reserved: ReservedFor::fixed(role("web")), resources: cpu(1_000) }];
+        say(Record::ReservationsSet { agent, reservations, at: now }).unwrap();
+        kept.agents.get_mut(&agent).unwrap().since = Time::ZERO;
+        let staged = |id, number| Record::Staged { id: JobId(id), agent, incarnation: 1, attempts: vec![(0, number)], at: now };
+        let mut say = |record: Record| kept.committed(&record, (now, Time::ZERO), &jobs, |_| 2_000);
+        say(staged(3, 1)).unwrap();
+        say(staged(1, 1)).unwrap();
+        say(staged(2, 1)).unwrap();
+        assert!(say(staged(3, 2)).unwrap_err().contains("R1"));
+    }
+}
