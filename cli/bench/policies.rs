@@ -54,7 +54,7 @@ fn ask(score: &dyn Score, candidates: usize, count: usize) -> anyhow::Result<Vec
     let needs = Resources { cpu_milli: 500, memory_bytes: 1 << 30, ..Resources::NONE };
     let asked = Asked { role, priority: 50, needs, count: 1 };
     let candidate = |number: usize| {
-        let attributes = BTreeMap::from([("disk".into(), "ssd".into()), ("spot".into(), (number % 2 == 0).to_string())]);
+        let attributes = BTreeMap::from([("disk".into(), "ssd".into()), ("spot".into(), number.is_multiple_of(2).to_string())]);
         let free = Resources { cpu_milli: 500 * number as u64, ..CAPACITY };
         Candidate {
             stand: Arc::new(Stand { name: format!("a{number}"), attributes, ..Stand::default() }),
