@@ -96,3 +96,4 @@ bench: samples
 	target/release/skep bench cold-start
 	target/release/skep bench overload
 	target/release/skep bench frameworks
+	target/release/skep bench policies

@@ -123,6 +123,13 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// A policy as wasm that orders agents: what one question about 1, 8 and 32 agents takes, and how many tasks a second a shard places where each of
+    /// them is such a question, beside none.
+    Policies {
+        /// How many questions, and how many tasks.
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        count: u32,
+    },
     /// An agent killed: until its tasks are placed anew.
     Detect,
 }

@@ -11,6 +11,7 @@ mod latency;
 mod masters;
 mod member;
 mod overload;
+mod policies;
 mod processes;
 mod rest;
 mod tasks;
@@ -89,6 +90,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
                 frameworks::freed(&mut figures, &flags.samples, run, *count).await?;
                 frameworks::held(&mut figures, &flags.samples, run, *seconds).await?;
             }
+            BenchWhat::Policies { count } => policies::policies(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

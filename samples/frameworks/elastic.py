@@ -1,11 +1,11 @@
 """A pool of workers that grows and shrinks: as many tasks run as are wanted. It says what it lacks, and is shown just that. One that ends or is lost is
 placed anew.
 
-    samples/frameworks/elastic.py SIZE...       # one size after the other, each until so many run
+    samples/frameworks/elastic.py SIZE... [--role ROLE]       # one size after the other, each until so many run
 """
 
+import argparse
 import os
-import sys
 
 from skep import Cluster, Framework, wish
 
@@ -64,9 +64,9 @@ class Pool:
         self.framework.acknowledge(update)
 
 
-def main(sizes):
+def main(sizes, role):
     cluster = Cluster.here()
-    framework = Framework(cluster, "elastic")
+    framework = Framework(cluster, "elastic", roles=[role])
     pool = Pool(framework, cluster.push(os.path.join(HERE, "../dist/sleep.wasm")))
     pool.ask()
     sizes = iter(sizes)
@@ -90,4 +90,7 @@ def main(sizes):
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or [2, 6, 1, 0])
+    flags = argparse.ArgumentParser()
+    flags.add_argument("sizes", nargs="*", type=int, default=[2, 6, 1, 0])
+    flags.add_argument("--role", default="default")
+    main(**vars(flags.parse_args()))

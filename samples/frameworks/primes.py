@@ -1,9 +1,10 @@
 """Map and reduce over wasm tasks: counts primes up to many bounds, a task each, and adds them up. It says how much room it wants. A task that is lost
 is placed again.
 
-    samples/frameworks/primes.py [HOW-MANY]
+    samples/frameworks/primes.py [HOW-MANY] [--role ROLE]
 """
 
+import argparse
 import os
 import sys
 
@@ -13,10 +14,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CPU_MILLI, MEMORY = 100, 16 << 20
 
 
-def main(many):
+def main(many, role):
     cluster = Cluster.here()
     wasm = cluster.push(os.path.join(HERE, "../dist/sieve.wasm"))
-    framework = Framework(cluster, "primes")
+    framework = Framework(cluster, "primes", roles=[role])
     bounds = {f"below-{n}": (n + 1) * 10_000 for n in range(many)}
     waiting, placed, found, tries = list(bounds), set(), {}, 0
 
@@ -58,4 +59,7 @@ def main(many):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    flags = argparse.ArgumentParser()
+    flags.add_argument("many", nargs="?", type=int, default=20)
+    flags.add_argument("--role", default="default")
+    main(**vars(flags.parse_args()))

@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod door;
 mod engine;
+pub mod fairness;
 mod frameworks;
 mod groups;
 mod kept;

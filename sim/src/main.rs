@@ -1,6 +1,7 @@
 //! `sim seeds`: runs seeds until one breaks a promise, and says how many hours of a cluster that were. `sim bugs`: puts bugs in on purpose
 //! and says how many seeds it took to see each. `sim scale`: how large a cluster the real shards decide for, and how fast. `sim place`: what one
-//! decision costs where the cluster is nearly full. `sim trace`: a recorded cluster, and how much of it policies of placement give away.
+//! decision costs where the cluster is nearly full. `sim fairness`: how far roles are from their fair shares. `sim trace`: a recorded cluster, and how
+//! much of it policies of placement give away.
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
@@ -8,7 +9,7 @@ use protocol::Time;
 use sim::scale::{Figures, Size};
 use sim::trace::allocation::Drawing;
 use sim::trace::openb;
-use sim::{Bug, Plan, place};
+use sim::{Bug, Plan, fairness, place};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -89,6 +90,27 @@ enum Verb {
         #[arg(long, default_value_t = 3)]
         runs: u32,
     },
+    /// Measures how far roles are from their fair shares while tasks end and roles come and go; prints it as JSON lines.
+    Fairness {
+        /// Agents.
+        #[arg(long, default_value_t = 2_000)]
+        agents: u32,
+        /// Shards.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+        shards: u16,
+        /// Roles that want more than there is.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        roles: u32,
+        /// How many kinds of tasks there are, one for each role: all alike, or some that need much of the processors, of the memory, or little.
+        #[arg(long, default_value = "1,4", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=4))]
+        needs: Vec<u64>,
+        /// Changes of who wants something, after the first.
+        #[arg(long, default_value_t = 9)]
+        changes: u32,
+        /// How often all of it, each time drawn otherwise.
+        #[arg(long, default_value_t = 3)]
+        seeds: u64,
+    },
     /// Replays a recorded cluster; prints what came out as JSON lines, and a table to standard error.
     Trace {
         /// Which, and what of it.
@@ -159,6 +181,13 @@ fn main() -> ExitCode {
             for (run, agents) in (1..=runs).flat_map(|run| agents.iter().map(move |agents| (run, *agents))) {
                 let size = place::Size { agents, tasks, roles, batch, misses };
                 placed(&size, &place::run(size), run);
+            }
+            ExitCode::SUCCESS
+        }
+        Verb::Fairness { agents, shards, roles, needs, changes, seeds } => {
+            for needs in needs {
+                let size = |seed| fairness::Size { agents, shards, roles, needs: needs as usize, changes, seed };
+                fair(roles, needs, &(1..=seeds).map(|seed| fairness::run(&size(seed))).collect::<Vec<_>>());
             }
             ExitCode::SUCCESS
         }
@@ -271,6 +300,37 @@ fn placed(size: &place::Size, figures: &place::Figures, run: u32) {
     line("miss_p99_us", us(figures.missing.1), "us");
     line("miss_crossed_us", us(figures.missing_crossed.0), "us");
     line("miss_crossed_p99_us", us(figures.missing_crossed.1), "us");
+}
+
+fn fair(roles: u32, needs: u64, seeds: &[fairness::Figures]) {
+    let line = |metric: &str, value: f64, unit: &str| {
+        println!(
+            r#"{{"system":"skep","bench":"sim","kind":"fairness-{needs}","metric":"{metric}","n":{roles},"value":{value:.3},"unit":"{unit}","run":1}}"#
+        );
+    };
+    let looks: Vec<&fairness::Look> = seeds.iter().flat_map(|figures| &figures.looks).collect();
+    let sorted = |of: fn(&fairness::Look) -> f64| {
+        let mut values: Vec<f64> = looks.iter().map(|look| of(look)).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        move |percent: usize| values.get((values.len() * percent / 100).min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    };
+    let (off, of_own, used) = (sorted(|look| look.off_percent), sorted(|look| look.off_percent_of_own), sorted(|look| look.used_percent));
+    line("looks", looks.len() as f64, "1");
+    line("tasks_ended", seeds.iter().map(|figures| figures.ended as f64).sum(), "1");
+    for (name, percent) in [("p50", 50), ("p99", 99), ("max", 100)] {
+        line(&format!("off_{name}"), off(percent), "% of the pool");
+        line(&format!("off_own_{name}"), of_own(percent), "% of the share");
+    }
+    line("used_least", used(0), "%");
+    for (at, (need, ..)) in fairness::NEEDS.iter().enumerate() {
+        let (held, fair) = looks.iter().fold((0.0, 0.0), |sum, look| (sum.0 + look.by_need[at].0, sum.1 + look.by_need[at].1));
+        if fair > 0.0 {
+            line(&format!("given_{need}"), held * 100.0 / fair, "% of the share");
+        }
+    }
+    if let Some(worst) = looks.iter().max_by(|a, b| a.off_percent.total_cmp(&b.off_percent)) {
+        eprintln!("{} is the farthest off, {:.3} % of the pool; its share is {:.3} %", worst.whose.0, worst.off_percent, worst.whose.1);
+    }
 }
 
 fn replayed(what: Replayed) -> ExitCode {

@@ -118,6 +118,21 @@ impl Cluster {
         self.add_agent(name, resources);
     }
 
+    /// Agents join at once: the name, what it promises and the flags of each.
+    pub fn add_agents(&mut self, all: &[(String, &str, Vec<String>)]) {
+        for (name, resources, flags) in all {
+            let token = self.text(&["tokens", "create", "--level", "join"]);
+            self.agent_flags.insert(name.clone(), flags.clone());
+            self.agents.push((name.clone(), (*resources).to_owned(), None));
+            self.start_agent_with(name, Some(token.trim()));
+        }
+        let names: Vec<&String> = all.iter().map(|(name, ..)| name).collect();
+        self.until("all agents register", |cluster| {
+            let reachable = cluster.reachable();
+            names.iter().all(|name| reachable.contains(name))
+        });
+    }
+
     /// An agent joins.
     pub fn add_agent(&mut self, name: &str, resources: &str) {
         self.agents.push((name.to_owned(), resources.to_owned(), None));

@@ -26,19 +26,19 @@ fn primes(cluster: &Cluster) -> Child {
 }
 
 /// A file of the samples.
-fn source(name: &str) -> PathBuf {
+pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/frameworks").join(name)
 }
 
 /// Starts a framework that finds its cluster by what `skep` itself would find it by.
-fn start(cluster: &Cluster, mut command: Command) -> Child {
+pub fn start(cluster: &Cluster, mut command: Command) -> Child {
     command.env("SKEP_MASTER", &cluster.url).env("SKEP_TOKEN", &cluster.token).env("SKEP_CA", cluster.ca());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// What it is to find: how many primes there are below 10,000, 20,000 and so on, together.
-fn expected() -> usize {
-    let most = 10_000 * BOUNDS as usize;
+/// What it is to find: how many primes there are below so many bounds, 10,000, 20,000 and so on, together.
+pub fn expected(bounds: u32) -> usize {
+    let most = 10_000 * bounds as usize;
     let mut composite = vec![false; most + 1];
     let mut primes = vec![];
     for n in 2..=most {
@@ -47,16 +47,16 @@ fn expected() -> usize {
             (n * n..=most).step_by(n).for_each(|multiple| composite[multiple] = true);
         }
     }
-    (1..=BOUNDS as usize).map(|n| primes.partition_point(|prime| *prime <= 10_000 * n)).sum()
+    (1..=bounds as usize).map(|n| primes.partition_point(|prime| *prime <= 10_000 * n)).sum()
 }
 
 fn check(child: Child) {
     let text = printed(child);
-    assert_eq!(text.split(' ').next(), Some(expected().to_string().as_str()), "{text}");
+    assert_eq!(text.split(' ').next(), Some(expected(BOUNDS).to_string().as_str()), "{text}");
 }
 
 /// What a framework printed, which ended well.
-fn printed(child: Child) -> String {
+pub fn printed(child: Child) -> String {
     let output = child.wait_with_output().unwrap();
     let (text, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{errors}");

@@ -26,6 +26,7 @@ mod rights;
 mod roles;
 mod run;
 mod scene;
+mod sharing;
 mod simulator;
 mod stores;
 mod survive;
