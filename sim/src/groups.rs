@@ -11,7 +11,7 @@ use crate::seat::Seat;
 use crate::world::{Happening, Verdict, World};
 use master::shard::{Action, Event, PeerMessage, Record};
 use protocol::message::{FromMaster, ToAgent, shard_of_agent};
-use protocol::{AgentId, ShardId, Time};
+use protocol::{AgentId, FromAgent, ShardId, Time};
 
 impl World {
     /// A message from replica to replica arrives.
@@ -216,6 +216,9 @@ impl World {
         let index = usize::from(shard.0);
         if !self.is_led_by(at, index)? {
             return Ok(());
+        }
+        if let Event::Agent { agent, message: FromAgent::Report { .. } } = &event {
+            self.kept.reported(*agent, self.now);
         }
         let swallowed = match &event {
             Event::Peer { message: PeerMessage::Lost { gone, .. }, .. } => {

@@ -48,6 +48,8 @@ pub struct Kept {
     /// What live attempts hold, where and for whom.
     live: BTreeMap<AttemptId, (AgentId, Role, u64)>,
     held: BTreeMap<AgentId, BTreeMap<Role, u64>>,
+    /// When agents said last what they hold: what of that was missing is said again, beside offers of its room.
+    reported: BTreeMap<AgentId, Time>,
     /// Attempts that were placed where something is kept.
     pub judged: u64,
 }
@@ -97,6 +99,11 @@ impl Kept {
         Ok(())
     }
 
+    /// An agent has said what it holds.
+    pub fn reported(&mut self, agent: AgentId, now: Time) {
+        self.reported.insert(agent, now);
+    }
+
     fn placed(&mut self, attempt: AttemptId, (agent, capacity): (AgentId, u64), job: &Job, (now, calm): (Time, Time)) -> Verdict {
         let (role, milli) = (job.role.clone(), job.template.resources.cpu_milli);
         let before = self.promised(agent);
@@ -104,6 +111,7 @@ impl Kept {
             *self.held.entry(agent).or_default().entry(role).or_default() += milli;
         }
         let since = self.agents.get(&agent).filter(|of| !of.list.is_empty()).map(|of| of.since.max(calm));
+        let since = since.map(|since| self.reported.get(&agent).map_or(since, |reported| since.max(*reported)));
         if since.is_none_or(|since| now.since(since) < QUIET_MS) || before > capacity {
             return Ok(());
         }
@@ -124,10 +132,9 @@ impl Kept {
         let held = self.held.get(&agent).unwrap_or(&none);
         let list = self.agents.get(&agent).map_or(&[][..], |of| &of.list);
         let mut kept: BTreeMap<&Role, u64> = BTreeMap::new();
+        list.iter().for_each(|one| *kept.entry(&one.reserved.role).or_default() += one.resources.cpu_milli);
         for one in list {
-            *kept.entry(&one.reserved.role).or_default() += one.resources.cpu_milli;
-            if let Some(outer) = one.reserved.within.last() {
-                let outer = kept.entry(outer).or_default();
+            if let Some(outer) = one.reserved.within.last().and_then(|outer| kept.get_mut(outer)) {
                 *outer = outer.saturating_sub(one.resources.cpu_milli);
             }
         }

@@ -3,7 +3,9 @@
 
 use super::amounts;
 use super::event::Want;
+use super::gather::BEHIND_MAX;
 use super::pool::{Offered, Pool, Wanted, place};
+use super::precedence::GUARDED_TRIES;
 use super::roles::{Line, Passed};
 use super::uncounted::Uncounted;
 use protocol::job::PRIORITY_DEFAULT;
@@ -67,7 +69,9 @@ impl Pool {
         let (from, class, priority, id) = key;
         self.ages += 1;
         let age = self.ages;
-        let want = Wanted { from, class, priority, count, age, offered: Uncounted::default(), blocked: false, id, aim: None };
+        let offered = Uncounted::default();
+        let (gathered, patient_until) = (0, Time::ZERO);
+        let want = Wanted { from, class, priority, count, age, offered, blocked: false, gathered, patient_until, id, aim: None };
         let at = place(&mut self.wants, &mut self.wants_free, want);
         self.by_want.insert(key, at);
         if let Some(role) = self.role_of_mut(class) {
@@ -218,10 +222,10 @@ impl Pool {
 
     /// Offers what `slot` has free to those who want it, the role with the smallest share first.
     fn fill(&mut self, slot: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
-        let (mut passed, mut wants_done) = (Passed::default(), BTreeSet::new());
+        let (mut passed, mut wants_done, mut behind) = (Passed::default(), BTreeSet::new(), Vec::new());
         loop {
             let Some(role) = self.roles.first(Line::Hungry, &passed) else { return };
-            let (attempts, free) = self.room_for(slot, role);
+            let (attempts, free) = self.room_beside(slot, role, &Resources::NONE, now);
             if attempts == 0 {
                 return;
             }
@@ -229,6 +233,9 @@ impl Pool {
             let takes = |want: &Wanted| want.id == 0 || self.by_want.get(&want.key()).is_some_and(|at| self.takes(*at, slot) > 0);
             let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want) && takes(want));
             let Some(at) = found else {
+                if behind.len() < BEHIND_MAX {
+                    behind.extend(self.starved(slot, role, now).map(|at| (role, at)));
+                }
                 self.roles.pass(role, &mut passed);
                 if self.first_want(role, |_| true).is_none() {
                     self.roles.calm(role, Line::Hungry);
@@ -237,6 +244,13 @@ impl Pool {
             };
             let Some(want) = self.wants[at as usize].as_ref() else { return };
             let (class, age, blocked, count) = (want.class, want.age, want.blocked, want.count);
+            if self.leaves(slot, role) {
+                return;
+            }
+            if !behind.is_empty() && self.gathers(slot, &mut behind, role, now) {
+                continue;
+            }
+            let Some(want) = self.wants[at as usize].as_ref() else { return };
             let unmet = want.unmet();
             let mut most = self.may_have(role, class, unmet);
             if !blocked {
@@ -246,8 +260,8 @@ impl Pool {
             if !blocked || most == 0 {
                 wants_done.insert(age);
             }
-            if most > 0 {
-                self.offer(at, slot, most, now, offers);
+            if most == 0 || !self.offer(at, slot, most, now, offers) {
+                wants_done.insert(age);
             }
         }
     }
@@ -262,13 +276,18 @@ impl Pool {
         let Some(want) = self.wants[at as usize].as_ref() else { return };
         let (class, most) = (want.class, want.unmet().min(self.even_part(want.count)));
         let most = self.may_have(role, class, most);
-        let slot = self.shape(class).filter(|_| most > 0).and_then(|class| self.index.find(&class.shape, self.start, self.mask_of(at)));
-        if let Some(slot) = slot {
+        let mut seen: Option<u32> = None;
+        for _ in 0..if most > 0 { GUARDED_TRIES } else { 0 } {
+            let found = self.shape(class).and_then(|class| self.index.find(&class.shape, self.start, self.mask_of(at)));
+            let Some(slot) = found.filter(|slot| seen != Some(*slot)) else { break };
             self.start = slot.wrapping_add(1);
-            self.offer(at, slot, most, now, offers);
-        } else {
-            self.stuck(at);
+            if self.offer(at, slot, most, now, offers) {
+                return;
+            }
+            self.guard(now);
+            seen.get_or_insert(slot);
         }
+        self.stuck(at);
     }
 
     /// As [`Self::spread`], on an agent of which something is kept for the role; false where there is none.
@@ -281,14 +300,11 @@ impl Pool {
         });
         let Some(slot) = found else { return false };
         let most = self.kept_for(slot, class, unmet).max(self.may_have(role, class, unmet.min(self.even_part(unmet))));
-        if most > 0 {
-            self.offer(at, slot, most, now, offers);
-        }
-        most > 0
+        most > 0 && self.offer(at, slot, most, now, offers)
     }
 
     /// The first want of a role that is unmet and as `which` says.
-    fn first_want(&self, role: u32, which: impl Fn(&Wanted) -> bool) -> Option<u32> {
+    pub(super) fn first_want(&self, role: u32, which: impl Fn(&Wanted) -> bool) -> Option<u32> {
         let wants = &self.roles.get(role)?.wants;
         let good = |at: &u32| self.wants[*at as usize].as_ref().is_some_and(|want| want.unmet() > 0 && which(want));
         wants.iter().map(|(_, _, at)| *at).find(good)
@@ -319,20 +335,24 @@ impl Pool {
         slots.for_each(|slot| self.openings.stir(slot));
     }
 
-    pub(super) fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
+    /// Offers a want room for at most so many tasks on an agent; false where none is left for it beside what frameworks are shown.
+    pub(super) fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) -> bool {
         let takes = self.takes(at, slot);
         let class = self.wants[at as usize].as_ref().map_or(u32::MAX, |want| want.class);
-        let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return };
-        let (attempts, free) = self.room_for(slot, class.role);
+        let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return false };
+        let (attempts, free) = self.room_beside(slot, class.role, &class.shape, now);
         let most = most.min(attempts).min(ATTEMPTS_PER_MESSAGE_MAX as u32).min(takes);
         let count = free.times(&class.shape, most);
-        let Some(want) = self.wants[at as usize].as_mut() else { return };
-        assert!(count > 0, "an agent was chosen because it has room for one");
+        if count == 0 {
+            assert!(!self.seats[slot as usize].open_offers.is_empty(), "an agent was chosen because it has room for one");
+            return false;
+        }
+        let Some(want) = self.wants[at as usize].as_mut() else { return false };
         let number = self.next_offer;
         self.next_offer += 1;
         let deadline = now + self.offer_ms;
         want.offered.push(number, count);
-        let Some(role) = self.roles.get(class.role).map(|role| Role::clone(&role.name)) else { return };
+        let Some(role) = self.roles.get(class.role).map(|role| Role::clone(&role.name)) else { return false };
         let mut resources = Resources::NONE;
         amounts::add(&mut resources, &class.shape, count);
         let (to, class, priority, id) = (want.from, want.class, want.priority, want.id);
@@ -351,5 +371,6 @@ impl Pool {
         if let Some(offer) = self.offered_placed(at, (number, slot, count), offer) {
             offers.entry(to).or_default().push(offer);
         }
+        true
     }
 }

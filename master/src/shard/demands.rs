@@ -72,6 +72,12 @@ impl Shard {
         self.settle_quotas();
         self.settle_maintenance();
         self.show_frameworks();
+        if self.pool.take_left() {
+            for (to, offers) in self.pool.allocate(self.now) {
+                self.at_once(Action::Peer { to, message: PeerMessage::Offers { offers } });
+            }
+            self.pool.left_taken();
+        }
         self.say_demand();
         self.say_spending();
         let mut declines = std::mem::take(&mut self.demands.declines);

@@ -124,7 +124,7 @@ impl Shard {
             }
             let making = self.pool.seat(*id).is_some_and(|(slot, _)| self.pool.makes_room(slot));
             if making {
-                *view.short.entry("kept for a task of higher priority".into()).or_insert(0) += 1;
+                *view.short.entry("kept for a task that waits for as much".into()).or_insert(0) += 1;
                 continue;
             }
             let (attempts, mut free) = (Pool::room(seat).0, seat.room_of(role).into_owned());

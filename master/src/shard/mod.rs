@@ -24,6 +24,7 @@ mod explain;
 mod fences;
 mod frameworks;
 mod free_ports;
+mod gather;
 mod index;
 pub mod limits;
 pub mod maintenance;
@@ -37,6 +38,7 @@ mod placing;
 pub mod plugins;
 pub mod policies;
 mod pool;
+mod precedence;
 pub mod preempt;
 pub mod quotas;
 mod reconcile;
@@ -369,6 +371,7 @@ impl Shard {
         self.jobs.wake(self.now);
         self.pool.expire(self.now);
         self.pool.expire_open(self.now);
+        self.pool.expire_guards(self.now);
         self.watch_frameworks();
         self.watch_windows_due();
         self.watch_drains();
@@ -398,6 +401,7 @@ impl Shard {
             self.drains.due(),
             self.maintenance.due(),
             self.pool.preempting.due(),
+            self.pool.precedence.due,
         ];
         let timers = [offer, watch, shown, uses, self.quotas.due(), self.spending.due()].into_iter().chain(others);
         timers.flatten().min()

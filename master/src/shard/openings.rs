@@ -5,6 +5,8 @@
 use super::amounts;
 use super::free_ports::free_ports;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
+use super::precedence::GUARD_MS;
+use super::roles::Line;
 use super::seekers::Wants;
 use super::shown::is_useful;
 use crate::frameworks::{FrameworkId, OpenOffer};
@@ -157,6 +159,21 @@ impl Openings {
         self.by_key.values().filter(wants).copied().collect()
     }
 
+    /// True where nobody takes offers.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// All that take offers.
+    pub fn all(&self) -> impl Iterator<Item = u32> {
+        self.by_key.values().copied()
+    }
+
+    /// Agents of which something was shown a while ago.
+    pub fn shown_since(&self, now: Time) -> impl Iterator<Item = u32> {
+        self.offers.values().filter(move |offer| offer.since + GUARD_MS <= now).map(|offer| offer.slot)
+    }
+
     /// True where an agent may have something to show.
     pub fn is_due(&self, slot: u32) -> bool {
         self.due.contains(&slot)
@@ -289,6 +306,9 @@ impl Pool {
             }
         }
         self.openings.due.insert(slot);
+        if !self.roles.is_calm(Line::Hungry) {
+            self.freed.insert(slot);
+        }
         Some(Closed { slot, opener, resources })
     }
 

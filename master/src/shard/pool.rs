@@ -6,6 +6,7 @@ use super::amounts;
 use super::config::ShardConfig;
 use super::index::Index;
 use super::openings::Openings;
+use super::precedence::Precedence;
 use super::preempt::Preempting;
 use super::reserved::{Keepers, Kept};
 use super::roles::Roles;
@@ -161,6 +162,10 @@ pub struct Wanted {
     pub offered: Uncounted,
     /// True where no agent has room for one, as far as was looked: only freed resources can help it.
     pub blocked: bool,
+    /// For how many of its tasks room is gathered.
+    pub gathered: u32,
+    /// Until when none is, since it was in vain.
+    pub patient_until: Time,
     /// What its shard calls it; 0 where its tasks may go everywhere.
     pub id: u64,
     /// Whom it may be offered, where its tasks may not.
@@ -221,6 +226,8 @@ pub struct Pool {
     pub(super) openings: Openings,
     /// What agents are, and who asks for what.
     pub(super) aims: Aims,
+    /// What is left to frameworks.
+    pub(super) precedence: Precedence,
     /// Room that is made for what is urgent.
     pub(super) preempting: Preempting,
     /// By role: agents of which something is kept for it.
@@ -257,6 +264,7 @@ impl Pool {
             start: 0,
             openings: Openings::default(),
             aims: Aims::default(),
+            precedence: Precedence::default(),
             preempting: Preempting::default(),
             keepers: BTreeMap::new(),
             scores: None,

@@ -46,12 +46,12 @@ pub type Asked = Vec<(AttemptId, u32)>;
 
 /// Room that is being made on one agent.
 #[derive(Debug)]
-struct Making {
-    want: WantKey,
-    class: u32,
-    until: Time,
-    /// Which attempts were asked to stop, and the class of each.
-    asked: Asked,
+pub(super) struct Making {
+    pub want: WantKey,
+    pub class: u32,
+    pub until: Time,
+    /// Which attempts were asked to stop, and the class of each; none where it is gathered.
+    pub asked: Asked,
 }
 
 /// All of it.
@@ -59,6 +59,8 @@ struct Making {
 pub(super) struct Preempting {
     /// By slot.
     makings: BTreeMap<u32, Vec<Making>>,
+    /// How many of those gather.
+    pub gathered: usize,
     /// Slots with makings that something has left since.
     stirred: BTreeSet<u32>,
     /// Wants that found nobody, their ages, and when it is looked again.
@@ -80,6 +82,12 @@ impl Preempting {
     pub fn due(&self) -> Option<Time> {
         let makings = self.makings.values().flatten().map(|making| making.until);
         self.pressing.values().map(|(_, at)| *at).chain(makings).min()
+    }
+
+    /// Room is made on an agent.
+    pub fn make(&mut self, slot: u32, making: Making) {
+        self.gathered += usize::from(making.asked.is_empty());
+        self.makings.entry(slot).or_default().push(making);
     }
 
     /// What is kept on an agent, whether it is free yet or not.
@@ -230,7 +238,7 @@ impl Pool {
         let stay = late.flat_map(|making| &making.asked).map(|(attempt, _)| *attempt).filter(|attempt| seat.attempts.contains_key(attempt));
         let stay: Vec<AttemptId> = stay.collect();
         self.preempting.deaf.extend(stay);
-        self.unmake(slot, |making| making.until <= now);
+        self.unmake(slot, Some(now), |making| making.until <= now);
     }
 
     /// Offers what was kept on an agent to those that it was kept for, as far as it is free.
@@ -239,7 +247,7 @@ impl Pool {
         let Some(at) = self.preempting.makings.get(&slot).and_then(|makings| makings.iter().position(ready)) else { return };
         let want = self.preempting.makings[&slot][at].want;
         let mut nth = 0;
-        self.unmake(slot, |_| {
+        self.unmake(slot, None, |_| {
             nth += 1;
             nth == at + 1
         });
@@ -266,13 +274,14 @@ impl Pool {
         sum.is_some_and(|sum| seat.capacity.contains(&sum))
     }
 
-    fn unmake(&mut self, slot: u32, mut which: impl FnMut(&Making) -> bool) {
+    fn unmake(&mut self, slot: u32, late: Option<Time>, mut which: impl FnMut(&Making) -> bool) {
         let Some(makings) = self.preempting.makings.get_mut(&slot) else { return };
         let over: Vec<Making> = makings.extract_if(.., |making| which(making)).collect();
         if makings.is_empty() {
             self.preempting.makings.remove(&slot);
         }
         for making in over {
+            self.gathered(&making, late);
             self.class_drop(making.class, 1);
         }
         self.refresh_freed(slot);
@@ -293,7 +302,7 @@ impl Pool {
         if let Some(held) = self.classes[class as usize].as_mut() {
             held.refs += 1;
         }
-        self.preempting.makings.entry(slot).or_default().push(Making { want: key, class, until: now + MAKING_MS, asked });
+        self.preempting.make(slot, Making { want: key, class, until: now + MAKING_MS, asked });
         self.preempting.start = slot.wrapping_add(1);
         self.refresh(slot);
         true

@@ -2,6 +2,7 @@
 //! whose guarantee is not met comes first, then whose dominant share by its weight is the smallest (DRF: Ghodsi et al., NSDI 2011; over a
 //! tree: Bhattacharya et al., SoCC 2013). What a role with others below it wants itself stands among those, with weight 1.
 
+mod lag;
 mod part;
 mod reserve;
 
@@ -18,7 +19,7 @@ use std::ops::Bound;
 /// A weight of 1.
 pub const WEIGHT_ONE: u32 = 1_000;
 /// How far a role may get ahead of the next one with a single offer, in parts of [`SHARE_ONE`]: fairness against the number of offers.
-const SHARE_STEP: u64 = SHARE_ONE / 256;
+pub(super) const SHARE_STEP: u64 = SHARE_ONE / 256;
 /// In a line of a role's children: what it wants itself.
 const OWN: u32 = u32::MAX;
 /// Keys from here on are of roles whose guarantee is met, or that have none.
@@ -104,6 +105,8 @@ pub(super) struct Node {
     all: Resources,
     all_elsewhere: Resources,
     claim: Claim,
+    /// What others' news of it lacks.
+    lag: lag::Lag,
     key: u64,
     own_key: u64,
     lines: Lines,
@@ -117,7 +120,7 @@ impl Node {
         if let Some(part) = self.part_of_guarantee().filter(|part| *part < SHARE_ONE) {
             return part;
         }
-        let share = amounts::dominant_share_of_both(&self.all, &self.all_elsewhere, whole);
+        let share = self.lag.corrected(amounts::dominant_share_of_both(&self.all, &self.all_elsewhere, whole), &self.all, whole);
         MET + by_weight(share, self.claim.weight_milli).min(MET - 1)
     }
 
@@ -207,6 +210,7 @@ impl Roles {
             all: Resources::NONE,
             all_elsewhere: elsewhere.of_all(name),
             claim: self.claims.get(name).cloned().unwrap_or_default(),
+            lag: lag::Lag::default(),
             key: 0,
             own_key: 0,
             lines: Lines::default(),

@@ -5,7 +5,7 @@ use super::amounts;
 use super::pool::Pool;
 use protocol::{Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The shortest time between two sayings of one shard, in milliseconds.
 const USES_MS: u64 = 100;
@@ -27,6 +27,9 @@ pub(super) struct Elsewhere {
     roles: BTreeMap<Role, Resources>,
     /// With all that is below each.
     whole_roles: BTreeMap<Role, Resources>,
+    /// Who has spoken since this shard spoke last, and before that.
+    heard: BTreeSet<ShardId>,
+    heard_before: BTreeSet<ShardId>,
     /// What is so here is another than was said.
     changed: bool,
     said_at: Time,
@@ -68,6 +71,12 @@ impl Pool {
             return None;
         }
         (self.elsewhere.changed, self.elsewhere.said_at) = (false, now);
+        // Who has not spoken for as long as this shard spoke twice has nothing to say.
+        let heard = std::mem::take(&mut self.elsewhere.heard);
+        let silent: Vec<ShardId> =
+            self.elsewhere.by_shard.keys().filter(|of| !heard.contains(of) && !self.elsewhere.heard_before.contains(of)).copied().collect();
+        self.elsewhere.heard_before = heard;
+        silent.into_iter().for_each(|of| self.heard_of(of));
         let roles = self.roles.iter().filter(|role| !role.own.is_none());
         Some(Uses { total: self.total.clone(), roles: roles.map(|role| (role.name.clone(), role.own.clone())).collect() })
     }
@@ -88,8 +97,17 @@ impl Pool {
         if other_total {
             self.count_whole();
         }
+        self.elsewhere.heard.insert(from);
+        self.heard_of(from);
         if self.roles.shrinks(&self.elsewhere, (&self.total, &self.whole)) {
             self.look_again();
+        }
+    }
+
+    /// What a shard said last of roles holds now.
+    fn heard_of(&mut self, shard: ShardId) {
+        if let Some(uses) = self.elsewhere.by_shard.get(&shard) {
+            self.roles.heard(shard, (&uses.total, &self.total), &self.whole);
         }
     }
 

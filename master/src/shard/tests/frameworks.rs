@@ -9,6 +9,7 @@ use protocol::{Loss, OfferId, PortRange};
 
 mod demand;
 mod groups;
+mod precedence;
 mod reserved;
 
 const SECOND: u64 = 1_000;

@@ -1,0 +1,108 @@
+//! The agents' shard: jobs and frameworks share agents by the same order of roles. What comes free is left for a framework whose role comes before those
+//! whose jobs want it; and what a framework is shown is taken out from under its offer by jobs of roles that come before it, or once it has thought about it
+//! for a second.
+
+use super::amounts;
+use super::openings::OpenOffered;
+use super::pool::Pool;
+use super::roles::Line;
+use super::shown::is_useful;
+use protocol::{Resources, Time};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// How long what a framework was shown is kept from jobs of roles that come after it, in milliseconds.
+pub(super) const GUARD_MS: u64 = 1_000;
+/// Agents that are looked at for a want before it waits for what is shown of them.
+pub(super) const GUARDED_TRIES: usize = 8;
+
+/// What was left to frameworks.
+#[derive(Debug, Default)]
+pub(super) struct Precedence {
+    /// Agents of which something was left in this round.
+    left: BTreeSet<u32>,
+    /// Of those, what nobody was shown is for jobs.
+    over: BTreeSet<u32>,
+    /// When offers are looked at again that a want waits for.
+    pub due: Option<Time>,
+}
+
+impl Pool {
+    /// True where a framework that answers would be shown what an agent has free, and its role comes before this one. Asked once for what came free.
+    pub(super) fn leaves(&mut self, slot: u32, role: u32) -> bool {
+        if self.openings.is_empty() || self.precedence.over.contains(&slot) || !self.is_behind_opener(slot, role) {
+            return false;
+        }
+        self.precedence.left.insert(slot);
+        true
+    }
+
+    fn is_behind_opener(&self, slot: u32, role: u32) -> bool {
+        let own = self.roles.rank(role, &Resources::NONE, &self.whole);
+        self.openings.all().any(|at| {
+            let Some(opener) = self.openings.opener(at).filter(|opener| !opener.owes()) else { return false };
+            let Some(class) = self.shape(opener.class) else { return false };
+            if self.roles.rank(class.role, &opener.offered, &self.whole) >= own {
+                return false;
+            }
+            let (left, _) = self.left_for(slot, opener.class);
+            match opener.wants.is_some() {
+                true => self.would_take(at, slot, &left),
+                false => is_useful(&left) && !self.openings.filters(at, slot, &left),
+            }
+        })
+    }
+
+    /// What was left to frameworks and they were not shown is for jobs; true where there is some.
+    pub(super) fn take_left(&mut self) -> bool {
+        let left = std::mem::take(&mut self.precedence.left);
+        self.freed.extend(&left);
+        self.precedence.over = left;
+        !self.precedence.over.is_empty()
+    }
+
+    /// What came free is looked at as before.
+    pub(super) fn left_taken(&mut self) {
+        self.precedence.over.clear();
+    }
+
+    /// As [`Self::room_for`], beside what frameworks have been shown and may still think about whose roles would come before this one, had it so much `more`.
+    pub(super) fn room_beside(&self, slot: u32, role: u32, more: &Resources, now: Time) -> (u32, Cow<'_, Resources>) {
+        let (attempts, free) = self.room_for(slot, role);
+        let seat = &self.seats[slot as usize];
+        if seat.open_offers.is_empty() {
+            return (attempts, free);
+        }
+        let own = self.roles.rank(role, more, &self.whole);
+        let guarded = |offer: &&OpenOffered| {
+            let opener = self.openings.opener(offer.opener).filter(|_| now < offer.since + GUARD_MS);
+            let of = opener.and_then(|opener| Some((opener, self.shape(opener.class)?.role)));
+            of.is_some_and(|(opener, role)| self.roles.rank(role, &opener.offered, &self.whole) < own)
+        };
+        let mut free = free;
+        for offer in seat.open_offers.iter().filter_map(|number| self.openings.offer(*number)).filter(guarded) {
+            let mut beside = offer.resources.clone();
+            // What is kept for it was never among what others may have.
+            amounts::sub(&mut beside, &offer.kept, 1);
+            amounts::sub(free.to_mut(), &beside, 1);
+        }
+        (attempts, free)
+    }
+
+    /// A want waits for what frameworks were shown.
+    pub(super) fn guard(&mut self, now: Time) {
+        self.precedence.due = Some(self.precedence.due.map_or(now + GUARD_MS, |due| due.min(now + GUARD_MS)));
+    }
+
+    /// Has agents looked at again whose offers frameworks have thought about for long enough.
+    pub(super) fn expire_guards(&mut self, now: Time) {
+        if self.precedence.due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.precedence.due = None;
+        if !self.roles.is_calm(Line::Hungry) {
+            let slots: BTreeSet<u32> = self.openings.shown_since(now).collect();
+            self.freed.extend(slots);
+        }
+    }
+}
