@@ -77,7 +77,7 @@ fn of_wasm(used: Used) -> TaskUsage {
 }
 
 /// Processor time in microseconds and resident bytes of a process (proc_pid_stat(5), fields 14, 15 and 24).
-fn of_process(pid: u32) -> Option<(u64, u64)> {
+pub(crate) fn of_process(pid: u32) -> Option<(u64, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();

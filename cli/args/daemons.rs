@@ -119,4 +119,8 @@ pub struct Agent {
     /// Where it stands: REGION/ZONE/RACK.
     #[arg(long, default_value = "//")]
     pub domain: String,
+    /// Lends what is promised and measured idle to tasks whose job says `revocable = true`, and takes it back in time: it then measures what tasks
+    /// use, four times a second.
+    #[arg(long)]
+    pub revocable: bool,
 }

@@ -5,6 +5,7 @@
 use crate::agent::AgentChange;
 use crate::bounded;
 use crate::link::ResetToken;
+use crate::resources::Lent;
 use crate::task::{Held, Progress, Update};
 use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, MemberId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,25 @@ pub enum FromAgent {
         /// As there.
         held_hash: u64,
     },
+    /// From version 3 on: so much of what the agent has is idle, as it measured, and may be promised as revocable until it says otherwise. To the
+    /// agent's own shard, which forgets it when the agent registers.
+    Slack {
+        /// From [`FromMaster::Registered`].
+        session: u64,
+        /// How much.
+        lent: Lent,
+    },
+}
+
+impl FromAgent {
+    /// The version that this variant came with: to a master that speaks an earlier one it is not said.
+    #[must_use]
+    pub const fn since(&self) -> u16 {
+        match self {
+            Self::Slack { .. } => 3,
+            _ => 1,
+        }
+    }
 }
 
 /// What a shard says to an agent. New variants at the end.

@@ -348,7 +348,7 @@ impl Check {
                 hold(self.mistaken.len() as u64 <= most, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
             }
             Loss::AgentGone => unreachable!("it was looked at before"),
-            Loss::Reboot | Loss::Executor | Loss::LeaseOver => {
+            Loss::Reboot | Loss::Executor | Loss::LeaseOver | Loss::Revoked => {
                 hold(!runs, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
             }
         }

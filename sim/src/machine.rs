@@ -101,7 +101,7 @@ impl Machine {
             info.capacity = info.capacity.checked_mul(2).expect("a small machine twice is a small machine");
             info.ports = vec![PortRange { first: 20_000, last: 20_031 }];
         }
-        LedgerConfig { agent: self.id, info, heartbeat_ms: self.heartbeat_ms }
+        LedgerConfig { agent: self.id, info, heartbeat_ms: self.heartbeat_ms, lends: false }
     }
 
     /// The agent's process starts: anew, or from its records and what the executors say.

@@ -161,6 +161,9 @@ impl Ways {
     pub fn send(&mut self, message: ToShard) -> Vec<Event> {
         let Some(master) = self.leader(message.shard) else { return vec![] };
         let way = self.ways.get_mut(&master).expect("a master without a connection leads nothing");
+        if message.message.since() > way.connection.version() {
+            return vec![];
+        }
         if matches!(message.message, FromAgent::Alive { .. }) && way.connection.pulse(&message) {
             return vec![];
         }

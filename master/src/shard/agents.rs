@@ -71,6 +71,7 @@ impl Shard {
             FromAgent::Alive { session, sent, held_hash, .. } => self.beat(agent, session, (sent, false), held_hash),
             FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
             FromAgent::Leaving => self.agent_disconnected(agent),
+            FromAgent::Slack { session, lent } => self.lent(agent, session, lent),
         }
     }
 

@@ -25,6 +25,7 @@ mod fences;
 mod frameworks;
 mod free_ports;
 mod index;
+mod lent;
 pub mod limits;
 pub mod maintenance;
 mod mask;
@@ -323,6 +324,7 @@ impl Shard {
             PeerMessage::Lost { agent, gone } => self.agent_lost(agent, gone),
             PeerMessage::Led => self.peer_led(from),
             PeerMessage::Open { openings } => self.pool.open(from, openings),
+            PeerMessage::Revocable { frameworks } => self.pool.show_revocable(from, frameworks),
             PeerMessage::Shown { framework, offers } => self.shown(from, framework, offers),
             PeerMessage::Rescinded { framework, offers } => self.rescinded(framework, &offers),
             PeerMessage::Take { framework, offers, agent, launches, number, refuse_ms } => {

@@ -4,9 +4,9 @@
 
 use super::amounts;
 use super::free_ports::free_ports;
+use super::lent::worth_showing;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
 use super::seekers::Wants;
-use super::shown::is_useful;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::{AgentInfo, OfferId, PortRange, Resources, Role, ShardId, Time};
@@ -50,6 +50,8 @@ pub(super) struct Openings {
     list: Vec<Option<Opener>>,
     free: Vec<u32>,
     by_key: BTreeMap<(ShardId, Opening), u32>,
+    /// Those that are shown what is lent.
+    pub revocable: BTreeSet<(ShardId, FrameworkId)>,
     /// Those that may want something that was not looked for.
     pub seekers: BTreeSet<u32>,
     /// Offers that are out.
@@ -77,7 +79,7 @@ struct Refused {
 
 #[derive(Debug)]
 pub(super) struct Opener {
-    from: ShardId,
+    pub from: ShardId,
     pub opening: Opening,
     /// What it wants; `None`: whatever comes.
     pub wants: Option<Wants>,
@@ -374,7 +376,10 @@ impl Pool {
         let others = self.openings.by_key.iter().filter(move |(_, at)| **at != by);
         let takes = move |at: &u32| match self.openings.opener(*at).is_some_and(|opener| opener.wants.is_some()) {
             true => self.would_take(*at, slot, &free),
-            false => !self.openings.filters(*at, slot, &free),
+            false => {
+                let part = self.openings.part_of(*at, &free);
+                worth_showing(&part) && !self.openings.filters(*at, slot, &part)
+            }
         };
         others.filter(move |(_, at)| takes(at)).map(|((_, opening), _)| opening)
     }
@@ -398,7 +403,7 @@ impl Pool {
         if attempts == 0 {
             return false;
         }
-        let taker = if is_useful(&free) { self.next_opener(slot, &free) } else { None };
+        let taker = if worth_showing(&free) { self.next_opener(slot, &free) } else { None };
         if self.show_seeker(slot, (true, None), showing) {
             return true;
         }
@@ -406,11 +411,15 @@ impl Pool {
         if self.show_seeker(slot, (false, Some(&rank)), showing) {
             return true;
         }
-        if self.is_beside_reserve(at, &free)
+        let part = self.openings.part_of(at, &free);
+        // Whoever is not shown what is lent leaves it to others.
+        let is_all = part == free;
+        if self.is_beside_reserve(at, &part)
             && let Some(info) = (showing.info)(&self.seats[slot as usize])
-            && let Some((key, offer)) = self.show_one(at, slot, (free, info), showing.now)
+            && let Some((key, offer)) = self.show_one(at, slot, (part, info), showing.now)
         {
             showing.opened.entry(key).or_default().push(offer);
+            return !is_all;
         }
         false
     }
@@ -423,7 +432,11 @@ impl Pool {
             let role = self.shape(opener.class)?.role;
             Some((opener.owes(), self.roles.rank(role, &opener.offered, &self.whole), opener.served))
         };
-        let open = self.openings.by_key.values().filter(|at| !self.openings.filters(**at, slot, free));
+        let shown = |at: &u32| {
+            let part = self.openings.part_of(*at, free);
+            worth_showing(&part) && !self.openings.filters(*at, slot, &part)
+        };
+        let open = self.openings.by_key.values().filter(|at| shown(at));
         let first = open.filter_map(|at| key(at).map(|key| (key, *at))).min();
         first.map(|((_, rank, _), at)| (at, rank))
     }

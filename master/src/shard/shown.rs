@@ -253,6 +253,7 @@ impl Shard {
                 self.sessions.said.clone_from(&openings);
                 // Before they are opened, so that nobody is shown what it does not want.
                 self.say_wishes(true);
+                self.say_revocable();
                 self.tell_all(&PeerMessage::Open { openings });
             }
         }

@@ -87,6 +87,8 @@ pub struct Wanted {
     pub resources: Resources,
     /// Ports, in the order in which they are written.
     pub ports: Vec<u16>,
+    /// Whether its cpus and mem are revocable, where it has some.
+    pub revocable: Option<bool>,
 }
 
 /// The resources of a task.
@@ -97,8 +99,13 @@ pub fn wanted(resources: &[Value]) -> Result<Wanted, String> {
     let mut wanted = Wanted::default();
     for resource in resources {
         let name = text(resource, "name").ok_or("a resource has no name")?;
-        if member(resource, "revocable").is_some() {
-            return Err(format!("{name}: revocable resources are not offered yet"));
+        if matches!(name, "cpus" | "mem") {
+            let revocable = member(resource, "revocable").is_some();
+            if *wanted.revocable.get_or_insert(revocable) != revocable {
+                return Err(format!("{name}: a task's cpus and mem are revocable, or both are not"));
+            }
+        } else if member(resource, "revocable").is_some() {
+            return Err(format!("{name}: only cpus and mem are revocable"));
         }
         let scalar = || {
             let amount = member(resource, "scalar").and_then(|scalar| member(scalar, "value")).and_then(number);
@@ -169,7 +176,15 @@ pub fn resources(amounts: &Resources, ports: &[PortRange], role: &Role) -> Vec<V
     let mut all = Vec::new();
     let plain = [("cpus", milli(amounts.cpu_milli)), ("mem", mebi(amounts.memory_bytes)), ("disk", mebi(amounts.disk_bytes))];
     all.extend(plain.into_iter().filter(|(_, amount)| *amount > 0.0).map(|(name, amount)| scalar(name, amount)));
-    let devices = amounts.devices.iter().map(|device| (device.name.as_str(), milli(device.milli)));
+    let lent = amounts.lent();
+    let lent = [("cpus", milli(lent.cpu_milli)), ("mem", mebi(lent.memory_bytes))].into_iter().filter(|(_, amount)| *amount > 0.0);
+    all.extend(lent.map(|(name, amount)| {
+        let mut resource = scalar(name, amount);
+        resource["revocable"] = json!({});
+        resource
+    }));
+    let devices = amounts.devices.iter().filter(|device| !device.is_revocable());
+    let devices = devices.map(|device| (device.name.as_str(), milli(device.milli)));
     all.extend(devices.map(|(name, amount)| scalar(if name == GPU { "gpus" } else { name }, amount)));
     if !ports.is_empty() {
         let ranges: Vec<Value> = ports.iter().map(|range| json!({ "begin": range.first, "end": range.last })).collect();

@@ -28,6 +28,16 @@ pub(crate) fn expect_one_thread() -> io::Result<()> {
     if threads > 1 { Err(io::Error::other("a process with threads is not copied")) } else { Ok(()) }
 }
 
+/// Has this process, and what it starts, run only while nothing else wants the processor (sched(7)). Without root it cannot take that back.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn be_idle() -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a structure that lives, of which the kernel reads the priority.
+    answered(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, ptr::from_ref(&parameter)) }.into())
+}
+
 /// Copies this process, which has one thread.
 ///
 /// # Errors

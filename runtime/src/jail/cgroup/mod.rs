@@ -286,6 +286,11 @@ fn folder(parent: &OwnedFd, name: &str, mut each: impl FnMut(&OwnedFd) -> Result
     Ok(here.expect("a name has a part"))
 }
 
+/// Has a group, in which there are only tasks that are promised no processor, get what those beside it leave (`cpu.idle`, since 5.15).
+fn share_idly(parent: &OwnedFd, limits: &ProcessLimits) -> Result<(), String> {
+    if limits.cpu_milli > 0 || !exists(parent, "cpu.idle") { Ok(()) } else { write(parent, "cpu.idle", 1) }
+}
+
 /// Names of the folders in a folder.
 fn folders(folder: &OwnedFd) -> Vec<CString> {
     let entries = rustix::fs::Dir::read_from(folder).into_iter().flatten().flatten();

@@ -61,7 +61,8 @@ impl Hierarchy {
     }
 
     pub(super) fn make(&self, name: &str, limits: &ProcessLimits, group: &mut Group) -> Result<(), String> {
-        let here = folder(&self.root, name, |_| Ok(()))?;
+        let has_cpu = self.controllers.contains(&"cpu");
+        let here = folder(&self.root, name, |parent| if has_cpu { super::share_idly(parent, limits) } else { Ok(()) })?;
         self.bound(&here, None, limits)?;
         self.open_all(&here, group)
     }

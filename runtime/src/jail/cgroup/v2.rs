@@ -56,7 +56,11 @@ impl Hierarchy {
     }
 
     pub(super) fn make(&self, name: &str, limits: &ProcessLimits, group: &mut Group) -> Result<(), String> {
-        let here = folder(&self.root, name, |on_the_way| self.pass_on(on_the_way))?;
+        let has_cpu = self.controllers.contains(&"cpu");
+        let here = folder(&self.root, name, |on_the_way| {
+            self.pass_on(on_the_way)?;
+            if has_cpu { super::share_idly(on_the_way, limits) } else { Ok(()) }
+        })?;
         if self.controllers.contains(&"memory") {
             write(&here, "memory.max", limits.memory_bytes_max)?;
             if exists(&here, "memory.swap.max") {
