@@ -57,7 +57,7 @@ pub async fn serve(mut watched: Watched, mut sender: Sender) -> Result<(), LinkE
 impl Watched {
     /// Those that ended meanwhile are left out.
     fn read(&self) -> UsageReport {
-        let hierarchies = Hierarchies::find();
+        let hierarchies = Hierarchies::to_read();
         let task = |(member, dir): &(MemberId, PathBuf)| {
             let counted = hierarchies.counted(&process::group(dir)?)?;
             let (cpu_us, memory_bytes, processes) = (counted.cpu_us, counted.memory_bytes, Some(counted.processes));

@@ -4,12 +4,14 @@ mod agents;
 mod cluster;
 mod cold_start;
 mod crowd;
+mod day;
 mod failover;
 mod figure;
 mod frameworks;
 mod latency;
 mod masters;
 mod member;
+mod night;
 mod overload;
 mod processes;
 mod rest;
@@ -24,6 +26,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub use cluster::temporary;
 
@@ -88,6 +91,12 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Frameworks { count, seconds } => {
                 frameworks::freed(&mut figures, &flags.samples, run, *count).await?;
                 frameworks::held(&mut figures, &flags.samples, run, *seconds).await?;
+            }
+            BenchWhat::Night { seconds } => night::night(&mut figures, &flags.samples, run, *seconds).await?,
+            BenchWhat::Day { lead_s, day_s, rate, wake_s } => {
+                let seconds = Duration::from_secs;
+                day::serve(seconds(*lead_s), seconds(*day_s), *rate, seconds(*wake_s))?;
+                return Ok(ExitCode::SUCCESS);
             }
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }

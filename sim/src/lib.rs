@@ -11,6 +11,7 @@ mod engine;
 mod frameworks;
 mod groups;
 mod lease;
+mod lent;
 mod limits;
 mod log;
 mod machine;

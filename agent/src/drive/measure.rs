@@ -56,7 +56,7 @@ impl Meter {
     pub fn new() -> Self {
         let mut ticks = interval(LOOK_EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let known = Known { hierarchies: Hierarchies::find(), at: None, cpu_us: BTreeMap::new(), groups: BTreeMap::new() };
+        let known = Known { hierarchies: Hierarchies::to_read(), at: None, cpu_us: BTreeMap::new(), groups: BTreeMap::new() };
         Self { ticks, known: Some(known), read: mpsc::channel(1) }
     }
 }

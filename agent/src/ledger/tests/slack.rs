@@ -29,9 +29,10 @@ fn stopped(outputs: &[Output]) -> Vec<u32> {
 
 impl Bench {
     fn measures(&mut self, used: Lent) -> Vec<Output> {
-        self.after(LOOK_MS);
-        self.hears(FromMaster::BeatAck { sent: self.now });
-        self.does(Event::Measured { used, unread: vec![] })
+        let mut outputs = self.after(LOOK_MS);
+        outputs.extend(self.hears(FromMaster::BeatAck { sent: self.now }));
+        outputs.extend(self.does(Event::Measured { used, unread: vec![] }));
+        outputs
     }
 
     /// The same again and again, for so long.

@@ -266,11 +266,25 @@ mod tests {
             (json!([{ "name": "ports", "ranges": { "range": [{ "begin": 1, "end": 70_000 }] } }]), "a range"),
             (json!([{ "name": "ports", "ranges": { "range": [{ "begin": 1, "end": 60_000 }] } }]), "at most"),
             (json!([{ "name": "Weird!", "scalar": { "value": 1 } }]), "no resource"),
-            (json!([{ "name": "cpus", "scalar": { "value": 1 }, "revocable": {} }]), "revocable"),
+            (json!([{ "name": "disk", "scalar": { "value": 1 }, "revocable": {} }]), "only cpus and mem"),
+            (json!([{ "name": "cpus", "scalar": { "value": 1 }, "revocable": {} }, { "name": "mem", "scalar": { "value": 1 } }]), "or both"),
         ] {
             let error = wanted(wrong.as_array().unwrap()).unwrap_err();
             assert!(error.contains(why), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_lent_is_offered_as_revocable_and_asked_for_so() {
+        let lent = Resources { cpu_milli: 500, memory_bytes: 32 << 20, ..Resources::NONE }.made_revocable();
+        let own = Resources { cpu_milli: 2_000, ..Resources::NONE };
+        let shown = resources(&own.checked_add(&lent).unwrap(), &[], &Role::new("web").unwrap());
+        let told = |one: &Value| (one["name"].clone(), one["scalar"]["value"].clone(), one["revocable"].is_object());
+        let expected = [(json!("cpus"), json!(2.0), false), (json!("cpus"), json!(0.5), true), (json!("mem"), json!(32.0), true)];
+        assert_eq!(shown.iter().map(told).collect::<Vec<_>>(), expected);
+        let asked = wanted(&shown[1..]).unwrap();
+        assert_eq!((asked.resources.made_revocable(), asked.revocable), (lent, Some(true)));
+        assert_eq!(wanted(&shown[..1]).unwrap().revocable, Some(false));
     }
 
     #[test]

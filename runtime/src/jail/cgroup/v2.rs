@@ -35,6 +35,12 @@ impl Hierarchy {
         Ok(hierarchy)
     }
 
+    /// Of a user who may make no groups: those that root makes are below the root.
+    pub(super) fn to_read(mounted: &Path) -> Result<Self, String> {
+        let root = open_folder(mounted).map_err(|error| format!("{}: {error}", mounted.display()))?;
+        Ok(Self { root, controllers: WANTED.to_vec() })
+    }
+
     pub(super) fn lacks(&self) -> Vec<String> {
         let about = |name| match name {
             "cpu" => "processors are not shared by what native and container tasks were promised",
