@@ -97,12 +97,7 @@ pub async fn join(client: &Client, place: &Path, quic: &str, name: &str, resourc
     join_with(client, place, quic, (name, resources, &[])).await
 }
 
-async fn join_with(
-    client: &Client,
-    place: &Path,
-    quic: &str,
-    (name, resources, flags): (&str, &str, &[&str]),
-) -> anyhow::Result<Child> {
+async fn join_with(client: &Client, place: &Path, quic: &str, (name, resources, flags): (&str, &str, &[&str])) -> anyhow::Result<Child> {
     let token = client.call(reqwest::Method::POST, "/v1/tokens", &serde_json::json!({ "level": "join" })).await?;
     let token = token["token"].as_str().context("no join token in the answer")?;
     let mut command = Command::new(std::env::current_exe()?);

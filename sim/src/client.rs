@@ -158,7 +158,17 @@ impl Clients {
     pub fn new(plan: &Plan) -> Self {
         let (shards, fenced, bug) = (plan.shards, plan.fenced, plan.bug);
         let places = plan.places.then(|| Random::new(plan.seed ^ 0x97ac));
-        Self { submissions: vec![], acks: 0, waiting: BTreeMap::new(), requests: 0, shards, fenced, places, revocable: Revocable::new(plan), bug }
+        Self {
+            submissions: vec![],
+            acks: 0,
+            waiting: BTreeMap::new(),
+            requests: 0,
+            shards,
+            fenced,
+            places,
+            revocable: Revocable::new(plan),
+            bug,
+        }
     }
 
     fn ask(&mut self, about: usize) -> RequestId {

@@ -76,8 +76,8 @@ impl Lending {
     /// It has.
     pub fn after(&mut self, ledger: &Ledger) {
         let now = ledger.promised().lent();
-        let more = now.each(self.held, u64::saturating_sub) != Lent::NONE;
-        if more && now.each(self.allowed, u64::saturating_sub) != Lent::NONE {
+        let more = now.each(self.held, |now, before| if now > before { now } else { 0 });
+        if more.each(self.allowed, u64::saturating_sub) != Lent::NONE {
             self.broken = Some(format!("R1: {now:?} is promised of what is lent, and {:?} was said", self.allowed));
         }
     }

@@ -49,7 +49,6 @@ impl Door {
         let (said_sender, said) = mpsc::channel(INBOX_MAX);
         let (said_of_processes_sender, said_of_processes) = mpsc::channel(INBOX_MAX);
         let (prepared_sender, prepared) = mpsc::channel(INBOX_MAX);
-
         let template = config.template;
         let cache_dir = config.data_dir.join("cache");
         let failed = |step, path: &Path| {

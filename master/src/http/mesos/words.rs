@@ -267,7 +267,10 @@ mod tests {
             (json!([{ "name": "ports", "ranges": { "range": [{ "begin": 1, "end": 60_000 }] } }]), "at most"),
             (json!([{ "name": "Weird!", "scalar": { "value": 1 } }]), "no resource"),
             (json!([{ "name": "disk", "scalar": { "value": 1 }, "revocable": {} }]), "only cpus and mem"),
-            (json!([{ "name": "cpus", "scalar": { "value": 1 }, "revocable": {} }, { "name": "mem", "scalar": { "value": 1 } }]), "or both"),
+            (
+                json!([{ "name": "cpus", "scalar": { "value": 1 }, "revocable": {} }, { "name": "mem", "scalar": { "value": 1 } }]),
+                "or both",
+            ),
         ] {
             let error = wanted(wrong.as_array().unwrap()).unwrap_err();
             assert!(error.contains(why), "{wrong}: {error}");
