@@ -40,8 +40,12 @@ pub(super) struct Meter {
     ticks: Interval,
     /// With the reader, while that reads.
     known: Option<Known>,
-    read: (mpsc::Sender<(Known, Option<Reading>)>, mpsc::Receiver<(Known, Option<Reading>)>),
+    say: mpsc::Sender<Read>,
+    read: mpsc::Receiver<Read>,
 }
+
+/// What comes back from the reader.
+type Read = (Known, Option<Reading>);
 
 /// What was read before.
 struct Known {
@@ -57,7 +61,8 @@ impl Meter {
         let mut ticks = interval(LOOK_EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let known = Known { hierarchies: Hierarchies::to_read(), at: None, cpu_us: BTreeMap::new(), groups: BTreeMap::new() };
-        Self { ticks, known: Some(known), read: mpsc::channel(1) }
+        let (say, read) = mpsc::channel(1);
+        Self { ticks, known: Some(known), say, read }
     }
 }
 
@@ -66,7 +71,7 @@ pub(super) async fn next(meter: Option<&mut Meter>) -> Woken {
     let Some(meter) = meter else { return std::future::pending().await };
     loop {
         tokio::select! {
-            Some((known, reading)) = meter.read.1.recv() => {
+            Some((known, reading)) = meter.read.recv() => {
                 meter.known = Some(known);
                 if let Some(reading) = reading {
                     return Woken::Measured(reading);
@@ -82,7 +87,7 @@ impl Door {
     pub(super) fn measure(&mut self) {
         let Some(meter) = &mut self.meter else { return };
         let Some(mut known) = meter.known.take() else { return };
-        let (ledger, say) = (&self.ledger, meter.read.0.clone());
+        let (ledger, say) = (&self.ledger, meter.say.clone());
         let is_firm = |(member, _): &(MemberId, PathBuf)| !ledger.is_revocable(member.attempt);
         let tasks: Vec<(MemberId, PathBuf)> = self.processes.running().into_iter().filter(is_firm).collect();
         let executors = self.executors.firm();
