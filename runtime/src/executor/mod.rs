@@ -45,7 +45,7 @@ pub struct ExecutorSpec {
     pub memory_bytes_max: u64,
     /// Directories that it may read: compiled code and standard input. Absolute.
     pub readable: Vec<PathBuf>,
-    /// True where it runs only while nothing else wants the processor.
+    /// True where its tasks run only while nothing else wants the processor.
     pub idle: bool,
 }
 

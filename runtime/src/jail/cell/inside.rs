@@ -84,7 +84,7 @@ fn wait_for_begin(inside: &mut Inside<'_>) -> Result<(), String> {
 fn session(inside: &mut Inside<'_>) -> Result<(), String> {
     sys::reset_signals();
     if inside.spec.limits.cpu_milli == 0 {
-        sys::be_idle().map_err(|error| failed("sched_setscheduler SCHED_IDLE", error))?;
+        sys::set_idle(None, true).map_err(|error| failed("sched_setscheduler SCHED_IDLE", error))?;
     }
     let _ = rustix::thread::set_name(c"skep-init");
     rustix::process::setsid().map(drop).map_err(|error| failed("setsid", error))?;
