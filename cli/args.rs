@@ -161,6 +161,9 @@ pub struct Up {
     /// What the agent promises instead of what the machine has, such as `cpu=4,memory=8GiB`.
     #[arg(long)]
     pub resources: Option<String>,
+    /// Lends what is promised and measured idle, as `skep agent --revocable`.
+    #[arg(long)]
+    pub revocable: bool,
     /// How many shards a new cluster has.
     #[arg(long, default_value_t = 8)]
     pub shards: u16,
@@ -213,6 +216,9 @@ pub struct Run {
     /// Disk that each native or container task is promised, and its limit, such as 1GiB; without it its files are kept in its memory.
     #[arg(long)]
     pub disk: Option<String>,
+    /// Its cores and memory are those that others are promised and do not use: it may be ended at any moment, and is placed again.
+    #[arg(long)]
+    pub revocable: bool,
     /// Most processes and threads of a native or container task.
     #[arg(long)]
     pub processes: Option<u32>,
@@ -254,6 +260,7 @@ impl Run {
         let texts = [&self.cpu, &self.memory, &self.disk, &self.fuel, &self.cpu_time, &self.time, &self.network, &self.user, &self.dir];
         let lists = [&self.args, &self.env, &self.config];
         self.stdin.is_some()
+            || self.revocable
             || self.processes.is_some()
             || texts.into_iter().any(Option::is_some)
             || lists.into_iter().any(|list| !list.is_empty())

@@ -86,6 +86,7 @@ pub fn from_flags(flags: &Run) -> anyhow::Result<Draft> {
     set(&["resources", "cpu"], cpu.map(|cpu| json!(cpu)));
     set(&["resources", "memory"], flags.memory.as_ref().map(|memory| json!(memory)));
     set(&["resources", "disk"], flags.disk.as_ref().map(|disk| json!(disk)));
+    set(&["resources", "revocable"], flags.revocable.then_some(json!(true)));
     set(&["limits", "processes"], flags.processes.map(|processes| json!(processes)));
     set(&["limits", "egress"], flags.network.as_ref().map(|network| json!(network)));
     set(&["limits", "fuel"], flags.fuel.as_ref().map(|fuel| json!(fuel)));

@@ -223,6 +223,11 @@ pub fn amounts(resources: &Value) -> String {
     for (name, milli) in resources["devices_milli"].as_object().into_iter().flatten() {
         parts.push(format!("{} {}", print::plain(name), print::milli(milli.as_u64().unwrap_or(0))));
     }
+    if resources["revocable"].is_object() {
+        let lent = |name: &str| resources["revocable"][name].as_u64().unwrap_or(0);
+        let (cpu, memory) = (print::milli(lent("cpu_milli")), print::bytes(lent("memory_bytes")));
+        parts.push(format!("revocable cpu {cpu}, revocable memory {memory}"));
+    }
     parts.join(", ")
 }
 

@@ -30,6 +30,15 @@ pub struct Ports {
     pub mesos: Option<SocketAddr>,
 }
 
+/// What the agent of a cluster of one has to give.
+#[derive(Clone, Debug, Default)]
+pub struct Gives {
+    /// What it promises instead of what the machine has.
+    pub resources: Option<String>,
+    /// True where it lends what is idle.
+    pub revocable: bool,
+}
+
 /// A master and an agent in this process; executors are processes of their own, as everywhere.
 pub struct Cluster {
     /// How to call it.
@@ -62,7 +71,7 @@ impl Prepared {
 
 impl Cluster {
     /// Starts it, or goes on where an earlier one in `data` ended.
-    pub async fn start(data: &Path, begun: Begun, ports: Ports, shards: u16, resources: Option<String>) -> anyhow::Result<Self> {
+    pub async fn start(data: &Path, begun: Begun, ports: Ports, shards: u16, gives: Gives) -> anyhow::Result<Self> {
         let Ports { http, quic, mesos } = ports;
         let (agents, template) = begun.meet().await?;
         let mut config = MasterConfig::local(&data.join("master"));
@@ -72,7 +81,7 @@ impl Cluster {
         let master = master::drive::start(config).await?;
         let access = daemon::access(&master)?;
         let mut config = AgentConfig::new(agents, vec![master.quic_addr().to_string()], Arc::clone(&template));
-        config.resources = resources;
+        (config.resources, config.revocable) = (gives.resources, gives.revocable);
         let mut started = agent::drive::start(config.clone()).await;
         if matches!(started, Err(agent::drive::AgentError::NoIdentity { .. })) {
             let token = daemon::join_token(&access).await?;
@@ -110,9 +119,9 @@ impl Cluster {
 pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<ExitCode> {
     daemon::trace_one();
     let Prepared { data, is_usual, begun } = prepared;
-    let mut cluster =
-        Cluster::start(&data, begun, Ports { http: flags.http, quic: flags.quic, mesos: flags.mesos }, flags.shards, flags.resources)
-            .await?;
+    let ports = Ports { http: flags.http, quic: flags.quic, mesos: flags.mesos };
+    let gives = Gives { resources: flags.resources, revocable: flags.revocable };
+    let mut cluster = Cluster::start(&data, begun, ports, flags.shards, gives).await?;
     let quic = cluster.master.quic_addr();
     if shape == Shape::Json {
         let Access { url, token, ca_pem } = &cluster.access;

@@ -1,7 +1,7 @@
 //! What this machine has: its resources, or what an operator says instead, and facts about it. Knows Linux' files; asks no network.
 
 use protocol::agent::ATTRIBUTE_BYTES_MAX;
-use protocol::resources::{DEVICES_MAX, PORT_RANGES_MAX};
+use protocol::resources::{DEVICES_MAX, PORT_RANGES_MAX, is_revocable};
 use protocol::{Attributes, Device, Name, PortRange, Resources};
 use std::fs;
 use std::io::Read;
@@ -90,6 +90,9 @@ pub fn overridden(mut have: Have, text: &str) -> Result<Have, ResourcesError> {
             "ports" => ranges.push(range(value).map_err(error)?),
             _ => {
                 let name = Name::new(field).map_err(|reason| error(reason.to_string()))?;
+                if is_revocable(&name) {
+                    return Err(error("is no device: what is revocable is measured, by an agent that is started with --revocable".into()));
+                }
                 let milli = milli(value).map_err(error)?;
                 have.capacity.devices.retain(|device| device.name != name);
                 have.capacity.devices.push(Device { name, milli });
@@ -284,6 +287,7 @@ mod tests {
             ("ports=1-65536", "ports"),
             ("ports=1-10,ports=10-20", "ports"),
             ("GPU=1", "GPU"),
+            ("revocable-cpu=1", "revocable-cpu"),
             ("a b=1", "a b"),
             ("gpu=x", "gpu"),
             ("=1", ""),

@@ -57,7 +57,7 @@ pub async fn serve(mut watched: Watched, mut sender: Sender) -> Result<(), LinkE
 impl Watched {
     /// Those that ended meanwhile are left out.
     fn read(&self) -> UsageReport {
-        let hierarchies = Hierarchies::find();
+        let hierarchies = Hierarchies::to_read();
         let task = |(member, dir): &(MemberId, PathBuf)| {
             let counted = hierarchies.counted(&process::group(dir)?)?;
             let (cpu_us, memory_bytes, processes) = (counted.cpu_us, counted.memory_bytes, Some(counted.processes));
@@ -77,7 +77,7 @@ fn of_wasm(used: Used) -> TaskUsage {
 }
 
 /// Processor time in microseconds and resident bytes of a process (proc_pid_stat(5), fields 14, 15 and 24).
-fn of_process(pid: u32) -> Option<(u64, u64)> {
+pub(crate) fn of_process(pid: u32) -> Option<(u64, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();

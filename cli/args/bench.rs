@@ -130,6 +130,29 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         count: u32,
     },
+    /// A service under the load of a day, alone, beside a batch of wasm tasks in another part of the machine, and beside a revocable one in what it does
+    /// not use: how much of the processors is used, what its callers wait, and how soon what it wants is taken back.
+    Night {
+        /// How long the day is.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// The service of `night`, as a task.
+    #[command(hide = true)]
+    Day {
+        /// Idle for so long at first.
+        #[arg(long)]
+        lead_s: u64,
+        /// How long its day is.
+        #[arg(long)]
+        day_s: u64,
+        /// Callers in a second at noon.
+        #[arg(long)]
+        rate: f64,
+        /// How long it wants a whole core in the end.
+        #[arg(long)]
+        wake_s: u64,
+    },
     /// An agent killed: until its tasks are placed anew.
     Detect,
 }

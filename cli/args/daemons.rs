@@ -123,4 +123,8 @@ pub struct Agent {
     /// `rack.1` (`row2`) and `rack.2`.
     #[arg(long, default_value = "//")]
     pub domain: String,
+    /// Lends what is promised and measured idle to tasks whose job says `revocable = true`, and takes it back in time: it then measures what tasks
+    /// use, four times a second.
+    #[arg(long)]
+    pub revocable: bool,
 }

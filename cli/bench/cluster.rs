@@ -49,7 +49,12 @@ impl Cluster {
 
     /// One more agent.
     pub async fn agent(&mut self, name: &str, resources: &str) -> anyhow::Result<()> {
-        self.agents.push(join(&self.client, &self.place, &self.quic, name, resources).await?);
+        self.agent_with(name, resources, &[]).await
+    }
+
+    /// The same, with more `flags`.
+    pub async fn agent_with(&mut self, name: &str, resources: &str, flags: &[&str]) -> anyhow::Result<()> {
+        self.agents.push(join_with(&self.client, &self.place, &self.quic, (name, resources, flags)).await?);
         until_registered(&self.client, self.agents.len()).await
     }
 
@@ -89,11 +94,15 @@ impl Drop for Cluster {
 
 /// Starts an agent that joins the masters at `quic` and keeps its things below `place`.
 pub async fn join(client: &Client, place: &Path, quic: &str, name: &str, resources: &str) -> anyhow::Result<Child> {
+    join_with(client, place, quic, (name, resources, &[])).await
+}
+
+async fn join_with(client: &Client, place: &Path, quic: &str, (name, resources, flags): (&str, &str, &[&str])) -> anyhow::Result<Child> {
     let token = client.call(reqwest::Method::POST, "/v1/tokens", &serde_json::json!({ "level": "join" })).await?;
     let token = token["token"].as_str().context("no join token in the answer")?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["agent", "--to", quic, "--name", name, "--resources", resources, "--data"]).arg(place.join(name)).env("SKEP_JOIN", token);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("starting an agent")
+    command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("starting an agent")
 }
 
 /// Waits until so many agents can be reached.

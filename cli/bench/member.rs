@@ -95,7 +95,7 @@ impl Member {
         (counts, starting): (Arc<Vec<Count>>, Arc<Semaphore>),
     ) -> anyhow::Result<Self> {
         let agent: AgentId = identity.agent().context("a certificate for no agent")?;
-        let config = LedgerConfig { agent, info: info(number), reservations: vec![], heartbeat_ms: HEARTBEAT_MS };
+        let config = LedgerConfig { agent, info: info(number), reservations: vec![], heartbeat_ms: HEARTBEAT_MS, lends: false };
         let ledger = Ledger::new(config, u64::from_le_bytes(random()?), "crowd".into());
         let (hearing, heard) = mpsc::channel(HEARD_MAX * masters.len());
         let port = Port::towards(*masters.first().context("no masters")?)?;

@@ -4,12 +4,14 @@ mod agents;
 mod cluster;
 mod cold_start;
 mod crowd;
+mod day;
 mod failover;
 mod figure;
 mod frameworks;
 mod latency;
 mod masters;
 mod member;
+mod night;
 mod overload;
 mod policies;
 mod processes;
@@ -25,6 +27,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub use cluster::temporary;
 
@@ -91,6 +94,12 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
                 frameworks::held(&mut figures, &flags.samples, run, *seconds).await?;
             }
             BenchWhat::Policies { count } => policies::policies(&mut figures, &flags.samples, run, *count).await?,
+            BenchWhat::Night { seconds } => night::night(&mut figures, &flags.samples, run, *seconds).await?,
+            BenchWhat::Day { lead_s, day_s, rate, wake_s } => {
+                let seconds = Duration::from_secs;
+                day::serve(seconds(*lead_s), seconds(*day_s), *rate, seconds(*wake_s))?;
+                return Ok(ExitCode::SUCCESS);
+            }
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

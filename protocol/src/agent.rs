@@ -90,6 +90,7 @@ impl AgentInfo {
             && short(&self.version)
             && domain.into_iter().all(|part| short(part))
             && self.capacity.is_canonical()
+            && !self.capacity.is_revocable()
             && self.ports.len() <= PORT_RANGES_MAX
             && self.ports.iter().all(|range| range.first > 0 && range.first <= range.last)
             && self.ports.windows(2).all(|pair| pair[0].last < pair[1].first)

@@ -45,7 +45,7 @@ impl Job {
     /// The version of the messages that it needs ([`crate::link::VERSION`]): masters that speak an earlier one cannot read it.
     #[must_use]
     pub fn since(&self) -> u16 {
-        if self.place.is_some() || self.role.parent().is_some() { 3 } else { 1 }
+        if self.place.is_some() || self.role.parent().is_some() || self.template.is_revocable() { 3 } else { 1 }
     }
 }
 
@@ -208,6 +208,12 @@ impl Template {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.members.iter().any(|member| member.env.iter().any(|(name, _)| name == FENCE_VARIABLE))
+    }
+
+    /// True where a task of it has what is lent, and may be ended at any moment.
+    #[must_use]
+    pub fn is_revocable(&self) -> bool {
+        self.resources.is_revocable()
     }
 
     /// The names of all ports of a task, in the order of its members: the order in which an agent gives them.

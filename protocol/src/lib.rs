@@ -27,6 +27,6 @@ pub use message::{FromAgent, FromMaster, Join, JoinReply};
 pub use offer::Offer;
 pub use place::{Constraint, Field, Placement, Rule, Stand};
 pub use reservation::{Reservation, ReservedFor};
-pub use resources::{Device, PortRange, Resources};
+pub use resources::{Device, Lent, PortRange, Resources};
 pub use task::{Exit, Held, Loss, MemberId, Phase, Progress, TaskState, Update, Usage};
 pub use time::Time;

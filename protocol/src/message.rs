@@ -6,6 +6,7 @@ use crate::agent::AgentChange;
 use crate::bounded;
 use crate::link::ResetToken;
 use crate::reservation::{RESERVATIONS_MAX, Reservation};
+use crate::resources::Lent;
 use crate::task::{Held, Progress, Update};
 use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, MemberId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
@@ -118,14 +119,22 @@ pub enum FromAgent {
         #[serde(deserialize_with = "bounded::list::<_, _, RESERVATIONS_MAX>")]
         reservations: Vec<Reservation>,
     },
+    /// From version 3 on: so much of what the agent has is idle, as it measured, and may be promised as revocable until it says otherwise. To the
+    /// agent's own shard, which forgets it when the agent registers.
+    Slack {
+        /// From [`FromMaster::Registered`].
+        session: u64,
+        /// How much.
+        lent: Lent,
+    },
 }
 
 impl FromAgent {
-    /// Since which version of the messages there is one like this.
+    /// The version that this variant came with: to a master that speaks an earlier one it is not said.
     #[must_use]
     pub const fn since(&self) -> u16 {
         match self {
-            Self::Reserves { .. } => 3,
+            Self::Reserves { .. } | Self::Slack { .. } => 3,
             _ => 1,
         }
     }

@@ -10,6 +10,17 @@ pub const PORT_RANGES_MAX: usize = 256;
 /// Most ports one task may ask for.
 pub const PORTS_PER_TASK_MAX: u16 = 64;
 
+/// Revocable cores, as a device by this name: thousandths of one.
+///
+/// What is revocable is a part of a machine that was measured idle, lent on top of its capacity to tasks that may be ended at any moment. It has
+/// kinds of its own, and so is booked, offered and waited for as any other kind. Of a device it has no more than the place: nobody asks for one by
+/// this name, and no agent has one; a role's share, limit and guarantee speak of the others.
+const REVOCABLE_CPU: &str = "revocable-cpu";
+/// Revocable memory, as a device by this name: bytes, though its place is called `milli`.
+const REVOCABLE_MEMORY: &str = "revocable-memory";
+/// Most kinds of device that users name for a task which asks for what is revocable: those two have their places.
+pub const DEVICES_BESIDE_REVOCABLE_MAX: usize = DEVICES_MAX - 2;
+
 /// Ports from `first` to `last`, both included; `first <= last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortRange {
@@ -26,6 +37,20 @@ pub struct Device {
     pub name: crate::Name,
     /// How much of it, in thousandths.
     pub milli: u64,
+}
+
+impl Device {
+    /// True where it is no device, but a revocable kind.
+    #[must_use]
+    pub fn is_revocable(&self) -> bool {
+        is_revocable(&self.name)
+    }
+}
+
+/// True for names that no device may have: those of revocable kinds.
+#[must_use]
+pub fn is_revocable(name: &crate::Name) -> bool {
+    matches!(name.as_str(), REVOCABLE_CPU | REVOCABLE_MEMORY)
 }
 
 /// An amount of everything that an agent has and a task may hold.
@@ -62,6 +87,18 @@ pub enum ResourceKind {
     Device(crate::Name),
 }
 
+impl ResourceKind {
+    /// True where it is counted in bytes.
+    #[must_use]
+    pub fn is_bytes(&self) -> bool {
+        match self {
+            Self::Memory | Self::Disk => true,
+            Self::Device(name) => name.as_str() == REVOCABLE_MEMORY,
+            Self::Cpu | Self::Ports => false,
+        }
+    }
+}
+
 impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -69,7 +106,11 @@ impl fmt::Display for ResourceKind {
             Self::Memory => f.write_str("memory"),
             Self::Disk => f.write_str("disk"),
             Self::Ports => f.write_str("ports"),
-            Self::Device(name) => write!(f, "device {name}"),
+            Self::Device(name) => match name.as_str() {
+                REVOCABLE_CPU => f.write_str("revocable cpu"),
+                REVOCABLE_MEMORY => f.write_str("revocable memory"),
+                name => write!(f, "device {name}"),
+            },
         }
     }
 }
@@ -185,12 +226,80 @@ impl Resources {
         u32::try_from(times).unwrap_or(u32::MAX).min(most)
     }
 
+    /// So much that is revocable, and nothing else.
+    ///
+    /// # Panics
+    /// Never: the names are right.
+    #[must_use]
+    pub fn revocable(Lent { cpu_milli, memory_bytes }: Lent) -> Self {
+        let device = |(name, milli): (&str, u64)| Device { name: crate::Name::new(name).expect("it is a name"), milli };
+        let kinds = [(REVOCABLE_CPU, cpu_milli), (REVOCABLE_MEMORY, memory_bytes)];
+        Self { devices: kinds.into_iter().filter(|(_, milli)| *milli > 0).map(device).collect(), ..Self::NONE }
+    }
+
+    /// The same task, with cores and memory that are revocable.
+    #[must_use]
+    pub fn made_revocable(self) -> Self {
+        let lent = Lent { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes };
+        let rest = Self { cpu_milli: 0, memory_bytes: 0, ..self };
+        rest.checked_add(&Self::revocable(lent)).unwrap_or(rest)
+    }
+
+    /// The same task, with cores and memory of its own instead.
+    #[must_use]
+    pub fn made_firm(&self) -> Self {
+        let (lent, firm) = (self.lent(), self.firm());
+        let own = Self { cpu_milli: lent.cpu_milli, memory_bytes: lent.memory_bytes, ..Self::NONE };
+        firm.checked_add(&own).unwrap_or(firm)
+    }
+
+    /// What of it is revocable.
+    #[must_use]
+    pub fn lent(&self) -> Lent {
+        let of = |name| self.devices.iter().find(|device| device.name.as_str() == name).map_or(0, |device| device.milli);
+        Lent { cpu_milli: of(REVOCABLE_CPU), memory_bytes: of(REVOCABLE_MEMORY) }
+    }
+
+    /// True where something of it is revocable: whoever is promised that may be ended at any moment.
+    #[must_use]
+    pub fn is_revocable(&self) -> bool {
+        self.devices.iter().any(Device::is_revocable)
+    }
+
+    /// It without what is revocable.
+    #[must_use]
+    pub fn firm(&self) -> Self {
+        let mut firm = self.clone();
+        firm.devices.retain(|device| !device.is_revocable());
+        firm
+    }
+
     /// True where the devices are as the field says: sorted, none twice, none of zero, at most [`DEVICES_MAX`]. What comes off the wire
     /// is asked this before it is used.
     #[must_use]
     pub fn is_canonical(&self) -> bool {
         let sorted = self.devices.windows(2).all(|pair| pair[0].name < pair[1].name);
         sorted && self.devices.len() <= DEVICES_MAX && self.devices.iter().all(|device| device.milli > 0)
+    }
+}
+
+/// Amounts of what is revocable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lent {
+    /// Thousandths of a core.
+    pub cpu_milli: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+}
+
+impl Lent {
+    /// Nothing.
+    pub const NONE: Self = Self { cpu_milli: 0, memory_bytes: 0 };
+
+    /// Each kind by itself.
+    #[must_use]
+    pub fn each(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self { cpu_milli: of(self.cpu_milli, other.cpu_milli), memory_bytes: of(self.memory_bytes, other.memory_bytes) }
     }
 }
 
@@ -221,6 +330,20 @@ mod tests {
         assert_eq!(one.checked_sub(&most), None);
         assert_eq!(most.checked_mul(2), None);
         assert_eq!(Resources::NONE.checked_sub(&amount(0, 0, 1)), None);
+    }
+
+    #[test]
+    fn what_is_revocable_is_apart_from_the_rest() {
+        let firm = amount(1_500, 64, 250);
+        let revocable = firm.clone().made_revocable();
+        assert!(revocable.is_canonical() && revocable.is_revocable() && !firm.is_revocable());
+        assert_eq!((revocable.cpu_milli, revocable.memory_bytes), (0, 0));
+        assert_eq!((revocable.lent(), firm.lent()), (Lent { cpu_milli: 1_500, memory_bytes: 64 }, Lent::NONE));
+        assert_eq!((revocable.firm(), revocable.made_firm()), (amount(0, 0, 250), firm.clone()));
+        let room = firm.checked_add(&Resources::revocable(Lent { cpu_milli: 1_000, memory_bytes: 64 })).unwrap();
+        let short: Vec<String> = room.short_of(&revocable).iter().map(ToString::to_string).collect();
+        assert_eq!((room.firm(), short), (firm, vec!["revocable cpu".to_owned()]));
+        assert_eq!(Resources::revocable(Lent::NONE), Resources::NONE);
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub enum Loss {
     Drained,
     /// Its place was needed for a task of a higher priority.
     Preempted,
+    /// What it was lent, its agent needed for whom it was promised to.
+    Revoked,
 }
 
 impl Exit {
@@ -160,6 +162,7 @@ impl fmt::Display for Loss {
             Self::LeaseOver => "no master renewed its lease in time",
             Self::Drained => "its agent was drained",
             Self::Preempted => "its place was needed for a task of a higher priority",
+            Self::Revoked => "what it was lent was needed for whom it is promised to",
         })
     }
 }

@@ -39,6 +39,7 @@ fn client(launch: &Path, data: &Path, readable: &Path, uid: &str) -> ExitCode {
         tasks_max: 1_000,
         memory_bytes_max: 1 << 30,
         readable: vec![readable.into()],
+        idle: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let owner = rustix::process::geteuid().as_raw();

@@ -117,7 +117,8 @@ pub struct Mount {
 pub struct ProcessLimits {
     /// Bytes of memory, swap included; over it the kernel ends the task.
     pub memory_bytes_max: u64,
-    /// Thousandths of a core that it was promised: its share where there is not enough for all.
+    /// Thousandths of a core that it was promised: its share where there is not enough for all. 0: it runs only while nothing else wants the
+    /// processor.
     pub cpu_milli: u64,
     /// Processes and threads.
     pub processes_max: u32,

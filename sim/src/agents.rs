@@ -254,6 +254,7 @@ impl World {
         let again = self.machines[at].start_again(self.now, &mut self.random);
         self.grant(at, again)?;
         (0..self.masters.len()).for_each(|master| self.queue.push(self.now + 1, Happening::Connect(at, master)));
+        self.begin_measuring(at);
         self.check.recovered(&self.machines[at])
     }
 

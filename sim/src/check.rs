@@ -348,7 +348,7 @@ impl Check {
                 hold(self.mistaken.len() as u64 <= most, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
             }
             Loss::AgentGone => unreachable!("it was looked at before"),
-            Loss::Reboot | Loss::Executor | Loss::LeaseOver => {
+            Loss::Reboot | Loss::Executor | Loss::LeaseOver | Loss::Revoked => {
                 hold(!runs, || format!("G6: {attempt} was called lost ({reason}) while it ran"))
             }
         }
@@ -401,8 +401,8 @@ impl Check {
     }
 
     fn within(&self, machine: &Machine) -> Verdict {
-        let running = &machine.running;
-        hold(machine.info.capacity.contains(running), || {
+        let running = machine.running.firm();
+        hold(machine.info.capacity.contains(&running), || {
             format!("G9: {} has {:?} and runs {running:?}", machine.info.name, machine.info.capacity)
         })
     }
@@ -413,7 +413,8 @@ impl Check {
     /// The promise that is broken.
     pub fn ledger(&self, machine: &Machine) -> Verdict {
         let Some(promised) = machine.ledger.as_ref().map(Ledger::promised) else { return Ok(()) };
-        hold(machine.info.capacity.contains(promised), || format!("G9: {} has promised {promised:?}", machine.info.name))
+        machine.lending.verdict()?;
+        hold(machine.info.capacity.contains(&promised.firm()), || format!("G9: {} has promised {promised:?}", machine.info.name))
     }
 
     /// Something has happened, whatever it was: refusals are few, and while all is well among the masters no task of an agent that is silent

@@ -1,5 +1,6 @@
 //! What people do: submit jobs under keys and submit them again, scale them, stop them; and what they were told.
 
+use crate::lent::Revocable;
 use crate::machine::BROKEN;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
@@ -54,6 +55,7 @@ pub struct Clients {
     fenced: bool,
     /// What draws where tasks may go, where jobs say so.
     places: Option<Random>,
+    revocable: Revocable,
     bug: Option<Bug>,
 }
 
@@ -106,6 +108,15 @@ pub(crate) fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
     }
 }
 
+/// The same, with what is lent: little enough for an agent of one core.
+pub(crate) fn job_made_revocable(job: &mut Job) {
+    let template = Arc::make_mut(&mut job.template);
+    let member = &mut template.members[0];
+    member.resources.cpu_milli = member.resources.cpu_milli.min(250);
+    member.resources = member.resources.clone().made_revocable();
+    template.resources = member.resources.clone();
+}
+
 fn draw(random: &mut Random, number: usize) -> Job {
     let service = random.chance(200);
     let cpu_milli = [0, 50, 250, 1_000][random.below(4) as usize];
@@ -147,7 +158,17 @@ impl Clients {
     pub fn new(plan: &Plan) -> Self {
         let (shards, fenced, bug) = (plan.shards, plan.fenced, plan.bug);
         let places = plan.places.then(|| Random::new(plan.seed ^ 0x97ac));
-        Self { submissions: vec![], acks: 0, waiting: BTreeMap::new(), requests: 0, shards, fenced, places, bug }
+        Self {
+            submissions: vec![],
+            acks: 0,
+            waiting: BTreeMap::new(),
+            requests: 0,
+            shards,
+            fenced,
+            places,
+            revocable: Revocable::new(plan),
+            bug,
+        }
     }
 
     fn ask(&mut self, about: usize) -> RequestId {
@@ -197,6 +218,7 @@ impl Clients {
                     crate::lease::fence(&mut job);
                 }
                 job.place = self.places.as_mut().and_then(crate::places::draw);
+                self.revocable.draw(&mut job);
                 self.add(job)
             }
         }

@@ -13,6 +13,7 @@ mod frameworks;
 mod groups;
 mod kept;
 mod lease;
+mod lent;
 mod limits;
 mod log;
 mod machine;

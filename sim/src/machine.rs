@@ -3,6 +3,7 @@
 
 use crate::clock::Clock;
 use crate::lease::OVER;
+use crate::lent::Lending;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
 use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
@@ -52,6 +53,8 @@ pub struct Machine {
     /// Its clock.
     pub clock: Clock,
     pub(crate) bug: Option<Bug>,
+    /// What its agent lends.
+    pub lending: Lending,
     /// Said on record to be gone for good; it has not heard that yet.
     pub gone: bool,
 }
@@ -91,6 +94,7 @@ impl Machine {
             heartbeat_ms: plan.heartbeat_ms,
             clock: if plan.fenced { Clock::draw(&mut Random::new(plan.seed ^ (0xc10c + number as u64))) } else { Clock::TRUE },
             bug: plan.bug,
+            lending: Lending::new(plan.lends),
             gone: false,
         }
     }
@@ -101,12 +105,13 @@ impl Machine {
             info.capacity = info.capacity.checked_mul(2).expect("a small machine twice is a small machine");
             info.ports = vec![PortRange { first: 20_000, last: 20_031 }];
         }
-        LedgerConfig { agent: self.id, info, reservations: vec![], heartbeat_ms: self.heartbeat_ms }
+        LedgerConfig { agent: self.id, info, reservations: vec![], heartbeat_ms: self.heartbeat_ms, lends: self.lending.lends }
     }
 
     /// The agent's process starts: anew, or from its records and what the executors say.
     pub fn start(&mut self, now: Time, random: &mut Random) {
         self.life += 1;
+        self.lending.begin();
         let boot = format!("boot-{}", self.boot);
         let recovered = Ledger::recover(self.config(), &self.written).filter(|ledger| ledger.boot() == boot);
         let Some(mut ledger) = recovered else {
@@ -182,7 +187,9 @@ impl Machine {
         let shown = self.clock.show(now);
         let event = self.misheard(shown, event);
         let Some(ledger) = &mut self.ledger else { return vec![] };
+        self.lending.before(ledger, &event);
         ledger.handle(shown, event);
+        self.lending.after(ledger);
         self.drain(now, random)
     }
 
@@ -192,7 +199,10 @@ impl Machine {
         while let Some(output) = self.ledger.as_mut().and_then(Ledger::poll_output) {
             match output {
                 Output::Checkpoint(record) => self.written.push(record),
-                Output::Send { shard, message } => wishes.push(Wish::Send(Box::new(protocol::message::ToShard { shard, message }))),
+                Output::Send { shard, message } => {
+                    self.lending.says(self.ledger.as_ref(), &message);
+                    wishes.push(Wish::Send(Box::new(protocol::message::ToShard { shard, message })));
+                }
                 Output::Prepare { bundle, form } => wishes.push(Wish::Prepare(bundle, form)),
                 Output::Start(start) => self.begin(now, &start, random, &mut wishes),
                 Output::Stop { members, grace_ms } => {

@@ -163,6 +163,8 @@ pub struct Plan {
     pub reserves: bool,
     /// Whether jobs say where their tasks may go. Not where a build of before takes part, which cannot read them.
     pub places: bool,
+    /// Whether agents lend what is idle, and some jobs are revocable.
+    pub lends: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -226,6 +228,11 @@ impl Plan {
                 && !crate::REGRESSION_SEEDS.contains(&seed)
                 && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
                 && Random::new(seed ^ 0x5e5e).chance(300),
+            lends: bug.is_none()
+                && !crate::REGRESSION_SEEDS.contains(&seed)
+                && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
+                && !upgrades
+                && Random::new(seed ^ 0x1e4d).chance(300),
             bug,
         }
     }

@@ -71,6 +71,8 @@ pub enum Happening {
     Unanswered(usize, u64),
     /// An agent's timer.
     AgentTimer(usize, u64, Time),
+    /// An agent has measured what its tasks use.
+    Measured(usize, u64),
     /// A fetch is done.
     Fetched(usize, u64, Digest, Form),
     /// An attempt's own end, in a machine's boot.
@@ -305,6 +307,7 @@ impl World {
                 self.agent_timers[at] = None;
                 self.agent(at, AgentEvent::Tick)
             }
+            Happening::Measured(at, life) if life == self.machines[at].life => self.measured(at),
             Happening::Fetched(at, life, bundle, form) if life == self.machines[at].life => {
                 let result = Machine::fetch(bundle, &mut self.random).or_else(|error| self.forgive(error));
                 self.agent(at, AgentEvent::Prepared { bundle, form, result })

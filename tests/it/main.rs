@@ -22,6 +22,7 @@ mod overload;
 mod place;
 mod policies;
 mod processes;
+mod revocable;
 mod rights;
 mod roles;
 mod run;

@@ -32,6 +32,8 @@ pub struct AgentConfig {
     pub domain: FaultDomain,
     /// Most bytes of bundles and compiled code that are kept.
     pub bundle_cache_bytes_max: u64,
+    /// True where what is promised and measured idle is lent to revocable tasks.
+    pub revocable: bool,
     /// Does all that takes root, in this data directory.
     pub template: Arc<Template>,
 }
@@ -50,6 +52,7 @@ impl AgentConfig {
             attributes: Attributes::new(),
             domain: FaultDomain::default(),
             bundle_cache_bytes_max: 10 << 30,
+            revocable: false,
             template,
         }
     }

@@ -1,8 +1,7 @@
-//! This agent's executors: one for each role and metering, and for each job that wants one of its own. Starts them when they are first
+//! This agent's executors: one for each role and metering, another for what is revocable, and one for each job that wants its own. Starts them when they are first
 //! needed, finds them again, tells them what the ledger wants in batches, and says what became of all tasks of one that died.
 
-use protocol::message::Launch;
-use protocol::{Exit, JobId, Member, MemberId, Program, Usage};
+use protocol::{Exit, JobId, MemberId, Usage};
 use runtime::executor::process::{Template, Which};
 use runtime::executor::wire::Used;
 use runtime::executor::{Commands, Events, Executor, ExecutorEvent, ExecutorSpec, LaunchError, Recovered, Remains, TellError};
@@ -97,19 +96,6 @@ enum Tell {
         grace_ms: u64,
     },
     Forget(Vec<Key>),
-}
-
-/// The kinds of executor that the wasm members of a task of this launch go to, and which members they are.
-pub(super) fn kinds(launch: &Launch) -> impl Iterator<Item = (Kind, u8)> {
-    let kind = |(member, at): (&Member, u8)| match member.program {
-        Program::Wasm { metering, strict, .. } => {
-            // What is fenced must be ended in time, whatever else its role runs.
-            let own = strict || launch.template.is_fenced();
-            Some((Kind { role: launch.role.clone(), metering, job: own.then_some(launch.job) }, at))
-        }
-        Program::Native { .. } | Program::Image { .. } => None,
-    };
-    launch.template.members.iter().zip(0..).filter_map(kind)
 }
 
 impl Executors {
@@ -273,6 +259,12 @@ impl Executors {
         self.slots.values().filter_map(here).collect()
     }
 
+    /// The processes of those whose tasks have nothing that is lent.
+    pub fn firm(&self) -> Vec<u32> {
+        let firm = self.slots.values().filter(|slot| !slot.row.kind.revocable);
+        firm.filter_map(|slot| if let State::Here { pid, .. } = slot.state { Some(pid) } else { None }).collect()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -321,6 +313,7 @@ impl Executors {
             role: slot.row.kind.role.to_string(),
             metering,
             uid: slot.row.uid,
+            idle: slot.row.kind.revocable,
             tasks_max: u32::try_from(ATTEMPTS_HELD_MAX).expect("it fits"),
             memory_bytes_max: self.settings.memory_bytes_max,
             readable: self.settings.readable.clone(),

@@ -1,10 +1,12 @@
 //! The door: the links, executors, timers and files on one side, the pure [`Ledger`] on the other. One loop on one thread: it takes all that
 //! is there, has the ledger handle it, writes what is to be on record in one call, and only then starts and tells.
 
+mod clock;
 mod config;
 mod executors;
 mod ids;
 mod leftovers;
+mod measure;
 mod open;
 mod processes;
 mod shape;
@@ -20,11 +22,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use protocol::message::{Launch, ToShard};
-use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Time, Usage};
-use runtime::executor::lease::boot_ns;
+use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Usage};
 use runtime::executor::process::Template;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,8 +36,10 @@ use crate::ledger::bundles::{need, needs};
 use crate::ledger::event::{Event, Form, Output, Start};
 use crate::logs::{Place, key};
 use crate::usage::Watched;
+use clock::Clock;
 pub use config::{AgentConfig, AgentError};
 use executors::{Executors, Said};
+use measure::{Meter, Reading};
 use processes::Processes;
 pub use turns::Turns;
 use uplink::Heard;
@@ -121,36 +124,6 @@ pub async fn start(config: AgentConfig) -> Result<Agent, AgentError> {
     Ok(Agent { id, stop: Some(stop), ended })
 }
 
-/// Milliseconds of the Unix epoch.
-fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// A clock that begins at the Unix time of its making and never goes back, whatever is done to the machine's; it goes on while the machine sleeps,
-/// as leases do.
-struct Clock {
-    start: Time,
-    /// By [`boot_ns`].
-    since_ns: u64,
-}
-
-impl Clock {
-    fn now(&self) -> Time {
-        self.start + (boot_ns() - self.since_ns) / 1_000_000
-    }
-
-    /// That moment by [`boot_ns`]. What was sent in the millisecond `time` was sent then or later.
-    fn boot_ns(&self, time: Time) -> u64 {
-        self.since_ns.saturating_add(time.since(self.start).saturating_mul(1_000_000))
-    }
-
-    fn at(&self, time: Time) -> tokio::time::Instant {
-        let left_ns = self.boot_ns(time).saturating_sub(boot_ns());
-        tokio::time::Instant::now() + Duration::from_nanos(left_ns)
-    }
-}
-
 struct Door {
     agent: AgentId,
     /// What tasks are told of where they run.
@@ -169,6 +142,8 @@ struct Door {
     said: mpsc::Receiver<Said>,
     said_of_processes: mpsc::Receiver<processes::Said>,
     prepared: mpsc::Receiver<Prepared>,
+    /// Where what is idle is lent.
+    meter: Option<Meter>,
     uplink: tokio::task::JoinHandle<()>,
     template: Arc<Template>,
     data_dir: PathBuf,
@@ -183,6 +158,8 @@ enum Woken {
     Said(Said),
     SaidOfProcess(processes::Said),
     Prepared(Prepared),
+    Measure,
+    Measured(Reading),
     Flushed,
     Timer,
     IdleLook,
@@ -208,6 +185,7 @@ impl Door {
                 Some(said) = self.said.recv() => Woken::Said(said),
                 Some(said) = self.said_of_processes.recv() => Woken::SaidOfProcess(said),
                 Some(prepared) = self.prepared.recv() => Woken::Prepared(prepared),
+                woken = measure::next(self.meter.as_mut()) => woken,
                 () = tokio::time::sleep_until(timer.unwrap_or_else(tokio::time::Instant::now)), if timer.is_some() => Woken::Timer,
                 _ = idle_look.tick(), if !self.executors.is_empty() => Woken::IdleLook,
                 () = tokio::time::sleep_until(knock) => Woken::Knock,
@@ -228,10 +206,15 @@ impl Door {
                 Woken::Said(said) => self.take_said(said)?,
                 Woken::SaidOfProcess(said) => self.take_said_of_process(said),
                 Woken::Prepared(prepared) => self.take_prepared(prepared),
+                Woken::Measure => {
+                    self.measure();
+                    continue;
+                }
+                Woken::Measured(Reading { used, unread }) => self.ledger.handle(self.clock.now(), Event::Measured { used, unread }),
                 Woken::Timer => self.ledger.handle(self.clock.now(), Event::Tick),
                 Woken::IdleLook => {
                     let in_use: BTreeSet<_> =
-                        self.ledger.attempts().flat_map(|(_, launch, _)| executors::kinds(launch)).map(|(kind, _)| kind).collect();
+                        self.ledger.attempts().flat_map(|(_, launch, _)| table::kinds(launch)).map(|(kind, _)| kind).collect();
                     self.executors.retire_idle(&in_use);
                 }
                 Woken::Stop(ending) => return self.leave(ending).await,
@@ -313,7 +296,7 @@ impl Door {
         let ledger = &self.ledger;
         let handed_over = |wanted: &table::Kind| {
             let of = |(attempt, launch): (AttemptId, &Arc<Launch>)| {
-                let wanted = executors::kinds(launch).filter(|(kind, _)| kind == wanted);
+                let wanted = table::kinds(launch).filter(|(kind, _)| kind == wanted);
                 wanted.map(|(_, member)| MemberId { attempt, member }).collect::<Vec<_>>()
             };
             ledger.handed_over().flat_map(of).collect()
@@ -406,7 +389,7 @@ impl Door {
             self.end_all(&launch, |_| true, &Exit::Lost { reason: Loss::Refused });
             return Ok(());
         }
-        for (kind, at) in executors::kinds(&launch) {
+        for (kind, at) in table::kinds(&launch) {
             let member = &launch.template.members[usize::from(at)];
             let (bundle, form) = need(&member.program);
             let compiled = self.fetcher.locate(bundle, form).unwrap_or_default();
@@ -442,8 +425,9 @@ impl Door {
                 continue;
             };
             let stdin = member.stdin.and_then(|bundle| self.fetcher.locate(bundle, Form::Plain));
-            let common =
-                spec::Common { launch, member, prepared: &prepared, stdin, agent: &self.name, group: self.template.places().group() };
+            let places = self.template.places();
+            let group = if launch.template.is_revocable() { places.idle_group() } else { places.group().to_owned() };
+            let common = spec::Common { launch, member, prepared: &prepared, stdin, agent: &self.name, group };
             for (attempt, ports) in launch.attempts.iter().zip(ports) {
                 let member = id(attempt);
                 let ids = if self.template.own_ids() { self.processes.ids() } else { None };

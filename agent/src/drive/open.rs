@@ -14,13 +14,15 @@ use runtime::container::{Hands, Limits, Store, UnpackError};
 use runtime::executor::process::{Template, is_passable};
 use tokio::sync::mpsc;
 
+use super::clock::Clock;
 use super::executors::{Executors, Settings};
+use super::measure::Meter;
 use super::processes::Processes;
 use super::shape::Shape;
 use super::turns::Turns;
 use super::uplink::{self, Uplink};
 use super::ways::Ways;
-use super::{AgentConfig, AgentError, Clock, Door, INBOX_MAX, now};
+use super::{AgentConfig, AgentError, Door, INBOX_MAX};
 use crate::checkpoint::{Checkpoint, Damage};
 use crate::fetch::Fetcher;
 use crate::fingerprint;
@@ -47,7 +49,6 @@ impl Door {
         let (said_sender, said) = mpsc::channel(INBOX_MAX);
         let (said_of_processes_sender, said_of_processes) = mpsc::channel(INBOX_MAX);
         let (prepared_sender, prepared) = mpsc::channel(INBOX_MAX);
-
         let template = config.template;
         let cache_dir = config.data_dir.join("cache");
         let failed = |step, path: &Path| {
@@ -74,8 +75,9 @@ impl Door {
         let mut processes = Processes::open(Arc::clone(&template), said_of_processes_sender).map_err(failed("opening", &home))?;
         let found_of_processes = processes.recover().await.map_err(failed("recovering tasks in", &home))?;
 
-        let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, (shape.info()?, shape.reservations.clone()))?;
-        let clock = Clock { start: now(), since_ns: runtime::executor::lease::boot_ns() };
+        let about = (shape.info()?, shape.reservations.clone());
+        let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, about, config.revocable)?;
+        let clock = Clock::start();
         for event in found.into_iter().chain(found_of_processes).chain([Event::Surveyed]) {
             ledger.handle(clock.now(), event);
         }
@@ -97,6 +99,7 @@ impl Door {
             said,
             said_of_processes,
             prepared,
+            meter: config.revocable.then(Meter::new),
             uplink,
             template,
             data_dir: config.data_dir,
@@ -151,7 +154,12 @@ pub(super) fn plan(launch: &Launch, member: &Member, compiled: PathBuf, stdin: O
 }
 
 /// The ledger as it was when the agent last ran on this start of the machine, or a new one.
-fn ledger(path: &Path, agent: AgentId, (info, reservations): (AgentInfo, Vec<Reservation>)) -> Result<(Checkpoint, Ledger), AgentError> {
+fn ledger(
+    path: &Path,
+    agent: AgentId,
+    (info, reservations): (AgentInfo, Vec<Reservation>),
+    lends: bool,
+) -> Result<(Checkpoint, Ledger), AgentError> {
     let boot = fingerprint::boot_id()?;
     let (mut checkpoint, found) = Checkpoint::open(path)?;
     match found.damage {
@@ -166,7 +174,7 @@ fn ledger(path: &Path, agent: AgentId, (info, reservations): (AgentInfo, Vec<Res
     }
     // Of several beginnings the last one counts.
     let began = found.records.iter().rposition(|record| matches!(record, Record::Began { .. })).unwrap_or(0);
-    let config = LedgerConfig { agent, info, reservations, heartbeat_ms: HEARTBEAT_MS };
+    let config = LedgerConfig { agent, info, reservations, heartbeat_ms: HEARTBEAT_MS, lends };
     let recovered = Ledger::recover(config.clone(), &found.records[began.min(found.records.len())..]);
     let draw = || fingerprint::random().map(u64::from_le_bytes);
     match recovered.filter(|ledger| ledger.boot() == boot) {

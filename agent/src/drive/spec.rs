@@ -25,8 +25,8 @@ pub(super) struct Common<'a> {
     pub stdin: Option<PathBuf>,
     /// What people call the machine.
     pub agent: &'a str,
-    /// The parent of all control groups of this agent's tasks.
-    pub group: &'a str,
+    /// The parent of its control group.
+    pub group: String,
 }
 
 /// One of them.

@@ -1,10 +1,11 @@
 //! Which executors this agent ever started that are not yet cleared away, and which user each role's tasks run as. One small file, replaced
 //! at each change.
 
-use protocol::{Digest, JobId, Metering, Role};
+use protocol::message::Launch;
+use protocol::{Digest, JobId, Member, Metering, Program, Role};
 use runtime::process::ROLE_IDS;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,24 @@ pub(super) struct Kind {
     pub metering: Metering,
     /// A job that has an executor of its own.
     pub job: Option<JobId>,
+    /// True where its tasks are revocable. It stands behind the rows, where builds of before look for nothing.
+    #[serde(skip)]
+    pub revocable: bool,
+}
+
+/// The kinds of executor that the wasm members of a task of this launch go to, and which members they are.
+pub(super) fn kinds(launch: &Launch) -> impl Iterator<Item = (Kind, u8)> {
+    // What is revocable runs with what others leave of the processors, and so does its executor.
+    let revocable = launch.template.is_revocable();
+    let kind = move |(member, at): (&Member, u8)| match member.program {
+        Program::Wasm { metering, strict, .. } => {
+            // What is fenced must be ended in time, whatever else its role runs.
+            let own = strict || launch.template.is_fenced();
+            Some((Kind { role: launch.role.clone(), metering, job: own.then_some(launch.job), revocable }, at))
+        }
+        Program::Native { .. } | Program::Image { .. } => None,
+    };
+    launch.template.members.iter().zip(0..).filter_map(kind)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,14 +114,15 @@ impl Table {
         let hash = Digest::of(role.as_str().as_bytes()).0;
         let many = ROLE_IDS.end - ROLE_IDS.start;
         let start = u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]]) % many;
-        let taken: std::collections::BTreeSet<u32> = self.rows.uids.values().copied().collect();
+        let taken: BTreeSet<u32> = self.rows.uids.values().copied().collect();
         let uid = (0..many).map(|step| ROLE_IDS.start + (start + step) % many).find(|uid| !taken.contains(uid))?;
         self.rows.uids.insert(role.clone(), uid);
         Some(uid)
     }
 
     fn save(&self) -> io::Result<()> {
-        let body = postcard::to_stdvec(&self.rows).map_err(io::Error::other)?;
+        let revocable: BTreeSet<u32> = self.rows.rows.iter().filter(|row| row.kind.revocable).map(|row| row.number).collect();
+        let body = postcard::to_stdvec(&(&self.rows, revocable)).map_err(io::Error::other)?;
         let mut content = blake3::hash(&body).as_bytes()[..CHECKSUM_BYTES].to_vec();
         content.extend(body);
         let new = self.file.with_extension("new");
@@ -118,7 +138,13 @@ impl Table {
 
 fn parse(content: &[u8]) -> Option<Rows> {
     let (checksum, body) = content.split_at_checked(CHECKSUM_BYTES)?;
-    (blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] == *checksum).then(|| postcard::from_bytes(body).ok()).flatten()
+    if blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] != *checksum {
+        return None;
+    }
+    let (mut rows, rest): (Rows, &[u8]) = postcard::take_from_bytes(body).ok()?;
+    let revocable: BTreeSet<u32> = if rest.is_empty() { BTreeSet::new() } else { postcard::from_bytes(rest).ok()? };
+    rows.rows.iter_mut().for_each(|row| row.kind.revocable = revocable.contains(&row.number));
+    Some(rows)
 }
 
 #[cfg(test)]
@@ -127,7 +153,7 @@ mod tests {
     use crate::scratch::Scratch;
 
     fn kind(role: &str) -> Kind {
-        Kind { role: Role::new(role).unwrap(), metering: Metering::Fuel, job: None }
+        Kind { role: Role::new(role).unwrap(), metering: Metering::Fuel, job: None, revocable: false }
     }
 
     #[test]
@@ -135,13 +161,28 @@ mod tests {
         let dir = Scratch::new();
         let mut table = Table::open(&dir.path().join("table"), dir.path()).unwrap();
         let uids: Vec<u32> = (0..300).map(|n| table.add(kind(&format!("r{n}")), true).unwrap().uid.unwrap()).collect();
-        let distinct: std::collections::BTreeSet<&u32> = uids.iter().collect();
+        let distinct: BTreeSet<&u32> = uids.iter().collect();
         assert_eq!(distinct.len(), 300);
         assert!(uids.iter().all(|uid| ROLE_IDS.contains(uid)));
         let mut table = Table::open(&dir.path().join("table"), dir.path()).unwrap();
         let again = table.add(kind("r7"), true).unwrap();
         assert_eq!((again.uid, again.number), (Some(uids[7]), 300));
         assert_eq!(table.add(kind("r7"), false).unwrap().uid, None);
+    }
+
+    #[test]
+    fn what_is_revocable_is_told_apart_and_a_table_of_before_is_read() {
+        let dir = Scratch::new();
+        let file = dir.path().join("table");
+        let mut table = Table::open(&file, dir.path()).unwrap();
+        let plain = table.add(kind("a"), false).unwrap();
+        let lent = table.add(Kind { revocable: true, ..kind("a") }, false).unwrap();
+        assert_ne!(plain.kind, lent.kind);
+        assert_eq!(Table::open(&file, dir.path()).unwrap().rows(), [plain.clone(), lent]);
+        table.remove(1).unwrap();
+        let body = postcard::to_stdvec(&table.rows).unwrap();
+        fs::write(&file, [&blake3::hash(&body).as_bytes()[..CHECKSUM_BYTES], &body].concat()).unwrap();
+        assert_eq!(Table::open(&file, dir.path()).unwrap().rows(), [plain]);
     }
 
     #[test]

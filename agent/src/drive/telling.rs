@@ -26,7 +26,7 @@ pub(super) async fn find(template: &Template, which: Which) -> Result<Recovered,
 /// What one holds at the moment of connecting.
 pub(super) fn holds(held: Held) -> Vec<Event> {
     // One that waits for its place is as good as running: its executor owns it, and says so again when it runs.
-    let now_ms = super::now().0;
+    let now_ms = super::clock::now().0;
     let started = held.live.into_iter().map(|(key, since_ms)| (member(key), Time(since_ms.unwrap_or(now_ms)))).collect();
     let ended = held.ended.into_iter().map(|(key, exit, usage)| (member(key), as_exit(exit), as_usage(usage))).collect();
     vec![Event::Started { members: started }, Event::Ended { members: ended }]

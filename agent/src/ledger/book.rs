@@ -2,7 +2,7 @@
 //! [`Record`] says, so that folding the records gives the same book again.
 
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, attempt_hash};
-use protocol::{AgentInfo, AttemptId, Exit, JobId, PortRange, Resources, ShardId, Time, Usage};
+use protocol::{AgentInfo, AttemptId, Exit, JobId, Lent, PortRange, Resources, ShardId, Time, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub(super) enum State {
     },
     /// An executor was told to stop it.
     Killing,
+    /// The same, since what it was lent is needed; no master asked for it.
+    Revoking,
     /// It is on record, and no executor has said yet whether it has it.
     Recovering,
     Ended {
@@ -57,10 +59,14 @@ pub(super) struct Book {
     pub incarnation: u64,
     pub boot: String,
     capacity: Resources,
+    /// What is lent beside the capacity, as was said last. Of the moment only.
+    lent: Resources,
     ranges: Vec<PortRange>,
     entries: BTreeMap<AttemptId, Entry>,
-    /// Of all entries that have not ended. Within the capacity, unless that was made smaller while they ran.
+    /// Of all entries that have not ended. Within the capacity and what is lent, unless one was made smaller while they ran.
     promised: Resources,
+    /// Of those of them that do not run yet or may not, what is not revocable: what they will use is not known.
+    unsettled: Resources,
     ports: Ports,
     known: Known,
     /// How many entries have ended.
@@ -69,6 +75,15 @@ pub(super) struct Book {
     hash: u64,
     /// Entries that run on a lease; an agent has few.
     fenced: BTreeSet<AttemptId>,
+    /// Entries that have what is lent, and have not ended.
+    revocable: BTreeSet<AttemptId>,
+}
+
+impl State {
+    /// True where an executor runs it, as far as is known: what it uses can be measured.
+    const fn is_settled(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Killing | Self::Revoking | Self::Ended { .. })
+    }
 }
 
 impl Book {
@@ -79,12 +94,15 @@ impl Book {
             capacity: info.capacity.clone(),
             ranges: info.ports.clone(),
             entries: BTreeMap::new(),
+            lent: Resources::NONE,
             promised: Resources::NONE,
+            unsettled: Resources::NONE,
             ports: Ports::new(&info.ports),
             known: Known::default(),
             ended: 0,
             hash: 0,
             fenced: BTreeSet::new(),
+            revocable: BTreeSet::new(),
         }
     }
 
@@ -143,7 +161,7 @@ impl Book {
     /// Books the attempts of `launch`; what is held or has ended already is passed over.
     pub fn take(&mut self, launch: &Launch, ports: &[Vec<u16>], state: &State) {
         let shared = Arc::new(Launch { attempts: Vec::new(), ..launch.clone() });
-        let (mut taken, fenced) = (0, launch.template.is_fenced());
+        let (mut taken, fenced, revocable) = (0, launch.template.is_fenced(), launch.template.is_revocable());
         for (at, (index, number)) in launch.attempts.iter().enumerate() {
             let attempt = AttemptId::new(launch.job, *index, *number);
             let ports = ports.get(at).cloned().unwrap_or_default();
@@ -156,11 +174,22 @@ impl Book {
             if fenced {
                 self.fenced.insert(attempt);
             }
+            if revocable {
+                self.revocable.insert(attempt);
+            }
             taken += 1;
         }
         let sum = launch.template.resources.checked_mul(taken).and_then(|more| self.promised.checked_add(&more));
         // What a launch took had its sum checked; only a damaged record could say more than an integer holds.
         self.promised = sum.unwrap_or_else(|| self.capacity.clone());
+        self.unsettle(&launch.template.resources, taken, true);
+    }
+
+    /// So many of these are not settled any more, or no longer so.
+    fn unsettle(&mut self, each: &Resources, n: u32, more: bool) {
+        let sum = each.firm().checked_mul(n);
+        let sum = sum.and_then(|sum| if more { self.unsettled.checked_add(&sum) } else { self.unsettled.checked_sub(&sum) });
+        self.unsettled = sum.unwrap_or(Resources::NONE); // Never: each is taken away once, and was added before.
     }
 
     /// Marks `attempt` as ended; false, and nothing changes, where it is not held or has ended.
@@ -169,12 +198,17 @@ impl Book {
         if matches!(entry.state, State::Ended { .. }) {
             return false;
         }
-        entry.state = State::Ended { exit: exit.clone(), usage };
+        let before = std::mem::replace(&mut entry.state, State::Ended { exit: exit.clone(), usage });
         self.ports.release(&entry.ports);
         self.ended += 1;
-        let rest = self.promised.checked_sub(&entry.launch.template.resources);
+        let launch = Arc::clone(&entry.launch);
+        let rest = self.promised.checked_sub(&launch.template.resources);
         // Never negative: what is taken away was added when it was taken on.
         self.promised = rest.unwrap_or(Resources::NONE);
+        self.revocable.remove(&attempt);
+        if !before.is_settled() {
+            self.unsettle(&launch.template.resources, 1, false);
+        }
         true
     }
 
@@ -203,8 +237,12 @@ impl Book {
     /// Sets what an attempt that has not ended is doing.
     pub fn set(&mut self, attempt: AttemptId, state: State) {
         assert!(!matches!(state, State::Ended { .. }), "an end goes through its record");
-        if let Some(entry) = self.entries.get_mut(&attempt).filter(|entry| !matches!(entry.state, State::Ended { .. })) {
-            entry.state = state;
+        let Some(entry) = self.entries.get_mut(&attempt).filter(|entry| !matches!(entry.state, State::Ended { .. })) else { return };
+        let (before, after) = (entry.state.is_settled(), state.is_settled());
+        entry.state = state;
+        if before != after {
+            let launch = Arc::clone(&entry.launch);
+            self.unsettle(&launch.template.resources, 1, before);
         }
     }
 
@@ -220,6 +258,21 @@ impl Book {
     /// Those that run on a lease.
     pub fn fenced(&self) -> impl Iterator<Item = (AttemptId, &Entry)> {
         self.fenced.iter().filter_map(|attempt| self.entries.get(attempt).map(|entry| (*attempt, entry)))
+    }
+
+    /// Those that have what is lent, and have not ended.
+    pub fn revocable(&self) -> impl Iterator<Item = (AttemptId, &Entry)> {
+        self.revocable.iter().filter_map(|attempt| self.entries.get(attempt).map(|entry| (*attempt, entry)))
+    }
+
+    /// What those that do not run yet are promised and is not revocable.
+    pub const fn unsettled(&self) -> &Resources {
+        &self.unsettled
+    }
+
+    /// So much is lent from now on.
+    pub fn lend(&mut self, lent: Lent) {
+        self.lent = Resources::revocable(lent);
     }
 
     /// The attempts of a shard's tasks.
@@ -257,7 +310,7 @@ impl Book {
 
     /// Why there cannot be so little: more is promised, or a port that is given would be none of the agent's.
     pub fn against(&self, info: &AgentInfo) -> Option<String> {
-        let short = info.capacity.short_of(&self.promised);
+        let short = info.capacity.short_of(&self.promised.firm());
         if !short.is_empty() {
             let kinds: Vec<String> = short.iter().map(ToString::to_string).collect();
             return Some(format!("its tasks are promised more than that of {}: drain it, or stop some of them first", kinds.join(", ")));
@@ -280,11 +333,13 @@ impl Book {
 
     /// What may still be promised.
     pub fn free(&self) -> Resources {
-        if let Some(free) = self.capacity.checked_sub(&self.promised) {
+        // Never over: what is lent has kinds of its own, and is less than the capacity.
+        let all = self.capacity.checked_add(&self.lent).unwrap_or_else(|| self.capacity.clone());
+        if let Some(free) = all.checked_sub(&self.promised) {
             return free;
         }
         let less = |capacity: u64, promised: u64| capacity.saturating_sub(promised);
-        let mut devices = self.capacity.devices.clone();
+        let mut devices = all.devices;
         devices.iter_mut().for_each(|device| device.milli = less(device.milli, self.promised.device(&device.name)));
         devices.retain(|device| device.milli > 0);
         Resources {

@@ -1,7 +1,7 @@
 //! All that can happen to a ledger and all that it can want done: closed lists, data only.
 
 use protocol::message::{FromAgent, FromMaster, Launch};
-use protocol::{AgentInfo, AttemptId, Digest, Exit, JobId, MemberId, Metering, ShardId, Time, Usage};
+use protocol::{AgentInfo, AttemptId, Digest, Exit, JobId, Lent, MemberId, Metering, ShardId, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -67,6 +67,13 @@ pub enum Event {
     Changed {
         /// What it says of itself.
         info: Box<AgentInfo>,
+    },
+    /// What running tasks that have nothing revocable use now, as far as could be read.
+    Measured {
+        /// All of them together, in the time since it was measured before.
+        used: Lent,
+        /// Members of which nothing could be read: they count as if they used all that they were promised.
+        unread: Vec<MemberId>,
     },
     /// After a recovery, and only then: every executor has said what it holds, as `Started` and `Ended`. What none of them named is lost:
     /// it is not started again, since nobody can prove that it never ran.

@@ -15,6 +15,7 @@ mod launches;
 mod leases;
 mod ports;
 mod session;
+mod slack;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use bundles::Bundles;
 use event::{Event, Output, Record};
 use leases::Leases;
 use session::Session;
+use slack::Slack;
 use states::Telling;
 
 pub use known::KNOWN_RANGES_MAX;
@@ -49,6 +51,8 @@ pub struct LedgerConfig {
     pub reservations: Vec<Reservation>,
     /// How often to beat until a master says otherwise, in milliseconds.
     pub heartbeat_ms: u64,
+    /// True where what is measured idle is lent: [`Event::Measured`] is to come several times a second.
+    pub lends: bool,
 }
 
 /// What was refused and why, since the ledger was made.
@@ -74,6 +78,7 @@ pub struct Ledger {
     bundles: Bundles,
     telling: Telling,
     leases: Leases,
+    slack: Slack,
     counts: Counts,
     outputs: VecDeque<Output>,
 }
@@ -118,6 +123,7 @@ impl Ledger {
             bundles: Bundles::default(),
             telling: Telling::default(),
             leases: Leases::default(),
+            slack: Slack::new(config.lends),
             counts: Counts::default(),
             outputs: VecDeque::new(),
         }
@@ -144,9 +150,11 @@ impl Ledger {
             Event::Progress { notes } => self.progressed(now, notes),
             Event::Evicted { bundle } => self.bundles.evicted(bundle),
             Event::Changed { info } => self.changed(now, *info),
+            Event::Measured { used, unread } => self.measured(now, used, &unread),
             Event::Surveyed => self.surveyed(now),
         }
         self.end_overdue(now); // What was launched on a lease that is over.
+        self.mind_slack(now);
         self.start_ready(now);
         self.run_timers(now);
     }
@@ -172,7 +180,8 @@ impl Ledger {
         self.book.capacity()
     }
 
-    /// What is promised to attempts that have not ended: within the capacity, unless that was made smaller while they ran.
+    /// What is promised to attempts that have not ended: but for what is revocable within the capacity, unless that was made smaller while they
+    /// ran.
     #[must_use]
     pub const fn promised(&self) -> &Resources {
         self.book.promised()
@@ -223,6 +232,12 @@ impl Ledger {
     #[must_use]
     pub fn is_live(&self, attempt: AttemptId) -> bool {
         self.book.get(attempt).is_some_and(|entry| !matches!(entry.state, State::Ended { .. }))
+    }
+
+    /// True where this attempt is held and has what is lent.
+    #[must_use]
+    pub fn is_revocable(&self, attempt: AttemptId) -> bool {
+        self.book.get(attempt).is_some_and(|entry| entry.launch.template.is_revocable())
     }
 
     /// Drawn when the ledger began empty.

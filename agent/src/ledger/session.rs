@@ -86,6 +86,11 @@ impl Session {
         self.reach.as_ref().map(|reach| reach.own)
     }
 
+    /// The session that holds with the leader of the agent's own shard, where there is one.
+    pub fn number(&self) -> Option<u64> {
+        self.reach.as_ref()?.link.as_ref()?.session
+    }
+
     /// True where somebody leads this shard who can be reached.
     pub fn is_led(&self, shard: ShardId) -> bool {
         let led = |reach: &Reach| if shard == reach.own { reach.link.is_some() } else { reach.others.contains(&shard) };

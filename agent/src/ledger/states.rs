@@ -83,7 +83,7 @@ impl Ledger {
         for (member, since) in members {
             let attempt = member.attempt;
             match self.book.get(attempt).map(|entry| &entry.state) {
-                Some(State::Killing) => {}
+                Some(State::Killing | State::Revoking) => {}
                 Some(State::Running { since: known }) if *known == since => {}
                 Some(State::Waiting | State::Starting | State::Recovering | State::Running { .. }) => {
                     if self.all_started(member) {
@@ -108,7 +108,8 @@ impl Ledger {
             if self.book.get(member.attempt).is_none() {
                 gone.push(member);
             } else {
-                ends.extend(self.member_ended(member, exit, usage));
+                let end = self.member_ended(member, exit, usage);
+                ends.extend(end.map(|(attempt, exit, usage)| (attempt, self.as_revoked(attempt, exit), usage)));
             }
         }
         self.end(now, ends);
@@ -130,7 +131,7 @@ impl Ledger {
                 None | Some(State::Ended { .. }) => {}
                 Some(State::Waiting) => never_started.push((*attempt, Exit::Killed, Usage::default())),
                 Some(State::Recovering) => running.push(*attempt),
-                Some(State::Starting | State::Running { .. } | State::Killing) => {
+                Some(State::Starting | State::Running { .. } | State::Killing | State::Revoking) => {
                     self.book.set(*attempt, State::Killing);
                     running.push(*attempt);
                 }
@@ -280,7 +281,7 @@ fn told(entry: &Entry) -> Option<TaskState> {
         State::Recovering => None,
         State::Waiting | State::Starting => Some(TaskState::Starting),
         State::Running { since } => Some(TaskState::Running { since: *since, ports: entry.ports.clone() }),
-        State::Killing => Some(TaskState::Killing),
+        State::Killing | State::Revoking => Some(TaskState::Killing),
         State::Ended { exit, usage } => Some(TaskState::Ended { exit: exit.clone(), usage: *usage }),
     }
 }

@@ -2,7 +2,7 @@
 //! unit is refused, not rounded.
 
 use protocol::Name;
-use protocol::resources::ResourceKind;
+use protocol::resources::{ResourceKind, is_revocable};
 
 /// Why a text is no amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +33,13 @@ pub fn resource(kind: &str, amount: &str) -> Result<(ResourceKind, u64), String>
         "memory" => (ResourceKind::Memory, size_bytes(amount)),
         "disk" => (ResourceKind::Disk, size_bytes(amount)),
         "ports" => (ResourceKind::Ports, whole(amount)),
-        device => (ResourceKind::Device(Name::new(device).map_err(|error| format!("{device:?}: {error}"))?), milli(amount)),
+        device => {
+            let name = Name::new(device).map_err(|error| format!("{device:?}: {error}"))?;
+            if is_revocable(&name) {
+                return Err(format!("{device} is no device: what is revocable is measured, and counts for no role"));
+            }
+            (ResourceKind::Device(name), milli(amount))
+        }
     };
     Ok((read.0, read.1.map_err(wrong)?))
 }

@@ -176,6 +176,12 @@ impl Judge<'_> {
         if ports.len() > usize::from(PORTS_PER_TASK_MAX) && self.spec.group {
             self.say(Code::TooLarge, "task", format!("{} ports in the group: at most {PORTS_PER_TASK_MAX}", ports.len()));
         }
+        let lent = |task: &TaskSpec| task.resources.revocable;
+        if let Some(at) = self.spec.tasks.iter().position(lent).filter(|_| !self.spec.tasks.iter().all(lent)) {
+            let field = self.spec.field(at, "resources.revocable");
+            let problem = Problem::new(Code::Conflict, &field, "a group ends as one: all of its tasks are revocable, or none");
+            self.push(problem.with_help("say it of each, or of none"));
+        }
         names.sort_unstable();
         ports.sort_unstable();
         for (list, field) in [(names, "name"), (ports, "resources.ports")] {

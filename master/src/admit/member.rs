@@ -7,7 +7,7 @@ use super::problem::{Code, Problem, quoted};
 use super::spec::{JobSpec, Source, TaskSpec};
 use super::wasm::Inspection;
 use protocol::job::{FENCE_VARIABLE, MOUNTS_MAX, Network, Process};
-use protocol::resources::{DEVICES_MAX, PORTS_PER_TASK_MAX};
+use protocol::resources::{DEVICES_BESIDE_REVOCABLE_MAX, DEVICES_MAX, PORTS_PER_TASK_MAX};
 use protocol::{Digest, Kind, Limits, Member, Metering, Name, Program, Resources};
 
 /// A task's share of a core, in thousandths, where its job names none.
@@ -103,13 +103,14 @@ impl TaskSpec {
 
     /// What it is promised.
     pub(super) fn amounts(&self) -> Resources {
-        Resources {
+        let amounts = Resources {
             cpu_milli: self.resources.cpu_milli.unwrap_or(CPU_MILLI_DEFAULT),
             memory_bytes: self.memory_bytes().0,
             disk_bytes: self.resources.disk_bytes.unwrap_or(0),
             ports: u32::try_from(self.resources.ports.len()).unwrap_or(u32::MAX),
             devices: self.resources.devices.clone(),
-        }
+        };
+        if self.resources.revocable { amounts.made_revocable() } else { amounts }
     }
 
     fn limits(&self, kind: Kind, metering: Metering) -> Limits {
@@ -374,12 +375,17 @@ impl MemberJudge<'_, '_> {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             self.say(Code::DuplicateField, "resources.ports", format!("'{}' stands there twice", pair[0]));
         }
-        if resources.devices.len() > DEVICES_MAX {
-            let message = format!("{} kinds: at most {DEVICES_MAX}", resources.devices.len());
+        let devices_max = if resources.revocable { DEVICES_BESIDE_REVOCABLE_MAX } else { DEVICES_MAX };
+        if resources.devices.len() > devices_max {
+            let message = format!("{} kinds: at most {devices_max}", resources.devices.len());
             self.say(Code::TooLarge, "resources.devices", message);
         }
         for device in &resources.devices {
             self.within("resources.devices", Some(device.milli), (1, DEVICE_MILLI_MAX), cores);
+        }
+        if let Some(device) = resources.devices.iter().find(|device| device.is_revocable()) {
+            let message = format!("{} is no device", device.name);
+            self.push(Code::BadValue, "resources.devices", message, "say `revocable = true`, and how much `cpu` and `memory`");
         }
         if resources.devices.windows(2).any(|pair| pair[0].name >= pair[1].name) {
             self.say(Code::DuplicateField, "resources.devices", "a kind stands twice, or they are not sorted");

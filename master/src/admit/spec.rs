@@ -106,6 +106,8 @@ pub struct ResourcesSpec {
     pub ports: Vec<Name>,
     /// `devices`, sorted by name.
     pub devices: Vec<Device>,
+    /// `revocable`: its cores and memory are lent, and it may be ended at any moment.
+    pub revocable: bool,
 }
 
 /// `[limits]`.
@@ -329,6 +331,7 @@ impl ResourcesSpec {
         put(&mut resources, "ports", (!ports.is_empty()).then(|| Value::from(ports)));
         let devices = self.devices.iter().map(|device| (device.name.to_string(), milli(device.milli))).collect();
         put(&mut resources, "devices", unless_empty(devices));
+        put(&mut resources, "revocable", self.revocable.then(|| Value::from(true)));
         unless_empty(resources)
     }
 }

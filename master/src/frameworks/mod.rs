@@ -27,6 +27,8 @@ pub const TEXT_BYTES_MAX: usize = 1_024;
 pub const ROLES_MAX: usize = 64;
 /// The longest that the tasks of a framework may wait for it to come back, in milliseconds: a year.
 pub const FAILOVER_MS_MAX: u64 = 365 * 86_400_000;
+/// What a framework can take that is shown what is revocable, in Mesos' words.
+pub const REVOCABLE: &str = "REVOCABLE_RESOURCES";
 /// Most offers, launches or tasks in one call.
 pub const CALL_ITEMS_MAX: usize = 10_000;
 /// The longest that an agent may be refused, in milliseconds: a year, as in Mesos.
@@ -119,6 +121,12 @@ impl FrameworkInfo {
     #[must_use]
     pub fn knows_killing(&self) -> bool {
         self.has("TASK_KILLING_STATE")
+    }
+
+    /// True where it is shown what is lent, and may be taken back from its tasks at any moment.
+    #[must_use]
+    pub fn takes_revocable(&self) -> bool {
+        self.has(REVOCABLE)
     }
 
     fn has(&self, capability: &str) -> bool {

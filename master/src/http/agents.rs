@@ -39,7 +39,7 @@ pub struct AgentBody {
     pub state: String,
     /// `active`, `inactive` (it is given no other tasks), `draining` (it is emptied) or `drained`.
     pub mode: String,
-    /// All that it has to promise.
+    /// All that it has to promise, and what it lends of that meanwhile.
     pub capacity: AmountBody,
     /// What is promised on it, offers included.
     pub allocated: AmountBody,

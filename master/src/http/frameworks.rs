@@ -11,7 +11,7 @@ use super::reservations::ChangeBody;
 use super::subscription::{self, Subscriber};
 use super::{Api, find, spec};
 use crate::admit::Format;
-use crate::frameworks::{Call, Filters, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_DEFAULT, TaskLaunch};
+use crate::frameworks::{Call, Filters, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_DEFAULT, REVOCABLE, TaskLaunch};
 use crate::shard::event::{Level, Request};
 use axum::body::Body;
 use axum::extract::State;
@@ -87,6 +87,10 @@ pub struct SubscribeBody {
     /// True: it is told that a task's agent is silent before the task is lost, and that a task is asked to stop.
     #[serde(default)]
     every_state: bool,
+    /// True: it is also shown what agents lend, `revocable` in its offers. A task takes of that whose `resources` say `revocable`, and may lose it at any
+    /// moment.
+    #[serde(default)]
+    revocable: bool,
     /// Facts about it.
     #[serde(default)]
     labels: BTreeMap<String, String>,
@@ -212,7 +216,8 @@ fn info(caller: &Caller, body: SubscribeBody, field: &str) -> Result<(FrameworkI
     roles.dedup();
     roles.iter().try_for_each(|role| caller.must(Level::Operator, role))?;
     let suppressed = roles_of(&body.suppressed, "suppressed")?;
-    let every = ["PARTITION_AWARE", "TASK_KILLING_STATE"].map(str::to_owned).to_vec();
+    let every: &[&str] = if body.every_state { &["PARTITION_AWARE", "TASK_KILLING_STATE"] } else { &[] };
+    let capabilities = every.iter().copied().chain(body.revocable.then_some(REVOCABLE)).map(str::to_owned).collect();
     let info = FrameworkInfo {
         name: body.name,
         user: String::new(),
@@ -221,7 +226,7 @@ fn info(caller: &Caller, body: SubscribeBody, field: &str) -> Result<(FrameworkI
         hostname: String::new(),
         webui_url: body.webui_url,
         principal: caller.token.to_string(),
-        capabilities: if body.every_state { every } else { vec![] },
+        capabilities,
         labels: body.labels.into_iter().collect(),
     };
     match info.refusal() {

@@ -4,7 +4,7 @@ use super::spec_json::{PlaceBody, RestartBody};
 use crate::shard::view::{JobView, TaskView};
 use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
 use protocol::task::Loss;
-use protocol::{Digest, Exit, Job, JobId, Kind, Limits, Member, Metering, Phase, Program, Resources};
+use protocol::{Digest, Exit, Job, JobId, Kind, Lent, Limits, Member, Metering, Phase, Program, Resources};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -146,6 +146,18 @@ pub struct AmountBody {
     /// Thousandths of each kind of device.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub devices_milli: BTreeMap<String, u64>,
+    /// What of it is lent, and may be taken back at any moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocable: Option<LentBody>,
+}
+
+/// Amounts of what is lent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LentBody {
+    /// Thousandths of a core.
+    pub cpu_milli: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
 }
 
 /// What ends a task; what is missing is no limit.
@@ -291,6 +303,7 @@ const fn loss_text(loss: Loss) -> &'static str {
         Loss::LeaseOver => "lease-over",
         Loss::Drained => "drained",
         Loss::Preempted => "preempted",
+        Loss::Revoked => "revoked",
     }
 }
 
@@ -321,12 +334,15 @@ impl From<&Exit> for ExitBody {
 
 impl From<&Resources> for AmountBody {
     fn from(amount: &Resources) -> Self {
+        let devices = amount.devices.iter().filter(|device| !device.is_revocable());
+        let Lent { cpu_milli, memory_bytes } = amount.lent();
         Self {
             cpu_milli: amount.cpu_milli,
             memory_bytes: amount.memory_bytes,
             disk_bytes: amount.disk_bytes,
             ports: amount.ports,
-            devices_milli: amount.devices.iter().map(|device| (device.name.to_string(), device.milli)).collect(),
+            devices_milli: devices.map(|device| (device.name.to_string(), device.milli)).collect(),
+            revocable: amount.is_revocable().then_some(LentBody { cpu_milli, memory_bytes }),
         }
     }
 }

@@ -22,7 +22,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use protocol::resources::{DEVICES_MAX, ResourceKind};
+use protocol::resources::{DEVICES_MAX, ResourceKind, is_revocable};
 use protocol::{Job, Name, Program, Resources, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -375,6 +375,9 @@ impl KindsBody {
         }
         for (name, milli) in &self.devices_milli {
             let name = Name::new(name).map_err(|error| ApiError::invalid(field, format!("device {name:?}: {error}")))?;
+            if is_revocable(&name) {
+                return Err(ApiError::invalid(field, format!("device {name}: what is revocable is measured, and counts for no role")));
+            }
             kinds.push((ResourceKind::Device(name), *milli));
         }
         Ok(kinds)

@@ -92,7 +92,7 @@ enum End {
 }
 
 /// New ones at the end: their places are on record.
-const LOSSES: [Loss; 9] = [
+const LOSSES: [Loss; 10] = [
     Loss::AgentSilent,
     Loss::Reboot,
     Loss::Executor,
@@ -102,6 +102,7 @@ const LOSSES: [Loss; 9] = [
     Loss::LeaseOver,
     Loss::Drained,
     Loss::Preempted,
+    Loss::Revoked,
 ];
 
 impl Cell {

@@ -3,7 +3,7 @@
 use protocol::job::RestartPolicy;
 use protocol::{Exit, Kind, Loss, Restart, Usage};
 
-/// The wait of a task that was refused, in milliseconds: an agent that refuses all must not make the shard spin.
+/// The wait of a task that was refused or revoked, in milliseconds: an agent that gives all back must not make the shard spin.
 pub const REFUSED_PAUSE_MS: u32 = 250;
 
 /// What is known of a task when an attempt of it ends.
@@ -45,7 +45,7 @@ pub fn next(facts: Facts, exit: &Exit, usage: Usage) -> Next {
         return Next::Final;
     }
     let policy = match exit {
-        Exit::Lost { reason: Loss::Refused } => return Next::Again { delay_ms: REFUSED_PAUSE_MS, counted: false, streak },
+        Exit::Lost { reason: Loss::Refused | Loss::Revoked } => return Next::Again { delay_ms: REFUSED_PAUSE_MS, counted: false, streak },
         // Whoever kills the executor it runs in must not do so without a pause, nor may an agent that loses leases as it gets them.
         Exit::Lost { reason: Loss::Executor | Loss::LeaseOver } => {
             return Next::Again { delay_ms: backoff_ms(restart, streak), counted: false, streak: streak.saturating_add(1) };

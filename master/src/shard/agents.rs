@@ -73,6 +73,7 @@ impl Shard {
             FromAgent::Report { session, held, last } => self.report(agent, session, held, last),
             FromAgent::Reserves { reservations } => self.agent_reserves(agent, reservations),
             FromAgent::Leaving => self.agent_disconnected(agent),
+            FromAgent::Slack { session, lent } => self.lent(agent, session, lent),
         }
     }
 

@@ -244,7 +244,7 @@ impl Pool {
             };
             let Some(want) = self.wants[at as usize].as_ref() else { return };
             let (class, age, blocked, count) = (want.class, want.age, want.blocked, want.count);
-            if self.leaves(slot, role) {
+            if self.leaves(slot, role, now) {
                 return;
             }
             if !behind.is_empty() && self.gathers(slot, &mut behind, role, now) {

@@ -160,6 +160,7 @@ pub fn dominant_share_of_both(part: &Resources, other: &Resources, total: &Resou
 }
 
 /// The largest fraction that `part` is of `total` in any kind, in parts of [`SHARE_ONE`] (dominant share: Ghodsi et al., NSDI 2011).
+/// What is revocable is of nobody's part.
 #[must_use]
 pub fn dominant_share(part: &Resources, total: &Resources) -> u64 {
     let share = |part: u64, total: u64| match (part, total) {
@@ -171,5 +172,6 @@ pub fn dominant_share(part: &Resources, total: &Resources) -> u64 {
         .max(share(part.memory_bytes, total.memory_bytes))
         .max(share(part.disk_bytes, total.disk_bytes))
         .max(share(u64::from(part.ports), u64::from(total.ports)));
-    part.devices.iter().map(|device| share(device.milli, total.device(&device.name))).fold(plain, u64::max)
+    let devices = part.devices.iter().filter(|device| !device.is_revocable());
+    devices.map(|device| share(device.milli, total.device(&device.name))).fold(plain, u64::max)
 }

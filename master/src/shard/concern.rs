@@ -45,7 +45,7 @@ impl PeerMessage {
             Self::Claims { .. } | Self::Allow { .. } | Self::Spends { .. } => 3,
             Self::DemandPlaced { .. } | Self::OffersPlaced { .. } | Self::Stuck { .. } => 3,
             Self::Ranks { .. } | Self::Yield { .. } => 3,
-            Self::Seek { .. } | Self::Windows { .. } => 3,
+            Self::Seek { .. } | Self::Windows { .. } | Self::Revocable { .. } => 3,
             Self::ShownReserved { .. } | Self::Reserve { .. } => 3,
             _ => 1,
         }

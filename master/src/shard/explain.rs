@@ -105,12 +105,13 @@ impl Shard {
     /// How a shape fits this shard's agents, now and empty. Looks at each of them: for people, never for a decision.
     pub(super) fn explain_shape(&self, role: &Role, shape: &Resources, asked: &Asked) -> ShapeView {
         let mut view = ShapeView::default();
+        let alone = shape.made_firm(); // An empty agent lends nearly all that it has.
         let mut best: Option<(usize, u64, &str, Vec<ResourceKind>, Resources)> = None;
         let mut without = None;
         for (id, known) in self.rest.agents.iter().filter(|(_, known)| !known.gone) {
             view.agents += 1;
             let against = asked.against(&Stand::from(&known.info));
-            view.would_fit_empty += u32::from(known.info.capacity.contains(shape) && against.is_empty());
+            view.would_fit_empty += u32::from(known.info.capacity.contains(&alone) && against.is_empty());
             amounts::max(&mut view.largest_capacity, &known.info.capacity);
             let seat = self.pool.seat(*id).map(|(_, seat)| seat);
             let here = seat.filter(|seat| seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected);
@@ -187,7 +188,7 @@ fn change(agent: &str, short: &[ResourceKind], shape: &Resources, free: &Resourc
     let mut text = String::new();
     for kind in short {
         let unit = match kind {
-            ResourceKind::Memory | ResourceKind::Disk => " bytes",
+            kind if kind.is_bytes() => " bytes",
             ResourceKind::Ports => "",
             _ => " milli",
         };

@@ -33,6 +33,8 @@ pub(super) struct Sessions {
     pub(super) changed: bool,
     /// Who takes some, as was said last.
     pub(super) said: Vec<Opening>,
+    /// Which are shown what is lent, as was said last.
+    pub(super) revocable: Vec<FrameworkId>,
     /// To be told when all that was handled is done.
     pub(super) events: BTreeMap<FrameworkId, Vec<FrameworkEvent>>,
     /// When updates are said again.

@@ -26,6 +26,7 @@ mod frameworks;
 mod free_ports;
 mod gather;
 mod index;
+mod lent;
 pub mod limits;
 pub mod maintenance;
 mod mask;
@@ -332,6 +333,7 @@ impl Shard {
             PeerMessage::Lost { agent, gone } => self.agent_lost(agent, gone),
             PeerMessage::Led => self.peer_led(from),
             PeerMessage::Open { openings } => self.pool.open(from, openings),
+            PeerMessage::Revocable { frameworks } => self.pool.show_revocable(from, frameworks),
             PeerMessage::Shown { framework, offers } => self.shown(from, framework, offers),
             PeerMessage::ShownReserved { framework, offers } => {
                 let with = |(offer, reserved)| OpenOffer { reserved, ..offer };

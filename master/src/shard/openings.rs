@@ -4,11 +4,11 @@
 
 use super::amounts;
 use super::free_ports::free_ports;
+use super::lent::worth_showing;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
 use super::precedence::GUARD_MS;
 use super::roles::Line;
 use super::seekers::Wants;
-use super::shown::is_useful;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::{AgentInfo, OfferId, PortRange, Resources, Role, ShardId, Time};
@@ -52,6 +52,8 @@ pub(super) struct Openings {
     list: Vec<Option<Opener>>,
     free: Vec<u32>,
     by_key: BTreeMap<(ShardId, Opening), u32>,
+    /// Those that are shown what is lent.
+    pub revocable: BTreeSet<(ShardId, FrameworkId)>,
     /// Those that may want something that was not looked for.
     pub seekers: BTreeSet<u32>,
     /// Offers that are out.
@@ -79,7 +81,7 @@ struct Refused {
 
 #[derive(Debug)]
 pub(super) struct Opener {
-    from: ShardId,
+    pub from: ShardId,
     pub opening: Opening,
     /// What it wants; `None`: whatever comes.
     pub wants: Option<Wants>,
@@ -318,6 +320,9 @@ impl Pool {
         let mut by_slot: BTreeMap<(u32, u32), Resources> = BTreeMap::new();
         for Closed { slot, opener, resources } in closed {
             amounts::add(by_slot.entry((*opener, *slot)).or_default(), resources, 1);
+            if taken.is_none() {
+                self.precedence.unwanted(*slot, *opener, now);
+            }
             if let Some(opener) = self.openings.list[*opener as usize].as_mut() {
                 (opener.lapses, opener.answers) = (0, true);
             }
@@ -403,7 +408,10 @@ impl Pool {
             amounts::add(&mut free, held, 1);
             match opener.wants.is_some() {
                 true => self.would_take(*at, slot, &free),
-                false => !self.openings.filters(*at, slot, &free),
+                false => {
+                    let part = self.openings.part_of(*at, &free);
+                    worth_showing(&part) && !self.openings.filters(*at, slot, &part)
+                }
             }
         };
         others.filter(move |(_, at)| takes(at)).map(|((_, opening), _)| opening)
@@ -432,11 +440,15 @@ impl Pool {
         if self.show_seeker(slot, (false, Some(&rank)), showing) {
             return true;
         }
-        if self.is_beside_reserve(at, &general)
+        // Whoever is not shown what is lent leaves it to others.
+        let part = self.openings.part_of(at, &left);
+        let is_all = part == left;
+        if self.is_beside_reserve(at, &self.openings.part_of(at, &general))
             && let Some(info) = (showing.info)(&self.seats[slot as usize])
-            && let Some((key, offer)) = self.show_one(at, slot, (left, info), showing.now)
+            && let Some((key, offer)) = self.show_one(at, slot, (part, info), showing.now)
         {
             showing.opened.entry(key).or_default().push(offer);
+            return !is_all || self.seats[slot as usize].kept.is_some();
         }
         false
     }
@@ -445,14 +457,15 @@ impl Pool {
     /// the longest ago; how its role stands, what it may be shown, and what of that is kept for nobody.
     fn next_opener(&self, slot: u32) -> Option<(u32, Vec<u64>, (Resources, Resources))> {
         let anybody = self.seats[slot as usize].kept.is_none().then(|| self.left_for(slot, 0));
-        if anybody.as_ref().is_some_and(|(left, _)| !is_useful(left)) {
+        if anybody.as_ref().is_some_and(|(left, _)| !worth_showing(left)) {
             return None;
         }
         let key = |at: &u32| {
             let opener = self.openings.opener(*at).filter(|opener| opener.wants.is_none())?;
             let own = if anybody.is_none() { Some(self.left_for(slot, opener.class)) } else { None };
             let (left, _) = own.as_ref().or(anybody.as_ref())?;
-            if !is_useful(left) || self.openings.filters(*at, slot, left) {
+            let part = self.openings.part_of(*at, left);
+            if !worth_showing(&part) || self.openings.filters(*at, slot, &part) {
                 return None;
             }
             let role = self.shape(opener.class)?.role;

@@ -252,6 +252,11 @@ pub enum PeerMessage {
         /// Who asks.
         principal: String,
     },
+    /// A framework's shard to each agents' shard, before `Open`: those of its frameworks that are shown what is lent, in place of what it said before.
+    Revocable {
+        /// They.
+        frameworks: Vec<FrameworkId>,
+    },
 }
 
 /// Tasks of one shape that wait, and may not go everywhere.

@@ -67,7 +67,7 @@ pub struct Seat {
     pub inactive: bool,
     /// True where its connection is gone: it counts as silent, whatever `heard` says.
     pub disconnected: bool,
-    /// What it has.
+    /// What it has, and what it lends beside that.
     pub capacity: Resources,
     /// What attempts hold.
     pub booked: Resources,
@@ -326,7 +326,7 @@ impl Pool {
         slot
     }
 
-    /// The agent has this much from now on; nothing where it is gone.
+    /// The agent has this much from now on, and lends nothing; nothing where it is gone.
     pub fn set_capacity(&mut self, slot: u32, capacity: &Resources) {
         let seat = &mut self.seats[slot as usize];
         let before = std::mem::replace(&mut seat.capacity, capacity.clone());
@@ -339,7 +339,7 @@ impl Pool {
         self.index.learn(capacity);
         self.index_anew();
         self.relearn_kept(slot, (&before, capacity));
-        amounts::sub(&mut self.total, &before, 1);
+        amounts::sub(&mut self.total, &before.firm(), 1);
         amounts::add(&mut self.total, capacity, 1);
         self.refresh(slot);
         self.elsewhere.stir();

@@ -3,16 +3,20 @@
 //! for a second.
 
 use super::amounts;
+use super::lent::worth_showing;
 use super::openings::OpenOffered;
 use super::pool::Pool;
 use super::roles::Line;
-use super::shown::is_useful;
 use protocol::{Resources, Time};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long what a framework was shown is kept from jobs of roles that come after it, in milliseconds.
 pub(super) const GUARD_MS: u64 = 1_000;
+/// How long nothing of an agent is left to a framework that gave back what it was shown of it, in milliseconds; and how many of those are remembered at
+/// least before those that are over are forgotten.
+const UNWANTED_MS: u64 = 5_000;
+const UNWANTED_MAX: usize = 4_096;
 /// Agents that are looked at for a want before it waits for what is shown of them.
 pub(super) const GUARDED_TRIES: usize = 8;
 
@@ -25,22 +29,40 @@ pub(super) struct Precedence {
     over: BTreeSet<u32>,
     /// When offers are looked at again that a want waits for.
     pub due: Option<Time>,
+    /// When a framework gave back what it was shown of an agent, and took nothing of it: by agent and opener.
+    unwanted: BTreeMap<(u32, u32), Time>,
+}
+
+impl Precedence {
+    /// A framework has given back what it was shown of an agent.
+    pub fn unwanted(&mut self, slot: u32, opener: u32, now: Time) {
+        if self.unwanted.len() >= UNWANTED_MAX {
+            self.unwanted.retain(|_, at| now.since(*at) < UNWANTED_MS);
+        }
+        self.unwanted.insert((slot, opener), now);
+    }
+
+    /// True where nothing of an agent is left to a framework or kept for it: it had the choice a moment ago.
+    fn is_unwanted(&self, slot: u32, opener: u32, now: Time) -> bool {
+        self.unwanted.get(&(slot, opener)).is_some_and(|at| now.since(*at) < UNWANTED_MS)
+    }
 }
 
 impl Pool {
     /// True where a framework that answers would be shown what an agent has free, and its role comes before this one. Asked once for what came free.
-    pub(super) fn leaves(&mut self, slot: u32, role: u32) -> bool {
-        if self.openings.is_empty() || self.precedence.over.contains(&slot) || !self.is_behind_opener(slot, role) {
+    pub(super) fn leaves(&mut self, slot: u32, role: u32, now: Time) -> bool {
+        if self.openings.is_empty() || self.precedence.over.contains(&slot) || !self.is_behind_opener(slot, role, now) {
             return false;
         }
         self.precedence.left.insert(slot);
         true
     }
 
-    fn is_behind_opener(&self, slot: u32, role: u32) -> bool {
+    fn is_behind_opener(&self, slot: u32, role: u32, now: Time) -> bool {
         let own = self.roles.rank(role, &Resources::NONE, &self.whole);
         self.openings.all().any(|at| {
-            let Some(opener) = self.openings.opener(at).filter(|opener| !opener.owes()) else { return false };
+            let answers = |opener: &&super::openings::Opener| !opener.owes() && !self.precedence.is_unwanted(slot, at, now);
+            let Some(opener) = self.openings.opener(at).filter(answers) else { return false };
             let Some(class) = self.shape(opener.class) else { return false };
             if self.roles.rank(class.role, &opener.offered, &self.whole) >= own {
                 return false;
@@ -48,7 +70,10 @@ impl Pool {
             let (left, _) = self.left_for(slot, opener.class);
             match opener.wants.is_some() {
                 true => self.would_take(at, slot, &left),
-                false => is_useful(&left) && !self.openings.filters(at, slot, &left),
+                false => {
+                    let part = self.openings.part_of(at, &left);
+                    worth_showing(&part) && !self.openings.filters(at, slot, &part)
+                }
             }
         })
     }
@@ -75,7 +100,8 @@ impl Pool {
         }
         let own = self.roles.rank(role, more, &self.whole);
         let guarded = |offer: &&OpenOffered| {
-            let opener = self.openings.opener(offer.opener).filter(|_| now < offer.since + GUARD_MS);
+            let guards = now < offer.since + GUARD_MS && !self.precedence.is_unwanted(slot, offer.opener, now);
+            let opener = self.openings.opener(offer.opener).filter(|_| guards);
             let of = opener.and_then(|opener| Some((opener, self.shape(opener.class)?.role)));
             of.is_some_and(|(opener, role)| self.roles.rank(role, &opener.offered, &self.whole) < own)
         };

@@ -262,6 +262,7 @@ impl Shard {
                 self.sessions.said.clone_from(&openings);
                 // Before they are opened, so that nobody is shown what it does not want.
                 self.say_wishes(true);
+                self.say_revocable();
                 // Behind what was taken and is being put on record: whose role's limit that has used up is shown no more, and has taken it.
                 for to in (0..self.config.shards).map(ShardId) {
                     self.held(Action::Peer { to, message: PeerMessage::Open { openings: openings.clone() } });

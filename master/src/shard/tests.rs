@@ -12,6 +12,7 @@ mod peers;
 mod placed;
 mod preempt;
 mod quotas;
+mod revocable;
 mod scores;
 mod walk;
 

@@ -193,7 +193,10 @@ impl Shard {
                 "draining" if attempts == 0 => "drained",
                 mode => mode,
             };
-            let info = AgentInfo::clone(&known.info);
+            let mut info = AgentInfo::clone(&known.info);
+            if let Some(seat) = seat.filter(|_| !known.gone) {
+                info.capacity.clone_from(&seat.capacity); // With what it lends.
+            }
             AgentView { id: *id, info, state: state.into(), mode: mode.into(), allocated, attempts, heard }
         };
         self.rest.agents.iter().map(view).collect()

@@ -45,6 +45,8 @@ pub struct ExecutorSpec {
     pub memory_bytes_max: u64,
     /// Directories that it may read: compiled code and standard input. Absolute.
     pub readable: Vec<PathBuf>,
+    /// True where its tasks run only while nothing else wants the processor.
+    pub idle: bool,
 }
 
 /// Something an executor tells. In order for each task; a task that ends at once is told as ended without having been told as started.

@@ -36,6 +36,7 @@ pub(super) struct StoredSpec {
     pub(super) readable: Vec<PathBuf>,
     /// The user of its client, beside root.
     pub(super) owner: u32,
+    pub(super) idle: bool,
 }
 
 /// Which process an executor is: a number is given again after its end, and after a reboot.
@@ -67,6 +68,7 @@ pub(super) fn prepare(dir: &Path, spec: &ExecutorSpec, owner: u32) -> Result<(Un
         memory_bytes_max: spec.memory_bytes_max,
         readable: spec.readable.clone(),
         owner,
+        idle: spec.idle,
     };
     let bytes = postcard::to_stdvec(&stored).map_err(|error| step("writing", SPEC)(io::Error::other(error)))?;
     let create = |name: &str| fs::OpenOptions::new().create_new(true).append(true).mode(0o640).open(dir.join(name));

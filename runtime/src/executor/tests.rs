@@ -61,6 +61,7 @@ impl Machine {
             tasks_max,
             memory_bytes_max: 1 << 30,
             readable: vec![self.cache()],
+            idle: false,
         }
     }
 

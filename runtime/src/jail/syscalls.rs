@@ -81,6 +81,7 @@ const PLAIN: &[c_long] = &[
     libc::SYS_set_tid_address,
     libc::SYS_membarrier,
     libc::SYS_sched_yield,
+    libc::SYS_sched_setscheduler,
     libc::SYS_sched_getaffinity,
     libc::SYS_getcpu,
     libc::SYS_rt_sigaction,

@@ -138,7 +138,7 @@ struct Agent {
 impl Agent {
     fn new(cluster: &Cluster, masters: &[String]) -> Self {
         let (heard, turns) = (cluster.uplink(masters), cluster.turns.clone());
-        let config = LedgerConfig { agent: AGENT, info: AgentInfo::default(), reservations: vec![], heartbeat_ms: 20 };
+        let config = LedgerConfig { agent: AGENT, info: AgentInfo::default(), reservations: vec![], heartbeat_ms: 20, lends: false };
         let ledger = Ledger::new(config, 5, "boot".into());
         Self { heard, ways: Ways::default(), turns, ledger, began: Instant::now(), dirty: false }
     }

@@ -6,6 +6,7 @@ mod groups;
 mod launches;
 mod leaders;
 mod leases;
+mod slack;
 
 use super::event::*;
 use super::*;
@@ -22,7 +23,7 @@ fn config() -> LedgerConfig {
     let ports = vec![PortRange { first: 100, last: 109 }];
     let capacity = Resources { cpu_milli: 4_000, memory_bytes: 8 * GIB, disk_bytes: GIB, ports: 10, devices: vec![] };
     let info = AgentInfo { name: "a".into(), capacity, ports, ..AgentInfo::default() };
-    LedgerConfig { agent: AgentId(1), info, reservations: vec![], heartbeat_ms: 500 }
+    LedgerConfig { agent: AgentId(1), info, reservations: vec![], heartbeat_ms: 500, lends: true }
 }
 
 fn needs(cpu_milli: u64, ports: u32) -> Resources {
@@ -85,7 +86,7 @@ impl Bench {
             }
         }
         let capacity = self.ledger.capacity();
-        assert!(capacity.contains(self.ledger.promised()), "more is promised than there is");
+        assert!(capacity.contains(&self.ledger.promised().firm()), "more is promised than there is");
         assert_eq!(self.ledger.hash(), Ledger::recover(config(), &self.records).unwrap().hash(), "the records make the same ledger");
         outputs
     }

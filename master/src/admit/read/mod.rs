@@ -37,7 +37,7 @@ const FIELDS: &[(&str, &[&str])] = &[
         ],
     ),
     ("task.mount", &["host", "to", "writable"]),
-    ("resources", &["cpu", "memory", "disk", "ports", "devices"]),
+    ("resources", &["cpu", "memory", "disk", "ports", "devices", "revocable"]),
     ("limits", &["fuel", "cpu_time", "time", "memory", "tables", "host", "processes", "log", "log_rate", "egress"]),
     ("restart", &["policy", "retries", "backoff"]),
     ("restart.backoff", &["first", "factor", "max"]),

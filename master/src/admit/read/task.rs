@@ -139,10 +139,19 @@ impl Reader {
                 "disk" => resources.disk_bytes = self.amount(field, node, amount::size_bytes, "\"1GiB\""),
                 "ports" => resources.ports = self.list(field, node, |reader, node| reader.port(field, node)),
                 "devices" => resources.devices = self.devices(field, node),
+                "revocable" => resources.revocable = self.flag(field, node).unwrap_or_default(),
                 other => self.unknown_at("resources", place, other, span),
             }
         }
         resources
+    }
+
+    fn flag(&mut self, field: &str, node: Node<'_>) -> Option<bool> {
+        self.mark(field, &node);
+        match node.value {
+            Value::Bool(flag) => Some(flag),
+            _ => self.wrong_type(field, &node, "true or false"),
+        }
     }
 
     fn port(&mut self, field: &str, mut node: Node<'_>) -> Option<Name> {

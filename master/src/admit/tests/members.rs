@@ -108,3 +108,33 @@ fn what_does_not_fit_its_kind_is_refused_by_name() {
         assert_eq!(refused(text, form), expected, "{text}");
     }
 }
+
+#[test]
+fn what_is_revocable_has_kinds_of_its_own() {
+    let text =
+        "task.wasm = \"DIGEST\"\n[resources]\ncpu = 0.5\nmemory = \"64MiB\"\ndisk = 0\nrevocable = REVOCABLE\ndevices = { gpu = 1 }\n";
+    let lent = admitted(&text.replace("REVOCABLE", "true"), Form::Wasm).unwrap();
+    let firm = admitted(&text.replace("REVOCABLE", "false"), Form::Wasm).unwrap();
+    assert_eq!(lent.template.resources, firm.template.resources.clone().made_revocable());
+    assert_eq!((lent.template.first().limits.memory_bytes_max, lent.template.check()), (64 << 20, Ok(())));
+    assert_eq!((lent.since(), firm.since()), (3, 1), "a master of before would not know why it waits");
+    assert_eq!(refused(&text.replace("REVOCABLE", "1"), Form::Wasm), [(Code::WrongType, "resources.revocable".to_owned())]);
+}
+
+#[test]
+fn what_is_revocable_is_no_device_and_of_a_whole_group() {
+    let devices = "task.wasm = \"DIGEST\"\n[resources.devices]\nrevocable-cpu = 1\n";
+    assert_eq!(refused(devices, Form::Wasm), [(Code::BadValue, "resources.devices".to_owned())]);
+    let many = |n: usize| {
+        let devices: Vec<String> = (0..n).map(|n| format!("d{n:02} = 1\n")).collect();
+        format!("task.wasm = \"DIGEST\"\nresources.revocable = true\n[resources.devices]\n{}", devices.concat())
+    };
+    assert_eq!(admitted(&many(14), Form::Wasm).unwrap().template.check(), Ok(()));
+    assert_eq!(refused(&many(15), Form::Wasm), [(Code::TooLarge, "resources.devices".to_owned())]);
+    let task = |name: &str, revocable: bool| {
+        format!("[[task]]\nname = \"{name}\"\nwasm = \"DIGEST\"\nresources = {{ revocable = {revocable} }}\n")
+    };
+    assert!(admitted(&[task("a", true), task("b", true)].concat(), Form::Wasm).is_ok());
+    let mixed = refused(&[task("a", false), task("b", true)].concat(), Form::Wasm);
+    assert_eq!(mixed, [(Code::Conflict, "task.1.resources.revocable".to_owned())]);
+}

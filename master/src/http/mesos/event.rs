@@ -197,7 +197,7 @@ const fn ended(exit: &Exit) -> (&'static str, Option<&'static str>) {
             Loss::Refused => ("TASK_DROPPED", Some("REASON_RESOURCES_UNKNOWN")),
             Loss::AgentGone => ("TASK_GONE_BY_OPERATOR", Some("REASON_AGENT_REMOVED_BY_OPERATOR")),
             Loss::Drained => ("TASK_KILLED", Some("REASON_AGENT_DRAINING")),
-            Loss::Preempted => ("TASK_GONE", Some("REASON_CONTAINER_PREEMPTED")),
+            Loss::Preempted | Loss::Revoked => ("TASK_GONE", Some("REASON_CONTAINER_PREEMPTED")),
             Loss::Executor => ("TASK_FAILED", Some("REASON_EXECUTOR_TERMINATED")),
             Loss::Reboot | Loss::Forgotten => ("TASK_GONE", Some("REASON_AGENT_RESTARTED")),
             Loss::AgentSilent | Loss::LeaseOver => ("TASK_GONE", Some("REASON_AGENT_REMOVED")),

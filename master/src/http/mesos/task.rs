@@ -42,7 +42,7 @@ pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result
         return Err(format!("container: {why}"));
     }
     let command = member(task, "command").ok_or("the task has no command")?;
-    let Wanted { resources, ports } = words::wanted(list(task, "resources"))?;
+    let Wanted { resources, ports, revocable } = words::wanted(list(task, "resources"))?;
     let mut spec = TaskSpec::default();
     let bundle = bundle(task, command)?;
     let mut script = None;
@@ -71,6 +71,7 @@ pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result
     spec.env = environment(task, command, framework)?;
     (spec.resources.cpu_milli, spec.resources.memory_bytes) = (Some(resources.cpu_milli), Some(resources.memory_bytes));
     (spec.resources.disk_bytes, spec.resources.devices) = (Some(resources.disk_bytes), resources.devices);
+    spec.resources.revocable = revocable.unwrap_or_default();
     // A port whose name is a number is that port.
     let name = |port: &u16| Name::new(&port.to_string()).map_err(|error| error.to_string());
     spec.resources.ports = ports.iter().map(name).collect::<Result<_, _>>()?;

@@ -87,6 +87,8 @@ pub struct Wanted {
     pub resources: Resources,
     /// Ports, in the order in which they are written.
     pub ports: Vec<u16>,
+    /// Whether its cpus and mem are revocable, where it has some.
+    pub revocable: Option<bool>,
 }
 
 /// The resources of a task.
@@ -97,8 +99,13 @@ pub fn wanted(resources: &[Value]) -> Result<Wanted, String> {
     let mut wanted = Wanted::default();
     for resource in resources {
         let name = text(resource, "name").ok_or("a resource has no name")?;
-        if member(resource, "revocable").is_some() {
-            return Err(format!("{name}: revocable resources are not offered yet"));
+        if matches!(name, "cpus" | "mem") {
+            let revocable = member(resource, "revocable").is_some();
+            if *wanted.revocable.get_or_insert(revocable) != revocable {
+                return Err(format!("{name}: a task's cpus and mem are revocable, or both are not"));
+            }
+        } else if member(resource, "revocable").is_some() {
+            return Err(format!("{name}: only cpus and mem are revocable"));
         }
         let scalar = || {
             let amount = member(resource, "scalar").and_then(|scalar| member(scalar, "value")).and_then(number);
@@ -169,7 +176,15 @@ pub fn resources(amounts: &Resources, ports: &[PortRange], role: &Role) -> Vec<V
     let mut all = Vec::new();
     let plain = [("cpus", milli(amounts.cpu_milli)), ("mem", mebi(amounts.memory_bytes)), ("disk", mebi(amounts.disk_bytes))];
     all.extend(plain.into_iter().filter(|(_, amount)| *amount > 0.0).map(|(name, amount)| scalar(name, amount)));
-    let devices = amounts.devices.iter().map(|device| (device.name.as_str(), milli(device.milli)));
+    let lent = amounts.lent();
+    let lent = [("cpus", milli(lent.cpu_milli)), ("mem", mebi(lent.memory_bytes))].into_iter().filter(|(_, amount)| *amount > 0.0);
+    all.extend(lent.map(|(name, amount)| {
+        let mut resource = scalar(name, amount);
+        resource["revocable"] = json!({});
+        resource
+    }));
+    let devices = amounts.devices.iter().filter(|device| !device.is_revocable());
+    let devices = devices.map(|device| (device.name.as_str(), milli(device.milli)));
     all.extend(devices.map(|(name, amount)| scalar(if name == GPU { "gpus" } else { name }, amount)));
     if !ports.is_empty() {
         let ranges: Vec<Value> = ports.iter().map(|range| json!({ "begin": range.first, "end": range.last })).collect();
@@ -251,11 +266,28 @@ mod tests {
             (json!([{ "name": "ports", "ranges": { "range": [{ "begin": 1, "end": 70_000 }] } }]), "a range"),
             (json!([{ "name": "ports", "ranges": { "range": [{ "begin": 1, "end": 60_000 }] } }]), "at most"),
             (json!([{ "name": "Weird!", "scalar": { "value": 1 } }]), "no resource"),
-            (json!([{ "name": "cpus", "scalar": { "value": 1 }, "revocable": {} }]), "revocable"),
+            (json!([{ "name": "disk", "scalar": { "value": 1 }, "revocable": {} }]), "only cpus and mem"),
+            (
+                json!([{ "name": "cpus", "scalar": { "value": 1 }, "revocable": {} }, { "name": "mem", "scalar": { "value": 1 } }]),
+                "or both",
+            ),
         ] {
             let error = wanted(wrong.as_array().unwrap()).unwrap_err();
             assert!(error.contains(why), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_lent_is_offered_as_revocable_and_asked_for_so() {
+        let lent = Resources { cpu_milli: 500, memory_bytes: 32 << 20, ..Resources::NONE }.made_revocable();
+        let own = Resources { cpu_milli: 2_000, ..Resources::NONE };
+        let shown = resources(&own.checked_add(&lent).unwrap(), &[], &Role::new("web").unwrap());
+        let told = |one: &Value| (one["name"].clone(), one["scalar"]["value"].clone(), one["revocable"].is_object());
+        let expected = [(json!("cpus"), json!(2.0), false), (json!("cpus"), json!(0.5), true), (json!("mem"), json!(32.0), true)];
+        assert_eq!(shown.iter().map(told).collect::<Vec<_>>(), expected);
+        let asked = wanted(&shown[1..]).unwrap();
+        assert_eq!((asked.resources.made_revocable(), asked.revocable), (lent, Some(true)));
+        assert_eq!(wanted(&shown[..1]).unwrap().revocable, Some(false));
     }
 
     #[test]

@@ -15,23 +15,23 @@ mod reserved;
 const SECOND: u64 = 1_000;
 
 /// A framework over one subscription.
-struct Client {
+pub(super) struct Client {
     id: FrameworkId,
     request: RequestId,
     stream: u128,
 }
 
-fn info(roles: &[&str]) -> FrameworkInfo {
+pub(super) fn info(roles: &[&str]) -> FrameworkInfo {
     let roles = roles.iter().map(|role| as_role(role)).collect();
     FrameworkInfo { name: "walk".into(), roles, failover_ms: 30 * SECOND, ..FrameworkInfo::default() }
 }
 
-fn task(called: &str, cpu_milli: u64) -> TaskLaunch {
+pub(super) fn task(called: &str, cpu_milli: u64) -> TaskLaunch {
     TaskLaunch { name: called.into(), agent: None, grace_ms: 700, job: Ok(job(Kind::Batch, 1, cpu_milli)) }
 }
 
 impl World {
-    fn subscribe(&mut self, framework: Option<FrameworkId>, info: FrameworkInfo) -> Client {
+    pub(super) fn subscribe(&mut self, framework: Option<FrameworkId>, info: FrameworkInfo) -> Client {
         self.subscribe_wanting(framework, info, vec![])
     }
 
@@ -57,7 +57,7 @@ impl World {
         events.flatten().collect()
     }
 
-    fn offers(&mut self, client: &Client) -> Vec<OpenOffer> {
+    pub(super) fn offers(&mut self, client: &Client) -> Vec<OpenOffer> {
         let events = self.events_of(client.request);
         events
             .into_iter()
@@ -66,7 +66,7 @@ impl World {
             .collect()
     }
 
-    fn updates(&mut self, client: &Client) -> Vec<StatusUpdate> {
+    pub(super) fn updates(&mut self, client: &Client) -> Vec<StatusUpdate> {
         let events = self.events_of(client.request);
         events.into_iter().filter_map(|event| if let FrameworkEvent::Update(update) = event { Some(update) } else { None }).collect()
     }
@@ -85,7 +85,7 @@ impl World {
         self.ask(Request::Framework(FrameworkRequest::Call { framework, stream, principal: String::new(), call }))
     }
 
-    fn accept(&mut self, client: &Client, offers: &[OpenOffer], launches: Vec<TaskLaunch>) {
+    pub(super) fn accept(&mut self, client: &Client, offers: &[OpenOffer], launches: Vec<TaskLaunch>) {
         let offers = offers.iter().map(|offer| offer.id).collect();
         assert!(matches!(self.call(client, Call::Accept { offers, launches, groups: vec![], refuse_ms: 0 }), Response::Done));
     }

@@ -58,7 +58,7 @@ pub fn sweep(data: &Path) -> io::Result<()> {
         }
     }
     absent_is_fine(fs::remove_dir(places.live()))?;
-    hierarchies.remove(places.group()).map_err(io::Error::other)
+    hierarchies.remove(places.group()).and_then(|()| hierarchies.remove(&places.idle_group())).map_err(io::Error::other)
 }
 
 /// Removes all files in a process's executor's directory.

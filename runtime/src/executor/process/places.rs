@@ -24,6 +24,8 @@ const LIVE: &str = "live";
 const DISKS: &str = "disks";
 /// What control groups and folders in memory are called before their number.
 const PREFIX: &str = "skep-";
+/// What the name of the group of idle tasks ends with.
+const IDLE: &str = "-idle";
 /// Where a folder in memory may be, the best first.
 const IN_MEMORY: [&str; 2] = ["/run", "/dev/shm"];
 
@@ -80,6 +82,12 @@ impl Places {
         &self.name
     }
 
+    /// The one of those that run only while nothing else wants the processor: beside the other, since groups share by what stands beside them.
+    #[must_use]
+    pub fn idle_group(&self) -> String {
+        format!("{}{IDLE}", self.name)
+    }
+
     /// The directory of an executor.
     #[must_use]
     pub fn dir(&self, which: Which) -> PathBuf {
@@ -93,9 +101,10 @@ impl Places {
         self.processes().join(DISKS).join(format!("{:032x}", key.0))
     }
 
-    /// True where `group` is below the one of all.
+    /// True where `group` is below the one of all, or of those that are idle.
     pub(super) fn has_group(&self, group: &str) -> bool {
-        let rest = group.strip_prefix(&*self.name).and_then(|rest| rest.strip_prefix('/'));
+        let rest = group.strip_prefix(&*self.name);
+        let rest = rest.map(|rest| rest.strip_prefix(IDLE).unwrap_or(rest)).and_then(|rest| rest.strip_prefix('/'));
         rest.is_some_and(|rest| rest.split('/').all(|part| !["", ".", ".."].contains(&part)))
     }
 

@@ -171,6 +171,9 @@ impl Template {
         if let Err(error) = rustix::io::fcntl_setfd(conversation, rustix::io::FdFlags::CLOEXEC) {
             return refused("starting", &self.binary, error.into());
         }
+        if spec.idle {
+            sys::allow_hurry();
+        }
         let mut command = Command::new(&self.binary);
         command.arg("executor").arg(&dir).stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null()).stderr(Stdio::from(errors));
         refused("starting", &self.binary, command.env_clear().current_dir("/").exec())
@@ -183,6 +186,7 @@ impl Template {
         // With tasks in it neither can be removed.
         if absent_is_fine(fs::remove_dir(places.live())).is_ok() {
             let _ = hierarchies.remove(places.group());
+            let _ = hierarchies.remove(&places.idle_group());
         }
     }
 }

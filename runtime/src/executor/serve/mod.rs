@@ -3,6 +3,7 @@
 mod connection;
 mod tasks;
 mod teller;
+mod workers;
 
 use super::logs::Logs;
 use super::place::{self, StoredSpec};
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use tasks::Tasks;
+use workers::Workers;
 
 /// Why an executor cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +76,11 @@ fn start(dir: &Path) -> Result<(), ServeError> {
     };
     let mut runtime = if cores > 1 { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
     let runtime = runtime.worker_threads(cores).enable_all().build().map_err(system("starting its threads"))?;
-    let tasks = Arc::new(Tasks::new(engine, record, Logs::new(dir), spec.tasks_max, spec.memory_bytes_max));
+    let (idle, workers) = match spec.idle {
+        true => Workers::start(cores).map(|(runtime, workers)| (Some(runtime), Some(workers))).map_err(system("starting its threads"))?,
+        false => (None, None),
+    };
+    let tasks = Arc::new(Tasks::new(engine, record, Logs::new(dir), (spec.tasks_max, spec.memory_bytes_max), workers));
     // On a worker, not on this thread, so that what ends is told without a change of thread.
     let served = runtime.block_on(async move {
         let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -83,7 +89,7 @@ fn start(dir: &Path) -> Result<(), ServeError> {
         connections.abort();
         told.map_err(io::Error::other)
     });
-    runtime.shutdown_background();
+    idle.into_iter().chain([runtime]).for_each(tokio::runtime::Runtime::shutdown_background);
     served.map_err(system("serving"))
 }
 

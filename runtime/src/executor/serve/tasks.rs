@@ -1,6 +1,7 @@
 //! What an executor holds: tasks from the moment that they are taken until their end is forgotten. Runs them; what happens to them is left
 //! for the teller, which alone changes them from live to ended.
 
+use super::workers::Workers;
 use crate::executor::ExecutorEvent;
 use crate::executor::lease::{LOOK_EVERY, Lease};
 use crate::executor::logs::{Logs, TaskLog};
@@ -31,6 +32,8 @@ pub(super) const RECORD_AGAIN: Duration = Duration::from_millis(200);
 
 pub(super) struct Tasks {
     engine: Engine,
+    /// Where tasks run, where they are idle.
+    workers: Option<Workers>,
     logs: Logs,
     tasks_max: usize,
     memory_bytes_max: u64,
@@ -99,9 +102,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Tasks {
-    pub(super) fn new(engine: Engine, record: RecordLog, logs: Logs, tasks_max: u32, memory_bytes_max: u64) -> Self {
+    pub(super) fn new(
+        engine: Engine,
+        record: RecordLog,
+        logs: Logs,
+        (tasks_max, memory_bytes_max): (u32, u64),
+        workers: Option<Workers>,
+    ) -> Self {
         Self {
             engine,
+            workers,
             logs,
             tasks_max: tasks_max as usize,
             memory_bytes_max,
@@ -180,7 +190,11 @@ impl Tasks {
                 // All of them first, so that none of the batch is told before all had their turn.
                 self.unpolled.fetch_add(taken.len(), Ordering::SeqCst);
                 for (start, task) in taken {
-                    tokio::spawn(run(Arc::clone(self), Arc::clone(&prepared), start, task));
+                    let running = run(Arc::clone(self), Arc::clone(&prepared), start, task);
+                    match &self.workers {
+                        Some(workers) => workers.spawn(running),
+                        None => drop(tokio::spawn(running)),
+                    }
                 }
             }
             Err(error) => {
@@ -249,6 +263,7 @@ impl Tasks {
             }
         }
         drop(book);
+        self.workers.iter().for_each(Workers::hurry);
         if !later.is_empty() {
             tokio::spawn(async move {
                 tokio::time::sleep_until(at.into()).await;

@@ -81,8 +81,11 @@ fn wait_for_begin(inside: &mut Inside<'_>) -> Result<(), String> {
     File::from(go).read_exact(&mut byte).map_err(|_| "whoever started it is gone".to_owned())
 }
 
-fn session(_: &mut Inside<'_>) -> Result<(), String> {
+fn session(inside: &mut Inside<'_>) -> Result<(), String> {
     sys::reset_signals();
+    if inside.spec.limits.cpu_milli == 0 {
+        sys::set_idle(None, true).map_err(|error| failed("sched_setscheduler SCHED_IDLE", error))?;
+    }
     let _ = rustix::thread::set_name(c"skep-init");
     rustix::process::setsid().map(drop).map_err(|error| failed("setsid", error))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));

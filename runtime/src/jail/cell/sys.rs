@@ -28,6 +28,26 @@ pub(crate) fn expect_one_thread() -> io::Result<()> {
     if threads > 1 { Err(io::Error::other("a process with threads is not copied")) } else { Ok(()) }
 }
 
+/// Has a thread, or this one and what it starts from then on, run only while nothing else wants the processor (sched(7)); or as any other again, which
+/// takes root or a limit ([`allow_hurry`]).
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn set_idle(thread: Option<rustix::process::Pid>, idle: bool) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    let thread = thread.map_or(0, |thread| thread.as_raw_nonzero().get());
+    let policy = if idle { libc::SCHED_IDLE } else { libc::SCHED_OTHER };
+    // SAFETY: a structure that lives, of which the kernel reads the priority.
+    answered(unsafe { libc::sched_setscheduler(thread, policy, ptr::from_ref(&parameter)) }.into())
+}
+
+/// Has this process, and what it becomes, take back that a thread of its is idle. It may not where it is not root.
+pub(crate) fn allow_hurry() {
+    // getrlimit(2): 20 less the nice value that it may have.
+    let limit = rustix::process::Rlimit { current: Some(20), maximum: Some(20) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nice, limit); // Then it is slower to end.
+}
+
 /// Copies this process, which has one thread.
 ///
 /// # Errors

@@ -84,7 +84,13 @@ impl Hierarchies {
     /// Looks at what is mounted. Never fails: what is not there is lacking.
     #[must_use]
     pub fn find() -> Self {
-        Self(Arc::new(find(Path::new(MOUNTED))))
+        Self(Arc::new(find(Path::new(MOUNTED), false)))
+    }
+
+    /// The same for who only reads what groups count: an agent that was started as root is a user who may make none.
+    #[must_use]
+    pub fn to_read() -> Self {
+        Self(Arc::new(find(Path::new(MOUNTED), true)))
     }
 
     /// True where there is any in which groups can be made.
@@ -234,14 +240,15 @@ impl Group {
     }
 }
 
-fn find(mounted: &Path) -> Found {
+fn find(mounted: &Path, reads: bool) -> Found {
     // linux/magic.h
     const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
     if rustix::fs::statfs(mounted).is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC) {
-        return v2::Hierarchy::find(mounted, &fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
-            .map_or_else(Found::None, Found::V2);
+        let found = v2::Hierarchy::find(mounted, &fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
+        let found = found.or_else(|reason| if reads { v2::Hierarchy::to_read(mounted) } else { Err(reason) });
+        return found.map_or_else(Found::None, Found::V2);
     }
-    let hierarchies = v1::find(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    let hierarchies = v1::find(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), reads);
     if hierarchies.is_empty() {
         Found::None(format!("none are mounted that this user may make groups in, below {MOUNTED}"))
     } else {
@@ -284,6 +291,11 @@ fn folder(parent: &OwnedFd, name: &str, mut each: impl FnMut(&OwnedFd) -> Result
         here = Some(found);
     }
     Ok(here.expect("a name has a part"))
+}
+
+/// Has a group, in which there are only tasks that are promised no processor, get what those beside it leave (`cpu.idle`, since 5.15).
+fn share_idly(parent: &OwnedFd, limits: &ProcessLimits) -> Result<(), String> {
+    if limits.cpu_milli > 0 || !exists(parent, "cpu.idle") { Ok(()) } else { write(parent, "cpu.idle", 1) }
 }
 
 /// Names of the folders in a folder.

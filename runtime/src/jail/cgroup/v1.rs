@@ -19,8 +19,8 @@ pub(super) struct Hierarchy {
     controllers: Vec<&'static str>,
 }
 
-/// Those in a /proc/self/mountinfo (proc_pid_mountinfo(5)) that have a wanted controller.
-pub(super) fn find(mountinfo: &str) -> Vec<Hierarchy> {
+/// Those in a /proc/self/mountinfo (proc_pid_mountinfo(5)) that have a wanted controller, and where groups may be made unless it only `reads`.
+pub(super) fn find(mountinfo: &str, reads: bool) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = vec![];
     for line in mountinfo.lines() {
         // … mount point (field 5), options, optional fields, ` - `, type, source, options of the file system.
@@ -33,7 +33,7 @@ pub(super) fn find(mountinfo: &str) -> Vec<Hierarchy> {
         if controllers.is_empty() {
             continue;
         }
-        let Some(root) = open_folder(Path::new(point)).ok().filter(is_writable) else { continue };
+        let Some(root) = open_folder(Path::new(point)).ok().filter(|root| reads || is_writable(root)) else { continue };
         found.push(Hierarchy { root, controllers });
     }
     found
@@ -61,7 +61,8 @@ impl Hierarchy {
     }
 
     pub(super) fn make(&self, name: &str, limits: &ProcessLimits, group: &mut Group) -> Result<(), String> {
-        let here = folder(&self.root, name, |_| Ok(()))?;
+        let has_cpu = self.controllers.contains(&"cpu");
+        let here = folder(&self.root, name, |parent| if has_cpu { super::share_idly(parent, limits) } else { Ok(()) })?;
         self.bound(&here, None, limits)?;
         self.open_all(&here, group)
     }

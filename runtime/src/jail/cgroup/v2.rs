@@ -35,6 +35,12 @@ impl Hierarchy {
         Ok(hierarchy)
     }
 
+    /// Of a user who may make no groups: those that root makes are below the root.
+    pub(super) fn to_read(mounted: &Path) -> Result<Self, String> {
+        let root = open_folder(mounted).map_err(|error| format!("{}: {error}", mounted.display()))?;
+        Ok(Self { root, controllers: WANTED.to_vec() })
+    }
+
     pub(super) fn lacks(&self) -> Vec<String> {
         let about = |name| match name {
             "cpu" => "processors are not shared by what native and container tasks were promised",
@@ -56,7 +62,11 @@ impl Hierarchy {
     }
 
     pub(super) fn make(&self, name: &str, limits: &ProcessLimits, group: &mut Group) -> Result<(), String> {
-        let here = folder(&self.root, name, |on_the_way| self.pass_on(on_the_way))?;
+        let has_cpu = self.controllers.contains(&"cpu");
+        let here = folder(&self.root, name, |on_the_way| {
+            self.pass_on(on_the_way)?;
+            if has_cpu { super::share_idly(on_the_way, limits) } else { Ok(()) }
+        })?;
         if self.controllers.contains(&"memory") {
             write(&here, "memory.max", limits.memory_bytes_max)?;
             if exists(&here, "memory.swap.max") {

@@ -1,0 +1,73 @@
+//! What is promised and idle is lent to tasks that may be ended at any moment, and taken back when it is needed.
+
+use crate::cluster::{Cluster, said, sample};
+use crate::processes::write;
+use serde_json::{Value, json};
+
+fn apply(cluster: &Cluster, name: &str, job: Value) {
+    let file = write(cluster, &format!("{name}.json"), job.to_string());
+    cluster.text(&["apply", "--detach", file.to_str().unwrap()]);
+}
+
+fn attempts(cluster: &Cluster, job: &str, phase: &str) -> Vec<u64> {
+    let tasks = cluster.all_tasks(job);
+    tasks.iter().filter(|task| task["phase"] == phase).map(|task| task["attempt"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_batch_runs_with_what_a_service_does_not_use_and_leaves_when_it_wakes() {
+    let mut cluster = Cluster::master(&[]);
+    cluster.add_agent_with("a1", "cpu=2,memory=1GiB", &["--revocable"]);
+    let sleeper = write(&cluster, "sleeper", "#!/bin/sh\nexec sleep 1000000\n");
+    let resources = |cpu, memory, revocable| json!({ "cpu": cpu, "memory": memory, "revocable": revocable });
+    apply(
+        &cluster,
+        "day",
+        json!({ "name": "day", "kind": "service", "task": { "native": sleeper }, "resources": resources(2.0, "900MiB", false) }),
+    );
+    cluster.until("the service runs", |cluster| cluster.tasks("day", "running") == 1);
+    let sleep = json!({ "wasm": sample("sleep.wasm"), "args": ["3600000"] });
+    let job = |name, count, revocable| json!({ "name": name, "kind": "batch", "count": count, "task": sleep, "resources": resources(0.5, "256MiB", revocable) });
+    apply(&cluster, "firm", job("firm", 1, false));
+    apply(&cluster, "night", job("night", 2, true));
+    cluster.until("what the service was promised is lent", |cluster| cluster.tasks("night", "running") == 2);
+    assert_eq!(cluster.tasks("firm", "waiting"), 1, "the agent is full");
+
+    // A task without a disk keeps its files in memory.
+    let exec = |script: &str| said(&cluster, &["exec", "day.0", "--", "sh", "-c", script]);
+    assert_eq!(exec("head -c 700M /dev/zero > /sandbox/ballast"), (String::new(), Some(0)));
+    cluster.until("one of both leaves", |cluster| cluster.tasks("night", "waiting") == 1);
+    assert_eq!(attempts(&cluster, "night", "running"), [1], "and one only");
+    let why = cluster.text(&["explain", "night"]);
+    assert!(why.contains("revocable memory"), "{why}");
+    assert_eq!(exec("rm /sandbox/ballast"), (String::new(), Some(0)));
+    cluster.until("it is placed again", |cluster| cluster.tasks("night", "running") == 2);
+    let mut both = attempts(&cluster, "night", "running");
+    both.sort_unstable();
+    assert_eq!(both, [1, 2]);
+    assert_eq!(attempts(&cluster, "day", "running"), [1]);
+
+    // Whoever is promised the room has it, and whoever was lent it leaves.
+    cluster.text(&["stop", "day"]);
+    cluster.until("the other one runs too", |cluster| cluster.tasks("firm", "running") == 1);
+    assert_eq!(attempts(&cluster, "night", "running").len(), 2, "there is room for all");
+    apply(
+        &cluster,
+        "all",
+        json!({ "name": "all", "kind": "service", "task": { "native": sleeper }, "resources": resources(1.5, "768MiB", false) }),
+    );
+    cluster.until("all runs", |cluster| cluster.tasks("all", "running") == 1);
+    cluster.until("both leave", |cluster| cluster.tasks("night", "waiting") == 2);
+}
+
+#[test]
+fn revocable_processes_run_while_nothing_else_wants_the_processor() {
+    let mut cluster = Cluster::master(&[]);
+    cluster.add_agent_with("a1", "cpu=2,memory=1GiB", &["--revocable"]);
+    // proc_pid_stat(5): the scheduling policy, of which 5 is SCHED_IDLE.
+    let script = write(&cluster, "policy", "#!/bin/sh\ncut -d' ' -f41 /proc/self/stat\n");
+    let run = |flags: &[&str]| said(&cluster, &[&["run"], flags, &[script.to_str().unwrap()]].concat());
+    assert_eq!(run(&["--revocable"]), ("5\n".to_owned(), Some(0)));
+    let (text, code) = run(&[]);
+    assert!(text != "5\n" && code == Some(0), "{text}");
+}
