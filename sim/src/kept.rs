@@ -1,4 +1,4 @@
-//! What of agents is kept for roles: operators have it kept and give it up. And what was promised (R1): once it is on record, nothing is placed on an
+//! What of agents is kept for roles: operators have it kept and give it up. And what was promised (K1): once it is on record, nothing is placed on an
 //! agent that takes of it what others than its role may not have.
 
 use crate::check::{Verdict, hold};
@@ -119,7 +119,7 @@ impl Kept {
         let after = self.promised(agent);
         hold(after <= capacity, || {
             format!(
-                "R1: {attempt} of {} was placed on {agent}, which with what it keeps for others has {capacity} and not {after}",
+                "K1: {attempt} of {} was placed on {agent}, which with what it keeps for others has {capacity} and not {after}",
                 job.role
             )
         })
@@ -196,6 +196,6 @@ mod tests {
         say(staged(3, 1)).unwrap();
         say(staged(1, 1)).unwrap();
         say(staged(2, 1)).unwrap();
-        assert!(say(staged(3, 2)).unwrap_err().contains("R1"));
+        assert!(say(staged(3, 2)).unwrap_err().contains("K1"));
     }
 }

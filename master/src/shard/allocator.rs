@@ -223,6 +223,9 @@ impl Pool {
     /// Offers what `slot` has free to those who want it, the role with the smallest share first.
     fn fill(&mut self, slot: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
         let (mut passed, mut wants_done, mut behind) = (Passed::default(), BTreeSet::new(), Vec::new());
+        if !self.seats[slot as usize].open_offers.is_empty() {
+            self.guard(now);
+        }
         loop {
             let Some(role) = self.roles.first(Line::Hungry, &passed) else { return };
             let (attempts, free) = self.room_beside(slot, role, &Resources::NONE, now);

@@ -33,6 +33,8 @@ pub(super) struct Sessions {
     pub(super) changed: bool,
     /// Who takes some, as was said last.
     pub(super) said: Vec<Opening>,
+    /// When roles whose limits leave them nothing take none any more.
+    pub(super) closes_at: Option<Time>,
     /// Which are shown what is lent, as was said last.
     pub(super) revocable: Vec<FrameworkId>,
     /// To be told when all that was handled is done.
@@ -63,7 +65,7 @@ impl Sessions {
     /// When something happens here by time alone.
     pub fn due(&self) -> Option<Time> {
         let end = self.ends.first().map(|(at, _)| *at);
-        end.into_iter().chain(self.again.first().map(|(at, ..)| *at)).min()
+        end.into_iter().chain(self.again.first().map(|(at, ..)| *at)).chain(self.closes_at).min()
     }
 
     /// To be told when all that was handled is done; nobody is told that is not subscribed.

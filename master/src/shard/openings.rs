@@ -6,7 +6,6 @@ use super::amounts;
 use super::free_ports::free_ports;
 use super::lent::worth_showing;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
-use super::precedence::GUARD_MS;
 use super::roles::Line;
 use super::seekers::Wants;
 use crate::frameworks::{FrameworkId, OpenOffer};
@@ -171,9 +170,9 @@ impl Openings {
         self.by_key.values().copied()
     }
 
-    /// Agents of which something was shown a while ago.
-    pub fn shown_since(&self, now: Time) -> impl Iterator<Item = u32> {
-        self.offers.values().filter(move |offer| offer.since + GUARD_MS <= now).map(|offer| offer.slot)
+    /// Since when offers are out, and of which agents.
+    pub fn shown(&self) -> impl Iterator<Item = (Time, u32)> {
+        self.offers.values().map(|offer| (offer.since, offer.slot))
     }
 
     /// True where an agent may have something to show.

@@ -127,8 +127,9 @@ impl Pool {
         }
         self.precedence.due = None;
         if !self.roles.is_calm(Line::Hungry) {
-            let slots: BTreeSet<u32> = self.openings.shown_since(now).collect();
-            self.freed.extend(slots);
+            let (over, young): (Vec<_>, Vec<_>) = self.openings.shown().partition(|(since, _)| *since + GUARD_MS <= now);
+            self.precedence.due = young.iter().map(|(since, _)| *since + GUARD_MS).min();
+            self.freed.extend(over.into_iter().map(|(_, slot)| slot));
         }
     }
 }

@@ -9,6 +9,8 @@ use protocol::{OfferId, Resources, Role, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// How long a role whose limit leaves it nothing is still taken for one that takes offers, in milliseconds.
+const CLOSES_MS: u64 = 200;
 /// How long a framework is not shown an agent again of which its limit has left it nothing, in milliseconds.
 const LIMITED_MS: u64 = 5_000;
 /// How long an agent that a framework does not want to see is not shown to it unless it has more, in milliseconds: what people say of it may
@@ -256,17 +258,15 @@ impl Shard {
             }
         }
         let changed = std::mem::take(&mut self.sessions.changed);
-        if changed || self.spending.is_stirred() && !self.sessions.by_id.is_empty() {
-            let openings = self.openings();
+        let closing = self.sessions.closes_at.is_some_and(|at| at <= self.now);
+        if changed || closing || self.spending.is_stirred() && !self.sessions.by_id.is_empty() {
+            let openings = self.openings_now(closing);
             if changed || openings != self.sessions.said {
                 self.sessions.said.clone_from(&openings);
                 // Before they are opened, so that nobody is shown what it does not want.
                 self.say_wishes(true);
                 self.say_revocable();
-                // Behind what was taken and is being put on record: whose role's limit that has used up is shown no more, and has taken it.
-                for to in (0..self.config.shards).map(ShardId) {
-                    self.held(Action::Peer { to, message: PeerMessage::Open { openings: openings.clone() } });
-                }
+                self.tell_all(&PeerMessage::Open { openings });
             }
         }
         self.say_wishes(false);
@@ -303,14 +303,22 @@ impl Shard {
         }
     }
 
-    fn openings(&self) -> Vec<Opening> {
+    /// Who takes offers for what. A role whose limit leaves it nothing takes none, but a little later: what has used that up is being put on record, and is
+    /// taken of offers that must hold until then.
+    fn openings_now(&mut self, closing: bool) -> Vec<Opening> {
         let subscribed = self.sessions.by_id.iter().filter(|(_, session)| session.request.is_some());
         let open = subscribed.flat_map(|(id, session)| {
             let roles = self.frameworks.get(*id).into_iter().flat_map(|framework| &framework.info.roles);
-            let open = roles.filter(|role| !session.suppressed.contains(*role) && self.has_left(role));
+            let open = roles.filter(|role| !session.suppressed.contains(*role));
             open.map(|role| Opening { framework: *id, role: role.clone() })
         });
-        open.collect()
+        let (mut open, used_up): (Vec<Opening>, Vec<Opening>) = open.partition(|opening| self.has_left(&opening.role));
+        let late: Vec<Opening> = used_up.into_iter().filter(|opening| !closing && self.sessions.said.contains(opening)).collect();
+        let closes_at = self.sessions.closes_at.filter(|_| !closing).unwrap_or(self.now + CLOSES_MS);
+        self.sessions.closes_at = (!late.is_empty()).then_some(closes_at);
+        open.extend(late);
+        open.sort();
+        open
     }
 
     /// True where the framework takes offers for a role, or one below it.
