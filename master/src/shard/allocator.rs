@@ -71,7 +71,8 @@ impl Pool {
         let age = self.ages;
         let offered = Uncounted::default();
         let (gathered, patient_until) = (0, Time::ZERO);
-        let want = Wanted { from, class, priority, count, age, offered, blocked: false, gathered, patient_until, id, aim: None };
+        let want =
+            Wanted { from, class, priority, count, age, offered, blocked: false, guarded: false, gathered, patient_until, id, aim: None };
         let at = place(&mut self.wants, &mut self.wants_free, want);
         self.by_want.insert(key, at);
         if let Some(role) = self.role_of_mut(class) {
@@ -287,7 +288,6 @@ impl Pool {
             if self.offer(at, slot, most, now, offers) {
                 return;
             }
-            self.guard(now);
             seen.get_or_insert(slot);
         }
         self.stuck(at);
@@ -348,6 +348,10 @@ impl Pool {
         let count = free.times(&class.shape, most);
         if count == 0 {
             assert!(!self.seats[slot as usize].open_offers.is_empty(), "an agent was chosen because it has room for one");
+            if let Some(want) = self.wants[at as usize].as_mut() {
+                want.guarded = true;
+            }
+            self.guard(now);
             return false;
         }
         let Some(want) = self.wants[at as usize].as_mut() else { return false };

@@ -162,6 +162,8 @@ pub struct Wanted {
     pub offered: Uncounted,
     /// True where no agent has room for one, as far as was looked: only freed resources can help it.
     pub blocked: bool,
+    /// True where there is room for one that frameworks are shown and may still think about.
+    pub guarded: bool,
     /// For how many of its tasks room is gathered.
     pub gathered: u32,
     /// Until when none is, since it was in vain.

@@ -6,7 +6,7 @@ use super::amounts;
 use super::lent::worth_showing;
 use super::openings::OpenOffered;
 use super::pool::Pool;
-use super::roles::Line;
+
 use protocol::{Resources, Time};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,16 +120,21 @@ impl Pool {
         self.precedence.due = Some(self.precedence.due.map_or(now + GUARD_MS, |due| due.min(now + GUARD_MS)));
     }
 
-    /// Has agents looked at again whose offers frameworks have thought about for long enough.
+    /// Has agents and wants looked at again whose offers frameworks have thought about for long enough.
     pub(super) fn expire_guards(&mut self, now: Time) {
         if self.precedence.due.is_none_or(|due| now < due) {
             return;
         }
-        self.precedence.due = None;
-        if !self.roles.is_calm(Line::Hungry) {
-            let (over, young): (Vec<_>, Vec<_>) = self.openings.shown().partition(|(since, _)| *since + GUARD_MS <= now);
-            self.precedence.due = young.iter().map(|(since, _)| *since + GUARD_MS).min();
-            self.freed.extend(over.into_iter().map(|(_, slot)| slot));
+        let (over, young): (Vec<_>, Vec<_>) = self.openings.shown().partition(|(since, _)| *since + GUARD_MS <= now);
+        self.precedence.due = young.iter().map(|(since, _)| *since + GUARD_MS).min();
+        self.freed.extend(over.into_iter().map(|(_, slot)| slot));
+        // What waited for that looks for an agent again, now or when it is said to want something once more.
+        for at in 0..u32::try_from(self.wants.len()).expect("fewer wants than shards have") {
+            let waits = self.wants[at as usize].as_mut().filter(|want| want.guarded);
+            if let Some(want) = waits {
+                (want.guarded, want.blocked) = (false, false);
+                self.stir(at);
+            }
         }
     }
 }
