@@ -74,7 +74,6 @@ impl Door {
         let home = template.places().processes();
         let mut processes = Processes::open(Arc::clone(&template), said_of_processes_sender).map_err(failed("opening", &home))?;
         let found_of_processes = processes.recover().await.map_err(failed("recovering tasks in", &home))?;
-
         let about = (shape.info()?, shape.reservations.clone());
         let (checkpoint, mut ledger) = ledger(&config.data_dir.join("ledger"), agent, about, config.revocable)?;
         let clock = Clock::start();

@@ -116,11 +116,6 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// True where all that it holds is known.
-    pub(super) fn is_known(&self) -> bool {
-        self.standing == Standing::Here && self.unknown == 0 && self.unheard.is_empty()
-    }
-
     /// It has one more attempt.
     pub(super) fn insert(&mut self, attempt: AttemptId, class: u32) {
         self.attempts.insert(attempt, class);
@@ -421,13 +416,6 @@ impl Pool {
     #[must_use]
     pub fn shape(&self, class: u32) -> Option<&Class> {
         self.classes.get(class as usize)?.as_ref()
-    }
-
-    /// `n` tasks of the class hold resources of the role, or no longer do.
-    pub(super) fn charge(&mut self, class: u32, n: u32, more: bool) {
-        let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return };
-        self.roles.charge(class.role, (&class.shape, n, more), &self.whole);
-        self.elsewhere.stir();
     }
 
     /// Books attempts of one class on an agent, whether there is room or not: [`Self::refresh`] follows. Those that are booked already

@@ -4,7 +4,7 @@
 
 use super::amounts;
 use super::lent::worth_showing;
-use super::openings::OpenOffered;
+use super::openings::{OpenOffered, Opening};
 use super::pool::Pool;
 
 use protocol::{Resources, Time};
@@ -136,5 +136,57 @@ impl Pool {
                 self.stir(at);
             }
         }
+    }
+
+    /// Whether another would be shown this, were it not held.
+    pub(super) fn is_wanted(&self, by: u32, slot: u32, held: &Resources) -> bool {
+        self.wanted_by(by, slot, held).next().is_some()
+    }
+
+    /// All others that would be shown this, were it not held.
+    pub(super) fn wanted_by(&self, by: u32, slot: u32, held: &Resources) -> impl Iterator<Item = &Opening> {
+        let others = self.openings.entries().filter(move |(_, at)| *at != by);
+        let takes = move |at: u32| {
+            let Some(opener) = self.openings.opener(at) else { return false };
+            let mut free = self.left_for(slot, opener.class).0;
+            amounts::add(&mut free, held, 1);
+            match opener.wants.is_some() {
+                true => self.would_take(at, slot, &free),
+                false => {
+                    let part = self.openings.part_of(at, &free);
+                    worth_showing(&part) && !self.openings.filters(at, slot, &part)
+                }
+            }
+        };
+        others.filter(move |(_, at)| takes(*at)).map(|(opening, _)| opening)
+    }
+
+    /// Of those that take whatever comes and may be shown it: who answers, whose role has the smallest share with what it was shown, and who was served
+    /// the longest ago; how its role stands, what it may be shown, and what of that is kept for nobody.
+    pub(super) fn next_opener(&self, slot: u32) -> Option<(u32, Vec<u64>, (Resources, Resources))> {
+        let anybody = self.seats[slot as usize].kept.is_none().then(|| self.left_for(slot, 0));
+        if anybody.as_ref().is_some_and(|(left, _)| !worth_showing(left)) {
+            return None;
+        }
+        let key = |at: u32| {
+            let opener = self.openings.opener(at).filter(|opener| opener.wants.is_none())?;
+            let own = if anybody.is_none() { Some(self.left_for(slot, opener.class)) } else { None };
+            let (left, _) = own.as_ref().or(anybody.as_ref())?;
+            let part = self.openings.part_of(at, left);
+            if !worth_showing(&part) || self.openings.filters(at, slot, &part) {
+                return None;
+            }
+            let role = self.shape(opener.class)?.role;
+            Some(((opener.owes(), self.roles.rank(role, &opener.offered, &self.whole), opener.served), at))
+        };
+        let ((_, rank, _), at) = self.openings.all().filter_map(key).min()?;
+        Some((at, rank, self.left_for(slot, self.openings.opener(at)?.class)))
+    }
+
+    /// True where it leaves what guarantees of others are short of.
+    pub(super) fn is_beside_reserve(&mut self, opener: u32, free: &Resources) -> bool {
+        let class = self.openings.opener(opener).map(|opener| opener.class);
+        let Some(role) = class.and_then(|class| self.shape(class)).map(|class| class.role) else { return false };
+        self.roles.beside_reserve(role, (free, 1), &self.elsewhere, (&self.total, &self.whole)) > 0
     }
 }

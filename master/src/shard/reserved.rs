@@ -397,6 +397,11 @@ impl Pool {
 }
 
 impl super::pool::Seat {
+    /// True where all that it holds is known.
+    pub(super) fn is_known(&self) -> bool {
+        self.standing == super::pool::Standing::Here && self.unknown == 0 && self.unheard.is_empty()
+    }
+
     /// What a role may still have of it.
     pub(super) fn room_of(&self, role: &Role) -> Cow<'_, Resources> {
         let Some(kept) = &self.kept else { return Cow::Borrowed(&self.free) };

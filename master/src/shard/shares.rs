@@ -111,6 +111,13 @@ impl Pool {
         }
     }
 
+    /// `n` tasks of the class hold resources of the role, or no longer do.
+    pub(super) fn charge(&mut self, class: u32, n: u32, more: bool) {
+        let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return };
+        self.roles.charge(class.role, (&class.shape, n, more), &self.whole);
+        self.elsewhere.stir();
+    }
+
     /// What all agents of the cluster have is another than before.
     pub(super) fn count_whole(&mut self) {
         self.whole = self.total.clone();
