@@ -1,5 +1,5 @@
 //! How far roles are from their fair shares while tasks end and roles come and go: the real shards, with no journal, each message a millisecond on its
-//! way. Tasks are not stopped for another role's sake, so a change is passed on as fast as tasks end: they last at most [`TASK_MS_MAX`], less than
+//! way. Tasks are not stopped for another role's sake, so a change is passed on as fast as tasks end: they last at most `TASK_MS_MAX`, less than
 //! the second after which shares are looked at.
 
 mod cluster;

@@ -65,14 +65,25 @@ fn what_an_agent_keeps_for_a_role_is_made_shown_used_and_given_up() {
     let mut web = framework(&mesos, "web", "web", true);
     let offers = web.offers();
     assert_eq!(cpus(&offers, |entry| entry["reservations"][0]["role"] == "web"), 1.5, "{offers:?}");
-    // It refines some of it, and runs a task in that at once.
+    // It refines some of it, which is no longer its own, and runs a task in what it is shown then.
     let (outer, inner) = (json!({ "type": "DYNAMIC", "role": "web" }), json!({ "type": "DYNAMIC", "role": "web/shop" }));
     let refined = json!({ "name": "cpus", "type": "SCALAR", "scalar": { "value": 0.5 }, "reservations": [outer, inner] });
+    let accept = |offers: &[Value], operation: Value| {
+        let ids: Vec<Value> = offers.iter().map(|offer| offer["id"].clone()).collect();
+        json!({ "accept": { "offer_ids": ids, "operations": [operation] } })
+    };
+    let seen = offers.len();
+    let reserve = json!({ "type": "RESERVE", "reserve": { "resources": [refined] } });
+    assert_eq!(web.call(&mesos, "ACCEPT", accept(&offers, reserve)).0, 202);
+    while web.offers().len() == seen {
+        web.until_more();
+    }
+    let offers = web.offers().split_off(seen);
+    assert_eq!(cpus(&offers, |entry| entry["reservations"][0]["role"] == "web"), 1.0, "{offers:?}");
     let mut program = task("t1", "sleep 600");
     program["agent_id"] = json!({ "value": agent });
-    let accept = json!({ "accept": { "offer_ids": offers.iter().map(|offer| offer["id"].clone()).collect::<Vec<_>>(),
-        "operations": [{ "type": "RESERVE", "reserve": { "resources": [refined] } }, { "type": "LAUNCH", "launch": { "task_infos": [program] } }] } });
-    assert_eq!(web.call(&mesos, "ACCEPT", accept).0, 202);
+    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [program] } });
+    assert_eq!(web.call(&mesos, "ACCEPT", accept(&offers, launch)).0, 202);
     web.until_state(&mesos, "t1", "TASK_RUNNING");
     let kept = |role: &str| {
         let page = cluster.json(&["agents", "reservations"]);
