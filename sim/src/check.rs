@@ -336,8 +336,9 @@ impl Check {
                     format!("G24: {attempt} was given up with its agent while {others} others of its shard were silent too")
                 })
             }
-            // A leader does not know which of both the one before it asked for.
-            Loss::Drained | Loss::Preempted => self.rights.left(*reason, attempt, self.drained.contains(&agent), &self.jobs),
+            Loss::Drained | Loss::Preempted => {
+                self.rights.left(*reason, attempt, self.drained.contains(&agent) || self.touched.contains(&attempt.task.job), &self.jobs)
+            }
             Loss::Refused | Loss::Forgotten => {
                 self.refused += u64::from(*reason == Loss::Refused);
                 // A report does not say which launches it knows: one that is overtaken by a launch that was sent later is taken for the

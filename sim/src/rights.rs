@@ -21,7 +21,8 @@ impl Rights {
         self.said.entry(role.clone()).or_default().insert(settings.claim.preempts);
     }
 
-    /// A task left its agent, as an operator or a more urgent task asked it to.
+    /// A task left its agent, as an operator or a more urgent task asked it to: a leader does not know which of both the one before it asked for. Of a job
+    /// that was scaled or stopped since, a task may have been asked to stop that is wanted again by the time it has.
     ///
     /// # Errors
     /// Nobody may have.
