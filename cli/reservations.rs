@@ -7,9 +7,8 @@ use crate::print::{self, text};
 use crate::roles::written;
 use crate::show::amounts;
 use anyhow::Context;
-use master::admit::resource;
-use protocol::resources::ResourceKind;
-use protocol::{Reservation, ReservedFor, Resources, Role};
+use master::http::roles::KindsBody;
+use protocol::{Reservation, ReservedFor, Role};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
@@ -59,29 +58,11 @@ pub async fn show(client: &Client, rows: &[Value], shape: Shape) -> anyhow::Resu
 pub fn fixed(said: &str) -> anyhow::Result<Reservation> {
     let (role, what) = said.split_once(':').context("expected such as web:cpu=2,memory=1GiB")?;
     let role = Role::new(role.trim()).with_context(|| role.to_owned())?;
-    let mut resources = Resources::NONE;
-    for pair in what.split(',') {
-        let (name, amount) = pair.split_once('=').context("expected amounts such as cpu=8,memory=16GiB")?;
-        let (kind, amount) = resource(name.trim(), amount.trim()).map_err(anyhow::Error::msg)?;
-        add(&mut resources, &kind, amount)?;
-    }
+    let kinds: KindsBody = serde_json::from_value(written(what)?)?;
+    let resources = kinds.resources("resources").map_err(|error| anyhow::anyhow!(error.body().message.clone()))?;
     let reservation = Reservation { reserved: ReservedFor::fixed(role), resources };
     anyhow::ensure!(reservation.is_bounded(), "a reservation is of something");
     Ok(reservation)
-}
-
-fn add(resources: &mut Resources, kind: &ResourceKind, amount: u64) -> anyhow::Result<()> {
-    let mut one = Resources::NONE;
-    match kind {
-        ResourceKind::Cpu => one.cpu_milli = amount,
-        ResourceKind::Memory => one.memory_bytes = amount,
-        ResourceKind::Disk => one.disk_bytes = amount,
-        ResourceKind::Ports => one.ports = u32::try_from(amount).context("so many ports there are not")?,
-        ResourceKind::Device(name) if amount > 0 => one.devices.push(protocol::Device { name: name.clone(), milli: amount }),
-        ResourceKind::Device(_) => {}
-    }
-    *resources = resources.checked_add(&one).context("more than there can be")?;
-    Ok(())
 }
 
 #[cfg(test)]

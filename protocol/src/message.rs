@@ -113,7 +113,8 @@ pub enum FromAgent {
         /// As there.
         held_hash: u64,
     },
-    /// What of it is kept for roles from its start, in place of what it said before: each is fixed. To the agent's own shard, before it registers.
+    /// What of it is kept for roles from its start, in place of what it said before: each is fixed. To the agent's own shard, right behind its
+    /// [`FromAgent::Register`].
     Reserves {
         /// At most [`RESERVATIONS_MAX`].
         #[serde(deserialize_with = "bounded::list::<_, _, RESERVATIONS_MAX>")]

@@ -66,7 +66,7 @@ impl Reservation {
     /// True where all bounds hold: what comes off the wire is asked this before it is used.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
-        self.reserved.is_bounded() && self.resources.is_canonical() && !self.resources.is_none()
+        self.reserved.is_bounded() && self.resources.is_canonical() && !self.resources.is_none() && !self.resources.is_revocable()
     }
 }
 

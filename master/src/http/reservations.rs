@@ -144,8 +144,7 @@ pub async fn reserve(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let change: ChangeBody = body::json(&headers, body).await?;
-    change_one(&api, &caller, &id, vec![change.read("", true)?]).await
+    changed(&api, &caller, &id, (&headers, body), true).await
 }
 
 /// Gives up some of what is kept of an agent for a role: what it was taken out of has it again. Tasks go on.
@@ -159,8 +158,12 @@ pub async fn unreserve(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let change: ChangeBody = body::json(&headers, body).await?;
-    change_one(&api, &caller, &id, vec![change.read("", false)?]).await
+    changed(&api, &caller, &id, (&headers, body), false).await
+}
+
+async fn changed(api: &Api, caller: &Caller, id: &str, (headers, body): (&HeaderMap, Body), make: bool) -> Result<StatusCode, ApiError> {
+    let change: ChangeBody = body::json(headers, body).await?;
+    change_one(api, caller, id, vec![change.read("", make)?]).await
 }
 
 /// Changes what is kept of one agent: all of it or nothing.

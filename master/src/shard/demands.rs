@@ -57,6 +57,27 @@ impl Shard {
     /// What follows from all that was handled: offers of our agents, our own demand where it changed, and then, so that they are not
     /// offered again, declines.
     pub(super) fn settle(&mut self) {
+        self.say_offers();
+        self.say_uses();
+        self.settle_quotas();
+        self.settle_maintenance();
+        self.show_frameworks();
+        if self.pool.take_left() {
+            self.say_offers();
+            self.pool.left_taken();
+        }
+        self.say_demand();
+        self.say_spending();
+        let mut declines = std::mem::take(&mut self.demands.declines);
+        declines.sort_unstable();
+        for offers in declines.chunk_by(|a, b| a.shard == b.shard) {
+            let to = offers[0].shard;
+            self.at_once(Action::Peer { to, message: PeerMessage::Decline { offers: offers.to_vec() } });
+        }
+    }
+
+    /// Offers what our agents have free, and asks those to stop whose place is needed.
+    fn say_offers(&mut self) {
         for (to, offers) in self.pool.allocate(self.now) {
             self.at_once(Action::Peer { to, message: PeerMessage::Offers { offers } });
         }
@@ -68,24 +89,6 @@ impl Shard {
             self.at_once(Action::Peer { to, message: PeerMessage::Stuck { wants } });
         }
         self.say_yields();
-        self.say_uses();
-        self.settle_quotas();
-        self.settle_maintenance();
-        self.show_frameworks();
-        if self.pool.take_left() {
-            for (to, offers) in self.pool.allocate(self.now) {
-                self.at_once(Action::Peer { to, message: PeerMessage::Offers { offers } });
-            }
-            self.pool.left_taken();
-        }
-        self.say_demand();
-        self.say_spending();
-        let mut declines = std::mem::take(&mut self.demands.declines);
-        declines.sort_unstable();
-        for offers in declines.chunk_by(|a, b| a.shard == b.shard) {
-            let to = offers[0].shard;
-            self.at_once(Action::Peer { to, message: PeerMessage::Decline { offers: offers.to_vec() } });
-        }
     }
 
     fn say_demand(&mut self) {

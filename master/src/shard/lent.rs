@@ -46,6 +46,7 @@ impl Pool {
             self.index.unlearn(&before);
             self.index.learn(&capacity);
             self.index_anew();
+            self.relearn_kept(slot, (&before, &capacity));
         }
         if more { self.refresh_freed(slot) } else { self.refresh(slot) }
     }

@@ -6,13 +6,12 @@ use super::amounts;
 use super::lent::worth_showing;
 use super::openings::{OpenOffered, Opening};
 use super::pool::Pool;
-
 use protocol::{Resources, Time};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long what a framework was shown is kept from jobs of roles that come after it, in milliseconds.
-pub(super) const GUARD_MS: u64 = 1_000;
+const GUARD_MS: u64 = 1_000;
 /// How long nothing of an agent is left to a framework that gave back what it was shown of it, in milliseconds; and how many of those are remembered at
 /// least before those that are over are forgotten.
 const UNWANTED_MS: u64 = 5_000;
@@ -67,15 +66,17 @@ impl Pool {
             if self.roles.rank(class.role, &opener.offered, &self.whole) >= own {
                 return false;
             }
-            let (left, _) = self.left_for(slot, opener.class);
-            match opener.wants.is_some() {
-                true => self.would_take(at, slot, &left),
-                false => {
-                    let part = self.openings.part_of(at, &left);
-                    worth_showing(&part) && !self.openings.filters(at, slot, &part)
-                }
-            }
+            self.would_be_shown(at, slot, &self.left_for(slot, opener.class).0)
         })
+    }
+
+    /// True where a framework would be shown some of this room of an agent.
+    fn would_be_shown(&self, at: u32, slot: u32, room: &Resources) -> bool {
+        if self.openings.opener(at).is_some_and(|opener| opener.wants.is_some()) {
+            return self.would_take(at, slot, room);
+        }
+        let part = self.openings.part_of(at, room);
+        worth_showing(&part) && !self.openings.filters(at, slot, &part)
     }
 
     /// What was left to frameworks and they were not shown is for jobs; true where there is some.
@@ -150,13 +151,7 @@ impl Pool {
             let Some(opener) = self.openings.opener(at) else { return false };
             let mut free = self.left_for(slot, opener.class).0;
             amounts::add(&mut free, held, 1);
-            match opener.wants.is_some() {
-                true => self.would_take(at, slot, &free),
-                false => {
-                    let part = self.openings.part_of(at, &free);
-                    worth_showing(&part) && !self.openings.filters(at, slot, &part)
-                }
-            }
+            self.would_be_shown(at, slot, &free)
         };
         others.filter(move |(_, at)| takes(*at)).map(|(opening, _)| opening)
     }
@@ -172,8 +167,7 @@ impl Pool {
             let opener = self.openings.opener(at).filter(|opener| opener.wants.is_none())?;
             let own = if anybody.is_none() { Some(self.left_for(slot, opener.class)) } else { None };
             let (left, _) = own.as_ref().or(anybody.as_ref())?;
-            let part = self.openings.part_of(at, left);
-            if !worth_showing(&part) || self.openings.filters(at, slot, &part) {
+            if !self.would_be_shown(at, slot, left) {
                 return None;
             }
             let role = self.shape(opener.class)?.role;

@@ -44,6 +44,7 @@ impl ReservationChange {
     fn refusal(&self) -> Option<String> {
         let reserved = ReservedFor { within: self.within.clone(), labels: self.labels.clone(), ..ReservedFor::fixed(self.role.clone()) };
         match () {
+            () if self.resources.is_revocable() => Some("resources: what is lent is taken back, and kept for nobody".into()),
             () if self.resources.is_none() || !self.resources.is_canonical() => Some("resources: a reservation is of something".into()),
             () if !reserved.is_bounded() => {
                 Some("a reservation is refined for a role below the one that it is for, at most 8 deep; labels are 1 to 128 bytes".into())

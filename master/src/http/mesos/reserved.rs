@@ -84,6 +84,9 @@ pub fn changes(resources: &[Value], make: bool) -> Result<Vec<ReservationChange>
     for resource in resources {
         let key = key(resource)?.ok_or("a resource that is reserved names its role")?;
         let wanted = words::wanted(std::slice::from_ref(resource))?;
+        if wanted.revocable == Some(true) {
+            return Err("what is revocable is reserved for nobody".into());
+        }
         let ports = u32::try_from(wanted.ports.len()).unwrap_or(u32::MAX);
         let amount = all.entry(key).or_default();
         amounts::add(amount, &wanted.resources, 1);

@@ -78,6 +78,23 @@ fn what_a_framework_declines_is_for_jobs_at_once() {
 }
 
 #[test]
+fn what_frameworks_leave_is_said_to_jobs_that_may_not_go_everywhere_too() {
+    use protocol::{Constraint, Field, Placement, Rule};
+    let mut world = World::new();
+    world.register(A, cpu(1_000), 1);
+    let constraints = vec![Constraint { field: Field::Hostname, rule: Rule::Is("agent-1".into()) }];
+    let place = Placement { constraints, spread: vec![Field::Rack] };
+    world.submit(Job { place: Some(Arc::new(place)), ..of("jobs", 1_000) });
+    // It wants so little that most of what comes free is for jobs.
+    let wish = Wish { role: as_role("fw"), priority: 50, count: 1, shape: cpu(100), constraints: vec![] };
+    let client = world.subscribe_wanting(None, info(&["fw"]), vec![wish]);
+    let ended: Vec<AttemptId> = world.held(A).into_iter().take(5).collect();
+    world.end(A, &ended, &Exit::Code(0));
+    assert_eq!((world.held(A).len(), world.offers(&client).len()), (9, 1));
+    world.check();
+}
+
+#[test]
 fn a_framework_takes_the_last_of_what_its_role_may_hold() {
     let mut world = World::new();
     world.register(A, cpu(10_000), 1);

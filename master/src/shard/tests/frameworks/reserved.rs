@@ -89,6 +89,7 @@ fn what_cannot_be_kept_is_refused_and_changes_nothing() {
         (refined(true, "web/shop", &["web"], 100), "alone"),
         (refined(true, "shop", &["web"], 100), "below"),
         (ReservationChange { labels, ..change(true, "web", 1) }, "labels"),
+        (ReservationChange { resources: cpu(100).made_revocable(), ..change(true, "web", 1) }, "lent"),
     ] {
         let refusal = world.reserves(A, wrong.clone()).unwrap_err().to_string();
         assert!(refusal.contains(why), "{wrong:?}: {refusal}");
