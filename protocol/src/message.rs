@@ -113,8 +113,7 @@ pub enum FromAgent {
         /// As there.
         held_hash: u64,
     },
-    /// What of it is kept for roles from its start, in place of what it said before: each is fixed. To the agent's own shard, right behind its
-    /// [`FromAgent::Register`].
+    /// What of it is kept for roles from its start, in place of what it said before: each is fixed. To the agent's own shard, behind each `Register`.
     Reserves {
         /// At most [`RESERVATIONS_MAX`].
         #[serde(deserialize_with = "bounded::list::<_, _, RESERVATIONS_MAX>")]
