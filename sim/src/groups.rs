@@ -218,7 +218,7 @@ impl World {
             return Ok(());
         }
         if let Event::Agent { agent, message: FromAgent::Report { .. } } = &event {
-            self.kept.reported(*agent, self.now);
+            self.kept.unsettled(*agent, self.now);
         }
         let swallowed = match &event {
             Event::Peer { message: PeerMessage::Lost { gone, .. }, .. } => {

@@ -48,8 +48,8 @@ pub struct Kept {
     /// What live attempts hold, where and for whom.
     live: BTreeMap<AttemptId, (AgentId, Role, u64)>,
     held: BTreeMap<AgentId, BTreeMap<Role, u64>>,
-    /// When agents said last what they hold: what of that was missing is said again, beside offers of its room.
-    reported: BTreeMap<AgentId, Time>,
+    /// See [`Self::unsettled`].
+    unsettled: BTreeMap<AgentId, Time>,
     /// Attempts that were placed where something is kept.
     pub judged: u64,
 }
@@ -77,10 +77,13 @@ impl Kept {
                     self.placed(attempt, (*agent, capacity(*agent)), job, (now, calm))?;
                 }
             }
+            // What frameworks take is promised to them when it is booked, and not yet here: somebody else may have it, and they are told so.
             Record::Placed { id, job, agent, .. } => {
+                self.unsettled(*agent, now);
                 self.placed(AttemptId::new(*id, 0, 1), (*agent, capacity(*agent)), job, (now, calm))?;
             }
             Record::PlacedGroup { tasks, agent, .. } => {
+                self.unsettled(*agent, now);
                 for task in tasks {
                     self.placed(AttemptId::new(task.id, 0, 1), (*agent, capacity(*agent)), &task.job, (now, calm))?;
                 }
@@ -99,9 +102,10 @@ impl Kept {
         Ok(())
     }
 
-    /// An agent has said what it holds.
-    pub fn reported(&mut self, agent: AgentId, now: Time) {
-        self.reported.insert(agent, now);
+    /// What is on record of an agent may be more than is booked there, for a while: it has said what it holds, and what of that was missing is said again
+    /// beside offers of its room; or a framework has placed something.
+    pub fn unsettled(&mut self, agent: AgentId, now: Time) {
+        self.unsettled.insert(agent, now);
     }
 
     fn placed(&mut self, attempt: AttemptId, (agent, capacity): (AgentId, u64), job: &Job, (now, calm): (Time, Time)) -> Verdict {
@@ -111,7 +115,7 @@ impl Kept {
             *self.held.entry(agent).or_default().entry(role).or_default() += milli;
         }
         let since = self.agents.get(&agent).filter(|of| !of.list.is_empty()).map(|of| of.since.max(calm));
-        let since = since.map(|since| self.reported.get(&agent).map_or(since, |reported| since.max(*reported)));
+        let since = since.map(|since| self.unsettled.get(&agent).map_or(since, |unsettled| since.max(*unsettled)));
         if since.is_none_or(|since| now.since(since) < QUIET_MS) || before > capacity {
             return Ok(());
         }
