@@ -217,7 +217,9 @@ impl World {
         if !self.is_led_by(at, index)? {
             return Ok(());
         }
-        if let Event::Agent { agent, message: FromAgent::Report { .. } } = &event {
+        if let Event::Agent { agent, message: FromAgent::Report { .. } } | Event::Peer { message: PeerMessage::Report { agent, .. }, .. } =
+            &event
+        {
             self.kept.unsettled(*agent, self.now);
         }
         let swallowed = match &event {

@@ -102,8 +102,8 @@ impl Kept {
         Ok(())
     }
 
-    /// What is on record of an agent may be more than is booked there, for a while: it has said what it holds, and what of that was missing is said again
-    /// beside offers of its room; or a framework has placed something.
+    /// What is on record of an agent may be more than is booked there, for a while: what it holds was said, and what of that was missing is said again beside
+    /// offers of its room; or a framework has placed something.
     pub fn unsettled(&mut self, agent: AgentId, now: Time) {
         self.unsettled.insert(agent, now);
     }

@@ -238,7 +238,7 @@ impl Pool {
             let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want) && takes(want));
             let Some(at) = found else {
                 if behind.len() < BEHIND_MAX {
-                    behind.extend(self.starved(slot, role, now).map(|at| (role, at)));
+                    behind.extend(self.starved(slot, role, &wants_done, now).map(|at| (role, at)));
                 }
                 self.roles.pass(role, &mut passed);
                 if self.first_want(role, |_| true).is_none() {
@@ -251,12 +251,12 @@ impl Pool {
             if self.leaves(slot, role, now) {
                 return;
             }
-            if !behind.is_empty() && self.gathers(slot, &mut behind, role, now) {
-                continue;
-            }
             let Some(want) = self.wants[at as usize].as_ref() else { return };
             let unmet = want.unmet();
             let mut most = self.may_have(role, class, unmet);
+            if most > 0 && !behind.is_empty() && self.gathers(slot, &mut behind, role, now) {
+                continue;
+            }
             if !blocked {
                 most = most.min(self.even_part(count));
             }

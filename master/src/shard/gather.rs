@@ -6,6 +6,7 @@ use super::pool::Pool;
 use super::preempt::Making;
 use super::roles::SHARE_STEP;
 use protocol::{Resources, Time};
+use std::collections::BTreeSet;
 
 /// Milliseconds until what was gathered is given to all, and until it is tried for the same want again.
 const GATHER_MS: u64 = 2_000;
@@ -17,15 +18,18 @@ const OF_ALL_MAX: usize = 256;
 pub(super) const BEHIND_MAX: usize = 8;
 
 impl Pool {
-    /// A want of a role that is behind and that an agent has too little free for now, though it could have it; if there is one.
-    pub(super) fn starved(&self, slot: u32, role: u32, now: Time) -> Option<u32> {
+    /// A want of a role that is behind and that an agent has too little free for now, though it could have it; if there is one that is not `done`.
+    pub(super) fn starved(&self, slot: u32, role: u32, done: &BTreeSet<u64>, now: Time) -> Option<u32> {
         if self.preempting.gathered >= OF_ALL_MAX {
             return None;
         }
         let seat = &self.seats[slot as usize];
         self.first_want(role, |want| {
             let fits = self.shape(want.class).is_some_and(|class| seat.capacity.contains(&class.shape));
-            fits && want.blocked && want.patient_until <= now && u64::from(want.gathered) < OF_ONE_MAX.min(u64::from(want.unmet()))
+            fits && !done.contains(&want.age)
+                && want.blocked
+                && want.patient_until <= now
+                && u64::from(want.gathered) < OF_ONE_MAX.min(u64::from(want.unmet()))
         })
         .filter(|at| self.takes(*at, slot) > 0)
     }
@@ -43,6 +47,7 @@ impl Pool {
         let (key, of) = (want.key(), want.class);
         if let Some(held) = self.classes[of as usize].as_mut() {
             held.refs += 1;
+            self.roles.gather(&held.shape, true);
         }
         self.preempting.make(slot, Making { want: key, class: of, until: now + GATHER_MS, asked: vec![] });
         self.refresh(slot);
@@ -58,12 +63,24 @@ impl Pool {
         gap >= SHARE_STEP / 4 && u64::from(want.gathered) < gap / amounts::dominant_share(&class.shape, &self.whole).max(1)
     }
 
+    /// True where what was gathered is beside what is kept for guarantees of others; always, where tasks were asked to make that room.
+    pub(super) fn may_be_given(&mut self, making: &Making) -> bool {
+        let Some(class) = self.classes[making.class as usize].as_ref().filter(|_| making.asked.is_empty()) else { return true };
+        self.roles.gather(&class.shape, false);
+        let may = self.roles.beside_reserve(class.role, (&class.shape, 1), &self.elsewhere, (&self.total, &self.whole));
+        self.roles.gather(&class.shape, true);
+        may > 0
+    }
+
     /// Room is gathered for one task fewer: it has it, or `late` was not enough of it.
     pub(super) fn gathered(&mut self, making: &Making, late: Option<Time>) {
         if !making.asked.is_empty() {
             return;
         }
         self.preempting.gathered = self.preempting.gathered.saturating_sub(1);
+        if let Some(class) = self.classes[making.class as usize].as_ref() {
+            self.roles.gather(&class.shape, false);
+        }
         if let Some(want) = self.by_want.get(&making.want).and_then(|at| self.wants[*at as usize].as_mut()) {
             want.gathered = want.gathered.saturating_sub(1);
             want.patient_until = late.map_or(want.patient_until, |now| now + PAUSE_MS);

@@ -45,7 +45,7 @@ pub enum Preempts {
 pub type Asked = Vec<(AttemptId, u32)>;
 
 /// Room that is being made on one agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Making {
     pub want: WantKey,
     pub class: u32,
@@ -208,7 +208,11 @@ impl Pool {
         }
         let late = |makings: &Vec<Making>| makings.iter().any(|making| making.until <= now);
         let over: Vec<u32> = self.preempting.makings.iter().filter(|(_, makings)| late(makings)).map(|(slot, _)| *slot).collect();
+        let gathered = self.preempting.gathered;
         over.into_iter().for_each(|slot| self.give_up(slot, now));
+        if self.preempting.gathered < gathered && self.roles.keeps() {
+            self.look_again(); // It was missing beside what is kept, wherever that is.
+        }
         let due = |(at, (age, next)): (&u32, &(u64, Time))| (*next <= now).then_some((*at, *age));
         let mut due: Vec<(u32, u64)> = self.preempting.pressing.iter().filter_map(due).collect();
         let urgency = |at: u32| self.wants[at as usize].as_ref().map(|want| (std::cmp::Reverse(want.priority), want.age));
@@ -243,9 +247,9 @@ impl Pool {
 
     /// Offers what was kept on an agent to those that it was kept for, as far as it is free.
     fn give_room(&mut self, slot: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
-        let ready = |making: &Making| self.is_free(slot, making.class);
-        let Some(at) = self.preempting.makings.get(&slot).and_then(|makings| makings.iter().position(ready)) else { return };
-        let want = self.preempting.makings[&slot][at].want;
+        let makings = self.preempting.makings.get(&slot).cloned().unwrap_or_default();
+        let Some(at) = makings.iter().position(|making| self.is_free(slot, making.class) && self.may_be_given(making)) else { return };
+        let want = makings[at].want;
         let mut nth = 0;
         self.unmake(slot, None, |_| {
             nth += 1;

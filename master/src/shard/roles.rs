@@ -154,6 +154,8 @@ pub(super) struct Roles {
     claims: BTreeMap<Role, Claim>,
     /// What all of them hold on our agents.
     busy: Resources,
+    /// What is being gathered there for some: as good as held.
+    gathered: Resources,
     /// What is kept for guarantees that are not met; `None` where it is to be counted.
     reserve: Option<Resources>,
     /// The same as it was when [`Self::shrinks`] was asked.

@@ -74,6 +74,17 @@ impl Roles {
         less
     }
 
+    /// Room for one task is being gathered on our agents, or no longer.
+    pub fn gather(&mut self, shape: &Resources, more: bool) {
+        let change = if more { amounts::add } else { amounts::sub };
+        change(&mut self.gathered, shape, 1);
+    }
+
+    /// True where something is kept for guarantees.
+    pub fn keeps(&self) -> bool {
+        self.claims.values().any(|claim| !claim.guarantee.is_none())
+    }
+
     /// How many tasks of this shape a role may be given, at most `most`, so that what guarantees of others are short of is left on our agents, as
     /// large a part of it as they are of the whole.
     pub fn beside_reserve(
@@ -107,6 +118,7 @@ impl Roles {
         };
         let mut free = total.clone();
         amounts::sub(&mut free, &self.busy, 1);
+        amounts::sub(&mut free, &self.gathered, 1);
         amounts::sub(&mut free, &reserve, 1);
         self.reserve = Some(reserve.clone());
         Some((free, reserve))

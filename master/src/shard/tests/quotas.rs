@@ -173,3 +173,26 @@ fn a_guarantee_is_served_first_and_kept_free() {
     assert_eq!((world.live(other), world.live(vip)), (70, 30));
     world.check();
 }
+
+#[test]
+fn room_is_not_gathered_from_what_is_guaranteed_to_others() {
+    let mut world = World::new();
+    world.register(A, cpu(1_000), 1);
+    world.register(B, cpu(1_000), 1);
+    world.set("vip", guaranteed(400));
+    let small = world.submit_for("small", 1_000, 100);
+    world.pass(100, &[A, B]);
+    assert_eq!(world.live(small), 16);
+    let large = world.submit_for("large", 1, 400);
+    world.pass(100, &[A, B]);
+    for (n, agent) in [A, A, B, A, A, B].into_iter().enumerate() {
+        let first = world.held(agent).into_iter().find(|attempt| attempt.task.job == small).unwrap();
+        world.end(agent, &[first], &Exit::Code(0));
+        world.pass(20, &[A, B]);
+        let held = world.live(small) * 100 + world.live(large) * 400;
+        assert!(held <= 1_600, "{held} after {n}");
+    }
+    world.pass(100, &[A, B]);
+    assert_eq!((world.live(small), world.live(large)), (12, 1));
+    world.check();
+}
