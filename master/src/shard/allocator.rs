@@ -328,6 +328,7 @@ impl Pool {
     /// How all roles are served from now on.
     pub(super) fn claim(&mut self, claims: BTreeMap<Role, super::roles::Claim>) {
         self.roles.claim(claims, &self.whole);
+        self.count_short();
         self.look_again();
     }
 

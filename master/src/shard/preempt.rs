@@ -210,7 +210,7 @@ impl Pool {
         let over: Vec<u32> = self.preempting.makings.iter().filter(|(_, makings)| late(makings)).map(|(slot, _)| *slot).collect();
         let gathered = self.preempting.gathered;
         over.into_iter().for_each(|slot| self.give_up(slot, now));
-        if self.preempting.gathered < gathered && self.roles.keeps() {
+        if self.preempting.gathered < gathered && !self.roles.guarantees().is_empty() {
             self.look_again(); // It was missing beside what is kept, wherever that is.
         }
         let due = |(at, (age, next)): (&u32, &(u64, Time))| (*next <= now).then_some((*at, *age));

@@ -27,6 +27,9 @@ pub(super) struct Elsewhere {
     roles: BTreeMap<Role, Resources>,
     /// With all that is below each.
     whole_roles: BTreeMap<Role, Resources>,
+    /// By shard, of roles with a guarantee: what of the shard's part of it they do not hold there; and that of all shards.
+    short: BTreeMap<ShardId, BTreeMap<Role, Resources>>,
+    all_short: BTreeMap<Role, Resources>,
     /// Who has spoken since this shard spoke last, and before that.
     heard: BTreeSet<ShardId>,
     heard_before: BTreeSet<ShardId>,
@@ -54,6 +57,31 @@ impl Elsewhere {
     /// The same with all that is below it.
     pub fn of_all(&self, role: &Role) -> Resources {
         self.whole_roles.get(role).cloned().unwrap_or_default()
+    }
+
+    /// What all others together keep of a role's guarantee as long as it is to be held by each shard in proportion to its agents.
+    pub fn short_of(&self, role: &Role) -> Resources {
+        self.all_short.get(role).cloned().unwrap_or_default()
+    }
+
+    /// What a shard keeps may be otherwise than it was.
+    fn count_short(&mut self, shard: ShardId, guarantees: &[(Role, Resources)], whole: &Resources) {
+        if guarantees.is_empty() && self.short.is_empty() {
+            return;
+        }
+        for (role, before) in self.short.remove(&shard).unwrap_or_default() {
+            exchange(&mut self.all_short, role, &before, &Resources::NONE);
+        }
+        let Some(uses) = self.by_shard.get(&shard) else { return };
+        let mut short: BTreeMap<Role, Resources> =
+            guarantees.iter().map(|(role, guarantee)| (role.clone(), amounts::part(guarantee, &uses.total, whole))).collect();
+        for (role, used) in &uses.roles {
+            for role in role.and_above() {
+                short.entry(role).and_modify(|short| amounts::sub(short, used, 1));
+            }
+        }
+        short.iter().for_each(|(role, now)| exchange(&mut self.all_short, role.clone(), &Resources::NONE, now));
+        self.short.insert(shard, short);
     }
 
     fn change(&mut self, role: &Role, before: &Resources, now: &Resources) {
@@ -96,6 +124,8 @@ impl Pool {
         }
         if other_total {
             self.count_whole();
+        } else {
+            self.elsewhere.count_short(from, &self.roles.guarantees(), &self.whole);
         }
         self.elsewhere.heard.insert(from);
         self.heard_of(from);
@@ -122,7 +152,15 @@ impl Pool {
     pub(super) fn count_whole(&mut self) {
         self.whole = self.total.clone();
         amounts::add(&mut self.whole, &self.elsewhere.total, 1);
+        self.count_short();
         self.roles.reorder_all(&self.whole);
+    }
+
+    /// What other shards keep for guarantees may be otherwise than it was.
+    pub(super) fn count_short(&mut self) {
+        let guarantees = self.roles.guarantees();
+        let shards: Vec<ShardId> = self.elsewhere.by_shard.keys().copied().collect();
+        shards.into_iter().for_each(|shard| self.elsewhere.count_short(shard, &guarantees, &self.whole));
     }
 }
 

@@ -80,9 +80,10 @@ impl Roles {
         change(&mut self.gathered, shape, 1);
     }
 
-    /// True where something is kept for guarantees.
-    pub fn keeps(&self) -> bool {
-        self.claims.values().any(|claim| !claim.guarantee.is_none())
+    /// What is guaranteed, and to whom.
+    pub fn guarantees(&self) -> Vec<(Role, Resources)> {
+        let some = self.claims.iter().filter(|(_, claim)| !claim.guarantee.is_none());
+        some.map(|(role, claim)| (role.clone(), claim.guarantee.clone())).collect()
     }
 
     /// How many tasks of this shape a role may be given, at most `most`, so that what guarantees of others are short of is left on our agents, as
@@ -124,10 +125,13 @@ impl Roles {
         Some((free, reserve))
     }
 
+    /// What is kept on our agents of all that guarantees are short of. Each shard has a part of a guarantee, as large as its agents are of all; where a
+    /// role holds more than that in one, the others keep as much less, each as it is short of its part.
     fn count_reserve(&self, elsewhere: &Elsewhere, (total, whole): (&Resources, &Resources)) -> Resources {
         let (mut reserve, mut below) = (Resources::NONE, BTreeMap::<Role, Resources>::new());
         for (name, claim) in self.claims.iter().rev().filter(|(_, claim)| !claim.guarantee.is_none()) {
-            if self.find(name).and_then(|at| self.get(at)).is_some_and(|node| node.key >= MET) {
+            let node = self.find(name).and_then(|at| self.get(at));
+            if node.is_some_and(|node| node.key >= MET) {
                 continue;
             }
             let held = self.held(name, elsewhere);
@@ -139,8 +143,12 @@ impl Roles {
             for above in name.and_above().skip(1) {
                 amounts::add(below.entry(above).or_default(), &short, 1);
             }
-            amounts::add(&mut reserve, &short, 1);
+            let mut here = amounts::part(&claim.guarantee, total, whole);
+            node.into_iter().for_each(|node| amounts::sub(&mut here, &node.all, 1));
+            let mut all = elsewhere.short_of(name);
+            amounts::add(&mut all, &here, 1);
+            amounts::add(&mut reserve, &amounts::part(&short, &here, &all), 1);
         }
-        amounts::part(&reserve, total, whole)
+        reserve
     }
 }

@@ -1,6 +1,7 @@
 //! What shards led by different masters say to each other: it crosses on its way, is lost with a connection, and said again.
 
 use super::*;
+use crate::shard::roles::Claim;
 use protocol::job::FENCE_VARIABLE;
 use protocol::message::shard_of_agent;
 use protocol::{Offer, OfferId, Role};
@@ -137,21 +138,27 @@ fn a_shard_that_begins_to_lead_or_was_out_of_hearing_is_told_again_who_is_lost()
     assert_eq!(tells(&std::iter::from_fn(|| shard.poll_output()).collect::<Vec<_>>(), true), (0, 1));
 }
 
-#[test]
-fn a_roles_share_counts_what_it_holds_on_the_agents_of_other_shards() {
-    let (mut shard, agent) = (shard_of_two(), agent_of(ShardId(0)));
-    let tell = |shard: &mut Shard, now: u64, message: FromAgent| {
-        shard.handle(Time(now), Event::Agent { agent, message });
-        outputs(shard)
-    };
-    let info = AgentInfo { name: "a".into(), capacity: cpu(1_000), ..AgentInfo::default() };
-    let registered = tell(&mut shard, 2_000, FromAgent::Register { info, incarnation: 1, number: 1 });
+fn tell(shard: &mut Shard, now: u64, agent: AgentId, message: FromAgent) -> Vec<Output> {
+    shard.handle(Time(now), Event::Agent { agent, message });
+    outputs(shard)
+}
+
+/// An agent is here since 2 s, and holds nothing; its session.
+fn registered(shard: &mut Shard, agent: AgentId, capacity: Resources) -> u64 {
+    let info = AgentInfo { name: "a".into(), capacity, ..AgentInfo::default() };
+    let registered = tell(shard, 2_000, agent, FromAgent::Register { info, incarnation: 1, number: 1 });
+    tell(shard, 2_001, agent, FromAgent::Report { session: 0, held: vec![], last: true });
     let session = registered.iter().find_map(|output| match output {
         Output::Held(Action::Send { message: FromMaster::Registered { session, .. }, .. }) => Some(*session),
         _ => None,
     });
-    let session = session.unwrap();
-    tell(&mut shard, 2_001, FromAgent::Report { session: 0, held: vec![], last: true });
+    session.unwrap()
+}
+
+#[test]
+fn a_roles_share_counts_what_it_holds_on_the_agents_of_other_shards() {
+    let (mut shard, agent) = (shard_of_two(), agent_of(ShardId(0)));
+    let session = registered(&mut shard, agent, cpu(1_000));
     let used = |roles: &[(&str, u64)]| {
         let roles = roles.iter().map(|(role, milli)| (as_role(role), cpu(*milli))).collect();
         PeerMessage::Uses(Uses { total: cpu(9_000), roles })
@@ -163,7 +170,7 @@ fn a_roles_share_counts_what_it_holds_on_the_agents_of_other_shards() {
     // A shard has not said what it holds to be on the agent: after some beats it is not waited for.
     let all = (0..4).flat_map(|n| {
         let beat = FromAgent::Beat { session, sent: Time(2_100 + n), held: 0, held_hash: 0 };
-        tell(&mut shard, 2_100 + n, beat)
+        tell(&mut shard, 2_100 + n, agent, beat)
     });
     let all: Vec<Output> = all.collect();
     let sayings = all.iter().filter(|output| matches!(output, Output::Now(Action::Peer { message: PeerMessage::Uses(_), .. }))).count();
@@ -178,4 +185,25 @@ fn a_roles_share_counts_what_it_holds_on_the_agents_of_other_shards() {
         .collect();
     assert_eq!(offered, [as_role("web")], "the other role holds half of the cluster elsewhere");
     assert_eq!(sayings, 1, "what is held here is said, not more often than each tenth of a second");
+}
+
+#[test]
+fn what_is_kept_for_a_guarantee_does_not_shrink_here_while_it_is_held_elsewhere() {
+    let (mut shard, agent) = (shard_of_two(), agent_of(ShardId(0)));
+    let session = registered(&mut shard, agent, cpu(4_000));
+    let claim = |name: &str, milli| (as_role(name), Claim { guarantee: cpu(milli), ..Claim::default() });
+    shard.pool.claim([claim("vip", 2_000), claim("vip/a", 1_000)].into());
+    let mut kept = |now: u64, roles: &[(&str, u64)]| {
+        let roles = roles.iter().map(|(role, milli)| (as_role(role), cpu(*milli))).collect();
+        said(&mut shard, now, PeerMessage::Uses(Uses { total: cpu(4_000), roles }));
+        let want = event::Want { role: as_role("web"), priority: 50, shape: cpu(100), count: 40 };
+        said(&mut shard, now, PeerMessage::Demand { wants: vec![want], seen: 0 });
+        for n in 0..4 {
+            tell(&mut shard, now + n, agent, FromAgent::Beat { session, sent: Time(now + n), held: 0, held_hash: 0 });
+        }
+        shard.pool.total.cpu_milli - shard.pool.seats[0].offered.cpu_milli
+    };
+    assert_eq!(kept(3_000, &[]), 1_000, "half of it, as half of all is here");
+    assert_eq!(kept(4_000, &[("vip", 500), ("vip/a", 500)]), 1_000, "the other half is elsewhere");
+    assert_eq!(kept(5_000, &[("vip/a", 1_600)]), 400, "the rest is here");
 }
