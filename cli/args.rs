@@ -274,7 +274,7 @@ pub struct Plan {
     #[arg(required_unless_present = "what_if")]
     pub file: Option<PathBuf>,
     /// What is supposed, on a copy of the cluster; may be given again: 'lose rack=r3', 'drain name=a1', 'resume name=a1', 'add 20 agents like a1',
-    /// 'scale JOB to 10', 'stop JOB', 'set role=web limit=cpu=8 weight=2'. With a job file: what would become of that job then.
+    /// 'scale JOB to 10', 'stop JOB', 'set role=web limit=cpu=8 guarantee=cpu=4 weight=2'. With a job file: what would become of that job then.
     #[arg(long, value_name = "HYPOTHESIS")]
     pub what_if: Vec<String>,
 }

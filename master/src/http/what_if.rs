@@ -36,7 +36,7 @@ const TASKS_SHOWN_MAX: usize = 1_000;
 #[serde(deny_unknown_fields)]
 pub struct WhatIfAsk {
     /// Hypotheses, which come true in turn: `lose rack=r3`, `drain name=a1`, `resume name=a1`, `add 20 agents like a1 with rack=r9`,
-    /// `scale JOB to 10 role=ROLE`, `stop JOB`, `set role=ROLE limit=cpu=8,memory=16GiB weight=2`.
+    /// `scale JOB to 10 role=ROLE`, `stop JOB`, `set role=ROLE limit=cpu=8,memory=16GiB guarantee=cpu=4 weight=2`.
     #[serde(default)]
     pub what_if: Vec<String>,
     /// A job that is submitted then, as a job file in JSON.

@@ -18,7 +18,7 @@ pub const SCALED_MAX: u32 = 100_000;
 
 /// What is said where a hypothesis begins with no word that is known.
 const KNOWN: &str = "lose, drain or resume AGENTS (name=, rack=, zone=, region= or an attribute); add N agents like NAME; scale JOB to N; \
-                     stop JOB; set role=ROLE limit=AMOUNTS weight=N";
+                     stop JOB; set role=ROLE limit=AMOUNTS guarantee=AMOUNTS weight=N";
 
 /// Something that is supposed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub enum Hypothesis {
         role: Role,
         /// The most that it may hold; `None`: as it is.
         limit: Option<Quota>,
+        /// What it is guaranteed; `None`: as it is.
+        guarantee: Option<Quota>,
         /// Its weight in thousandths; `None`: as it is.
         weight_milli: Option<u32>,
     },
@@ -180,19 +182,22 @@ fn role_named(text: &str) -> Result<&str, String> {
 
 fn set(role: &str, settings: &[&str]) -> Result<Hypothesis, String> {
     let role = Role::new(role).map_err(|error| format!("role '{role}': {error}"))?;
-    let (mut limit, mut weight_milli) = (None, None);
+    let (mut limit, mut guarantee, mut weight_milli) = (None, None, None);
     for setting in settings {
         match setting.split_once('=') {
-            Some(("limit", "none")) => limit = Some(Quota::default()),
             Some(("limit", amounts)) => limit = Some(quota(amounts)?),
+            Some(("guarantee", amounts)) => guarantee = Some(quota(amounts)?),
             Some(("weight", weight)) => weight_milli = Some(weight_of(weight)?),
-            _ => return Err(format!("'{setting}': expected limit=cpu=8,memory=16GiB or weight=2")),
+            _ => return Err(format!("'{setting}': expected limit=cpu=8,memory=16GiB, guarantee=cpu=4 or weight=2")),
         }
     }
-    Ok(Hypothesis::Set { role, limit, weight_milli })
+    Ok(Hypothesis::Set { role, limit, guarantee, weight_milli })
 }
 
 fn quota(text: &str) -> Result<Quota, String> {
+    if text == "none" {
+        return Ok(Quota::default());
+    }
     let amount = |pair: &str| match pair.split_once('=') {
         Some((kind, amount)) => resource(kind, amount),
         None => Err(format!("'{pair}': expected an amount, such as cpu=8")),
@@ -227,9 +232,11 @@ mod tests {
         assert_eq!(parse("stop web"), Hypothesis::Stop { job: job(ROLE_DEFAULT, "web") });
         let limit = Some(Quota::new([(ResourceKind::Cpu, 8_000), (ResourceKind::Memory, 16 << 30)]));
         let role = Role::new("web").unwrap();
-        let set = Hypothesis::Set { role: role.clone(), limit, weight_milli: Some(2_500) };
-        assert_eq!(parse("set role=web limit=cpu=8,memory=16GiB weight=2.5"), set);
-        assert_eq!(parse("set role=web limit=none"), Hypothesis::Set { role, limit: Some(Quota::default()), weight_milli: None });
+        let guarantee = Some(Quota::new([(ResourceKind::Cpu, 500)]));
+        let set = Hypothesis::Set { role: role.clone(), limit, guarantee, weight_milli: Some(2_500) };
+        assert_eq!(parse("set role=web limit=cpu=8,memory=16GiB guarantee=cpu=0.5 weight=2.5"), set);
+        let none = Hypothesis::Set { role, limit: Some(Quota::default()), guarantee: None, weight_milli: None };
+        assert_eq!(parse("set role=web limit=none"), none);
     }
 
     #[test]
@@ -253,6 +260,7 @@ mod tests {
             ("set role=web", "set role=web limit"),
             ("set role=web limit=cpu", "such as cpu=8"),
             ("set role=web limit=cpu=-1", "cpu=-1"),
+            ("set role=web guarantee=", "such as cpu=8"),
             ("set role=web weight=0", "from 0.001 to 1000"),
             ("set role=web colour=red", "'colour=red'"),
         ] {

@@ -4,6 +4,7 @@ use super::PlanError;
 use super::hypothesis::{Hypothesis, Named, SCALED_MAX, Selector};
 use super::world::World;
 use crate::shard::HOME;
+use crate::shard::amounts;
 use crate::shard::drains::ModeWish;
 use crate::shard::event::{JobRef, Request, Response};
 use crate::shard::limits::Quota;
@@ -12,7 +13,7 @@ use crate::shard::view::{View, Viewed};
 use crate::shard::{Shard, ShardConfig};
 use protocol::agent::ATTRIBUTE_BYTES_MAX;
 use protocol::message::shard_of_job;
-use protocol::{AgentId, AgentInfo, Field, Job, JobId, Name, Role, ShardId, Stand, Time};
+use protocol::{AgentId, AgentInfo, Field, Job, JobId, Name, Resources, Role, ShardId, Stand, Time};
 use std::collections::BTreeSet;
 
 /// How long a task has to stop where its agent is emptied, in milliseconds: tasks of a world stop at once.
@@ -114,7 +115,9 @@ impl Supposition {
                 let (shard, job) = found(world, job)?;
                 done(world, shard, Request::Stop { job: JobRef::Id(job), grace_ms: GRACE_MS })
             }
-            Hypothesis::Set { role, limit, weight_milli } => set(world, role, limit.as_ref(), *weight_milli),
+            Hypothesis::Set { role, limit, guarantee, weight_milli } => {
+                set(world, role, (limit.as_ref(), guarantee.as_ref()), *weight_milli)
+            }
         }
     }
 
@@ -213,7 +216,12 @@ fn found(world: &World, job: &Named) -> Result<(ShardId, JobId), Wrong> {
     Ok((id.shard(), id))
 }
 
-fn set(world: &mut World, role: &Role, limit: Option<&Quota>, weight_milli: Option<u32>) -> Result<(), Wrong> {
+fn set(
+    world: &mut World,
+    role: &Role,
+    (limit, guarantee): (Option<&Quota>, Option<&Quota>),
+    weight_milli: Option<u32>,
+) -> Result<(), Wrong> {
     let known = match world.shards[usize::from(HOME.0)].viewed(View::Roles) {
         Ok(Viewed::Roles(view)) => view.settings.into_iter().find(|(known, _)| known == role).map(|(_, settings)| settings),
         _ => None,
@@ -221,6 +229,10 @@ fn set(world: &mut World, role: &Role, limit: Option<&Quota>, weight_milli: Opti
     let mut settings: RoleSettings = known.unwrap_or_default();
     if let Some(limit) = limit {
         settings.limit = limit.clone();
+    }
+    if let Some(guarantee) = guarantee {
+        settings.claim.guarantee = Resources::NONE;
+        guarantee.iter().for_each(|(kind, amount)| amounts::set(&mut settings.claim.guarantee, kind, amount));
     }
     if let Some(weight_milli) = weight_milli {
         settings.claim.weight_milli = weight_milli;

@@ -6,7 +6,7 @@ use crate::plugins::{Asked, Candidate, Ranking, Score};
 use crate::shard::event::{Refusal, Request, Response};
 use crate::shard::{Shard, ShardConfig};
 use protocol::message::shard_of_job;
-use protocol::{AgentInfo, Constraint, FaultDomain, Field, Kind, Name, Placement, Rule, ShardId, Time};
+use protocol::{AgentInfo, Constraint, FaultDomain, Field, Kind, Lent, Name, Placement, Rule, ShardId, Time};
 use std::sync::Arc;
 
 const SHARDS: u16 = 2;
@@ -216,6 +216,32 @@ fn what_cannot_come_true_is_refused_with_a_reason() {
     assert_eq!(of_fate(&would(&world, &[&format!("stop {web}")]), Fate::Ends), 2);
     let busy = world.shards.iter().find(|shard| !shard.stood().is_empty()).unwrap();
     assert!(matches!(busy.viewed(View::Copy { tasks_max: 0 }), Err(Refusal::Invalid { .. })));
+}
+
+#[test]
+fn what_is_guaranteed_is_kept_from_a_job_that_is_tried() {
+    let mut world = racks();
+    settle(&mut world);
+    let started = |texts: &[&str]| {
+        let tried = job("new", Kind::Service, 24, 1_000);
+        of_fate(&predict(copies(&world), &ScoreMap::new(), &supposed(texts), Some(tried)).unwrap(), Fate::Starts)
+    };
+    assert_eq!(started(&[]), 24);
+    assert_eq!(started(&["set role=vip guarantee=cpu=12"]), 12);
+    assert_eq!(started(&["set role=vip guarantee=cpu=12", "set role=vip guarantee=none"]), 24);
+}
+
+#[test]
+fn what_is_lent_is_lent_in_the_copy_too() {
+    let mut world = racks();
+    settle(&mut world);
+    world.lend(AgentId(1), Lent { cpu_milli: 2_000, memory_bytes: 1 << 30 });
+    settle(&mut world);
+    let mut tried = job("new", Kind::Batch, 5, 0);
+    let resources = Resources::revocable(Lent { cpu_milli: 1_000, memory_bytes: 1 << 20 });
+    Arc::make_mut(&mut tried.template).resources = resources;
+    let prediction = predict(copies(&world), &ScoreMap::new(), &[], Some(tried)).unwrap();
+    assert_eq!((of_fate(&prediction, Fate::Starts), prediction.waiting.len()), (2, 1), "{prediction:?}");
 }
 
 /// Agents one after the other.

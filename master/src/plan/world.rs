@@ -4,7 +4,9 @@
 use super::PlanError;
 use crate::shard::{Action, Copied, Event, Output, Record, Request, Response, ScoreMap, Shard};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, FromAgent, FromMaster, Held, RequestId, ShardId, TaskState, Time, Update, Usage};
+use protocol::{
+    AgentId, AgentInfo, AttemptId, Exit, FromAgent, FromMaster, Held, Lent, RequestId, ShardId, TaskState, Time, Update, Usage,
+};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How far time goes on at once, in milliseconds.
@@ -52,7 +54,7 @@ impl World {
     pub fn new(copies: Vec<Copied>, scores: &ScoreMap) -> Result<Self, PlanError> {
         let shards = u16::try_from(copies.len()).expect("a cluster has at most SHARDS_MAX shards");
         let now = copies.iter().map(|copy| copy.now).max().unwrap_or(Time::ZERO);
-        let here: Vec<AgentId> = copies.iter().flat_map(|copy| copy.here.iter().copied()).collect();
+        let here: Vec<(AgentId, Lent)> = copies.iter().flat_map(|copy| copy.here.iter().copied()).collect();
         let of_copy = |(id, copy): (usize, Copied)| Shard::of_copy(ShardId(u16::try_from(id).expect("below `shards`")), shards, copy);
         let shards: Vec<Shard> = copies.into_iter().enumerate().map(of_copy).collect();
         let letters = shards.iter().map(|_| VecDeque::new()).collect();
@@ -68,11 +70,13 @@ impl World {
         }
         let known: BTreeMap<AgentId, (AgentInfo, u64)> =
             world.shards.iter().flat_map(Shard::known_agents).map(|(id, info, life)| (id, (info.clone(), life))).collect();
-        for agent in here {
-            if let Some((info, life)) = known.get(&agent) {
-                world.join(agent, info.clone(), *life, held.remove(&agent).unwrap_or_default());
+        for (agent, _) in &here {
+            if let Some((info, life)) = known.get(agent) {
+                world.join(*agent, info.clone(), *life, held.remove(agent).unwrap_or_default());
             }
         }
+        world.calm()?;
+        here.into_iter().for_each(|(agent, lent)| world.lend(agent, lent));
         world.calm()?;
         Ok(world)
     }
@@ -86,6 +90,13 @@ impl World {
         self.say(agent, FromAgent::Register { info, incarnation, number: 1 });
         self.report(agent, 0);
         self.tell(agent, &attempts, &TaskState::Running { since: self.now, ports: vec![] });
+    }
+
+    /// An agent lends so much of what is idle there, until it says otherwise.
+    pub fn lend(&mut self, agent: AgentId, lent: Lent) {
+        if let Some(session) = self.agents.get(&agent).map(|agent| agent.session).filter(|_| lent != Lent::NONE) {
+            self.say(agent, FromAgent::Slack { session, lent });
+        }
     }
 
     /// An agent falls silent for good.

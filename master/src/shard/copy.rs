@@ -5,7 +5,7 @@ use super::pool::{Silence, Standing};
 use super::snapshot::ShardSnapshot;
 use super::{Refusal, Shard, ShardConfig};
 use crate::jobs::Slot;
-use protocol::{AgentId, AgentInfo, AttemptId, JobId, Kind, Role, ShardId, Time};
+use protocol::{AgentId, AgentInfo, AttemptId, JobId, Kind, Lent, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Copied {
     state: ShardSnapshot,
-    /// Its agents that can be reached.
-    pub here: Vec<AgentId>,
+    /// Its agents that can be reached, and what each lends.
+    pub here: Vec<(AgentId, Lent)>,
     /// The shard's time when it was made.
     pub now: Time,
     /// Tasks of its jobs that began, and jobs without such.
@@ -55,7 +55,7 @@ impl Shard {
             }
         }
         let here = |seat: &&super::pool::Seat| seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
-        let here = self.pool.seats.iter().filter(here).map(|seat| seat.id).collect();
+        let here = self.pool.seats.iter().filter(here).map(|seat| (seat.id, seat.capacity.lent())).collect();
         Ok(Copied { state: self.living(), here, now: self.now, tasks, replace_after_ms: self.config.replace_after_ms })
     }
 
