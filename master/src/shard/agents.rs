@@ -262,7 +262,7 @@ impl Shard {
         let mut said = Vec::new();
         for seat in &self.pool.seats {
             let (first, last) = (AttemptId::new(first_job(from.0), 0, 0), AttemptId::new(last_job(from.0), u32::MAX, u32::MAX));
-            let held = seat.attempts.range(first..=last).map(|(attempt, _)| Held { attempt: *attempt, ended: false }).collect();
+            let held = seat.attempts.between(&first, &last).map(|attempt| Held { attempt: *attempt, ended: false }).collect();
             if seat.standing == Standing::Here {
                 said.push(PeerMessage::Report { agent: seat.id, session: seat.session, incarnation: seat.incarnation, held, seen: 0 });
             }

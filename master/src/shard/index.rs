@@ -1,26 +1,50 @@
-//! Which agent has room: a tournament tree over the agents' slots with the maximum of each kind of resource in each node. Finds an agent
-//! in O(log n) where the kinds go together, and never looks at agents one by one.
+//! Which agent has room: a tree over the agents' slots, eight below each node, with the maximum of each kind of resource of each of them. Finds an agent
+//! in O(log n) where the kinds go together, and never looks at agents one by one. The eight maxima of a kind lie side by side in one line of the
+//! processor's cache, and of a kind that is not asked for nothing is read: what a search costs is the lines that it has to fetch.
 
 use super::mask::Mask;
 use protocol::resources::DEVICES_MAX;
 use protocol::{Name, Resources};
 
+/// Nodes below one.
+pub(super) const FAN: usize = 8;
 /// Lanes before those of devices: attempts, then the plain kinds.
 const PLAIN: usize = 5;
 /// Most lanes.
 const LANES_MAX: usize = PLAIN + DEVICES_MAX;
 
+/// Of one kind what each of the eight below a node has at the most.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct Row([u64; FAN]);
+
+impl Row {
+    fn most(&self) -> u64 {
+        self.0.iter().copied().fold(0, u64::max)
+    }
+
+    /// Which of them have so much, a bit for each.
+    fn have(&self, need: u64) -> u8 {
+        self.0.iter().enumerate().fold(0, |bits, (at, most)| bits | u8::from(*most >= need) << at)
+    }
+}
+
 /// The index.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// How many slots the lowest row has: a power of two, or 0.
+    /// How many slots it has room for: a power of two and at least [`FAN`], or 0.
     size: usize,
     /// Lanes of a node.
     lanes: usize,
-    /// Two rows of nodes for each power, the root at 1.
-    nodes: Vec<u64>,
+    /// The lowest first: the rows of each node, one for each lane. The last has one node.
+    levels: Vec<Vec<Row>>,
     /// The device of each lane from [`PLAIN`] on, and how many agents have it.
     devices: Vec<(Name, u32)>,
+}
+
+/// How many nodes there are of each level above so many slots, the lowest first.
+pub(super) fn nodes_of(size: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(size.div_ceil(FAN)), |nodes| (*nodes > 1).then(|| nodes.div_ceil(FAN)))
 }
 
 impl Index {
@@ -49,57 +73,51 @@ impl Index {
 
     fn widen(&mut self) {
         let (before, lanes) = (self.lanes.max(PLAIN), PLAIN + self.devices.len());
-        let mut nodes = vec![0; 2 * self.size * lanes];
-        for (old, new) in self.nodes.chunks_exact(before).zip(nodes.chunks_exact_mut(lanes)) {
-            new[..before].copy_from_slice(old);
+        for level in &mut self.levels {
+            let mut rows = vec![Row::default(); level.len() / before * lanes];
+            for (old, new) in level.chunks_exact(before).zip(rows.chunks_exact_mut(lanes)) {
+                new[..before].copy_from_slice(old);
+            }
+            *level = rows;
         }
-        (self.nodes, self.lanes) = (nodes, lanes);
+        self.lanes = lanes;
     }
 
     fn grow(&mut self, slots: usize) {
         self.lanes = self.lanes.max(PLAIN);
-        let (before, lanes) = (self.size, self.lanes);
-        let leaves: Vec<u64> = self.nodes[before * lanes..].to_vec();
-        self.size = slots.next_power_of_two().max(2);
-        self.nodes = vec![0; 2 * self.size * lanes];
-        let first = self.size * lanes;
-        self.nodes[first..first + leaves.len()].copy_from_slice(&leaves);
-        for node in (1..self.size).rev() {
-            self.pull(node);
+        self.size = slots.next_power_of_two().max(FAN);
+        let before = std::mem::take(&mut self.levels);
+        self.levels = nodes_of(self.size).map(|nodes| vec![Row::default(); nodes * self.lanes]).collect();
+        if let (Some(old), Some(new)) = (before.first(), self.levels.first_mut()) {
+            new[..old.len()].copy_from_slice(old);
         }
-    }
-
-    fn pull(&mut self, node: usize) -> bool {
-        let lanes = self.lanes;
-        let mut changed = false;
-        for lane in 0..lanes {
-            let most = self.nodes[2 * node * lanes + lane].max(self.nodes[(2 * node + 1) * lanes + lane]);
-            changed |= self.nodes[node * lanes + lane] != most;
-            self.nodes[node * lanes + lane] = most;
+        for level in 1..self.levels.len() {
+            for (at, row) in self.levels[level - 1].clone().iter().enumerate() {
+                let (node, lane) = (at / self.lanes, at % self.lanes);
+                self.levels[level][node / FAN * self.lanes + lane].0[node % FAN] = row.most();
+            }
         }
-        changed
     }
 
     /// The agent in `slot` has this much free, and room for this many attempts; 0 where it is to get nothing.
     pub fn set(&mut self, slot: u32, attempts: u32, free: &Resources) {
-        let slot = slot as usize;
-        if slot >= self.size {
-            self.grow(slot + 1);
-        }
-        let mut row = [0; LANES_MAX];
+        self.cover(slot);
+        let mut has = [0; LANES_MAX];
         if attempts > 0 {
-            row[..PLAIN].copy_from_slice(&plain(attempts, free));
-            for (lane, (name, _)) in row[PLAIN..].iter_mut().zip(&self.devices) {
+            has[..PLAIN].copy_from_slice(&plain(attempts, free));
+            for (lane, (name, _)) in has[PLAIN..].iter_mut().zip(&self.devices) {
                 *lane = free.device(name);
             }
         }
-        let lanes = self.lanes;
-        let mut node = self.size + slot;
-        self.nodes[node * lanes..(node + 1) * lanes].copy_from_slice(&row[..lanes]);
-        while node > 1 {
-            node /= 2;
-            if !self.pull(node) {
-                break;
+        for (lane, has) in has.iter().enumerate().take(self.lanes) {
+            let (mut at, mut has) = (slot as usize, *has);
+            for level in &mut self.levels {
+                let row = &mut level[at / FAN * self.lanes + lane];
+                let before = std::mem::replace(&mut row.0[at % FAN], has);
+                if before == has {
+                    break;
+                }
+                (at, has) = (at / FAN, row.most());
             }
         }
     }
@@ -111,7 +129,7 @@ impl Index {
         }
     }
 
-    /// How many slots the lowest row has.
+    /// How many slots it has room for.
     #[must_use]
     pub const fn size(&self) -> usize {
         self.size
@@ -120,41 +138,54 @@ impl Index {
     /// The first slot from `start` on, and then from 0, whose agent has room for one of `shape` and is in `mask`, where there is one.
     #[must_use]
     pub fn find(&self, shape: &Resources, start: u32, mask: Option<&Mask>) -> Option<u32> {
-        let mut need = [0; LANES_MAX];
-        need[..PLAIN].copy_from_slice(&plain(1, shape));
+        let mut needs = [(0, 0); LANES_MAX];
+        let mut count = 0;
+        let mut ask = |lane: usize, need: u64| {
+            if need > 0 {
+                needs[count] = (lane, need);
+                count += 1;
+            }
+        };
+        plain(1, shape).into_iter().enumerate().for_each(|(lane, need)| ask(lane, need));
         for device in &shape.devices {
-            let lane = self.devices.iter().position(|(name, _)| *name == device.name)?;
-            need[PLAIN + lane] = device.milli;
+            ask(PLAIN + self.devices.iter().position(|(name, _)| *name == device.name)?, device.milli);
         }
-        if self.size == 0 {
-            return None;
-        }
+        let sought = Sought { needs: &needs[..count], mask };
+        let top = self.levels.len().checked_sub(1)?;
         let start = start as usize % self.size;
-        let sought = |start| Sought { start, need, mask };
-        let found = self.descend(1, (0, self.size), &sought(start)).or_else(|| self.descend(1, (0, self.size), &sought(0)));
+        let found = self.descend(top, 0, start, &sought).or_else(|| if start > 0 { self.descend(top, 0, 0, &sought) } else { None });
         found.and_then(|slot| u32::try_from(slot).ok())
     }
 
-    /// Below `node`, whose slots are so many from the first of them.
-    fn descend(&self, node: usize, (low, width): (usize, usize), sought: &Sought<'_>) -> Option<usize> {
-        let lanes = self.lanes;
-        let most = &self.nodes[node * lanes..(node + 1) * lanes];
-        let masked = sought.mask.is_some_and(|mask| !mask.has(node));
-        if masked || low + width <= sought.start || most.iter().zip(&sought.need).any(|(most, need)| most < need) {
-            return None;
+    /// The first slot below a node, and not below `start`.
+    fn descend(&self, level: usize, node: usize, start: usize, sought: &Sought<'_>) -> Option<usize> {
+        let rows = &self.levels[level][node * self.lanes..(node + 1) * self.lanes];
+        let mut fit = sought.mask.map_or(u8::MAX, |mask| mask.below(level, node));
+        for (lane, need) in sought.needs {
+            if fit == 0 {
+                return None;
+            }
+            fit &= rows[*lane].have(*need);
         }
-        if width == 1 {
-            return Some(low);
+        // Those before the one that `start` is below.
+        let first = (start >> (FAN.ilog2() as usize * level)).saturating_sub(node * FAN);
+        fit &= u8::MAX.checked_shl(u32::try_from(first).unwrap_or(u32::MAX)).unwrap_or(0);
+        while fit > 0 {
+            let at = node * FAN + fit.trailing_zeros() as usize;
+            fit &= fit - 1;
+            let found = if level == 0 { Some(at) } else { self.descend(level - 1, at, start, sought) };
+            if found.is_some() {
+                return found;
+            }
         }
-        let half = width / 2;
-        self.descend(2 * node, (low, half), sought).or_else(|| self.descend(2 * node + 1, (low + half, half), sought))
+        None
     }
 }
 
 /// What is looked for.
 struct Sought<'a> {
-    start: usize,
-    need: [u64; LANES_MAX],
+    /// So much of each of these lanes.
+    needs: &'a [(usize, u64)],
     mask: Option<&'a Mask>,
 }
 
@@ -193,7 +224,7 @@ mod tests {
             let mut index = Index::default();
             let mut free: Vec<(u32, Resources)> = Vec::new();
             let mut masked: Vec<bool> = Vec::new();
-            for step in 0..400 {
+            for step in 0..900 {
                 let slot = draws.below(free.len() as u64 + 1) as usize;
                 let amount = draw(&mut draws, 100);
                 if slot == free.len() {

@@ -1,54 +1,48 @@
-//! A set of agents' slots as a tree with a bit in each node: some agent below is one of them. Shaped as the index's, so that both are descended
-//! together.
+//! A set of agents' slots as a tree with eight bits in each node, one for each below it: some agent there is one of them. Shaped as the index's, so that
+//! both are descended together.
+
+use super::index::{FAN, nodes_of};
 
 /// The set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mask {
-    /// How many slots the lowest row has: a power of two, or 0.
+    /// How many slots it has room for: as the index has.
     size: usize,
-    /// Two rows of bits for each power, the root at 1.
-    bits: Vec<u64>,
+    /// The lowest first: the bits of each node.
+    levels: Vec<Vec<u8>>,
 }
 
 impl Mask {
     /// Nobody, of an index of this size.
     #[must_use]
     pub fn new(size: usize) -> Self {
-        Self { size, bits: vec![0; (2 * size).div_ceil(64)] }
+        Self { size, levels: nodes_of(size).filter(|_| size > 0).map(|nodes| vec![0; nodes]).collect() }
     }
 
-    /// True where some slot below this node is in it.
+    /// Below which of the eight below a node some slot is in it, a bit for each.
     #[must_use]
-    pub fn has(&self, node: usize) -> bool {
-        self.bits.get(node / 64).is_some_and(|bits| bits >> (node % 64) & 1 == 1)
+    pub fn below(&self, level: usize, node: usize) -> u8 {
+        self.levels.get(level).and_then(|level| level.get(node)).copied().unwrap_or(0)
     }
 
     /// True where this slot is in it.
     #[must_use]
     pub fn has_slot(&self, slot: u32) -> bool {
-        (slot as usize) < self.size && self.has(self.size + slot as usize)
+        self.below(0, slot as usize / FAN) >> (slot as usize % FAN) & 1 == 1
     }
 
     /// Puts a slot in or takes it out.
     pub fn set(&mut self, slot: u32, is_in: bool) {
-        let mut node = self.size + slot as usize;
-        if slot as usize >= self.size || self.has(node) == is_in {
-            return;
-        }
-        self.put(node, is_in);
-        while node > 1 {
-            node /= 2;
-            let below = self.has(2 * node) || self.has(2 * node + 1);
-            if self.has(node) == below {
-                break;
+        let (mut at, mut is_in) = (slot as usize, is_in);
+        for level in &mut self.levels {
+            let Some(bits) = level.get_mut(at / FAN) else { return };
+            let bit = 1 << (at % FAN);
+            if (*bits & bit > 0) == is_in {
+                return;
             }
-            self.put(node, below);
+            *bits ^= bit;
+            (at, is_in) = (at / FAN, *bits > 0);
         }
-    }
-
-    fn put(&mut self, node: usize, is_in: bool) {
-        let bit = 1 << (node % 64);
-        if is_in { self.bits[node / 64] |= bit } else { self.bits[node / 64] &= !bit }
     }
 
     /// The same of an index of this size, which is larger.
@@ -75,13 +69,15 @@ mod tests {
         for step in 0..3_000 {
             draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let slot = ((draw >> 33) % (step / 10 + 1)) as usize;
-            mask.grow((slot + 1).next_power_of_two().max(2));
+            mask.grow((slot + 1).next_power_of_two().max(FAN));
             slots[slot] = draw >> 40 & 1 == 1;
             mask.set(slot as u32, slots[slot]);
-            let (size, node) = (mask.size, 1 + (draw >> 50) as usize % (2 * mask.size - 1));
-            let width = size >> node.ilog2();
-            let low = (node - (1 << node.ilog2())) * width;
-            assert_eq!(mask.has(node), (low..low + width).any(|slot| slots.get(slot) == Some(&true)), "step {step}");
+            let level = (draw >> 50) as usize % mask.levels.len();
+            let node = (draw >> 53) as usize % mask.levels[level].len();
+            let width = FAN.pow(u32::try_from(level).unwrap());
+            let below = |at: &usize| (at * width..(at + 1) * width).any(|slot| slots.get(slot) == Some(&true));
+            let bits = (0..FAN).filter(|at| below(&(node * FAN + at))).fold(0, |bits, at| bits | 1 << at);
+            assert_eq!(mask.below(level, node), bits, "step {step}");
         }
         assert!(!mask.has_slot(99_999));
     }

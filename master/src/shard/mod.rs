@@ -15,6 +15,7 @@ mod agents;
 mod aims;
 mod allocator;
 pub(crate) mod amounts;
+mod attempts;
 mod bookings;
 mod concern;
 mod copy;

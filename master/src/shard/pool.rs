@@ -3,6 +3,7 @@
 
 use super::aims::{Aim, Aims};
 use super::amounts;
+use super::attempts::Attempts;
 use super::config::ShardConfig;
 use super::index::Index;
 use super::openings::Openings;
@@ -44,39 +45,44 @@ pub enum Silence {
     Lost,
 }
 
-/// An agent.
+/// An agent. What each decision looks at comes first, side by side.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Seat {
-    /// Who.
-    pub id: AgentId,
-    /// Rises with each registration.
-    pub session: u64,
-    /// Of the last launch in this session.
-    pub sequence: u64,
-    /// Where it stands.
-    pub standing: Standing,
-    /// Whether it is silent.
-    pub silence: Silence,
-    /// When it was last heard of.
-    pub heard: Time,
-    /// When its last beat of this session was sent, by its own clock.
-    pub beaten: Option<Time>,
-    /// How often it was told to beat, in milliseconds; 0 until it has registered with this leader.
-    pub beat_ms: u64,
-    /// True where it is to be given no tasks.
-    pub inactive: bool,
-    /// True where its connection is gone: it counts as silent, whatever `heard` says.
-    pub disconnected: bool,
+    /// What is left.
+    pub free: Resources,
     /// What it has, and what it lends beside that.
     pub capacity: Resources,
     /// What attempts hold.
     pub booked: Resources,
     /// What offers hold.
     pub offered: Resources,
-    /// What is left.
-    pub free: Resources,
+    /// Attempts, and the class of each.
+    pub attempts: Attempts,
+    /// Exclusive or of `attempt_hash` of each.
+    pub hash: u64,
     /// For how many attempts offers are out.
     pub offered_attempts: u32,
+    /// Attempts of [`CLASS_UNKNOWN`]: while there are any it gets no offers.
+    pub unknown: u32,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Whether it is silent.
+    pub silence: Silence,
+    /// True where it is to be given no tasks.
+    pub inactive: bool,
+    /// True where its connection is gone: it counts as silent, whatever `heard` says.
+    pub disconnected: bool,
+    /// True while it counts for `total`, `open` and the index.
+    counted: bool,
+    is_open: bool,
+    /// True while it has an entry among the shard's watches.
+    pub watched: bool,
+    /// Shards that have not said yet what they hold to be there since it registered: while there are any it gets no offers, lest room that
+    /// one of them has given away on record be given away again.
+    pub unheard: BTreeSet<ShardId>,
+    /// What of it is kept for roles.
+    pub(super) kept: Option<Box<Kept>>,
     /// What offers to frameworks show: promised to nobody.
     pub open: Resources,
     /// Those offers.
@@ -87,32 +93,28 @@ pub struct Seat {
     pub heavy: BTreeSet<AttemptId>,
     /// What attempts of another priority than [`PRIORITY_DEFAULT`](protocol::job::PRIORITY_DEFAULT) hold, by priority.
     pub ranked: Vec<(u8, Resources)>,
-    /// Attempts, and the class of each.
-    pub attempts: BTreeMap<AttemptId, u32>,
-    /// Exclusive or of `attempt_hash` of each.
-    pub hash: u64,
-    /// Attempts of [`CLASS_UNKNOWN`]: while there are any it gets no offers.
-    pub unknown: u32,
-    /// Shards that have not said yet what they hold to be there since it registered: while there are any it gets no offers, lest room that
-    /// one of them has given away on record be given away again.
-    pub unheard: BTreeSet<ShardId>,
+    /// Attempts launched since a report was asked for; `None` where none is.
+    pub since_wanted: Option<BTreeSet<AttemptId>>,
+    /// Who.
+    pub id: AgentId,
+    /// Rises with each registration.
+    pub session: u64,
+    /// Of the last launch in this session.
+    pub sequence: u64,
+    /// Which life of it, as it said when it registered.
+    pub incarnation: u64,
+    /// When it was last heard of.
+    pub heard: Time,
+    /// When its last beat of this session was sent, by its own clock.
+    pub beaten: Option<Time>,
+    /// How often it was told to beat, in milliseconds; 0 until it has registered with this leader.
+    pub beat_ms: u64,
     /// Beats since it registered while there are some.
     pub unheard_beats: u8,
     /// Beats in a row whose hash was not ours.
     pub mismatches: u8,
-    /// Attempts launched since a report was asked for; `None` where none is.
-    pub since_wanted: Option<BTreeSet<AttemptId>>,
     /// What it reported so far.
     pub report: Vec<Held>,
-    /// Which life of it, as it said when it registered.
-    pub incarnation: u64,
-    /// True while it has an entry among the shard's watches.
-    pub watched: bool,
-    /// What of it is kept for roles.
-    pub(super) kept: Option<Box<Kept>>,
-    /// True while it counts for `total`, `open` and the index.
-    counted: bool,
-    is_open: bool,
 }
 
 impl Seat {
@@ -306,7 +308,7 @@ impl Pool {
             ports: BTreeMap::new(),
             heavy: BTreeSet::new(),
             ranked: Vec::new(),
-            attempts: BTreeMap::new(),
+            attempts: Attempts::default(),
             hash: 0,
             unknown: 0,
             unheard: BTreeSet::new(),
