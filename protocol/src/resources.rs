@@ -128,7 +128,16 @@ impl Resources {
     /// How much there is of the device `name`, in thousandths.
     #[must_use]
     pub fn device(&self, name: &crate::Name) -> u64 {
-        self.devices.binary_search_by(|device| device.name.cmp(name)).map_or(0, |at| self.devices[at].milli)
+        self.device_at(name).map_or(0, |at| self.devices[at].milli)
+    }
+
+    /// Where among `devices` the device `name` is, or would be. One whose name is the same in memory is found without reading that.
+    ///
+    /// # Errors
+    /// Where it is to be put, where there is none.
+    pub fn device_at(&self, name: &crate::Name) -> Result<usize, usize> {
+        let same = self.devices.iter().position(|device| device.name == *name);
+        same.ok_or_else(|| self.devices.partition_point(|device| device.name < *name))
     }
 
     /// True where `need` is within this, kind by kind.
@@ -166,7 +175,7 @@ impl Resources {
             devices: self.devices.clone(),
         };
         for device in &more.devices {
-            match sum.devices.binary_search_by(|have| have.name.cmp(&device.name)) {
+            match sum.device_at(&device.name) {
                 Ok(at) => sum.devices[at].milli = sum.devices[at].milli.checked_add(device.milli)?,
                 Err(at) => sum.devices.insert(at, device.clone()),
             }
@@ -185,7 +194,7 @@ impl Resources {
             devices: self.devices.clone(),
         };
         for device in &less.devices {
-            let at = rest.devices.binary_search_by(|have| have.name.cmp(&device.name)).ok()?;
+            let at = rest.device_at(&device.name).ok()?;
             rest.devices[at].milli = rest.devices[at].milli.checked_sub(device.milli)?;
         }
         rest.devices.retain(|device| device.milli > 0);

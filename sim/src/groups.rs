@@ -228,14 +228,12 @@ impl World {
             }
             _ => false,
         };
-        if self.plan.bug == Some(Bug::MisplacesAgents) {
-            crate::places::misplace(&mut event);
-        }
-        if self.plan.bug == Some(Bug::GrantsDouble) {
-            crate::limits::double(&mut event);
-        }
-        if self.plan.bug == Some(Bug::PreemptsUpwards) {
-            crate::limits::upwards(&mut event);
+        match self.plan.bug {
+            Some(Bug::MisplacesAgents) => crate::places::misplace(&mut event),
+            Some(Bug::GrantsDouble) => crate::limits::double(&mut event),
+            Some(Bug::PreemptsUpwards) => crate::limits::upwards(&mut event),
+            Some(Bug::OffersToAll) => crate::kept::offer_to_all(&mut event),
+            _ => {}
         }
         self.trace(|| format!("m{at} shard {index} <- {event:?}"));
         let shown = self.masters[at].clock.show(self.now);

@@ -4,7 +4,8 @@
 use crate::check::{Verdict, hold};
 use crate::random::Random;
 use master::shard::reservations::ReservationChange;
-use master::shard::{Record, Request};
+use master::shard::{Event, PeerMessage, Record, Request};
+use protocol::ids::ROLE_DEFAULT;
 use protocol::{AgentId, AttemptId, Attributes, Job, JobId, Reservation, Resources, Role, Time};
 use std::collections::BTreeMap;
 
@@ -33,6 +34,13 @@ pub fn wish(random: &mut Random, agent: AgentId) -> Request {
         resources: cpu([100, 250, 500, 1_000, 3_000][random.below(5) as usize]),
     };
     Request::Reserve { agent, changes: vec![change], principal: "sim".into() }
+}
+
+/// Lets who takes offers think that each is for the role that most jobs are of.
+pub fn offer_to_all(event: &mut Event) {
+    if let Event::Peer { message: PeerMessage::Offers { offers }, .. } = event {
+        offers.iter_mut().for_each(|offer| offer.role = role(ROLE_DEFAULT));
+    }
 }
 
 /// What is on record of one agent.

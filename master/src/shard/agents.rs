@@ -214,7 +214,7 @@ impl Shard {
         held.sort_by_key(|held| held.attempt);
         held.dedup_by_key(|held| held.attempt);
         let is_held = |attempt: &AttemptId| held.binary_search_by_key(attempt, |held| held.attempt).is_ok();
-        let missing: Vec<AttemptId> = seat.attempts.keys().filter(|attempt| !is_held(attempt)).copied().collect();
+        let missing: Vec<AttemptId> = seat.attempts.keys().filter(|attempt| !is_held(attempt)).collect();
         for Held { attempt, .. } in &held {
             if !seat.attempts.contains_key(attempt) {
                 seat.attempts.insert(*attempt, CLASS_UNKNOWN);
@@ -262,7 +262,7 @@ impl Shard {
         let mut said = Vec::new();
         for seat in &self.pool.seats {
             let (first, last) = (AttemptId::new(first_job(from.0), 0, 0), AttemptId::new(last_job(from.0), u32::MAX, u32::MAX));
-            let held = seat.attempts.between(&first, &last).map(|attempt| Held { attempt: *attempt, ended: false }).collect();
+            let held = seat.attempts.between(&first, &last).map(|attempt| Held { attempt, ended: false }).collect();
             if seat.standing == Standing::Here {
                 said.push(PeerMessage::Report { agent: seat.id, session: seat.session, incarnation: seat.incarnation, held, seen: 0 });
             }
@@ -376,7 +376,7 @@ impl Shard {
             let seat = &mut self.pool.seats[slot as usize];
             (seat.standing, seat.disconnected, seat.silence) = (Standing::Expected, true, Silence::Lost);
             seat.since_wanted = None;
-            let all: Vec<AttemptId> = seat.attempts.keys().copied().collect();
+            let all: Vec<AttemptId> = seat.attempts.keys().collect();
             self.pool.unbook(slot, &all);
             self.seat_reservations(agent);
             self.pool.set_capacity(slot, &Resources::NONE);

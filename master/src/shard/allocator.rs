@@ -341,6 +341,7 @@ impl Pool {
 
     /// Offers a want room for at most so many tasks on an agent; false where none is left for it beside what frameworks are shown.
     pub(super) fn offer(&mut self, at: u32, slot: u32, most: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) -> bool {
+        self.seats[slot as usize].fetch();
         let takes = self.takes(at, slot);
         let class = self.wants[at as usize].as_ref().map_or(u32::MAX, |want| want.class);
         let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return false };

@@ -11,7 +11,7 @@ pub fn add(sum: &mut Resources, each: &Resources, n: u32) {
     sum.disk_bytes = sum.disk_bytes.saturating_add(times(each.disk_bytes));
     sum.ports = sum.ports.saturating_add(each.ports.saturating_mul(n));
     for device in &each.devices {
-        match sum.devices.binary_search_by(|have| have.name.cmp(&device.name)) {
+        match sum.device_at(&device.name) {
             Ok(at) => sum.devices[at].milli = sum.devices[at].milli.saturating_add(times(device.milli)),
             Err(at) if n > 0 => sum.devices.insert(at, Device { name: device.name.clone(), milli: times(device.milli) }),
             Err(_) => {}
@@ -27,7 +27,7 @@ pub fn sub(sum: &mut Resources, each: &Resources, n: u32) {
     sum.disk_bytes = sum.disk_bytes.saturating_sub(times(each.disk_bytes));
     sum.ports = sum.ports.saturating_sub(each.ports.saturating_mul(n));
     for device in &each.devices {
-        if let Ok(at) = sum.devices.binary_search_by(|have| have.name.cmp(&device.name)) {
+        if let Ok(at) = sum.device_at(&device.name) {
             sum.devices[at].milli = sum.devices[at].milli.saturating_sub(times(device.milli));
             if sum.devices[at].milli == 0 {
                 sum.devices.remove(at);
@@ -58,7 +58,12 @@ pub fn min(of: &mut Resources, most: &Resources) {
 pub fn copy(to: &mut Resources, from: &Resources) {
     let Resources { cpu_milli, memory_bytes, disk_bytes, ports, ref devices } = *from;
     (to.cpu_milli, to.memory_bytes, to.disk_bytes, to.ports) = (cpu_milli, memory_bytes, disk_bytes, ports);
-    to.devices.clone_from(devices);
+    // Most are of the same kinds as before: names are not touched then.
+    let alike = to.devices.len() == devices.len() && to.devices.iter().zip(devices).all(|(to, from)| to.name == from.name);
+    match alike {
+        true => to.devices.iter_mut().zip(devices).for_each(|(to, from)| to.milli = from.milli),
+        false => to.devices.clone_from(devices),
+    }
 }
 
 /// How much there is of a kind: in thousandths, bytes, or ports.
@@ -104,7 +109,7 @@ pub fn at_most(of: &mut Resources, kind: &ResourceKind, most: u64) {
         ResourceKind::Disk => of.disk_bytes = of.disk_bytes.min(most),
         ResourceKind::Ports => of.ports = of.ports.min(u32::try_from(most).unwrap_or(u32::MAX)),
         ResourceKind::Device(name) => {
-            if let Ok(at) = of.devices.binary_search_by(|device| device.name.cmp(name)) {
+            if let Ok(at) = of.device_at(name) {
                 of.devices[at].milli = of.devices[at].milli.min(most);
             }
             of.devices.retain(|device| device.milli > 0);

@@ -62,6 +62,18 @@ impl Index {
         }
     }
 
+    /// The same amounts, with the names of devices that others have too: so they are found alike without being read.
+    #[must_use]
+    pub fn named(&self, amounts: &Resources) -> Resources {
+        let mut amounts = amounts.clone();
+        for device in &mut amounts.devices {
+            if let Some((name, _)) = self.devices.iter().find(|(name, _)| *name == device.name) {
+                device.name.clone_from(name);
+            }
+        }
+        amounts
+    }
+
     /// An agent has these devices no longer. Its slot is cleared before.
     pub fn unlearn(&mut self, capacity: &Resources) {
         for device in &capacity.devices {

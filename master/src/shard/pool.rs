@@ -117,17 +117,6 @@ pub struct Seat {
     pub report: Vec<Held>,
 }
 
-impl Seat {
-    /// It has one more attempt.
-    pub(super) fn insert(&mut self, attempt: AttemptId, class: u32) {
-        self.attempts.insert(attempt, class);
-        self.hash ^= attempt_hash(attempt);
-        if let Some(since) = &mut self.since_wanted {
-            since.insert(attempt);
-        }
-    }
-}
-
 /// Tasks of one role, shape and priority.
 #[derive(Debug)]
 pub struct Class {
@@ -336,6 +325,7 @@ impl Pool {
         self.index.set(slot, 0, &Resources::NONE);
         self.index.unlearn(&before);
         self.index.learn(capacity);
+        seat.capacity = self.index.named(capacity);
         self.index_anew();
         self.relearn_kept(slot, (&before, capacity));
         amounts::sub(&mut self.total, &before.firm(), 1);
@@ -389,8 +379,10 @@ impl Pool {
         let known = self.roles.find(role).and_then(|role| self.by_class.get(&(role, shape.clone(), rules, priority)).copied());
         let class = known.unwrap_or_else(|| {
             let role = self.roles.hold(role, &self.elsewhere, &self.whole);
-            let at = place(&mut self.classes, &mut self.classes_free, Class { role, shape: shape.clone(), rules, priority, refs: 0 });
-            self.by_class.insert((role, shape.clone(), rules, priority), at);
+            let shape = self.index.named(shape);
+            let key = (role, shape.clone(), rules, priority);
+            let at = place(&mut self.classes, &mut self.classes_free, Class { role, shape, rules, priority, refs: 0 });
+            self.by_class.insert(key, at);
             self.aims.rules.hold_again(rules);
             at
         });
@@ -454,6 +446,7 @@ impl Pool {
     pub fn unbook(&mut self, slot: u32, attempts: &[AttemptId]) {
         let mut runs: Vec<(u32, u32)> = Vec::new();
         let seat = &mut self.seats[slot as usize];
+        seat.fetch();
         for attempt in attempts {
             let Some(class) = seat.attempts.remove(attempt) else { continue };
             seat.hash ^= attempt_hash(*attempt);

@@ -367,11 +367,11 @@ impl Pool {
             amounts::at_most(&mut spare, &kind, beyond.map_or(0, |(free, _)| amounts::of_kind(&kind, free)));
         }
         let mut asked: Vec<(u8, bool, std::cmp::Reverse<AttemptId>, u32)> = Vec::new();
-        for (attempt, of) in seat.attempts.iter().filter(|(_, of)| **of != CLASS_UNKNOWN).take(ATTEMPTS_MAX) {
-            let held = self.shape(*of)?;
-            let may = held.priority < want.priority && !self.preempting.is_asked(slot, *attempt) && self.leaves_to(slot, held, class);
+        for (attempt, of) in seat.attempts.iter().filter(|(_, of)| *of != CLASS_UNKNOWN).take(ATTEMPTS_MAX) {
+            let held = self.shape(of)?;
+            let may = held.priority < want.priority && !self.preempting.is_asked(slot, attempt) && self.leaves_to(slot, held, class);
             if may && self.may_ask(want, class, held) {
-                asked.push((held.priority, seat.heavy.contains(attempt), std::cmp::Reverse(*attempt), *of));
+                asked.push((held.priority, seat.heavy.contains(&attempt), std::cmp::Reverse(attempt), of));
             }
         }
         // The least urgent, wasm before others, the youngest job first.

@@ -141,7 +141,7 @@ impl Pool {
         }
         let seat = &self.seats[slot as usize];
         let offers = self.offers.values().filter(|offer| offer.slot == slot).map(|offer| (offer.class, offer.count));
-        for (class, n) in seat.attempts.values().map(|class| (*class, 1)).chain(offers) {
+        for (class, n) in seat.attempts.values().map(|class| (class, 1)).chain(offers) {
             if let Some(class) = self.shape(class) {
                 kept.hold(&self.roles, class, n, true);
             }
@@ -377,7 +377,7 @@ impl Pool {
             let mut again: Vec<(Resources, Resources)> = vec![(Resources::NONE, Resources::NONE); kept.buckets.len()];
             let nearest = |class: u32| kept.nearest(&self.roles.get(self.shape(class)?.role)?.name);
             let offers = self.offers.values().filter(|offer| offer.slot == slot).map(|offer| (offer.class, offer.count));
-            for (class, n) in seat.attempts.values().map(|class| (*class, 1)).chain(offers) {
+            for (class, n) in seat.attempts.values().map(|class| (class, 1)).chain(offers) {
                 if let (Some(at), Some(class)) = (nearest(class), self.shape(class)) {
                     amounts::add(&mut again[at].0, &class.shape, n);
                 }
