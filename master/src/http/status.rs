@@ -2,6 +2,7 @@
 
 use super::access::Caller;
 use super::error::{ApiError, ErrorAnswer};
+use super::policies::{self, PolicyRow};
 use super::{Api, find};
 use crate::shard::event::Level;
 use crate::shard::view::{Figures, View, Viewed};
@@ -86,8 +87,9 @@ pub async fn health(State(api): State<Arc<Api>>) -> Json<HealthBody> {
 #[utoipa::path(get, path = "/metrics", tag = "cluster", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(api): State<Arc<Api>>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
     caller.must_level(Level::Viewer)?;
-    let figures = figures(&api).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], prometheus(&figures)))
+    let (figures, policies) = (figures(&api).await?, policies::rows(&api).await?);
+    let text = prometheus(&figures) + &of_policies(&policies.policies);
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }
 
 /// Counts of all shards together.
@@ -140,4 +142,50 @@ fn prometheus(figures: &FiguresBody) -> String {
         writeln!(text, "# TYPE {name} {kind}\n{name} {value}").expect("memory does not fail to be written");
     }
     text
+}
+
+/// The same of policies: how often each was asked and had no right answer, and at how many places it is put aside.
+fn of_policies(policies: &[PolicyRow]) -> String {
+    let mut text = String::new();
+    type Value = fn(&PolicyRow) -> u64;
+    let figures: [(&str, &str, Value); 3] = [
+        ("skep_policy_calls_total", "counter", |row| row.calls),
+        ("skep_policy_failures_total", "counter", |row| row.failures),
+        ("skep_policy_aside", "gauge", |row| u64::from(row.aside)),
+    ];
+    for (name, kind, value) in figures.into_iter().filter(|_| !policies.is_empty()) {
+        writeln!(text, "# TYPE {name} {kind}").expect("memory does not fail to be written");
+        for row in policies {
+            // Neither has a character that would have to be escaped. No role: all of which nothing else is said.
+            let (of, role, value) = (row.kind, row.role.as_deref().unwrap_or(""), value(row));
+            writeln!(text, "{name}{{kind=\"{of}\",role=\"{role}\"}} {value}").expect("memory does not fail to be written");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_counted_by_kind_and_role() {
+        let row = |kind, role: Option<&str>, calls| PolicyRow {
+            kind,
+            role: role.map(str::to_owned),
+            bundle: String::new(),
+            closed: false,
+            since_ms: 0,
+            missing: None,
+            calls,
+            failures: 1,
+            last_failure: None,
+            aside: 0,
+        };
+        let text = of_policies(&[row("score", None, 7), row("admission", Some("web/shop"), 9)]);
+        let calls = "# TYPE skep_policy_calls_total counter\nskep_policy_calls_total{kind=\"score\",role=\"\"} 7\n\
+                     skep_policy_calls_total{kind=\"admission\",role=\"web/shop\"} 9\n";
+        assert!(text.starts_with(calls), "{text}");
+        assert_eq!((text.matches("# TYPE").count(), of_policies(&[]).as_str()), (3, ""));
+    }
 }
