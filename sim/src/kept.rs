@@ -36,10 +36,10 @@ pub fn wish(random: &mut Random, agent: AgentId) -> Request {
     Request::Reserve { agent, changes: vec![change], principal: "sim".into() }
 }
 
-/// Lets who takes offers think that each is for the role that most jobs are of.
+/// Lets who takes offers think that some of them are for the role that most jobs are of.
 pub fn offer_to_all(event: &mut Event) {
     if let Event::Peer { message: PeerMessage::Offers { offers }, .. } = event {
-        offers.iter_mut().for_each(|offer| offer.role = role(ROLE_DEFAULT));
+        offers.iter_mut().filter(|offer| offer.id.number.is_multiple_of(8)).for_each(|offer| offer.role = role(ROLE_DEFAULT));
     }
 }
 
