@@ -25,6 +25,9 @@ pub const CHAIN_LENGTH_MAX: usize = 4;
 /// Bytes of a bundle or a log in one message.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
+/// Most bytes that a framework says to a task at once.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
 /// Most masters of a cluster.
 pub const MASTERS_MAX: usize = 16;
 
@@ -226,6 +229,14 @@ pub enum FromMaster {
         /// Who leads in that term, as far as is known here.
         leader: Option<Leader>,
     },
+    /// From version 3 on: its framework says this to a task that runs. Said once, and lost without harm; in order with all else that the shard says to
+    /// the agent.
+    Message {
+        /// To which.
+        attempt: AttemptId,
+        /// What: at most [`MESSAGE_BYTES_MAX`].
+        bytes: bytes::Bytes,
+    },
 }
 
 /// A master that leads a shard.
@@ -243,6 +254,7 @@ impl FromMaster {
     pub const fn since(&self) -> u16 {
         match self {
             Self::Pulses { .. } | Self::LedElsewhere { .. } => 2,
+            Self::Message { .. } => 3,
             _ => 1,
         }
     }

@@ -3,6 +3,7 @@
 mod files;
 mod lists;
 mod maintenance;
+mod messages;
 mod reserved;
 mod wrong;
 
