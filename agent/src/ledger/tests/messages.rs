@@ -32,15 +32,3 @@ fn what_is_said_to_a_task_that_an_executor_has_is_passed_on_and_nothing_else() {
     bench.end(id(1), Exit::Killed);
     assert!(say(&mut bench, shard, id(1), hi()).is_empty(), "it has ended");
 }
-
-#[test]
-fn all_members_of_a_task_hear_what_is_said_to_it() {
-    let mut bench = Bench::ready();
-    let mut both = launch(1, 5, needs(1, 0), 1..2);
-    let template = Arc::make_mut(&mut both.template);
-    template.members.push(template.members[0].clone());
-    bench.hears(FromMaster::Launch(both));
-    let outputs = bench
-        .does(Event::Master { shard: job().shard(), message: FromMaster::Message { attempt: id(1), bytes: Bytes::from_static(b"hi") } });
-    assert!(matches!(&outputs[..], [Output::Message { members, .. }] if members.len() == 2), "{outputs:?}");
-}
