@@ -2,6 +2,7 @@
 
 mod files;
 mod lists;
+mod logging;
 mod maintenance;
 mod messages;
 mod reserved;
