@@ -7,6 +7,7 @@ use crate::reservations;
 use crate::rights::{self, Begun};
 use anyhow::Context;
 use master::drive::{Master, MasterConfig};
+use master::logging::{Detail, Logging};
 use protocol::identity::JoinToken;
 use runtime::wasm::compile::CompileLimits;
 use serde_json::json;
@@ -14,6 +15,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tracing_subscriber::EnvFilter;
 
 /// Holds tasks until its agent lets it go.
 pub fn executor(dir: &Path) -> anyhow::Result<ExitCode> {
@@ -30,19 +32,37 @@ pub fn compile(input: &Path, output: &Path, metering: &str, limits: CompileLimit
     runtime::wasm::compile::main(input, output, metering, limits)
 }
 
-/// Says what happens on standard error, as `SKEP_LOG` filters it; warnings where it says nothing.
-pub fn trace() {
-    trace_as("warn,openraft=off");
+/// Our own crates: what more is said is theirs.
+const OWN: [&str; 5] = ["skep", "master", "agent", "protocol", "runtime"];
+
+/// Says what happens on standard error, as `SKEP_LOG` filters it; warnings where it says nothing. What is given back changes that.
+pub fn trace() -> Logging {
+    trace_as("warn,openraft=off")
 }
 
 /// The same for a cluster in one process, where nothing is said of what only many agents need.
-pub fn trace_one() {
-    trace_as("warn,openraft=off,protocol::link::listener=error");
+pub fn trace_one() -> Logging {
+    trace_as("warn,openraft=off,protocol::link::listener=error")
 }
 
-fn trace_as(otherwise: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SKEP_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(otherwise));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+fn trace_as(otherwise: &'static str) -> Logging {
+    let said = std::env::var("SKEP_LOG").ok().filter(|said| EnvFilter::builder().parse(said).is_ok());
+    let usual = said.unwrap_or_else(|| otherwise.to_owned());
+    let log = tracing_subscriber::fmt().with_env_filter(filter(&usual, Detail::Usual)).with_writer(std::io::stderr).with_filter_reloading();
+    let handle = log.reload_handle();
+    let _ = log.try_init();
+    Logging::new(move |detail| handle.reload(filter(&usual, detail)).map_err(|error| error.to_string()))
+}
+
+/// What is said as usual, and more of ours.
+fn filter(usual: &str, detail: Detail) -> EnvFilter {
+    let more = match detail {
+        Detail::Usual => return EnvFilter::new(usual),
+        Detail::Debug => "debug",
+        Detail::Trace => "trace",
+    };
+    let directives: Vec<String> = std::iter::once(usual.to_owned()).chain(OWN.map(|name| format!("{name}={more}"))).collect();
+    EnvFilter::new(directives.join(","))
 }
 
 /// Ends when the user or the system says so.
@@ -67,8 +87,9 @@ pub fn access(master: &Master) -> anyhow::Result<crate::client::Access> {
 
 /// `skep master`: decides until it is told to end.
 pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCode> {
-    trace();
+    let logging = trace();
     let mut config = MasterConfig::local(&flags.data);
+    config.logging = Some(logging);
     (config.http_addr, config.quic_addr, config.shards, config.threads) = (flags.http, flags.quic, flags.shards, flags.threads);
     config.mesos_addr = flags.mesos;
     for address in [flags.http, flags.quic].into_iter().chain(flags.mesos) {
@@ -140,7 +161,7 @@ pub async fn join_token(access: &crate::client::Access) -> anyhow::Result<String
 
 /// `skep agent`: runs tasks until it is told to end; they go on without it.
 pub async fn agent(flags: args::Agent, begun: Begun) -> anyhow::Result<ExitCode> {
-    trace();
+    let _ = trace();
     let (data, template) = begun.meet().await?;
     let mut config = agent::drive::AgentConfig::new(data, flags.masters, Arc::clone(&template));
     config.join = flags.join.map(|token| token.parse::<JoinToken>().context("--join")).transpose()?;

@@ -3,6 +3,7 @@
 use crate::args::{Masters, MastersVerb, Reach, Shape};
 use crate::backup::{backup, restore};
 use crate::client::Client;
+use crate::manage::milliseconds;
 use crate::print::{self, text};
 use anyhow::Context;
 use reqwest::Method;
@@ -18,6 +19,7 @@ pub async fn masters(reach: &Reach, flags: Masters, shape: Shape) -> anyhow::Res
     match flags.verb {
         None => list(&client, shape).await,
         Some(MastersVerb::Backup { target }) => backup(&client, &target).await,
+        Some(MastersVerb::LogLevel { level, length }) => log_level(&client, level, length, shape).await,
         Some(MastersVerb::Restore { .. }) => unreachable!("it takes no cluster"),
         Some(MastersVerb::Remove { number }) => {
             client.call(Method::POST, &format!("/v1/masters/{number}/remove"), &json!({})).await?;
@@ -25,6 +27,25 @@ pub async fn masters(reach: &Reach, flags: Masters, shape: Shape) -> anyhow::Res
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+async fn log_level(client: &Client, level: Option<String>, length: Option<String>, shape: Shape) -> anyhow::Result<ExitCode> {
+    const PATH: &str = "/v1/masters/log-level";
+    let answer = match level {
+        None => client.get(PATH).await?,
+        Some(level) => {
+            let time = |text: &str| milliseconds(text).with_context(|| format!("--for {text}: expected a time such as 90s, 30m or 8h"));
+            let for_ms = length.as_deref().map(time).transpose()?;
+            client.call(Method::PUT, PATH, &json!({ "level": level, "for_ms": for_ms })).await?
+        }
+    };
+    if shape == Shape::Json {
+        println!("{answer}");
+    } else {
+        let left = answer["left_ms"].as_u64().map_or_else(String::new, |ms| format!(", for another {} s", ms / 1_000));
+        println!("master {} logs as {}{left}", text(&answer["master"]), text(&answer["level"]));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(client: &Client, shape: Shape) -> anyhow::Result<ExitCode> {

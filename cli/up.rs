@@ -7,6 +7,7 @@ use crate::rights::{self, Around, Begun};
 use agent::drive::{Agent, AgentConfig, Ending};
 use anyhow::Context;
 use master::drive::{Master, MasterConfig};
+use master::logging::Logging;
 use protocol::identity::JoinToken;
 use runtime::executor::process::Template;
 use serde_json::json;
@@ -71,13 +72,13 @@ impl Prepared {
 
 impl Cluster {
     /// Starts it, or goes on where an earlier one in `data` ended.
-    pub async fn start(data: &Path, begun: Begun, ports: Ports, shards: u16, gives: Gives) -> anyhow::Result<Self> {
+    pub async fn start(data: &Path, begun: Begun, ports: Ports, shards: u16, gives: Gives, logging: Logging) -> anyhow::Result<Self> {
         let Ports { http, quic, mesos } = ports;
         let (agents, template) = begun.meet().await?;
         let mut config = MasterConfig::local(&data.join("master"));
         (config.http_addr, config.quic_addr, config.mesos_addr, config.shards) = (http, quic, mesos, shards);
         config.hosts.extend([http, quic].into_iter().chain(mesos).map(|address| address.ip().to_string()));
-        config.loader = crate::plugins::Plugins::start();
+        (config.loader, config.logging) = (crate::plugins::Plugins::start(), Some(logging));
         let master = master::drive::start(config).await?;
         let access = daemon::access(&master)?;
         let mut config = AgentConfig::new(agents, vec![master.quic_addr().to_string()], Arc::clone(&template));
@@ -117,11 +118,11 @@ impl Cluster {
 
 /// Starts a cluster and says how to use it.
 pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<ExitCode> {
-    daemon::trace_one();
+    let logging = daemon::trace_one();
     let Prepared { data, is_usual, begun } = prepared;
     let ports = Ports { http: flags.http, quic: flags.quic, mesos: flags.mesos };
     let gives = Gives { resources: flags.resources, revocable: flags.revocable };
-    let mut cluster = Cluster::start(&data, begun, ports, flags.shards, gives).await?;
+    let mut cluster = Cluster::start(&data, begun, ports, flags.shards, gives, logging).await?;
     let quic = cluster.master.quic_addr();
     if shape == Shape::Json {
         let Access { url, token, ca_pem } = &cluster.access;

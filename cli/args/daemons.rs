@@ -19,6 +19,14 @@ pub enum MastersVerb {
         /// Its number.
         number: u16,
     },
+    /// Show how much the master that is asked says on its standard error, or have it say more for a while.
+    LogLevel {
+        /// `debug`, `trace`, or `usual`: as it was started.
+        level: Option<String>,
+        /// For how long, such as 10m, at most a day; then it is as usual again.
+        #[arg(long = "for", value_name = "TIME", requires = "level")]
+        length: Option<String>,
+    },
     /// Write all that the cluster has on record, its keys and its bundles to a file, an object store or standard output. Keep it as you keep
     /// keys.
     ///

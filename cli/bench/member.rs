@@ -201,7 +201,7 @@ impl Member {
                 Output::Start(start) => self.start(&start),
                 Output::Quit { reason } => bail!("the master does not want it: {reason}"),
                 // It is never started again, and no task of it lasts.
-                Output::Checkpoint(_) | Output::Stop { .. } | Output::Renew { .. } | Output::Forget { .. } => {}
+                Output::Checkpoint(_) | Output::Stop { .. } | Output::Renew { .. } | Output::Forget { .. } | Output::Message { .. } => {}
             }
         }
         Ok(())

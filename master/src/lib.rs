@@ -7,6 +7,7 @@ pub mod frameworks;
 pub mod http;
 pub mod jobs;
 pub mod journal;
+pub mod logging;
 mod peers;
 mod place;
 pub mod plan;

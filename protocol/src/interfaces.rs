@@ -63,6 +63,7 @@ pub const PREVIEW1_FUNCTIONS: &[(&str, &str, &str)] = &[
 /// that begin with it. Sorted by name.
 pub const INTERFACES: &[(&str, &str)] = &[
     ("skep:task/context", "0.1."),
+    ("skep:task/messages", "0.1."),
     ("wasi:cli/environment", "0.2."),
     ("wasi:cli/exit", "0.2."),
     ("wasi:cli/stderr", "0.2."),
@@ -136,7 +137,8 @@ mod tests {
 
     #[test]
     fn an_interface_is_offered_in_its_versions_only() {
-        for name in ["wasi:cli/stdout@0.2.0", "wasi:io/streams@0.2.12", "wasi:config/store@0.2.0-rc.1", "skep:task/context@0.1.0"] {
+        let ours = ["skep:task/context@0.1.0", "skep:task/messages@0.1.0"];
+        for name in ["wasi:cli/stdout@0.2.0", "wasi:io/streams@0.2.12", "wasi:config/store@0.2.0-rc.1"].into_iter().chain(ours) {
             assert!(is_offered(name), "{name}");
         }
         for name in

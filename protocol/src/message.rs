@@ -2,6 +2,10 @@
 //! variant): the format is positional. No type here is recursive, since the format has no depth limit, and no vector is of a type without
 //! bytes.
 
+mod join;
+
+pub use join::{Join, JoinReply, MasterPlace};
+
 use crate::agent::AgentChange;
 use crate::bounded;
 use crate::link::ResetToken;
@@ -20,6 +24,9 @@ pub const NOTES_PER_MESSAGE_MAX: usize = 256;
 pub const CHAIN_LENGTH_MAX: usize = 4;
 /// Bytes of a bundle or a log in one message.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+
+/// Most bytes that a framework says to a task at once.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Most masters of a cluster.
 pub const MASTERS_MAX: usize = 16;
@@ -222,6 +229,14 @@ pub enum FromMaster {
         /// Who leads in that term, as far as is known here.
         leader: Option<Leader>,
     },
+    /// From version 3 on: its framework says this to a task that runs. Said once, and lost without harm; in order with all else that the shard says to
+    /// the agent.
+    Message {
+        /// To which.
+        attempt: AttemptId,
+        /// What: at most [`MESSAGE_BYTES_MAX`].
+        bytes: bytes::Bytes,
+    },
 }
 
 /// A master that leads a shard.
@@ -239,6 +254,7 @@ impl FromMaster {
     pub const fn since(&self) -> u16 {
         match self {
             Self::Pulses { .. } | Self::LedElsewhere { .. } => 2,
+            Self::Message { .. } => 3,
             _ => 1,
         }
     }
@@ -367,83 +383,6 @@ pub enum BulkReply {
         /// Why, for people.
         reason: String,
     },
-}
-
-/// What a machine without a certificate may say, on a connection that allows nothing else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Join {
-    /// Take me in.
-    Token {
-        /// The token's id.
-        id: String,
-        /// The token's secret.
-        secret: String,
-        /// A certificate signing request, DER (RFC 2986).
-        csr_der: Vec<u8>,
-    },
-    /// Give me a new certificate: on a connection with my present one, which may have expired.
-    Renew {
-        /// A certificate signing request, DER (RFC 2986).
-        csr_der: Vec<u8>,
-    },
-    /// Take me in as a master.
-    Master {
-        /// The token's id.
-        id: String,
-        /// The token's secret.
-        secret: String,
-        /// Where it listens for masters and agents: `HOST:PORT`.
-        quic: String,
-        /// Where it serves HTTP: a URL.
-        http: String,
-    },
-}
-
-/// The answer to a [`Join`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum JoinReply {
-    /// Welcome.
-    Welcome {
-        /// Who you are from now on.
-        agent: AgentId,
-        /// Your certificate and those up to the root, DER, your own first.
-        #[serde(deserialize_with = "bounded::list::<_, _, CHAIN_LENGTH_MAX>")]
-        chain_der: Vec<Vec<u8>>,
-        /// How many shards the cluster has.
-        shards: u16,
-    },
-    /// No.
-    Refused {
-        /// Why, for people.
-        reason: String,
-    },
-    /// Welcome, master.
-    Master {
-        /// Who you are from now on.
-        number: u16,
-        /// How many shards the cluster has.
-        shards: u16,
-        /// The root's certificate, DER.
-        root_der: Vec<u8>,
-        /// The intermediate's certificate, DER, with which masters certify agents and themselves.
-        intermediate_der: Vec<u8>,
-        /// Its key, PKCS #8 in DER.
-        key_der: Vec<u8>,
-        /// The masters, you among them.
-        #[serde(deserialize_with = "bounded::list::<_, _, MASTERS_MAX>")]
-        masters: Vec<MasterPlace>,
-    },
-}
-
-/// Where a master is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MasterPlace {
-    /// Its number.
-    pub number: u16,
-    /// Where it listens for masters and agents: `HOST:PORT`.
-    pub quic: String,
-    /// Where it serves HTTP: a URL.
-    pub http: String,
 }
 
 /// The first frame of a control stream, from the agent.

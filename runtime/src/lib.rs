@@ -5,6 +5,7 @@
 pub mod container;
 pub mod executor;
 pub mod jail;
+pub mod messages;
 pub mod process;
 pub mod text;
 pub mod wasm;

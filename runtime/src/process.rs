@@ -7,6 +7,10 @@ use std::path::PathBuf;
 
 /// Where a native task's bundle is mounted, read-only.
 pub const BUNDLE_DIR: &str = "/bundle";
+/// Where a task reads what its framework says: the descriptor of a pipe, and the variable that names it.
+pub const MESSAGES_FD: i32 = 3;
+/// See [`MESSAGES_FD`].
+pub const MESSAGES_VARIABLE: &str = "SKEP_MESSAGES_FD";
 /// Where a native task may write; its home, and its working directory where nothing else is said.
 pub const SANDBOX_DIR: &str = "/sandbox";
 

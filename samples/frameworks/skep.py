@@ -8,6 +8,7 @@ breaks. `primes.py` beside it is a scheduler over it.
         framework.accept(offers, tasks)
 """
 
+import base64
 import http.client
 import json
 import os
@@ -167,6 +168,10 @@ class Framework:
     def decline(self, offers, refuse_ms=5_000):
         """Wants nothing of these for a while."""
         self.say(decline=dict(offers=[offer["id"] for offer in offers], refuse_ms=refuse_ms))
+
+    def message(self, task, data):
+        """Says these bytes, at most 64 KiB, to a task: once at most, and lost where it does not run or its agent is away."""
+        self.say(message=dict(task=task, data=base64.b64encode(data).decode()))
 
     def acknowledge(self, update):
         """Has taken an update in."""

@@ -215,6 +215,8 @@ impl Machine {
                 }
                 Output::Renew { members, until } => wishes.extend(self.renew(now, &members, until, random)),
                 Output::Forget { members } => members.iter().for_each(|member| drop(self.runs.remove(&member.attempt))),
+                // What a task does with it is not modelled.
+                Output::Message { .. } => {}
                 Output::Quit { reason } => {
                     self.kill();
                     wishes.push(Wish::Quit(reason));

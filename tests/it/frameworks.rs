@@ -1,6 +1,7 @@
 //! Frameworks over the API of offers, in another language: the sample scheduler beside the cluster's own jobs, and through the loss of a master.
 
-mod caller;
+pub mod caller;
+pub mod messages;
 mod rust;
 mod wants;
 mod wrong;

@@ -2,7 +2,9 @@
 
 mod files;
 mod lists;
+mod logging;
 mod maintenance;
+mod messages;
 mod reserved;
 mod wrong;
 

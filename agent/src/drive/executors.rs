@@ -1,6 +1,8 @@
 //! This agent's executors: one for each role and metering, another for what is revocable, and one for each job that wants its own. Starts them when they are first
 //! needed, finds them again, tells them what the ledger wants in batches, and says what became of all tasks of one that died.
 
+mod messages;
+
 use protocol::{Exit, JobId, MemberId, Usage};
 use runtime::executor::process::{Template, Which};
 use runtime::executor::wire::Used;

@@ -373,6 +373,10 @@ impl Door {
                 self.executors.forget(&members);
                 self.processes.forget(&members);
             }
+            Output::Message { members, bytes } => {
+                self.executors.message(&members, &bytes);
+                self.processes.message(&members, &bytes);
+            }
             Output::Quit { reason } => self.quit = Some(AgentError::Refused { reason }),
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! This agent's native and container tasks: an executor for each, forked from the template. Starts them, so many at a time; finds them again;
 //! tells each what the ledger wants; clears away what they leave.
 
+use bytes::Bytes;
 use protocol::{Exit, MemberId, Usage};
 use runtime::executor::lease::boot_ns;
 use runtime::executor::process::session::Session;
@@ -186,6 +187,17 @@ impl Processes {
                     self.clear(*member, ended);
                 }
                 State::Away { .. } | State::Clearing => {}
+            }
+        }
+    }
+
+    /// What its framework says to these of them that are processes. May be lost: nothing waits for an executor that is away, or that does not read.
+    pub fn message(&mut self, members: &[MemberId], bytes: &Bytes) {
+        for member in members {
+            if let Some(State::Here(commands)) = self.slots.get_mut(member).map(|slot| &mut slot.state)
+                && commands.message(key(*member), bytes.clone())
+            {
+                self.unsent.insert(*member);
             }
         }
     }

@@ -5,7 +5,9 @@ use protocol::message::Launch;
 use protocol::{AttemptId, Member, Program};
 use runtime::Key;
 use runtime::container::{self, Overrides, Pieces};
-use runtime::process::{BUNDLE_DIR, IDS_PER_TASK, Ids, Mount, ProcessLimits, ProcessSpec, Root, SANDBOX_DIR};
+use runtime::process::{
+    BUNDLE_DIR, IDS_PER_TASK, Ids, MESSAGES_FD, MESSAGES_VARIABLE, Mount, ProcessLimits, ProcessSpec, Root, SANDBOX_DIR,
+};
 use runtime::text::{Gaps, Text};
 use std::path::PathBuf;
 
@@ -136,6 +138,7 @@ fn environment(common: &Common<'_>, one: &One<'_>, fill: &impl Fn(&str) -> Strin
         ("SKEP_TASK_INDEX".to_owned(), one.index.to_string()),
         ("SKEP_ATTEMPT".to_owned(), one.attempt.to_string()),
         ("SKEP_AGENT".to_owned(), common.agent.to_owned()),
+        (MESSAGES_VARIABLE.to_owned(), MESSAGES_FD.to_string()),
     ];
     let ports = common.launch.template.ports().zip(one.ports);
     let ports = ports.map(|(name, port)| (format!("PORT_{}", name.as_str().to_uppercase().replace('-', "_")), port.to_string()));

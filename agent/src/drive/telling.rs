@@ -47,6 +47,9 @@ pub(super) fn told(events: Vec<ExecutorEvent>) -> Vec<Event> {
             ExecutorEvent::Started { key, since_ms } => started.push((member(key), Time(since_ms))),
             ExecutorEvent::Ended { key, exit, usage } => ended.push((member(key), as_exit(exit), as_usage(usage))),
             ExecutorEvent::Progress { key, percent, note } => notes.push((member(key), percent, note)),
+            ExecutorEvent::Dropped { key, messages } => {
+                tracing::warn!(attempt = %member(key).attempt, messages, "messages of its framework were dropped: the task did not take them in time");
+            }
         }
     }
     let started = (!started.is_empty()).then_some(Event::Started { members: started });

@@ -1,5 +1,6 @@
 //! All that can happen to a ledger and all that it can want done: closed lists, data only.
 
+use bytes::Bytes;
 use protocol::message::{FromAgent, FromMaster, Launch};
 use protocol::{AgentInfo, AttemptId, Digest, Exit, JobId, Lent, MemberId, Metering, ShardId, Time, Usage};
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,13 @@ pub enum Output {
         members: Vec<MemberId>,
         /// Until when.
         until: Time,
+    },
+    /// Their framework says this to these. May be lost.
+    Message {
+        /// Which: the members of one attempt.
+        members: Vec<MemberId>,
+        /// What.
+        bytes: Bytes,
     },
     /// Forget these: their ends are on record.
     Forget {

@@ -305,6 +305,7 @@ impl Ledger {
             FromMaster::Kill { attempts, grace_ms } => self.kill(now, &attempts, grace_ms),
             FromMaster::Ack { attempts } => self.acknowledged(attempts),
             FromMaster::Prepare { bundle } => self.prepare_ahead(bundle),
+            FromMaster::Message { attempt, bytes } => self.message(shard, attempt, bytes),
             FromMaster::Leading { .. } | FromMaster::LedElsewhere { .. } | FromMaster::Masters { .. } | FromMaster::Pulses { .. } => {}
             // Only the agent's own shard may say the others.
             FromMaster::Registered { .. }

@@ -1,8 +1,9 @@
 //! What becomes of attempts, and telling it: an end at once and again until it is acknowledged; other states a little later and only where
 //! they still hold, so that a short task costs one update.
 
+use bytes::Bytes;
 use protocol::frame::FRAME_BYTES_MAX;
-use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, NOTES_PER_MESSAGE_MAX};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, MESSAGE_BYTES_MAX, NOTES_PER_MESSAGE_MAX};
 use protocol::task::NOTE_BYTES_MAX;
 use protocol::{AttemptId, Exit, Loss, MemberId, Progress, ShardId, TaskState, Time, Update, Usage};
 use std::collections::{BTreeMap, VecDeque};
@@ -142,6 +143,15 @@ impl Ledger {
             let members = running.iter().flat_map(|attempt| self.members(*attempt)).collect();
             self.tell_later(now, running);
             self.outputs.push_back(Output::Stop { members, grace_ms: grace_ms.min(GRACE_MS_MAX) });
+        }
+    }
+
+    /// A framework of this shard says something to a task of its: to all of its members that an executor has or is to have.
+    pub(super) fn message(&mut self, shard: ShardId, attempt: AttemptId, bytes: Bytes) {
+        let state = self.book.get(attempt).map(|entry| &entry.state);
+        let may = matches!(state, Some(State::Starting | State::Running { .. } | State::Killing | State::Revoking));
+        if may && attempt.task.job.shard() == shard && bytes.len() <= MESSAGE_BYTES_MAX {
+            self.outputs.push_back(Output::Message { members: self.members(attempt), bytes });
         }
     }
 

@@ -17,6 +17,8 @@ use crate::shard::Concern;
 
 /// About how many bytes may wait to be sent to one agent; at the limit its connection is closed, and it begins anew when it reads again.
 const OUTBOX_BYTES_MAX: usize = 8 << 20;
+/// While so many wait, what frameworks say to tasks there is dropped: it is not to close the connection, nor to be long before all else.
+const OUTBOX_BYTES_FOR_MESSAGES: usize = 1 << 20;
 /// Agents that are told at once who leads a shard, where there is no hurry; and the wait before the next, for those with tasks of the shard and
 /// for all others. Each of them answers, and those that wait for their own shard are not to wait for that.
 const TELL_AT_ONCE: usize = 64;
@@ -158,6 +160,9 @@ impl Agent {
             return false;
         }
         let mut outbox = self.outbox();
+        if matches!(message, FromMaster::Message { .. }) && outbox.bytes > OUTBOX_BYTES_FOR_MESSAGES {
+            return false;
+        }
         let was_empty = outbox.messages.is_empty();
         outbox.say_leading(shard);
         outbox.bytes += bytes_about(&message);
@@ -281,6 +286,7 @@ fn bytes_about(message: &FromMaster) -> usize {
     let attempts = match message {
         FromMaster::Launch(launch) => launch.attempts.len(),
         FromMaster::Kill { attempts, .. } | FromMaster::Ack { attempts } => attempts.len(),
+        FromMaster::Message { bytes, .. } => return MESSAGE_BYTES + bytes.len(),
         _ => 0,
     };
     MESSAGE_BYTES + attempts * ATTEMPT_BYTES

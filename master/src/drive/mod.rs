@@ -30,6 +30,7 @@ use crate::http::{HttpConfig, HttpError, Taken};
 use crate::journal::network::Carrier;
 pub use crate::journal::network::Timing;
 use crate::journal::{JournalError, Log, LogConfig, Seat};
+use crate::logging::Logging;
 use crate::peers::{self, Peers, Shelf};
 use crate::plugins::Loader;
 use crate::shard::ShardConfig;
@@ -87,6 +88,8 @@ pub struct MasterConfig {
     pub timing: Timing,
     /// Who makes plug-ins of the components that operators bring; `None`: they can bring none.
     pub loader: Option<Arc<dyn Loader>>,
+    /// What this process says; `None`: operators cannot change that.
+    pub logging: Option<Logging>,
 }
 
 impl MasterConfig {
@@ -110,6 +113,7 @@ impl MasterConfig {
             join: None,
             timing: Timing::default(),
             loader: None,
+            logging: None,
         }
     }
 }
@@ -242,6 +246,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         bundles: bundles.clone(),
         data_dir: config.data_dir.clone(),
         loader: config.loader.clone(),
+        logging: config.logging.clone(),
     };
     let (http_addr, mesos_addr) = (config.http_addr, config.mesos_addr);
     let taken = on(&threads.first, take(http_addr, mesos_addr)).await?;

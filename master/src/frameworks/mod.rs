@@ -27,6 +27,8 @@ pub const TEXT_BYTES_MAX: usize = 1_024;
 pub const ROLES_MAX: usize = 64;
 /// The longest that the tasks of a framework may wait for it to come back, in milliseconds: a year.
 pub const FAILOVER_MS_MAX: u64 = 365 * 86_400_000;
+/// What is not there where a framework names a task that is not its own.
+pub const UNKNOWN_TASK: &str = "task";
 /// What a framework can take that is shown what is revocable, in Mesos' words.
 pub const REVOCABLE: &str = "REVOCABLE_RESOURCES";
 /// Most offers, launches or tasks in one call.
@@ -261,6 +263,15 @@ pub enum Call {
         offers: Vec<OfferId>,
         /// What, in order.
         changes: Vec<ReservationChange>,
+    },
+    /// It says something to a task of its. Once at most, and lost without a word where the task does not run or cannot be reached.
+    Message {
+        /// By its name.
+        task: String,
+        /// Where it has to be for that; `None`: wherever it is.
+        agent: Option<AgentId>,
+        /// What: at most [`protocol::message::MESSAGE_BYTES_MAX`].
+        bytes: bytes::Bytes,
     },
 }
 

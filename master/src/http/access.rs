@@ -167,7 +167,15 @@ impl Caller {
     /// # Errors
     /// An [`ApiError`] of status 403.
     pub fn must_own_cluster(&self) -> Result<(), ApiError> {
-        self.must_level(Level::Admin)?;
+        self.must_for_all(Level::Admin)
+    }
+
+    /// Refuses who has less than `level`, or has it for some roles only.
+    ///
+    /// # Errors
+    /// An [`ApiError`] of status 403.
+    pub fn must_for_all(&self, level: Level) -> Result<(), ApiError> {
+        self.must_level(level)?;
         match self.is_of_all_roles() {
             true => Ok(()),
             false => Err(ApiError::forbidden(format!("token {} is for some roles only, and this concerns all", self.token))),

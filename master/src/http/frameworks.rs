@@ -17,6 +17,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use protocol::message::MESSAGE_BYTES_MAX;
 use protocol::{OfferId, Role, ShardId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -54,6 +57,8 @@ pub struct CallBody {
     reconcile: Option<Vec<String>>,
     /// It wants this, in place of what it wanted before, and is shown nothing else; none: whatever comes.
     demand: Option<Vec<WishBody>>,
+    /// Say this to a task: once at most, and lost where it does not run or its agent is away.
+    message: Option<ToTaskBody>,
     /// The framework is another than before; what it wants stays.
     update: Option<SubscribeBody>,
     /// True: the framework ends, with all its tasks.
@@ -151,6 +156,27 @@ pub struct KillBody {
     task: String,
     /// How long it has to stop, in milliseconds; as was said when it was placed where it is not said.
     grace_ms: Option<u64>,
+}
+
+/// Something that a task is to hear.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToTaskBody {
+    /// Its name.
+    task: String,
+    /// What: at most 64 KiB, in base64.
+    data: String,
+}
+
+impl ToTaskBody {
+    fn read(self) -> Result<Call, ApiError> {
+        let bytes = STANDARD.decode(self.data).map_err(|error| ApiError::invalid("message.data", format!("it is no base64: {error}")))?;
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            let reason = format!("it has {} bytes: a message has at most {MESSAGE_BYTES_MAX}", bytes.len());
+            return Err(ApiError::invalid("message.data", reason));
+        }
+        Ok(Call::Message { task: self.task, agent: None, bytes: bytes.into() })
+    }
 }
 
 /// An update that was taken in.
@@ -278,11 +304,10 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
         said.push(Call::Acknowledge { task, uuid });
     }
     for (accepted, texts) in [(true, call.accept_inverse), (false, call.decline_inverse)] {
-        let parse = |text: &String| inverse_id(text).ok_or_else(|| ApiError::invalid("inverse", format!("{text:?} is no inverse offer")));
-        let offers = texts.map(|texts| texts.iter().map(parse).collect::<Result<Vec<_>, _>>()).transpose()?;
-        said.extend(offers.map(|offers| Call::AnswerInverse { accepted, offers }));
+        said.extend(texts.map(|texts| inverse(accepted, &texts)).transpose()?);
     }
     said.extend(call.reconcile.map(Call::Reconcile));
+    said.extend(call.message.map(ToTaskBody::read).transpose()?);
     if let Some(update) = call.update {
         if !update.demand.is_empty() {
             return Err(ApiError::invalid("update.demand", "what a framework wants it says with `demand`, or when it subscribes"));
@@ -300,7 +325,7 @@ async fn said(api: &Api, caller: &Caller, framework: FrameworkId, call: CallBody
         }
         _ => Err(ApiError::invalid(
             "body",
-            "a call says one thing: accept, decline, demand, revive, suppress, kill, acknowledge, reconcile, accept_inverse, decline_inverse, update or teardown",
+            "a call says one thing: accept, decline, demand, revive, suppress, kill, acknowledge, reconcile, message, accept_inverse, decline_inverse, update or teardown",
         )),
     }
 }
@@ -314,6 +339,11 @@ async fn launches(api: &Api, roles: &[Role], tasks: Vec<TaskBody>) -> Vec<TaskLa
         launches.push(TaskLaunch { name, agent: None, grace_ms: grace_ms.unwrap_or(GRACE_MS_DEFAULT), job });
     }
     launches
+}
+
+fn inverse(accepted: bool, texts: &[String]) -> Result<Call, ApiError> {
+    let parse = |text: &String| inverse_id(text).ok_or_else(|| ApiError::invalid("inverse", format!("{text:?} is no inverse offer")));
+    Ok(Call::AnswerInverse { accepted, offers: texts.iter().map(parse).collect::<Result<_, _>>()? })
 }
 
 fn offers(texts: &[String], field: &str) -> Result<Vec<OfferId>, ApiError> {

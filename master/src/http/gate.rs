@@ -113,6 +113,7 @@ pub async fn token(State(api): State<Arc<Api>>, mut request: Request, next: Next
     };
     match caller {
         Ok(caller) => {
+            tracing::debug!(method = %request.method(), path = request.uri().path(), token = %caller.token, "a request");
             request.extensions_mut().insert(caller);
             let stale =
                 request.uri().query().is_some_and(|query| query.split('&').any(|pair| matches!(pair, "stale" | "stale=" | "stale=true")));

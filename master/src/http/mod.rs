@@ -24,6 +24,7 @@ pub mod inspect;
 pub mod jobs;
 pub mod jobs_json;
 mod lines;
+pub mod log_level;
 pub mod logs;
 pub mod maintenance;
 pub mod masters;
@@ -53,6 +54,7 @@ use crate::drive::Door;
 use crate::drive::routes::Route;
 use crate::drive::told::{Told, What};
 use crate::frameworks::{FrameworkId, FrameworkInfo};
+use crate::logging::Logging;
 use crate::peers::Shelf;
 use crate::plugins::{self, Loader, PlugIns};
 use crate::shard::HOME;
@@ -107,6 +109,8 @@ pub struct HttpConfig {
     pub data_dir: PathBuf,
     /// Who makes plug-ins of components; `None`: nobody.
     pub loader: Option<Arc<dyn Loader>>,
+    /// What this process says; `None`: that cannot be changed.
+    pub logging: Option<Logging>,
 }
 
 /// The ports that are served.
@@ -137,6 +141,7 @@ pub struct Api {
     /// What is tried out now.
     plans: Arc<Semaphore>,
     plug_ins: Arc<PlugIns>,
+    logging: Option<Logging>,
     log_readers: Arc<Semaphore>,
     streams: Arc<Streams>,
     /// Frameworks that subscribed here.
@@ -236,6 +241,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(roles::list))
         .routes(routes!(masters::list))
+        .routes(routes!(log_level::show, log_level::set))
         .routes(routes!(masters::remove))
         .routes(routes!(backup::backup))
         .routes(routes!(roles::show, roles::set))
@@ -273,6 +279,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
         plans: Arc::new(Semaphore::new(what_if::PLANS_MAX)),
         plug_ins,
+        logging: config.logging,
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
         streams: Arc::default(),
         frameworks: DashMap::new(),

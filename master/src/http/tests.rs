@@ -73,6 +73,7 @@ impl Closed {
             bundles,
             data_dir: folder.path().to_owned(),
             loader: None,
+            logging: None,
         };
         let (api, router) = api(door(&folder), config);
         Self { api, router, folder }

@@ -230,7 +230,8 @@ impl World {
             | FromMaster::Masters { .. }
             | FromMaster::Lease { .. }
             | FromMaster::Pulses { .. }
-            | FromMaster::LedElsewhere { .. } => {}
+            | FromMaster::LedElsewhere { .. }
+            | FromMaster::Message { .. } => {}
         }
     }
 

@@ -6,11 +6,15 @@ use super::maintenance::Consent;
 use super::openings::Opening;
 use super::shown::{FILTERED_MS, Hand};
 use super::updates::Untold;
-use super::{PeerMessage, Record, Refusal, Response, Shard};
+use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
 use crate::frameworks::{
-    CALL_ITEMS_MAX, Call, Demand, Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_MAX, Sieve, Wish,
+    CALL_ITEMS_MAX, Call, Demand, Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_MAX, Sieve,
+    UNKNOWN_TASK, Wish,
 };
-use protocol::{JobId, OfferId, RequestId, Role, Time};
+use crate::jobs::LivePhase;
+use bytes::Bytes;
+use protocol::message::{FromMaster, MESSAGE_BYTES_MAX};
+use protocol::{AgentId, AttemptId, JobId, OfferId, RequestId, Role, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Frameworks of one shard.
@@ -178,9 +182,25 @@ impl Shard {
                 self.consented(id, &offers, consent);
             }
             Call::Reserve { offers, changes } => self.reserve_of(id, offers, changes)?,
+            Call::Message { task, agent, bytes } => self.message_own(id, &task, agent, bytes)?,
             Call::Demand(wishes) => self.demand(id, wishes)?,
             Call::Update { info, suppressed, filters } => self.update_framework(id, info, suppressed, &filters)?,
             Call::Teardown => self.remove(id, "the framework has ended itself"),
+        }
+        Ok(())
+    }
+
+    /// A framework says something to a task of its. Whether that hears it nobody knows, so it is no error where it does not run.
+    fn message_own(&mut self, id: FrameworkId, task: &str, agent: Option<AgentId>, bytes: Bytes) -> Result<(), Refusal> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(Refusal::Invalid { reason: format!("a message has at most {MESSAGE_BYTES_MAX} bytes") });
+        }
+        let own = self.frameworks.get(id).and_then(|framework| framework.tasks.get(task));
+        let own = own.ok_or_else(|| Refusal::NotFound { what: UNKNOWN_TASK.into() })?;
+        let (attempt, place) = (AttemptId::new(own.job, 0, 1), own.agent);
+        let runs = matches!(self.phase_of(attempt), Some(LivePhase::Running | LivePhase::Killing));
+        if runs && agent.is_none_or(|agent| agent == place) {
+            self.at_once(Action::Send { agent: place, message: FromMaster::Message { attempt, bytes } });
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ struct Script {
     acked: Vec<AttemptId>,
     reports_wanted: usize,
     rejected: bool,
+    /// What frameworks said to its tasks.
+    messages: Vec<(AttemptId, bytes::Bytes)>,
 }
 
 struct World {
@@ -185,6 +187,7 @@ impl World {
             }
             FromMaster::ReportWanted { .. } => script.reports_wanted += 1,
             FromMaster::Rejected { .. } => script.rejected = true,
+            FromMaster::Message { attempt, bytes } => script.messages.push((attempt, bytes)),
             FromMaster::BeatAck { .. }
             | FromMaster::Prepare { .. }
             | FromMaster::Leading { .. }

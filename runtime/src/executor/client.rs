@@ -2,8 +2,9 @@
 
 use super::wire::{self, BATCH_BYTES_MAX, Command, Hello, HelloReply, KEY_BYTES_MAX, PLAN_BYTES_MAX, Told, Used};
 use super::{ExecutorEvent, Held, LaunchError, Recovered, TellError, place, record};
+use crate::messages::WAITING_BYTES_MAX;
 use crate::{Key, Launch};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use std::fmt;
 use std::io;
@@ -18,6 +19,8 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 /// How long a running executor may take to answer, or a dying one to die.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const DEATH_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// While so many bytes wait for an executor that does not read them, messages to tasks are dropped.
+const UNREAD_BYTES_MAX: usize = 1 << 20;
 /// A start without its ports, at its longest.
 const START_BYTES_MAX: usize = KEY_BYTES_MAX + 15;
 const PORT_BYTES_MAX: usize = 3;
@@ -159,6 +162,15 @@ impl Commands {
     /// Queues: the leases of these hold until `until_ns`, by [`super::lease::boot_ns`], where they are not over yet.
     pub fn renew(&mut self, keys: Vec<Key>, until_ns: u64) {
         keys.chunks(BATCH_BYTES_MAX / KEY_BYTES_MAX).for_each(|keys| self.queue(&Command::Renew { keys: keys.to_vec(), until_ns }));
+    }
+
+    /// Queues what its framework says to a task; false where that was dropped: the executor does not read, or it is longer than a task may be told.
+    pub fn message(&mut self, key: Key, bytes: Bytes) -> bool {
+        let fits = bytes.len() <= WAITING_BYTES_MAX && self.queued.len() <= UNREAD_BYTES_MAX;
+        if fits {
+            self.queue(&Command::Message { key, bytes });
+        }
+        fits
     }
 
     /// Queues: forget how these ended. Their output stays until newer output needs the room.

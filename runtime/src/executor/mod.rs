@@ -77,6 +77,13 @@ pub enum ExecutorEvent {
         /// Its own words.
         note: String,
     },
+    /// So many messages of its framework were dropped, since it did not take them in time. Told with its end, where there are some.
+    Dropped {
+        /// Which.
+        key: Key,
+        /// How many.
+        messages: u64,
+    },
 }
 
 /// What an executor holds at the moment of connecting.

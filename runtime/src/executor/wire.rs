@@ -75,6 +75,13 @@ pub enum Command {
         /// Until when, by [`super::lease::boot_ns`].
         until_ns: u64,
     },
+    /// Its framework says this to a task: dropped where it is not held or takes no messages.
+    Message {
+        /// To which.
+        key: Key,
+        /// What.
+        bytes: Bytes,
+    },
 }
 
 /// What a wasm task uses.

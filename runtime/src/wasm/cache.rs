@@ -2,7 +2,7 @@
 
 use super::control::printable;
 use super::engine::Engines;
-use super::host::Task;
+use super::host::{MESSAGES, Task};
 use super::limits::{MEMORIES_PER_TASK_MAX, TABLES_PER_TASK_MAX};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,8 @@ pub struct Loaded {
     pub entry: Entry,
     /// How many slots of the pool one task of it takes.
     pub slots: u32,
+    /// True where it takes messages of its framework.
+    pub listens: bool,
 }
 
 /// How a program is entered.
@@ -154,7 +156,7 @@ impl Loaded {
         let start = module.get_export_index("_start").expect("it has the export, as was seen above");
         let instance = engines.core.instantiate_pre(module).map_err(|error| refused(&reason(&error)))?;
         module.initialize_copy_on_write_image().map_err(|error| refused(&reason(&error)))?;
-        Ok(Self { entry: Entry::Core(instance, start), slots: slots(&module.resources_required())? })
+        Ok(Self { entry: Entry::Core(instance, start), slots: slots(&module.resources_required())?, listens: false })
     }
 
     fn component(engines: &Engines, component: &Component) -> Result<Self, LoadError> {
@@ -166,7 +168,9 @@ impl Loaded {
         let Some(required) = component.resources_required() else {
             return Err(refused("it imports modules or components, which nobody offers"));
         };
-        Ok(Self { entry: Entry::Component(command), slots: slots(&required)? })
+        let shape = component.component_type();
+        let listens = shape.imports(&engines.engine).any(|(name, _)| name.split('@').next() == MESSAGES.split('@').next());
+        Ok(Self { entry: Entry::Component(command), slots: slots(&required)?, listens })
     }
 }
 

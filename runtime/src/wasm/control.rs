@@ -1,5 +1,6 @@
 //! What the executor and a running task tell each other: stop and kill one way; output and progress the other.
 
+use super::inbox::{Inbox, Room};
 use crate::Stream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -42,6 +43,8 @@ struct Inner {
     killed: AtomicBool,
     kill: Notify,
     progress: Mutex<Option<Progress>>,
+    /// What its framework says, where it is one that may take that.
+    inbox: OnceLock<Inbox>,
     /// Nanoseconds that it was on a thread, in slices that ended; where metering is by fuel, without the first.
     ran_ns: AtomicU64,
     /// Bytes of linear memory now.
@@ -72,6 +75,7 @@ impl Control {
     /// Asks the task to stop: `skep:task/context.stopping` says so from now on. Whether it does is its affair.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
+        self.0.inbox.get().into_iter().for_each(Inbox::stir);
     }
 
     /// Ends the task at its next host call or yield, also while it waits; it ends as [`crate::Exit::Killed`].
@@ -90,6 +94,41 @@ impl Control {
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its framework says this. Passed over before it runs, and where it takes no messages.
+    pub fn hear(&self, message: Vec<u8>) {
+        if let Some(inbox) = self.0.inbox.get() {
+            inbox.hear(message);
+        }
+    }
+
+    /// How many messages were dropped because it did not take them in time.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.inbox.get().map_or(0, Inbox::dropped)
+    }
+
+    /// From now on messages wait for it, in this room.
+    pub(super) fn listen(&self, room: &Room) {
+        self.0.inbox.get_or_init(|| Inbox::new(room.clone()));
+    }
+
+    /// The next message, waited for until it is asked to stop; for one waiter.
+    pub(super) async fn message(&self) -> Option<Vec<u8>> {
+        let inbox = self.0.inbox.get()?;
+        loop {
+            match inbox.take() {
+                None if self.is_stopping() => return None,
+                None => inbox.stirred().await,
+                message => return message,
+            }
+        }
+    }
+
+    /// The next message that is here.
+    pub(super) fn message_here(&self) -> Option<Vec<u8>> {
+        self.0.inbox.get()?.take()
     }
 
     /// True after [`Control::kill`].

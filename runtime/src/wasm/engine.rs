@@ -2,6 +2,7 @@
 
 use super::cache::{Cache, LoadError, Loaded, TABLES_PER_SLOT, reason};
 use super::host::{Task, component_linker, core_linker};
+use super::inbox::Room;
 use super::limits::{INSTANCES_PER_TASK_MAX, MEMORIES_PER_TASK_MAX, TABLE_ELEMENTS_MAX, TABLES_PER_TASK_MAX, Ticker};
 use super::template::Template;
 use crate::{Metering, Plan};
@@ -72,6 +73,8 @@ pub struct Engine {
     pub(super) metering: Metering,
     ticker: OnceLock<Ticker>,
     cache: Cache,
+    /// For messages to all its tasks.
+    pub(super) room: Room,
     obtained: Obtained,
 }
 
@@ -124,6 +127,7 @@ impl Engine {
             metering,
             ticker: OnceLock::new(),
             cache: Cache::default(),
+            room: Room::default(),
             obtained: Obtained { slots, slots_wanted: wanted, reason: why, pagemap_scan },
         })
     }

@@ -8,7 +8,7 @@ use super::limits::Meter;
 use super::streams::{Sink, Source};
 use crate::{Exit, Start, Stream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wasmtime::component::{self, ResourceTable};
 use wasmtime::{Caller, Extern, Linker, StoreContextMut};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -27,6 +27,7 @@ const WASI_RANDOM: &str = "wasi:random/random@0.2.12";
 const FENCE_VARIABLE: &str = "SKEP_FENCE";
 /// Ours, from `wit/`.
 const CONTEXT: &str = "skep:task/context@0.1.0";
+pub const MESSAGES: &str = "skep:task/messages@0.1.0";
 
 #[allow(missing_docs)]
 mod wit {
@@ -187,7 +188,22 @@ pub fn component_linker(engine: &wasmtime::Engine) -> wasmtime::Result<component
     })?;
     context.func_wrap("fence", |store: StoreContextMut<'_, Task>, ()| Ok((store.data().fence(),)))?;
     context.func_wrap("stopping", |store: StoreContextMut<'_, Task>, ()| Ok((store.data().control.is_stopping(),)))?;
+    let mut messages = linker.instance(MESSAGES)?;
+    messages.func_wrap_async("receive", |store, ()| Box::new(receive(store, None)))?;
+    messages.func_wrap_async("wait", |store, (ms,): (u64,)| Box::new(receive(store, Some(Duration::from_millis(ms)))))?;
     Ok(linker)
+}
+
+/// The next message, waited for so long at most.
+async fn receive(store: StoreContextMut<'_, Task>, within: Option<Duration>) -> wasmtime::Result<(Option<Vec<u8>>,)> {
+    let control = store.data().control.clone();
+    let message = match within.filter(|within| !within.is_zero()) {
+        Some(within) => tokio::time::timeout(within, control.message()).await.unwrap_or_default(),
+        None => control.message_here(),
+    };
+    control.moved(message.as_ref().map_or(0, Vec::len));
+    control.breathe().await;
+    Ok((message,))
 }
 
 async fn get_random_bytes(mut store: StoreContextMut<'_, Task>, length: u64) -> wasmtime::Result<(Vec<u8>,)> {

@@ -11,6 +11,7 @@ mod cache;
 mod control;
 mod engine;
 mod host;
+mod inbox;
 mod limits;
 mod run;
 mod streams;

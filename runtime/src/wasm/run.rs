@@ -44,6 +44,9 @@ impl Engine {
                 return (Exit::Rejected { reason: format!("no thread for the clock of its running time: {error}") }, Usage::default());
             }
         };
+        if prepared.loaded.listens {
+            control.listen(&self.room);
+        }
         output.started();
         let begun = Instant::now();
         let limits = &prepared.plan.limits;

@@ -3,6 +3,7 @@
 mod ends;
 mod hostile;
 mod measure;
+mod messages;
 mod policies;
 mod talk;
 

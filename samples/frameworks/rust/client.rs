@@ -1,4 +1,4 @@
-//! A client of `/v1/framework` in one module, over reqwest: subscribes, says calls, and comes back where the connection breaks. `batch.rs` beside it is a
+//! A client of `/v1/framework` in one module, over reqwest and base64: subscribes, says calls, and comes back where the connection breaks. `batch.rs` beside it is a
 //! scheduler over it.
 //!
 //! ```ignore
@@ -8,6 +8,8 @@
 //! }
 //! ```
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -273,6 +275,14 @@ impl Framework {
     pub async fn decline(&mut self, offers: &[Offer], refuse_ms: u64) -> Result<(), Error> {
         let offers: Vec<&str> = offers.iter().map(|offer| offer.id.as_str()).collect();
         self.say(json!({ "decline": { "offers": offers, "refuse_ms": refuse_ms } })).await
+    }
+
+    /// Says this, at most 64 KiB, to a task: once at most, and lost where it does not run or its agent is away.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn message(&mut self, task: &str, data: &[u8]) -> Result<(), Error> {
+        self.say(json!({ "message": { "task": task, "data": STANDARD.encode(data) } })).await
     }
 
     /// Has taken an update in.

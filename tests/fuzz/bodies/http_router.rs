@@ -39,6 +39,7 @@ fn world() -> &'static World {
                 bundles,
                 data_dir: "nowhere".into(),
                 loader: None,
+                logging: None,
             };
             let router = router(master.door().clone(), config).await;
             (master, router)

@@ -76,6 +76,6 @@ impl Subscribed<'_> {
 }
 
 /// Has a test wait for what it asks.
-pub fn on_runtime(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+pub fn on_runtime<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
 }

@@ -75,3 +75,11 @@ fn a_member_that_nobody_names_after_a_restart_is_lost_and_ends_its_group() {
     let end = told(&again.does(ended(0, Exit::Killed)));
     assert!(matches!(&end[..], [TaskState::Ended { exit: Exit::Lost { reason: Loss::Executor }, .. }]), "{end:?}");
 }
+
+#[test]
+fn all_members_hear_what_is_said_to_their_task() {
+    let (mut bench, attempt) = bench_with(2);
+    let message = FromMaster::Message { attempt, bytes: bytes::Bytes::from_static(b"hi") };
+    let outputs = bench.does(Event::Master { shard: job().shard(), message });
+    assert!(matches!(&outputs[..], [Output::Message { members, .. }] if members.len() == 2), "{outputs:?}");
+}

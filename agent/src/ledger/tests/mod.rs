@@ -6,6 +6,7 @@ mod groups;
 mod launches;
 mod leaders;
 mod leases;
+mod messages;
 mod slack;
 
 use super::event::*;

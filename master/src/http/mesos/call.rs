@@ -9,7 +9,7 @@ use crate::http::frameworks_json::{inverse_id, offer_id};
 use crate::shard::reservations::ReservationChange;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use protocol::{OfferId, Role};
+use protocol::{AgentId, OfferId, Role};
 use serde_json::Value;
 
 /// What is called.
@@ -52,6 +52,11 @@ pub enum Said {
     AnswerInverse {
         accepted: bool,
         offers: Vec<OfferId>,
+    },
+    Message {
+        task: String,
+        agent: AgentId,
+        data: Vec<u8>,
     },
     Teardown,
     /// Taken in, and nothing is done.
@@ -117,13 +122,13 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
         "ACCEPT_INVERSE_OFFERS" => Said::AnswerInverse { accepted: true, offers: inverse(within("accept_inverse_offers")?) },
         "DECLINE_INVERSE_OFFERS" => Said::AnswerInverse { accepted: false, offers: inverse(within("decline_inverse_offers")?) },
         "MESSAGE" => {
-            // As of a command executor's: it is asked for all that it needs, and nobody is there who would take it.
             let message = within("message")?;
-            needed(message, "agent_id").or_else(|error| id(message, "slave_id").map(str::to_owned).ok_or(error))?;
-            needed(message, "executor_id")?;
+            let agent = needed(message, "agent_id").or_else(|error| id(message, "slave_id").map(str::to_owned).ok_or(error))?;
+            // A task is its own executor, as with Mesos' command executor.
+            let task = needed(message, "executor_id")?;
             let data = text(message, "data").and_then(|data| STANDARD.decode(data).ok());
-            data.ok_or("Failed to validate scheduler::Call: Expecting 'data' to be present")?;
-            Said::Ignored
+            let data = data.ok_or("Failed to validate scheduler::Call: Expecting 'data' to be present")?;
+            agent.parse().map_or(Said::Ignored, |agent| Said::Message { task, agent, data })
         }
         "SHUTDOWN" | "REQUEST" | "ACKNOWLEDGE_OPERATION_STATUS" | "RECONCILE_OPERATIONS" => Said::Ignored,
         other => Said::Unknown(other.into()),

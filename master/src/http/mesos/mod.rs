@@ -6,6 +6,7 @@ mod event;
 mod figures;
 mod files;
 mod filters;
+mod logging;
 mod maintenance;
 mod operator;
 mod quota;

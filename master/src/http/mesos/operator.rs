@@ -2,7 +2,7 @@
 
 use super::seen::{self, Seen, TASKS_MAX, see};
 use super::watch::watch;
-use super::{At, figures, files, maintenance, master_info, quota, reserved, rows, words};
+use super::{At, figures, files, logging, maintenance, master_info, quota, reserved, rows, words};
 use crate::frameworks::{FrameworkId, FrameworkRequest};
 use crate::http::access::Caller;
 use crate::http::agents::set_mode;
@@ -66,7 +66,8 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
             answer("get_master", json!({ "master_info": master_info(api), "start_time": since, "elected_time": since }))
         }
         "GET_FLAGS" => answer("get_flags", json!({ "flags": [] })),
-        "GET_LOGGING_LEVEL" => answer("get_logging_level", json!({ "level": 0 })),
+        "GET_LOGGING_LEVEL" => answer("get_logging_level", json!({ "level": logging::level(api) })),
+        "SET_LOGGING_LEVEL" => logging::set_level(api, caller, call).map(|()| None),
         "GET_AGENTS" => answer("get_agents", rows::agents(&see(api, caller).await?)),
         "GET_FRAMEWORKS" => answer("get_frameworks", rows::frameworks(&see(api, caller).await?)),
         "GET_TASKS" => answer("get_tasks", task_rows(api, &see(api, caller).await?, words::member(call, "get_tasks")).await?),

@@ -5,7 +5,7 @@ use super::call::{self, Said};
 use super::event::Told;
 use super::{At, base, master_info, task};
 use crate::drive::Busy;
-use crate::frameworks::{Call, FrameworkId, FrameworkRequest, TaskLaunch};
+use crate::frameworks::{Call, FrameworkId, FrameworkRequest, TaskLaunch, UNKNOWN_TASK};
 use crate::http::access::Caller;
 use crate::http::error::ApiError;
 use crate::http::subscription::{self, Subscriber};
@@ -68,11 +68,12 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
     let updates = matches!(said, Said::Update { .. });
     for call in in_our_words(api, caller, framework, said).await? {
         let principal = caller.token.to_string();
-        // A reservation that cannot be is passed over, as Mesos drops the operation.
-        let drops = matches!(call, Call::Reserve { .. });
+        // A reservation that cannot be is passed over, as Mesos drops the operation; and so is a message to nobody.
+        let (reserves, speaks) = (matches!(call, Call::Reserve { .. }), matches!(call, Call::Message { .. }));
         let request = Request::Framework(FrameworkRequest::Call { framework, stream, principal, call });
         match api.door.ask(framework.shard(), request).await {
-            Ok(Answer::Refused(refusal)) if drops => tracing::warn!(%framework, %refusal, "a framework's reservation is passed over"),
+            Ok(Answer::Refused(refusal)) if reserves => tracing::warn!(%framework, %refusal, "a framework's reservation is passed over"),
+            Ok(Answer::Refused(Refusal::NotFound { what })) if speaks && what == UNKNOWN_TASK => {}
             Ok(Answer::Refused(refusal)) => return Err(refused(&refusal)),
             Ok(_) => {}
             Err(busy) => return Err(unavailable(&busy)),
@@ -115,6 +116,7 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
             Call::Update { info, suppressed, filters }
         }
         Said::AnswerInverse { accepted, offers } => Call::AnswerInverse { accepted, offers },
+        Said::Message { task, agent, data } => Call::Message { task, agent: Some(agent), bytes: data.into() },
         Said::Teardown => Call::Teardown,
         Said::Ignored | Said::Subscribe { .. } | Said::Unknown(_) => return Ok(vec![]),
     };

@@ -40,6 +40,7 @@ impl Cluster {
             bundles,
             data_dir: "nowhere".into(),
             loader: None,
+            logging: None,
         };
         let router = router(master.door().clone(), config).await;
         let token = format!("Bearer {}", std::fs::read_to_string(master.admin_token()).unwrap().trim());

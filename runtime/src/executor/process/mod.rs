@@ -9,6 +9,7 @@ mod ask;
 mod clear;
 mod client;
 mod hold;
+mod messages;
 mod output;
 mod own_mounts;
 mod peer;

@@ -2,9 +2,10 @@
 
 use super::TASK;
 use super::clear;
+use super::messages::Mailbox;
 use super::output::Output;
 use super::places::{Owner, Places, Which};
-use super::watch::{Task, Watch};
+use super::watch::{Begun, Task, Watch};
 use crate::executor::ExecutorEvent;
 use crate::executor::lease::Lease;
 use crate::executor::place::{self, Identity};
@@ -12,8 +13,8 @@ use crate::executor::record::{Record, RecordLog};
 use crate::executor::wire::{self, HelloReply};
 use crate::jail::JailError;
 use crate::jail::cell::network::{self, Network};
-use crate::jail::cell::{self, Cell, Host, Place, Streams, sys};
-use crate::jail::cgroup::{Group, Hierarchies, Slot};
+use crate::jail::cell::{self, Host, Place, Streams, sys};
+use crate::jail::cgroup::{Hierarchies, Slot};
 use crate::process::{EXECUTORS_GROUP, KEEPER, ProcessLimits, ProcessSpec};
 use crate::{Exit, Key, Usage};
 use rustix::fd::OwnedFd;
@@ -129,7 +130,7 @@ fn serve(
     let is_over = lease.as_ref().is_some_and(|lease| lease.left().is_none());
     let over = || Err(JailError { step: "lease", reason: "it is over".into() });
     let begun = if is_over { over() } else { begun.and_then(|()| begin(spec, lent, machine, keeper)) };
-    if let Ok((cell, ..)) = &begun {
+    if let Ok(Begun { cell, .. }) = &begun {
         // One that has ended already need not be found again.
         let _ = Identity::of(cell.pid).and_then(|task| task.write_to(&dir.join(TASK)));
     }
@@ -138,9 +139,9 @@ fn serve(
     }
     give_up_root(keeper).map_err(|error| ("giving up root", error))?;
     let (task, first) = match begun {
-        Ok((cell, group, output)) => {
+        Ok(begun) => {
             let since_ms = now_ms();
-            (Some(Task::new(spec, cell, group, output, lease, (started, since_ms))), ExecutorEvent::Started { key: spec.key, since_ms })
+            (Some(Task::new(spec, begun, lease, (started, since_ms))), ExecutorEvent::Started { key: spec.key, since_ms })
         }
         Err(_) if is_over => (None, ExecutorEvent::Ended { key: spec.key, exit: Exit::LeaseOver, usage: Usage::default() }),
         Err(error) => {
@@ -169,13 +170,13 @@ fn make(spec: &ProcessSpec, dir: &Path, keeper: Option<u32>, owner: Owner) -> Vi
 }
 
 /// Starts the task; where that fails, nothing of it is left.
-fn begin(spec: &ProcessSpec, lent: Lent, machine: &Machine, keeper: Option<u32>) -> Result<(Cell, Group, Output), JailError> {
+fn begin(spec: &ProcessSpec, lent: Lent, machine: &Machine, keeper: Option<u32>) -> Result<Begun, JailError> {
     let step = |step: &'static str| move |reason: String| JailError { step, reason };
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| step("pipes")(format!("pipe2: {error}")));
     lent.network.transpose().and_then(|network| network.map_or(Ok(()), network::enter)).map_err(step("network"))?;
     let stdin = stdin(spec, machine.owner).map_err(step("standard input"))?;
-    let ((out, stdout), (errors, stderr)) = (pipe()?, pipe()?);
-    for pipe in [&out, &errors] {
+    let ((out, stdout), (errors, stderr), (messages, said)) = (pipe()?, pipe()?, pipe()?);
+    for pipe in [&out, &errors, &said] {
         rustix::io::ioctl_fionbio(pipe, true).map_err(|error| step("pipes")(error.to_string()))?;
     }
     let group = match lent.slot.and_then(|slot| slot.before) {
@@ -186,10 +187,10 @@ fn begin(spec: &ProcessSpec, lent: Lent, machine: &Machine, keeper: Option<u32>)
         None => machine.hierarchies.make(&spec.cgroup, &lent.bounds),
     };
     let group = group.map_err(step("control group"))?;
-    let streams = Streams { stdin, stdout, stderr };
+    let streams = Streams { stdin, stdout, stderr, messages };
     let output = Output::new(&machine.places.processes(), spec, [out, errors]).map_err(|error| step("output")(error.to_string()))?;
     match cell::start(spec, &Place { host: &machine.host, disk: &machine.places.disk(spec.key) }, &group, keeper, streams) {
-        Ok(cell) => Ok((cell, group, output)),
+        Ok(cell) => Ok(Begun { cell, group, output, messages: Mailbox::new(said) }),
         Err(error) => {
             let _ = machine.hierarchies.remove(&spec.cgroup); // What is left of it is removed when the directory is cleared.
             Err(error)

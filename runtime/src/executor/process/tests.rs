@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 mod beside;
 mod fenced;
+mod messages;
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 

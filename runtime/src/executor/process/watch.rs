@@ -1,6 +1,7 @@
 //! What an executor does while its task runs, and until its end was taken: one loop that waits for the task, its output, its client and its
 //! limits. The stop with its grace is done here, so it goes on when the agent dies.
 
+use super::messages::Mailbox;
 use super::output::Output;
 use super::peer::Peer;
 use crate::executor::lease::{LOOK_EVERY, Lease};
@@ -34,6 +35,14 @@ enum Cause {
     CpuTime,
 }
 
+/// What of a task is there once it has begun.
+pub(super) struct Begun {
+    pub(super) cell: Cell,
+    pub(super) group: Group,
+    pub(super) output: Output,
+    pub(super) messages: Mailbox,
+}
+
 /// The task while it runs.
 pub(super) struct Task {
     limits: ProcessLimits,
@@ -41,6 +50,7 @@ pub(super) struct Task {
     cell: Cell,
     group: Group,
     output: Output,
+    messages: Mailbox,
     /// Of one that is fenced.
     lease: Option<Lease>,
     started: Instant,
@@ -55,6 +65,8 @@ pub(super) struct Watch {
     task: Option<Task>,
     /// How it ended, once it has.
     ended: Option<(Exit, Usage)>,
+    /// How many messages to it were dropped, once it has ended.
+    dropped: u64,
     /// Its control group, once it has ended in it.
     left: Option<Group>,
     /// When the end is to be put on record again.
@@ -78,17 +90,18 @@ enum Ready {
     Guest,
     End,
     Output(usize),
+    Messages,
 }
 
 impl Task {
     /// `began`: when it started, and that moment in milliseconds of the Unix epoch.
-    pub(super) fn new(spec: &ProcessSpec, cell: Cell, group: Group, output: Output, lease: Option<Lease>, began: (Instant, u64)) -> Self {
-        let (started, since_ms) = began;
+    pub(super) fn new(spec: &ProcessSpec, begun: Begun, lease: Option<Lease>, (started, since_ms): (Instant, u64)) -> Self {
+        let Begun { cell, group, output, messages } = begun;
         let limits = spec.limits.clone();
         let kill_at = limits.time_ms_max.map(|limit| started + Duration::from_millis(limit));
         let look_at = limits.cpu_time_ms_max.map(|_| started);
-        let mut task =
-            Self { limits, stop_signal: spec.stop_signal, cell, group, output, lease, started, since_ms, cause: None, kill_at, look_at };
+        let (stop_signal, cause) = (spec.stop_signal, None);
+        let mut task = Self { limits, stop_signal, cell, group, output, messages, lease, started, since_ms, cause, kill_at, look_at };
         task.look(started);
         task
     }
@@ -216,6 +229,7 @@ impl Watch {
             key,
             task,
             ended: None,
+            dropped: 0,
             left: None,
             record_again: None,
             record,
@@ -292,6 +306,10 @@ impl Watch {
                 what.push(Ready::Output(at));
                 fds.push(PollFd::from_borrowed_fd(pipe, PollFlags::IN));
             }
+            if let Some(pipe) = task.messages.waits() {
+                what.push(Ready::Messages);
+                fds.push(PollFd::from_borrowed_fd(pipe, PollFlags::OUT));
+            }
         }
         let timers = [self.task.as_ref().and_then(Task::next_timer), self.record_again, expected];
         let wait = timers.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
@@ -315,8 +333,14 @@ impl Watch {
                     task.output.read(at);
                 }
             }
+            Ready::Messages => {
+                if let Some(task) = &mut self.task {
+                    task.messages.pass_on();
+                }
+            }
             Ready::End => {
                 if let Some(task) = self.task.take() {
+                    self.dropped = task.messages.dropped();
                     let (exit, usage, left) = task.end();
                     self.left = Some(left);
                     self.end(exit, usage);
@@ -393,6 +417,11 @@ impl Watch {
                     task.stop(grace_ms, Instant::now());
                 }
             }
+            Command::Message { key, bytes } => {
+                if let Some(task) = self.task.as_mut().filter(|_| key == self.key) {
+                    task.messages.hear(bytes.to_vec());
+                }
+            }
             Command::Forget(keys) => self.forgotten |= keys.contains(&self.key) && self.ended.is_some(),
             Command::Quit => {
                 self.quit = true;
@@ -426,7 +455,8 @@ impl Watch {
         }
         self.record_again = None;
         if let Some(client) = &mut self.client {
-            client.tell(&Told::Events(vec![ExecutorEvent::Ended { key: self.key, exit, usage }]));
+            let dropped = (self.dropped > 0).then_some(ExecutorEvent::Dropped { key: self.key, messages: self.dropped });
+            client.tell(&Told::Events(dropped.into_iter().chain([ExecutorEvent::Ended { key: self.key, exit, usage }]).collect()));
         }
     }
 }

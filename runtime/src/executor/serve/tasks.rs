@@ -147,6 +147,10 @@ impl Tasks {
                 drop(book);
                 self.wake.notify_one();
             }
+            Command::Message { key, bytes } => {
+                let task = self.book().live.get(&key).map(|live| Arc::clone(&live.task));
+                task.into_iter().for_each(|task| task.control.hear(bytes.to_vec()));
+            }
             Command::Retire => {
                 self.retired.store(true, Ordering::SeqCst);
                 self.wake.notify_one();
@@ -419,6 +423,10 @@ async fn run(tasks: Arc<Tasks>, prepared: Arc<Prepared>, start: Start, task: Arc
         _ if task.control.is_stopping() => Exit::Killed,
         exit => exit,
     };
+    let messages = task.control.dropped();
+    if messages > 0 {
+        tasks.push(ExecutorEvent::Dropped { key: task.key, messages });
+    }
     tasks.push(ExecutorEvent::Ended { key: task.key, exit, usage });
     drop(first);
 }

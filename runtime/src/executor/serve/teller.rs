@@ -35,7 +35,8 @@ struct Client {
     deaf: bool,
     /// Obeys its words until the last.
     reading: JoinHandle<()>,
-    /// Bytes on their way; then what is to follow them. Of each task at most its start, its end and one progress, so bounded by what is held.
+    /// Bytes on their way; then what is to follow them. Of each task at most its start, its end, what was dropped and one progress, so bounded by
+    /// what is held.
     sending: BytesMut,
     queued: VecDeque<ExecutorEvent>,
 }
@@ -145,7 +146,7 @@ impl Teller {
                         book.ended.insert(*key, (exit.clone(), *usage));
                     }
                 }
-                ExecutorEvent::Progress { .. } => {}
+                ExecutorEvent::Progress { .. } | ExecutorEvent::Dropped { .. } => {}
             }
         }
         if record.is_long() {

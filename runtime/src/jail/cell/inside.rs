@@ -4,7 +4,7 @@ use super::super::failed;
 use super::host::Host;
 use super::trees::Trees;
 use super::{Streams, init, network, rights, root, sys};
-use crate::process::{Network, ProcessSpec};
+use crate::process::{MESSAGES_FD, Network, ProcessSpec};
 use rustix::fd::OwnedFd;
 use rustix::process::{Gid, Uid};
 use std::ffi::CString;
@@ -37,7 +37,7 @@ pub(super) struct Inside<'a> {
 
 type Step = (&'static str, fn(&mut Inside<'_>) -> Result<(), String>);
 
-const STEPS: [Step; 18] = [
+const STEPS: [Step; 19] = [
     ("begin", wait_for_begin),
     ("session", session),
     ("control group namespace", control_group_namespace),
@@ -55,6 +55,7 @@ const STEPS: [Step; 18] = [
     ("capabilities and tracing", |inside| rights::drop_capabilities(inside.spec)),
     ("landlock", |inside| rights::landlock(inside.spec)),
     ("seccomp", |inside| rights::seccomp(inside.spec)),
+    ("messages", messages),
     ("program", program),
 ];
 
@@ -130,7 +131,7 @@ fn loopback(inside: &mut Inside<'_>) -> Result<(), String> {
 }
 
 fn streams(inside: &mut Inside<'_>) -> Result<(), String> {
-    let Streams { stdin, stdout, stderr } = &inside.streams;
+    let Streams { stdin, stdout, stderr, .. } = &inside.streams;
     rustix::stdio::dup2_stdin(stdin).map_err(|error| failed("dup2 0", error))?;
     rustix::stdio::dup2_stdout(stdout).map_err(|error| failed("dup2 1", error))?;
     rustix::stdio::dup2_stderr(stderr).map_err(|error| failed("dup2 2", error))?;
@@ -141,6 +142,15 @@ fn streams(inside: &mut Inside<'_>) -> Result<(), String> {
 fn working_directory(inside: &mut Inside<'_>) -> Result<(), String> {
     let dir = &inside.spec.dir;
     rustix::process::chdir(&**dir).map_err(|error| failed(&format!("chdir {dir}"), error))
+}
+
+/// From here on the pipe of messages has the number that the task knows. Last of all, since what is closed for it might be anybody's before.
+fn messages(inside: &mut Inside<'_>) -> Result<(), String> {
+    let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, MESSAGES_FD + 1).map_err(|error| failed("fcntl F_DUPFD_CLOEXEC", error));
+    // What is still needed is out of its way.
+    inside.say = above(&inside.say)?;
+    inside.status = above(&inside.status)?;
+    sys::hand_over(&inside.streams.messages, MESSAGES_FD).map_err(|error| failed(&format!("dup2 {MESSAGES_FD}"), error))
 }
 
 /// The task's program, as this process or as the child of what this process becomes.

@@ -6,7 +6,7 @@
 use super::inside::Program;
 use super::{rights, sys};
 use crate::jail::cgroup::Hierarchies;
-use crate::process::{Network, ProcessSpec};
+use crate::process::{MESSAGES_VARIABLE, Network, ProcessSpec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -97,7 +97,9 @@ fn inside(
 ) -> Result<(), String> {
     File::from(go).read_exact(&mut [0]).map_err(|_| "whoever started it is gone".to_owned())?;
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
-    let program = Program::of(command, &spec.env)?;
+    // What its framework says is the task's alone.
+    let env: Vec<_> = spec.env.iter().filter(|(name, _)| name != MESSAGES_VARIABLE).cloned().collect();
+    let program = Program::of(command, &env)?;
     // One that ended has no namespaces any more (ESRCH). Where it has the host's network, so has this process; without root it could not join that.
     sys::join_namespaces(held, spec.network == Network::None)
         .map_err(|error| format!("the task has ended, or cannot be entered: setns: {error}"))?;

@@ -41,6 +41,8 @@ pub(crate) struct Streams {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// What its framework says.
+    pub(crate) messages: OwnedFd,
 }
 
 /// Where it is started.

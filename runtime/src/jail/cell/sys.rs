@@ -228,6 +228,18 @@ pub(super) fn close_all_on_exec() -> io::Result<()> {
     answered(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
+/// Gives a copy of `fd` this number, with which the program has it that is executed next. Whatever had the number is closed.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn hand_over(fd: &OwnedFd, number: c_int) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        return Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?);
+    }
+    // SAFETY: numbers only. Whoever calls uses nothing more that had the number.
+    answered(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into())
+}
+
 /// Executes the first of `programs` that is there. Returns only with the error.
 pub(super) fn execute(programs: &[CString], arguments: &[CString], environment: &[CString]) -> io::Error {
     let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>();

@@ -5,7 +5,7 @@ use super::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Runs a program beside a task; what it printed, and its exit code or why it has none.
-async fn beside(
+pub(super) async fn beside(
     template: &Template,
     key: u128,
     command: &[&str],
