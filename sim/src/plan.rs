@@ -58,11 +58,13 @@ pub enum Bug {
     GrantsDouble,
     /// Agents' shards hear that all jobs are of the lowest priority, and tasks stop whatever theirs is.
     PreemptsUpwards,
+    /// What of its devices an agent's attempts have is not on its record.
+    ForgetsDevices,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -87,6 +89,7 @@ impl Bug {
         Self::MisplacesAgents,
         Self::GrantsDouble,
         Self::PreemptsUpwards,
+        Self::ForgetsDevices,
     ];
 
     /// Whether it is one of several masters only.
@@ -165,6 +168,8 @@ pub struct Plan {
     pub places: bool,
     /// Whether agents lend what is idle, and some jobs are revocable.
     pub lends: bool,
+    /// Whether agents have single devices, and tasks want some.
+    pub devices: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -233,6 +238,11 @@ impl Plan {
                 && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
                 && !upgrades
                 && Random::new(seed ^ 0x1e4d).chance(300),
+            devices: bug == Some(Bug::ForgetsDevices)
+                || bug.is_none()
+                    && !crate::REGRESSION_SEEDS.contains(&seed)
+                    && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
+                    && Random::new(seed ^ 0xdef1).chance(400),
             bug,
         }
     }

@@ -6,11 +6,12 @@ use super::bundle::Verdict;
 use super::member::MemberJudge;
 use super::problem::{Code, PROBLEMS_MAX, Problem};
 use super::spec::{JobSpec, TaskSpec};
+use protocol::devices::may_ask;
 use protocol::ids::ROLE_DEFAULT;
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::job::{COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
 use protocol::resources::PORTS_PER_TASK_MAX;
-use protocol::{Digest, Job, Kind, Name, Resources, Restart, Role, Template};
+use protocol::{Device, Digest, Job, Kind, Name, Resources, Restart, Role, Template};
 use std::sync::Arc;
 
 /// How often a task of a batch job is tried again where its job says `on-failure` and no number. A service is tried for ever.
@@ -181,6 +182,14 @@ impl Judge<'_> {
             let field = self.spec.field(at, "resources.revocable");
             let problem = Problem::new(Code::Conflict, &field, "a group ends as one: all of its tasks are revocable, or none");
             self.push(problem.with_help("say it of each, or of none"));
+        }
+        let parts = |device: &&Device| !device.is_revocable() && !may_ask(device.milli);
+        let single = |device: &&Device| self.spec.tasks.iter().all(|task| may_ask(task.amounts().device(&device.name)));
+        let sum = resources(self.spec).filter(|_| self.spec.group).unwrap_or_default();
+        if let Some(device) = sum.devices.iter().filter(parts).find(single) {
+            let field = self.spec.field(0, "resources.devices");
+            let message = format!("the group has its devices together: {} thousandths of {} are no whole ones", device.milli, device.name);
+            self.push(Problem::new(Code::BadValue, &field, message).with_help("at most 1 of a kind in all, or 2, 3 and so on"));
         }
         names.sort_unstable();
         ports.sort_unstable();

@@ -281,6 +281,7 @@ fn bytes_about(message: &FromMaster) -> usize {
     let attempts = match message {
         FromMaster::Launch(launch) => launch.attempts.len(),
         FromMaster::Kill { attempts, .. } | FromMaster::Ack { attempts } => attempts.len(),
+        FromMaster::Devices { given, .. } => given.len(),
         _ => 0,
     };
     MESSAGE_BYTES + attempts * ATTEMPT_BYTES

@@ -218,6 +218,7 @@ impl World {
             | FromMaster::Leading { .. }
             | FromMaster::Masters { .. }
             | FromMaster::Lease { .. }
+            | FromMaster::Devices { .. }
             | FromMaster::Pulses { .. }
             | FromMaster::LedElsewhere { .. } => {}
         }

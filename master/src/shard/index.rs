@@ -2,8 +2,9 @@
 //! in O(log n) where the kinds go together, and never looks at agents one by one.
 
 use super::mask::Mask;
+use protocol::devices::{Kind, reached_by};
 use protocol::resources::DEVICES_MAX;
-use protocol::{Name, Resources};
+use protocol::{Name, Resources, Singles};
 
 /// Lanes before those of devices: attempts, then the plain kinds.
 const PLAIN: usize = 5;
@@ -80,8 +81,9 @@ impl Index {
         changed
     }
 
-    /// The agent in `slot` has this much free, and room for this many attempts; 0 where it is to get nothing.
-    pub fn set(&mut self, slot: u32, attempts: u32, free: &Resources) {
+    /// The agent in `slot` has this much free, and room for this many attempts; 0 where it is to get nothing. Of single devices that counts which one task
+    /// can have at once.
+    pub fn set(&mut self, slot: u32, attempts: u32, free: &Resources, singles: Option<&Singles>) {
         let slot = slot as usize;
         if slot >= self.size {
             self.grow(slot + 1);
@@ -90,7 +92,8 @@ impl Index {
         if attempts > 0 {
             row[..PLAIN].copy_from_slice(&plain(attempts, free));
             for (lane, (name, _)) in row[PLAIN..].iter_mut().zip(&self.devices) {
-                *lane = free.device(name);
+                let reach = singles.and_then(|singles| singles.kind(name)).map_or(u64::MAX, Kind::reach);
+                *lane = free.device(name).min(reach);
             }
         }
         let lanes = self.lanes;
@@ -124,7 +127,7 @@ impl Index {
         need[..PLAIN].copy_from_slice(&plain(1, shape));
         for device in &shape.devices {
             let lane = self.devices.iter().position(|(name, _)| *name == device.name)?;
-            need[PLAIN + lane] = device.milli;
+            need[PLAIN + lane] = reached_by(device);
         }
         if self.size == 0 {
             return None;
@@ -200,12 +203,12 @@ mod tests {
                     free.push((0, Resources::NONE));
                     masked.push(draws.below(2) == 0);
                 } else {
-                    index.set(slot as u32, 0, &Resources::NONE);
+                    index.set(slot as u32, 0, &Resources::NONE, None);
                     index.unlearn(&free[slot].1);
                 }
                 index.learn(&amount);
                 free[slot] = (draws.below(3) as u32, amount);
-                index.set(slot as u32, free[slot].0, &free[slot].1);
+                index.set(slot as u32, free[slot].0, &free[slot].1, None);
                 let (need, start) = (draw(&mut draws, 120), draws.below(free.len() as u64) as usize);
                 let fits = |slot: &usize| free[*slot].0 > 0 && free[*slot].1.contains(&need);
                 let scan = (start..free.len()).chain(0..free.len()).find(fits);
