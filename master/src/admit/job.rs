@@ -11,7 +11,7 @@ use protocol::ids::ROLE_DEFAULT;
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::job::{COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
 use protocol::resources::PORTS_PER_TASK_MAX;
-use protocol::{Device, Digest, Job, Kind, Name, Resources, Restart, Role, Template};
+use protocol::{Digest, Job, Kind, Name, Resources, Restart, Role, Template};
 use std::sync::Arc;
 
 /// How often a task of a batch job is tried again where its job says `on-failure` and no number. A service is tried for ever.
@@ -41,6 +41,7 @@ pub(super) fn judge(spec: &JobSpec) -> Vec<Problem> {
     judge.group();
     judge.restart();
     judge.fenced();
+    judge.devices();
     judge.place(&spec.place);
     judge.problems
 }
@@ -183,14 +184,6 @@ impl Judge<'_> {
             let problem = Problem::new(Code::Conflict, &field, "a group ends as one: all of its tasks are revocable, or none");
             self.push(problem.with_help("say it of each, or of none"));
         }
-        let parts = |device: &&Device| !device.is_revocable() && !may_ask(device.milli);
-        let single = |device: &&Device| self.spec.tasks.iter().all(|task| may_ask(task.amounts().device(&device.name)));
-        let sum = resources(self.spec).filter(|_| self.spec.group).unwrap_or_default();
-        if let Some(device) = sum.devices.iter().filter(parts).find(single) {
-            let field = self.spec.field(0, "resources.devices");
-            let message = format!("the group has its devices together: {} thousandths of {} are no whole ones", device.milli, device.name);
-            self.push(Problem::new(Code::BadValue, &field, message).with_help("at most 1 of a kind in all, or 2, 3 and so on"));
-        }
         names.sort_unstable();
         ports.sort_unstable();
         for (list, field) in [(names, "name"), (ports, "resources.ports")] {
@@ -198,6 +191,21 @@ impl Judge<'_> {
                 let field = self.spec.field(pair[1].1, field);
                 self.say(Code::DuplicateField, &field, format!("another task of the group has '{}'", pair[0].0));
             }
+        }
+    }
+
+    /// A task has part of one device, or whole ones; a group has its devices together.
+    fn devices(&mut self) {
+        let broken = |amounts: &Resources| amounts.devices.iter().find(|device| !device.is_revocable() && !may_ask(device.milli)).cloned();
+        let of_one = self.spec.tasks.iter().enumerate().find_map(|(at, task)| Some((at, broken(&task.amounts())?)));
+        let of_all = || Some((0, broken(&resources(self.spec)?)?));
+        if let Some((at, device)) = of_one.or_else(of_all) {
+            let field = self.spec.field(at, "resources.devices");
+            let message = format!("{} thousandths of {}: a task has part of one device, or whole ones", device.milli, device.name);
+            self.push(
+                Problem::new(Code::BadValue, &field, message)
+                    .with_help("at most 1 of a kind, or 2, 3 and so on; a group has its devices together"),
+            );
         }
     }
 

@@ -6,7 +6,6 @@ use super::path::{is_absolute, is_kernels, is_plain};
 use super::problem::{Code, Problem, quoted};
 use super::spec::{JobSpec, Source, TaskSpec};
 use super::wasm::Inspection;
-use protocol::devices::may_ask;
 use protocol::job::{FENCE_VARIABLE, MOUNTS_MAX, Network, Process};
 use protocol::resources::{DEVICES_BESIDE_REVOCABLE_MAX, DEVICES_MAX, PORTS_PER_TASK_MAX};
 use protocol::{Digest, Kind, Limits, Member, Metering, Name, Program, Resources};
@@ -383,10 +382,6 @@ impl MemberJudge<'_, '_> {
         }
         for device in &resources.devices {
             self.within("resources.devices", Some(device.milli), (1, DEVICE_MILLI_MAX), cores);
-            if !may_ask(device.milli) {
-                let message = format!("{} of {}: a task has part of one device, or whole ones", cores(device.milli), device.name);
-                self.push(Code::BadValue, "resources.devices", message, "at most 1, or 2, 3 and so on");
-            }
         }
         if let Some(device) = resources.devices.iter().find(|device| device.is_revocable()) {
             let message = format!("{} is no device", device.name);

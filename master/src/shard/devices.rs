@@ -68,19 +68,24 @@ impl Pool {
     pub(super) fn give(&mut self, slot: u32, class: u32, attempts: &[AttemptId]) {
         for attempt in attempts {
             let said = self.seats[slot as usize].devices.as_mut().and_then(|devices| devices.said.remove(attempt));
-            let given = said.or_else(|| self.pick(slot, class));
-            self.give_one(slot, class, *attempt, given.unwrap_or_default());
+            if !said.is_some_and(|given| self.give_one(slot, class, *attempt, given))
+                && let Some(given) = self.pick(slot, class)
+            {
+                self.give_one(slot, class, *attempt, given);
+            }
         }
     }
 
-    /// An attempt of this class that is booked has these.
-    pub(super) fn give_one(&mut self, slot: u32, class: u32, attempt: AttemptId, given: Given) {
-        let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return };
-        let Some(devices) = self.seats[slot as usize].devices.as_mut() else { return };
-        if given.masks.len() == class.shape.devices.len() && !given.is_none() {
+    /// An attempt of this class that is booked has these; false where they are none of its kinds.
+    fn give_one(&mut self, slot: u32, class: u32, attempt: AttemptId, given: Given) -> bool {
+        let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return false };
+        let Some(devices) = self.seats[slot as usize].devices.as_mut() else { return false };
+        let good = given.masks.len() == class.shape.devices.len() && !given.is_none();
+        if good {
             devices.singles.hold(&class.shape, &given, true);
             devices.given.insert(attempt, given);
         }
+        good
     }
 
     /// Devices for one more task of a class on an agent; `None` where there are none for it.

@@ -1,6 +1,9 @@
 //! Single devices: part of one is on one, whole ones are nobody else's, and whoever leads next knows who has which.
 
 use super::*;
+use crate::shard::preempt::Preempts;
+use crate::shard::quotas::RoleSettings;
+use crate::shard::roles::Claim;
 use crate::shard::view::DevicesFree;
 use protocol::{Device, Given};
 
@@ -116,8 +119,8 @@ fn nothing_that_an_agent_says_of_devices_harms() {
 #[test]
 fn what_is_urgent_gets_a_device_of_its_own_and_no_more_leave_than_must() {
     let mut world = World::new();
-    let claim = roles::Claim { preempts: preempt::Preempts::All, ..roles::Claim::default() };
-    let settings = quotas::RoleSettings { claim, ..quotas::RoleSettings::default() };
+    let claim = Claim { preempts: Preempts::All, ..Claim::default() };
+    let settings = RoleSettings { claim, ..RoleSettings::default() };
     world.ask(Request::SetRole { role: as_role("default"), settings, force: false });
     world.register(A, gpus(2_000, 4_000), 1);
     let low = world.submit(Job { priority: 10, ..wants(4, 400) });
