@@ -46,8 +46,10 @@ impl Pool {
             if let Some(at) = self.by_want.get(&key).copied() {
                 self.class_drop(class, 1);
                 if let Some(known) = self.wants[at as usize].as_mut() {
+                    let more = want.count.saturating_sub(known.count);
                     known.count = want.count;
                     known.offered.counted(seen);
+                    self.asked_for(class, more);
                 }
                 self.stir(at);
             } else {
@@ -75,6 +77,7 @@ impl Pool {
             Wanted { from, class, priority, count, age, offered, blocked: false, guarded: false, gathered, patient_until, id, aim: None };
         let at = place(&mut self.wants, &mut self.wants_free, want);
         self.by_want.insert(key, at);
+        self.asked_for(class, count);
         if let Some(role) = self.role_of_mut(class) {
             role.wants.insert((Reverse(priority), age, at));
         }
@@ -289,9 +292,15 @@ impl Pool {
         let Some(want) = self.wants[at as usize].as_ref() else { return };
         let (class, most) = (want.class, want.unmet().min(self.even_part(want.count)));
         let most = self.may_have(role, class, most);
+        if self.spread_devices(role, (at, most), now, offers).is_some() {
+            return;
+        }
         let mut seen: Option<u32> = None;
-        for _ in 0..if most > 0 { GUARDED_TRIES } else { 0 } {
-            let found = self.shape(class).and_then(|class| self.index.find(&class.shape, self.start, self.mask_of(at)));
+        for nth in 0..if most > 0 { GUARDED_TRIES } else { 0 } {
+            let found = self.shape(class).and_then(|class| {
+                let bare = if nth == 0 { self.find_bare(at, &class.shape) } else { None };
+                bare.or_else(|| self.index.find(&class.shape, self.start, self.mask_of(at)))
+            });
             let Some(slot) = found.filter(|slot| seen != Some(*slot)) else { break };
             self.start = slot.wrapping_add(1);
             if self.offer(at, slot, most, now, offers) {

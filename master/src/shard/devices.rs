@@ -88,12 +88,6 @@ impl Pool {
         good
     }
 
-    /// Devices for one more task of a class on an agent; `None` where there are none for it.
-    pub(super) fn pick(&self, slot: u32, class: u32) -> Option<Given> {
-        let class = self.shape(class)?;
-        self.seats[slot as usize].devices.as_ref()?.singles.choose(&class.shape)
-    }
-
     /// An attempt of this shape holds its devices no longer.
     pub(super) fn ungive(&mut self, slot: u32, class: u32, attempt: AttemptId) {
         let Some(devices) = self.seats[slot as usize].devices.as_mut() else { return };

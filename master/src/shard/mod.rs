@@ -23,6 +23,8 @@ mod devices;
 pub mod drains;
 mod explain;
 mod fences;
+pub mod fit;
+mod fitting;
 mod frameworks;
 mod free_ports;
 mod gather;

@@ -4,6 +4,7 @@
 use super::aims::{Aim, Aims};
 use super::amounts;
 use super::config::ShardConfig;
+use super::fitting::Fits;
 use super::index::Index;
 use super::openings::Openings;
 use super::precedence::Precedence;
@@ -108,6 +109,8 @@ pub struct Pool {
     /// Offers that are out; numbers and deadlines rise together.
     pub offers: BTreeMap<u64, Offered>,
     pub(super) next_offer: u64,
+    /// What tasks with devices were asked for.
+    pub(super) fits: Fits,
     /// What all agents of this shard have.
     pub total: Resources,
     /// What all agents of the cluster have, as far as the other shards have said.
@@ -152,6 +155,7 @@ impl Pool {
             ages: 0,
             offers: BTreeMap::new(),
             next_offer: 1,
+            fits: Fits::default(),
             total: Resources::NONE,
             whole: Resources::NONE,
             elsewhere: Elsewhere::default(),
@@ -234,6 +238,7 @@ impl Pool {
         let shows = !seat.open_offers.is_empty();
         let (attempts, free) = Self::room(seat);
         self.index.set(slot, attempts, free, seat.singles());
+        self.count_bare(slot);
         self.index_below(slot);
         if shows {
             self.squeeze(slot, attempts);
