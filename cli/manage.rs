@@ -4,7 +4,7 @@ use crate::args::{Agents, AgentsVerb, Frameworks, FrameworksVerb, Push, Reach, S
 use crate::client::Client;
 use crate::print::{self, text};
 use crate::reservations;
-use crate::show::{Named, amounts};
+use crate::show::{Named, amounts, free_devices};
 use anyhow::{Context, bail};
 use protocol::Digest;
 use reqwest::Method;
@@ -113,12 +113,18 @@ pub async fn agents(reach: &Reach, flags: Agents, shape: Shape) -> anyhow::Resul
             if row["mode"] == "active" { text(&row["state"]) } else { format!("{}, {}", text(&row["state"]), text(&row["mode"])) },
             text(&row["attempts"]),
             amounts(&row["allocated"]),
-            amounts(&row["capacity"]),
+            has(row),
             weaker,
         ]);
     }
     println!("{table}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What an agent has, and what of each single device is free.
+fn has(row: &Value) -> String {
+    let free = free_devices(row);
+    if free.is_empty() { amounts(&row["capacity"]) } else { format!("{}\nfree: {free}", amounts(&row["capacity"])) }
 }
 
 /// Rows of a page of frameworks.

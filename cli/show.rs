@@ -199,6 +199,10 @@ async fn one_agent(client: &Client, what: &str, shape: Shape) -> anyhow::Result<
     println!("agent    {} ({}), {}", text(&agent["name"]), text(&agent["id"]), text(&agent["state"]));
     println!("has      {}", amounts(&agent["capacity"]));
     println!("promised {} to {} tasks", amounts(&agent["allocated"]), agent["attempts"]);
+    let free = free_devices(agent);
+    if !free.is_empty() {
+        println!("free     {free}");
+    }
     println!("version  {}", text(&agent["version"]));
     for (name, value) in agent["attributes"].as_object().into_iter().flatten() {
         println!("         {}={}", print::plain(name), text(value));
@@ -208,6 +212,15 @@ async fn one_agent(client: &Client, what: &str, shape: Shape) -> anyhow::Result<
     }
     println!("heard of {} ago", print::ago(agent["heard_ms"].as_u64().unwrap_or(0)));
     Ok(())
+}
+
+/// How much of each single device of an agent is free, as `gpu 1, 0.4, 0`; empty where it has none.
+pub fn free_devices(agent: &Value) -> String {
+    let kinds = agent["devices_free_milli"].as_object().into_iter().flatten();
+    let each =
+        |free: &Value| free.as_array().into_iter().flatten().map(|milli| print::milli(milli.as_u64().unwrap_or(0))).collect::<Vec<_>>();
+    let kinds = kinds.map(|(name, free)| format!("{} {}", print::plain(name), each(free).join(", ")));
+    kinds.collect::<Vec<_>>().join("; ")
 }
 
 /// Amounts of resources on one line.

@@ -6,6 +6,7 @@
 
 pub mod agent;
 mod bounded;
+pub mod devices;
 pub mod frame;
 pub mod identity;
 pub mod ids;
@@ -14,6 +15,7 @@ pub mod job;
 pub mod link;
 pub mod message;
 pub mod offer;
+pub mod owner;
 pub mod place;
 pub mod reservation;
 pub mod resources;
@@ -21,6 +23,7 @@ pub mod task;
 pub mod time;
 
 pub use agent::{AgentChange, AgentInfo, Attributes, FaultDomain};
+pub use devices::{Given, Singles};
 pub use ids::{AgentId, AttemptId, Digest, JobId, Name, OfferId, RequestId, Role, ShardId, TaskId};
 pub use job::{Job, Kind, Limits, Member, Metering, Program, Restart, Template};
 pub use message::{FromAgent, FromMaster, Join, JoinReply};

@@ -12,9 +12,11 @@ use crate::link::ResetToken;
 use crate::reservation::{RESERVATIONS_MAX, Reservation};
 use crate::resources::Lent;
 use crate::task::{Held, Progress, Update};
-use crate::{AgentId, AgentInfo, AttemptId, Digest, JobId, MemberId, Role, ShardId, Template, Time};
+use crate::{AgentInfo, AttemptId, Digest, Given, JobId, MemberId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+pub use crate::owner::{attempt_hash, shard_of_agent, shard_of_job};
 
 /// Most attempts in one message; longer lists are sent in several.
 pub const ATTEMPTS_PER_MESSAGE_MAX: usize = 4_096;
@@ -134,6 +136,13 @@ pub enum FromAgent {
         /// How much.
         lent: Lent,
     },
+    /// From version 3 on: which single devices attempts have that the agent holds; of one attempt it never changes. To the agent's own shard, before each
+    /// [`FromAgent::Report`], and where the agent chose them itself.
+    Devices {
+        /// At most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
+        given: Vec<(AttemptId, Given)>,
+    },
 }
 
 impl FromAgent {
@@ -141,7 +150,7 @@ impl FromAgent {
     #[must_use]
     pub const fn since(&self) -> u16 {
         match self {
-            Self::Reserves { .. } | Self::Slack { .. } => 3,
+            Self::Reserves { .. } | Self::Slack { .. } | Self::Devices { .. } => 3,
             _ => 1,
         }
     }
@@ -237,6 +246,17 @@ pub enum FromMaster {
         /// What: at most [`MESSAGE_BYTES_MAX`].
         bytes: bytes::Bytes,
     },
+    /// From version 3 on: which single devices the attempts of a launch get. Said just before it; an agent that has not heard it chooses itself, and says
+    /// what.
+    Devices {
+        /// Of the launch.
+        session: u64,
+        /// Of the launch.
+        sequence: u64,
+        /// Of each of its attempts, in their order: at most [`ATTEMPTS_PER_MESSAGE_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
+        given: Vec<Given>,
+    },
 }
 
 /// A master that leads a shard.
@@ -254,7 +274,7 @@ impl FromMaster {
     pub const fn since(&self) -> u16 {
         match self {
             Self::Pulses { .. } | Self::LedElsewhere { .. } => 2,
-            Self::Message { .. } => 3,
+            Self::Message { .. } | Self::Devices { .. } => 3,
             _ => 1,
         }
     }
@@ -399,41 +419,4 @@ pub struct HelloReply {
     pub shards: u16,
     /// The version of the master's binary, for people.
     pub version: String,
-}
-
-/// A number for an attempt whose exclusive or over a set says, but for one chance in 2⁶⁴, which set it is: the finaliser of SplitMix64
-/// (Steele, Lea and Flood, OOPSLA 2014) over its parts.
-#[must_use]
-pub const fn attempt_hash(attempt: AttemptId) -> u64 {
-    const fn mix(value: u64) -> u64 {
-        let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
-    }
-    mix(mix(attempt.task.job.0) ^ ((attempt.task.index as u64) << 32 | attempt.number as u64))
-}
-
-/// Which shard owns `agent`, by rendezvous hashing (Thaler and Ravishankar, 1996): the one whose hash with it is highest.
-#[must_use]
-pub fn shard_of_agent(agent: AgentId, shards: u16) -> ShardId {
-    rendezvous(agent.0, shards)
-}
-
-/// Which shard owns the job of this role and name, or of this role and idempotency key where it has no name.
-#[must_use]
-pub fn shard_of_job(role: &Role, name_or_key: &str, shards: u16) -> ShardId {
-    use sha2::Digest as _;
-    let mut hash = sha2::Sha256::new();
-    hash.update(role.as_str().as_bytes());
-    hash.update([0]);
-    hash.update(name_or_key.as_bytes());
-    let hash: [u8; 32] = hash.finalize().into();
-    rendezvous(u64::from_le_bytes(hash[..8].try_into().expect("8 of 32 bytes are 8 bytes")), shards)
-}
-
-fn rendezvous(key: u64, shards: u16) -> ShardId {
-    assert!(shards > 0, "a cluster has at least one shard");
-    let hash = |shard: &u16| attempt_hash(AttemptId::new(JobId(key), u32::from(*shard), 0));
-    ShardId((0..shards).max_by_key(hash).expect("there is at least one shard"))
 }

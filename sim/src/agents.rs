@@ -88,7 +88,7 @@ impl World {
     }
 
     /// The version in which an agent and a master speak.
-    fn spoken(&self, at: usize, master: usize) -> u16 {
+    pub(crate) fn spoken(&self, at: usize, master: usize) -> u16 {
         let agent = self.plan.version(Process::Agent(at), self.machines[at].life);
         agent.min(self.plan.version(Process::Master(master), self.masters[master].life))
     }
@@ -96,6 +96,9 @@ impl World {
     /// A message goes to an agent, where it is connected to this master.
     pub(crate) fn send_down(&mut self, master: usize, agent: AgentId, message: ToAgent) {
         let Some(at) = self.machines.iter().position(|machine| machine.id == agent) else { return };
+        if matches!(message.message, FromMaster::Devices { .. }) && message.message.since() > self.spoken(at, master) {
+            return;
+        }
         self.tell_untold(at, master, usize::from(message.shard.0), None);
         let line = &mut self.lines[at][master];
         let once = matches!(message.message, FromMaster::Leading { .. } | FromMaster::LedElsewhere { .. });
@@ -115,6 +118,7 @@ impl World {
     pub(crate) fn agent(&mut self, at: usize, event: AgentEvent) -> Verdict {
         let wishes = self.machines[at].handle(self.now, event, &mut self.random);
         self.check.ledger(&self.machines[at])?;
+        crate::devices::judge(&self.machines[at])?;
         self.grant(at, wishes)
     }
 
@@ -128,6 +132,7 @@ impl World {
                 }
                 Wish::Started(attempts) => {
                     self.check.began(&attempts, &self.machines[at])?;
+                    crate::devices::judge(&self.machines[at])?;
                     lease::alone(&self.machines, at, &attempts, &self.check.mistaken)?;
                     let members = attempts.into_iter().map(|(attempt, since)| (MemberId::first(attempt), since)).collect();
                     self.agent(at, AgentEvent::Started { members })?;
@@ -148,6 +153,9 @@ impl World {
     fn send_up(&mut self, at: usize, message: ToShard) {
         let known = self.routes[at].known.get(usize::from(message.shard.0)).copied().flatten();
         let Some(master) = known.and_then(|(_, leader)| leader) else { return };
+        if matches!(message.message, FromAgent::Devices { .. }) && message.message.since() > self.spoken(at, master) {
+            return;
+        }
         // No stream gives a frame twice, and a report does not say which request it answers: an old one that came again would be taken for
         // the answer to a new one. All else may come twice.
         let once = matches!(message.message, FromAgent::Report { .. });

@@ -1,5 +1,6 @@
 //! What people do: submit jobs under keys and submit them again, scale them, stop them; and what they were told.
 
+use crate::devices::{Wants, for_one};
 use crate::lent::Revocable;
 use crate::machine::BROKEN;
 use crate::plan::{Bug, Plan};
@@ -56,6 +57,7 @@ pub struct Clients {
     /// What draws where tasks may go, where jobs say so.
     places: Option<Random>,
     revocable: Revocable,
+    wants: Wants,
     bug: Option<Bug>,
 }
 
@@ -167,6 +169,7 @@ impl Clients {
             fenced,
             places,
             revocable: Revocable::new(plan),
+            wants: Wants::new(plan),
             bug,
         }
     }
@@ -218,6 +221,7 @@ impl Clients {
                     crate::lease::fence(&mut job);
                 }
                 job.place = self.places.as_mut().and_then(crate::places::draw);
+                self.wants.draw(&mut job);
                 self.revocable.draw(&mut job);
                 self.add(job)
             }
@@ -266,7 +270,7 @@ impl Clients {
     /// Short tasks: as large as `largest`, and many small ones.
     pub fn probe(&mut self, largest: &Resources) -> Vec<(RequestId, ShardId, Request)> {
         let small = Resources { cpu_milli: 100, memory_bytes: 1 << 20, ..Resources::NONE };
-        let probes = (0..u32::from(self.shards)).flat_map(|_| [(2, largest.clone()), (30, small.clone())]);
+        let probes = (0..u32::from(self.shards)).flat_map(|_| [(2, for_one(largest.clone())), (30, small.clone())]);
         probes.collect::<Vec<_>>().into_iter().map(|(count, resources)| self.add(job(resources, count, 5))).collect()
     }
 

@@ -66,7 +66,8 @@ impl Lending {
     pub fn before(&mut self, ledger: &Ledger, event: &Event) {
         (self.held, self.allowed) = (ledger.promised().lent(), self.said);
         self.firm = match event {
-            Event::Master { message: FromMaster::Launch(launch), .. } if !launch.template.is_revocable() => {
+            // Of single devices another one may be free than was said.
+            Event::Master { message: FromMaster::Launch(launch), .. } if launch.template.resources.devices.is_empty() => {
                 Some(launch.template.resources.clone())
             }
             _ => None,

@@ -6,6 +6,7 @@ mod agents;
 mod check;
 mod client;
 mod clock;
+mod devices;
 mod door;
 mod engine;
 pub mod fairness;

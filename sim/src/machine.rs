@@ -9,7 +9,7 @@ use crate::random::Random;
 use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
 use agent::ledger::{Ledger, LedgerConfig};
 use protocol::message::Launch;
-use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, FaultDomain, MemberId, PortRange, Resources, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, FaultDomain, Given, MemberId, PortRange, Resources, Time, Usage};
 use std::collections::BTreeMap;
 
 /// The bundle that never runs.
@@ -22,6 +22,8 @@ pub struct Run {
     pub end: Option<(Exit, Usage)>,
     /// What it holds.
     pub resources: Resources,
+    /// Which single devices it has.
+    pub given: Given,
     /// When it ends by itself.
     pub ends: Time,
     /// How it ends by itself.
@@ -79,7 +81,13 @@ impl Machine {
     pub fn new(plan: &Plan, number: usize, random: &mut Random) -> Self {
         let cpu_milli = random.between(1, 8) * 1_000;
         let ports = vec![PortRange { first: 20_000, last: 20_015 }];
-        let capacity = Resources { cpu_milli, memory_bytes: cpu_milli << 20, disk_bytes: 1 << 30, ports: 16, devices: vec![] };
+        let capacity = Resources {
+            cpu_milli,
+            memory_bytes: cpu_milli << 20,
+            disk_bytes: 1 << 30,
+            ports: 16,
+            devices: crate::devices::of_machine(plan, number),
+        };
         let domain = FaultDomain { rack: crate::places::rack(number), ..FaultDomain::default() };
         let info = AgentInfo { name: format!("m{number}"), capacity, ports, domain, version: "sim".into(), ..AgentInfo::default() };
         Self {
@@ -147,7 +155,8 @@ impl Machine {
                 Record::Taken { launch, .. } => Some(launch),
                 _ => None,
             });
-            let mut again: Vec<Start> = taken.map(|launch| Start { launch: launch.clone(), ports: vec![], until: None }).collect();
+            let mut again: Vec<Start> =
+                taken.map(|launch| Start { launch: launch.clone(), ports: vec![], given: vec![], until: None }).collect();
             again.iter_mut().for_each(|start| {
                 let launch = start.launch.clone();
                 start.launch.attempts.retain(|attempt| live(&launch, attempt));
@@ -198,6 +207,7 @@ impl Machine {
         let mut wishes = vec![];
         while let Some(output) = self.ledger.as_mut().and_then(Ledger::poll_output) {
             match output {
+                Output::Checkpoint(record) if crate::devices::is_forgotten(self.bug, &record) => {}
                 Output::Checkpoint(record) => self.written.push(record),
                 Output::Send { shard, message } => {
                     self.lending.says(self.ledger.as_ref(), &message);
@@ -231,13 +241,14 @@ impl Machine {
         // What a task does stands in its arguments: how long it runs at most, and in how many of a thousand cases it fails.
         let number = |at: usize| launch.template.first().args.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut started = vec![];
-        for (index, attempt) in &launch.attempts {
+        for (nth, (index, attempt)) in launch.attempts.iter().enumerate() {
             let attempt = AttemptId::new(launch.job, *index, *attempt);
+            let given = start.given.get(nth).cloned().unwrap_or_default();
             let exit = if random.chance(number(1)) { Exit::Code(1) } else { Exit::Code(0) };
             let ends = now + random.between(1, number(0).max(1));
             self.running = self.running.checked_add(&launch.template.resources).expect("sums of small amounts fit");
             let (resources, fenced, until) = (launch.template.resources.clone(), launch.template.is_fenced(), start.until);
-            self.runs.insert(attempt, Run { end: None, resources, ends, exit, fenced, until });
+            self.runs.insert(attempt, Run { end: None, resources, given, ends, exit, fenced, until });
             started.push((attempt, self.clock.show(now)));
             wishes.push(Wish::EndsAt(attempt, ends));
             wishes.extend(until.map(|until| self.killed(now, attempt, until, random)));

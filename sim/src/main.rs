@@ -142,7 +142,7 @@ enum Replayed {
         /// Which lists of tasks.
         #[arg(long, default_value = "default,cpu100", value_delimiter = ',')]
         traces: Vec<String>,
-        /// Agents with room that our policy chooses among, the first in an order that stays.
+        /// Agents with room that our policy alone chooses among, the first in an order that stays; the shard has its own number.
         #[arg(long, default_value_t = sim::trace::fit::CANDIDATES)]
         candidates: usize,
         /// Draws all tasks with replacement; without it each task of the list comes once, and only what is over is drawn.

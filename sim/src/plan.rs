@@ -60,11 +60,13 @@ pub enum Bug {
     PreemptsUpwards,
     /// What is offered to one role is taken by another.
     OffersToAll,
+    /// What of its devices an agent's attempts have is not on its record.
+    ForgetsDevices,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -90,6 +92,7 @@ impl Bug {
         Self::GrantsDouble,
         Self::PreemptsUpwards,
         Self::OffersToAll,
+        Self::ForgetsDevices,
     ];
 
     /// Whether it is one of several masters only.
@@ -168,6 +171,8 @@ pub struct Plan {
     pub places: bool,
     /// Whether agents lend what is idle, and some jobs are revocable.
     pub lends: bool,
+    /// Whether agents have single devices, and tasks want some.
+    pub devices: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -238,6 +243,11 @@ impl Plan {
                 && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
                 && !upgrades
                 && Random::new(seed ^ 0x1e4d).chance(300),
+            devices: bug == Some(Bug::ForgetsDevices)
+                || bug.is_none()
+                    && !crate::REGRESSION_SEEDS.contains(&seed)
+                    && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
+                    && Random::new(seed ^ 0xdef1).chance(400),
             bug,
         }
     }

@@ -368,6 +368,7 @@ impl World {
     /// Stops all jobs, asks for the end of each, and looks after a while whether anything is left.
     fn drain(&mut self) -> Verdict {
         self.draining = true;
+        self.judge_devices()?;
         if self.plan.frameworks > 0 {
             (0..self.machines.len()).try_for_each(|at| self.ask_mode(at, ModeWish::Activate))?;
         }

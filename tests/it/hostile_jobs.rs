@@ -29,6 +29,7 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("cut-off.json", Some((Syntax, "task"))),
     ("date-count.toml", Some((WrongType, "count"))),
     ("depends-on-itself.toml", Some((NotYet, "service.after"))),
+    ("device-half-over.toml", Some((BadValue, "resources.devices"))),
     ("device-path.toml", Some((BadValue, "resources.devices./dev/sda"))),
     ("device-zero.toml", Some((BadValue, "resources.devices"))),
     ("digest-not-uploaded.toml", Some((UnknownBundle, "task.wasm"))),

@@ -5,6 +5,7 @@
 mod busybox;
 mod changed;
 mod cluster;
+mod devices;
 mod escapes;
 mod fenced;
 mod frameworks;

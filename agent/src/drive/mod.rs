@@ -3,6 +3,7 @@
 
 mod clock;
 mod config;
+mod devices;
 mod executors;
 mod ids;
 mod leftovers;
@@ -25,7 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use protocol::message::{Launch, ToShard};
-use protocol::{AgentId, AttemptId, Exit, Loss, Member, MemberId, Program, Usage};
+use protocol::{AgentId, AttemptId, Exit, Given, Loss, Member, MemberId, Program, Usage};
 use runtime::executor::process::Template;
 use tokio::sync::{mpsc, oneshot};
 
@@ -382,7 +383,7 @@ impl Door {
         Ok(())
     }
 
-    fn start(&mut self, Start { launch, ports, until }: Start) -> Result<(), AgentError> {
+    fn start(&mut self, Start { launch, ports, given, until }: Start) -> Result<(), AgentError> {
         let until_ns = until.map(|until| self.clock.boot_ns(until));
         let needs: Vec<_> = needs(&launch.template).collect();
         let touched: Vec<_> = needs.iter().filter(|(bundle, form)| self.fetcher.locate(*bundle, *form).is_none()).collect();
@@ -399,23 +400,28 @@ impl Door {
             let compiled = self.fetcher.locate(bundle, form).unwrap_or_default();
             let stdin = member.stdin.and_then(|bundle| self.fetcher.locate(bundle, Form::Plain));
             let plan = open::plan(&launch, member, compiled, stdin, &self.name);
-            let starts = launch.attempts.iter().zip(&ports).map(|((index, number), ports)| runtime::Start {
-                key: key(MemberId { attempt: AttemptId::new(launch.job, *index, *number), member: at }),
-                index: *index,
-                attempt: *number,
-                ports: ports.clone(),
-            });
-            let plan = runtime::Launch { plan, starts: starts.collect() };
-            let events = self.executors.start(launch.job, kind, plan, until_ns).map_err(|source| self.executors_error(source))?;
-            let now = self.clock.now();
-            events.into_iter().for_each(|event| self.ledger.handle(now, event));
+            for (given, attempts) in devices::alike(&launch, &ports, &given) {
+                let starts = attempts.into_iter().map(|((index, number), ports)| runtime::Start {
+                    key: key(MemberId { attempt: AttemptId::new(launch.job, *index, *number), member: at }),
+                    index: *index,
+                    attempt: *number,
+                    ports: ports.clone(),
+                });
+                let starts = starts.collect();
+                let mut plan = plan.clone();
+                plan.env.extend(devices::environment(&launch, member, &given));
+                let plan = runtime::Launch { plan, starts };
+                let events = self.executors.start(launch.job, kind.clone(), plan, until_ns);
+                let (events, now) = (events.map_err(|source| self.executors_error(source))?, self.clock.now());
+                events.into_iter().for_each(|event| self.ledger.handle(now, event));
+            }
         }
-        self.start_processes(&launch, &ports, until_ns);
+        self.start_processes(&launch, &ports, &given, until_ns);
         Ok(())
     }
 
     /// Those members that are processes, each in an executor of its own.
-    fn start_processes(&mut self, launch: &Launch, ports: &[Vec<u16>], until_ns: Option<u64>) {
+    fn start_processes(&mut self, launch: &Launch, ports: &[Vec<u16>], given: &[Given], until_ns: Option<u64>) {
         for (at, member) in (0..).zip(&launch.template.members) {
             let (bundle, form) = need(&member.program);
             if matches!(member.program, Program::Wasm { .. }) {
@@ -432,10 +438,11 @@ impl Door {
             let places = self.template.places();
             let group = if launch.template.is_revocable() { places.idle_group() } else { places.group().to_owned() };
             let common = spec::Common { launch, member, prepared: &prepared, stdin, agent: &self.name, group };
-            for (attempt, ports) in launch.attempts.iter().zip(ports) {
+            for (nth, (attempt, ports)) in launch.attempts.iter().zip(ports).enumerate() {
                 let member = id(attempt);
+                let given = given.get(nth).cloned().unwrap_or_default();
                 let ids = if self.template.own_ids() { self.processes.ids() } else { None };
-                let one = spec::One { key: key(member), index: attempt.0, attempt: attempt.1, ports, ids };
+                let one = spec::One { key: key(member), index: attempt.0, attempt: attempt.1, ports, given, ids };
                 match spec::spec(&common, &one) {
                     Ok(spec) if ids.is_some() || !self.template.own_ids() => self.processes.start(member, spec, until_ns),
                     Ok(_) => {

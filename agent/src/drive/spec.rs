@@ -2,7 +2,7 @@
 
 use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
 use protocol::message::Launch;
-use protocol::{AttemptId, Member, Program};
+use protocol::{AttemptId, Given, Member, Program};
 use runtime::Key;
 use runtime::container::{self, Overrides, Pieces};
 use runtime::process::{
@@ -38,6 +38,8 @@ pub(super) struct One<'a> {
     pub attempt: u32,
     /// In the order of the template's names.
     pub ports: &'a [u16],
+    /// The single devices that it has.
+    pub given: Given,
     /// The first of its ids; `None`: it runs as who runs the agent.
     pub ids: Option<u32>,
 }
@@ -142,7 +144,8 @@ fn environment(common: &Common<'_>, one: &One<'_>, fill: &impl Fn(&str) -> Strin
     ];
     let ports = common.launch.template.ports().zip(one.ports);
     let ports = ports.map(|(name, port)| (format!("PORT_{}", name.as_str().to_uppercase().replace('-', "_")), port.to_string()));
-    for (name, value) in own.into_iter().chain(ports) {
+    let devices = super::devices::environment(common.launch, common.member, &one.given);
+    for (name, value) in own.into_iter().chain(ports).chain(devices) {
         if !env.iter().any(|(known, _)| *known == name) {
             env.push((name, value));
         }

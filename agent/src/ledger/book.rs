@@ -1,8 +1,9 @@
 //! What is on record: the attempts that are held, what is promised to them, and which were ever taken on. It changes only by what a
 //! [`Record`] says, so that folding the records gives the same book again.
 
+use protocol::devices::{numbers, parts};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, attempt_hash};
-use protocol::{AgentInfo, AttemptId, Exit, JobId, Lent, PortRange, Resources, ShardId, Time, Usage};
+use protocol::{AgentInfo, AttemptId, Device, Exit, Given, JobId, Lent, PortRange, Resources, ShardId, Singles, Time, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub(super) struct Entry {
     /// The launch that it came with; without its list of attempts.
     pub launch: Arc<Launch>,
     pub ports: Vec<u16>,
+    /// The single devices that it has.
+    pub given: Given,
     pub state: State,
     /// What is known of the members of a group. Of the moment only: executors tell it again to whoever finds them.
     pub group: Option<Box<Group>>,
@@ -68,6 +71,8 @@ pub(super) struct Book {
     /// Of those of them that do not run yet or may not, what is not revocable: what they will use is not known.
     unsettled: Resources,
     ports: Ports,
+    /// How much of each single device is given to entries that have not ended; `None` where none is told apart.
+    singles: Option<Box<Singles>>,
     known: Known,
     /// How many entries have ended.
     ended: usize,
@@ -98,6 +103,7 @@ impl Book {
             promised: Resources::NONE,
             unsettled: Resources::NONE,
             ports: Ports::new(&info.ports),
+            singles: Singles::of(&info.capacity).map(Box::new),
             known: Known::default(),
             ended: 0,
             hash: 0,
@@ -125,6 +131,7 @@ impl Book {
             }
             Record::Known { job, ranges } => self.known.restore(*job, ranges),
             Record::Renewed { incarnation } => self.incarnation = *incarnation,
+            Record::Devices { given } => self.give(given),
         }
     }
 
@@ -153,6 +160,8 @@ impl Book {
                 ended.push((*attempt, exit.clone(), *usage));
             }
         }
+        let given: Vec<(AttemptId, Given)> = self.given().map(|(attempt, given)| (attempt, given.clone())).collect();
+        records.extend(given.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(|given| Record::Devices { given: given.to_vec() }));
         let ended = ended.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(<[_]>::to_vec);
         records.extend(ended.map(|attempts| Record::Ended { attempts }));
         records
@@ -169,7 +178,7 @@ impl Book {
             let std::collections::btree_map::Entry::Vacant(place) = self.entries.entry(attempt) else { continue };
             self.ports.mark(&ports);
             let group = (launch.template.members.len() > 1).then(Box::default);
-            place.insert(Entry { launch: Arc::clone(&shared), ports, state: state.clone(), group });
+            place.insert(Entry { launch: Arc::clone(&shared), ports, given: Given::default(), state: state.clone(), group });
             self.hash ^= attempt_hash(attempt);
             if fenced {
                 self.fenced.insert(attempt);
@@ -183,6 +192,27 @@ impl Book {
         // What a launch took had its sum checked; only a damaged record could say more than an integer holds.
         self.promised = sum.unwrap_or_else(|| self.capacity.clone());
         self.unsettle(&launch.template.resources, taken, true);
+    }
+
+    /// Attempts that hold no devices yet have these; what has ended, or is not held, is passed over.
+    pub fn give(&mut self, given: &[(AttemptId, Given)]) {
+        for (attempt, given) in given {
+            let Some(entry) = self.entries.get_mut(attempt).filter(|entry| entry.given.is_none()) else { continue };
+            entry.given.clone_from(given);
+            if let Some(singles) = self.singles.as_mut().filter(|_| !matches!(entry.state, State::Ended { .. })) {
+                singles.hold(&entry.launch.template.resources, given, true);
+            }
+        }
+    }
+
+    /// The entries that have single devices, and which.
+    pub fn given(&self) -> impl Iterator<Item = (AttemptId, &Given)> {
+        self.entries.iter().map(|(attempt, entry)| (*attempt, &entry.given)).filter(|(_, given)| !given.is_none())
+    }
+
+    /// How much of each single device is given; `None` where none is told apart.
+    pub fn singles(&self) -> Option<&Singles> {
+        self.singles.as_deref()
     }
 
     /// So many of these are not settled any more, or no longer so.
@@ -200,6 +230,9 @@ impl Book {
         }
         let before = std::mem::replace(&mut entry.state, State::Ended { exit: exit.clone(), usage });
         self.ports.release(&entry.ports);
+        if let Some(singles) = self.singles.as_mut() {
+            singles.hold(&entry.launch.template.resources, &entry.given, false);
+        }
         self.ended += 1;
         let launch = Arc::clone(&entry.launch);
         let rest = self.promised.checked_sub(&launch.template.resources);
@@ -315,14 +348,32 @@ impl Book {
             let kinds: Vec<String> = short.iter().map(ToString::to_string).collect();
             return Some(format!("its tasks are promised more than that of {}: drain it, or stop some of them first", kinds.join(", ")));
         }
-        let live = self.entries.values().filter(|entry| !matches!(entry.state, State::Ended { .. }));
+        let live = || self.entries.values().filter(|entry| !matches!(entry.state, State::Ended { .. }));
+        if let Some(device) = live().find_map(|entry| Self::lost_device(entry, info)) {
+            return Some(format!("{device} is given to one of its tasks"));
+        }
         let missing = |port: &&u16| !info.ports.iter().any(|range| (range.first..=range.last).contains(*port));
-        let port = live.flat_map(|entry| &entry.ports).find(missing)?;
+        let port = live().flat_map(|entry| &entry.ports).find(missing)?;
         Some(format!("port {port} is given to one of its tasks"))
+    }
+
+    /// The device of an entry that there would not be any more.
+    fn lost_device(entry: &Entry, info: &AgentInfo) -> Option<String> {
+        let singles = Singles::of(&info.capacity)?;
+        let lost = |(device, mask): (&Device, u16)| {
+            let (kind, (_, each)) = (singles.kind(&device.name)?, parts(device.milli));
+            numbers(mask).find(|at| kind.size(*at) < each).map(|at| format!("device {} {at}", device.name))
+        };
+        entry.given.named(&entry.launch.template.resources).find_map(lost)
     }
 
     /// There is so much from now on.
     pub fn reshape(&mut self, info: &AgentInfo) {
+        self.singles = Singles::of(&info.capacity).map(Box::new);
+        if let Some(singles) = self.singles.as_mut() {
+            let live = self.entries.values().filter(|entry| !matches!(entry.state, State::Ended { .. }));
+            live.for_each(|entry| singles.hold(&entry.launch.template.resources, &entry.given, true));
+        }
         (self.capacity, self.ranges) = (info.capacity.clone(), info.ports.clone());
         self.ports.allow(&info.ports);
     }
@@ -357,6 +408,7 @@ impl Book {
         (self.incarnation, &self.boot, &self.promised, self.hash).hash(&mut hash);
         for (attempt, entry) in &self.entries {
             (attempt, &entry.ports).hash(&mut hash);
+            entry.given.masks.iter().for_each(|mask| mask.hash(&mut hash));
             if let State::Ended { exit, usage } = &entry.state {
                 (exit, usage).hash(&mut hash);
             }

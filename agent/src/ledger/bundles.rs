@@ -140,19 +140,22 @@ impl Ledger {
             while self.book.ended() < UPDATES_PENDING_MAX {
                 let Some(batch) = batches.pop_front() else { break };
                 let mut launch = Launch { attempts: Vec::with_capacity(batch.attempts.len()), ..batch.launch.as_ref().clone() };
-                let mut ports = Vec::with_capacity(batch.attempts.len());
+                let (mut ports, mut given) = (Vec::with_capacity(batch.attempts.len()), Vec::new());
                 for (index, number) in batch.attempts {
                     let attempt = AttemptId::new(launch.job, index, number);
                     // One that was killed meanwhile has ended.
                     let Some(entry) = self.book.get(attempt).filter(|entry| entry.state == State::Waiting) else { continue };
                     ports.push(entry.ports.clone());
+                    if !launch.template.resources.devices.is_empty() {
+                        given.push(entry.given.clone());
+                    }
                     launch.attempts.push((index, number));
                     self.book.set(attempt, State::Starting);
                 }
                 if !launch.attempts.is_empty() {
                     // What is fenced and waits has a lease: it has ended where that is over.
                     let until = lease.filter(|_| launch.template.is_fenced());
-                    self.outputs.push_back(Output::Start(Start { launch, ports, until }));
+                    self.outputs.push_back(Output::Start(Start { launch, ports, given, until }));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protocol::message::{FromAgent, FromMaster, Launch};
-use protocol::{AgentInfo, AttemptId, Digest, Exit, JobId, Lent, MemberId, Metering, ShardId, Time, Usage};
+use protocol::{AgentInfo, AttemptId, Digest, Exit, Given, JobId, Lent, MemberId, Metering, ShardId, Time, Usage};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -164,6 +164,8 @@ pub struct Start {
     pub launch: Launch,
     /// The ports of each attempt, in the same order, as many each as the template names.
     pub ports: Vec<Vec<u16>>,
+    /// The single devices of each attempt, in the same order; empty where none has any.
+    pub given: Vec<Given>,
     /// Until when they run unless their lease is renewed; `None`: they are not fenced.
     pub until: Option<Time>,
 }
@@ -207,5 +209,10 @@ pub enum Record {
     Renewed {
         /// Drawn at random by whoever drives.
         incarnation: u64,
+    },
+    /// Attempts that were just taken on have these single devices.
+    Devices {
+        /// Which have which.
+        given: Vec<(AttemptId, Given)>,
     },
 }

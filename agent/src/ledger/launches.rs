@@ -7,6 +7,7 @@ use protocol::{AttemptId, Time};
 use std::sync::Arc;
 
 use super::book::State;
+use super::devices::Devices;
 use super::event::{Output, Record};
 use super::{ATTEMPTS_HELD_MAX, Ledger};
 
@@ -25,11 +26,16 @@ impl Ledger {
             self.refuse(&launch, &attempts, reason);
             return;
         }
+        let said = self.awaited_for(&launch);
         self.pass_over_known(now, &mut launch);
+        let (devices, misfits) = self.fitting_devices(&mut launch, said.as_ref());
+        if !misfits.is_empty() {
+            self.refuse(&launch, &misfits, "no single devices are free for it, or not those that the master says".into());
+        }
         let ports = self.fitting_ports(&launch);
         let refused = launch.attempts.split_off(ports.len());
         if !launch.attempts.is_empty() {
-            self.take(now, launch.clone(), ports);
+            self.take(now, launch.clone(), ports, devices);
         }
         if !refused.is_empty() {
             let short = self.book.free().short_of(&launch.template.resources);
@@ -74,13 +80,14 @@ impl Ledger {
         ports
     }
 
-    fn take(&mut self, now: Time, launch: Launch, ports: Vec<Vec<u16>>) {
+    fn take(&mut self, now: Time, launch: Launch, ports: Vec<Vec<u16>>, devices: Devices) {
         self.book.take(&launch, &ports, &State::Waiting);
         let attempts = launch.attempts.clone();
         let ids = attempts.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number)).collect();
         self.counts.taken += attempts.len() as u64;
         let shared = Arc::new(Launch { attempts: Vec::new(), ..launch.clone() });
         self.outputs.push_back(Output::Checkpoint(Record::Taken { launch, ports }));
+        self.give(devices);
         self.wait(shared, attempts);
         self.tell_later(now, ids);
     }

@@ -8,6 +8,7 @@
 
 mod book;
 pub mod bundles;
+mod devices;
 pub mod event;
 mod groups;
 mod known;
@@ -21,12 +22,13 @@ mod states;
 mod tests;
 
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, FromMaster, Launch};
-use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, Reservation, Resources, ShardId, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, Given, Reservation, Resources, ShardId, Singles, Time, Usage};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use book::{Book, State};
 use bundles::Bundles;
+use devices::Awaited;
 use event::{Event, Output, Record};
 use leases::Leases;
 use session::Session;
@@ -78,6 +80,7 @@ pub struct Ledger {
     bundles: Bundles,
     telling: Telling,
     leases: Leases,
+    awaited: Awaited,
     slack: Slack,
     counts: Counts,
     outputs: VecDeque<Output>,
@@ -123,6 +126,7 @@ impl Ledger {
             bundles: Bundles::default(),
             telling: Telling::default(),
             leases: Leases::default(),
+            awaited: Awaited::default(),
             slack: Slack::new(config.lends),
             counts: Counts::default(),
             outputs: VecDeque::new(),
@@ -228,6 +232,17 @@ impl Ledger {
         handed_over.map(|(attempt, entry)| (*attempt, &entry.launch))
     }
 
+    /// The attempts held that have single devices, and which.
+    pub fn devices(&self) -> impl Iterator<Item = (AttemptId, &Given)> {
+        self.book.given()
+    }
+
+    /// How much of each single device is given to attempts that have not ended; `None` where none is told apart.
+    #[must_use]
+    pub fn singles(&self) -> Option<&Singles> {
+        self.book.singles()
+    }
+
     /// True where this attempt is held and has not ended.
     #[must_use]
     pub fn is_live(&self, attempt: AttemptId) -> bool {
@@ -299,6 +314,7 @@ impl Ledger {
             FromMaster::Registered { session, heartbeat_ms, number } if from_own => self.registered(now, session, heartbeat_ms, number),
             FromMaster::Rejected { reason } if from_own => self.outputs.push_back(Output::Quit { reason }),
             FromMaster::Launch(launch) if from_own => self.launch(now, launch),
+            FromMaster::Devices { session, sequence, given } if from_own => self.devices_said((session, sequence), given),
             FromMaster::BeatAck { sent } if from_own => self.answered(now, sent),
             FromMaster::Lease { lease_ms } if from_own => self.lease_said(now, lease_ms),
             FromMaster::ReportWanted { session } if from_own => self.report_wanted(now, session),
@@ -311,6 +327,7 @@ impl Ledger {
             FromMaster::Registered { .. }
             | FromMaster::Rejected { .. }
             | FromMaster::Launch(_)
+            | FromMaster::Devices { .. }
             | FromMaster::BeatAck { .. }
             | FromMaster::Lease { .. }
             | FromMaster::ReportWanted { .. } => {}

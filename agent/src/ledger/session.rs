@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::Ledger;
 use super::book::State;
+use super::devices::Awaited;
 use super::event::Output;
 
 /// The wait before registering again where nothing was answered; doubled each time. A leader loses no registration but with the connection or
@@ -198,6 +199,7 @@ impl Ledger {
         (link.session, link.session_last) = (Some(session), session);
         link.sequence = None;
         link.beat_at = now;
+        self.awaited = Awaited::default(); // Of a session that is over.
         self.session.heartbeat_ms = heartbeat_ms.clamp(HEARTBEAT_MS.0, HEARTBEAT_MS.1);
         self.session.heard(now);
         self.answered(now, self.session.registered);
@@ -249,6 +251,7 @@ impl Ledger {
             ended: matches!(entry.state, State::Ended { .. }),
         };
         let held: Vec<Held> = self.book.entries().map(listed).collect();
+        self.tell_devices();
         let mut chunks: Vec<&[Held]> = held.chunks(ATTEMPTS_PER_MESSAGE_MAX).collect();
         let rest = chunks.pop().unwrap_or_default();
         for chunk in chunks {

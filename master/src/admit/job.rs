@@ -6,6 +6,7 @@ use super::bundle::Verdict;
 use super::member::MemberJudge;
 use super::problem::{Code, PROBLEMS_MAX, Problem};
 use super::spec::{JobSpec, TaskSpec};
+use protocol::devices::may_ask;
 use protocol::ids::ROLE_DEFAULT;
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::job::{COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
@@ -40,6 +41,7 @@ pub(super) fn judge(spec: &JobSpec) -> Vec<Problem> {
     judge.group();
     judge.restart();
     judge.fenced();
+    judge.devices();
     judge.place(&spec.place);
     judge.problems
 }
@@ -189,6 +191,21 @@ impl Judge<'_> {
                 let field = self.spec.field(pair[1].1, field);
                 self.say(Code::DuplicateField, &field, format!("another task of the group has '{}'", pair[0].0));
             }
+        }
+    }
+
+    /// A task has part of one device, or whole ones; a group has its devices together.
+    fn devices(&mut self) {
+        let broken = |amounts: &Resources| amounts.devices.iter().find(|device| !device.is_revocable() && !may_ask(device.milli)).cloned();
+        let of_one = self.spec.tasks.iter().enumerate().find_map(|(at, task)| Some((at, broken(&task.amounts())?)));
+        let of_all = || Some((0, broken(&resources(self.spec)?)?));
+        if let Some((at, device)) = of_one.or_else(of_all) {
+            let field = self.spec.field(at, "resources.devices");
+            let message = format!("{} thousandths of {}: a task has part of one device, or whole ones", device.milli, device.name);
+            self.push(
+                Problem::new(Code::BadValue, &field, message)
+                    .with_help("at most 1 of a kind, or 2, 3 and so on; a group has its devices together"),
+            );
         }
     }
 

@@ -287,6 +287,7 @@ fn bytes_about(message: &FromMaster) -> usize {
         FromMaster::Launch(launch) => launch.attempts.len(),
         FromMaster::Kill { attempts, .. } | FromMaster::Ack { attempts } => attempts.len(),
         FromMaster::Message { bytes, .. } => return MESSAGE_BYTES + bytes.len(),
+        FromMaster::Devices { given, .. } => given.len(),
         _ => 0,
     };
     MESSAGE_BYTES + attempts * ATTEMPT_BYTES

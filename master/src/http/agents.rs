@@ -9,7 +9,7 @@ use super::jobs_json::AmountBody;
 use super::{Api, find};
 use crate::shard::drains::ModeWish;
 use crate::shard::event::{Level, Request};
-use crate::shard::view::{AgentView, View, Viewed};
+use crate::shard::view::{AgentView, DevicesFree, View, Viewed};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -43,6 +43,9 @@ pub struct AgentBody {
     pub capacity: AmountBody,
     /// What is promised on it, offers included.
     pub allocated: AmountBody,
+    /// How much of each single device is free, offers aside, in thousandths: by kind, in the order of their numbers. A kind of which it has more than 16 is
+    /// not told apart.
+    pub devices_free_milli: BTreeMap<String, Vec<u32>>,
     /// How many attempts are promised on it.
     pub attempts: u32,
     /// Facts about it.
@@ -85,6 +88,11 @@ pub async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Ag
             agents.extend(found.iter().map(AgentBody::from));
         }
     }
+    if has_devices(&api, &agents) {
+        for viewed in find::view_all(&api, View::Devices).await? {
+            add_devices(&mut agents, viewed);
+        }
+    }
     agents.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(Json(AgentsPage { agents }))
 }
@@ -98,8 +106,31 @@ pub async fn show(State(api): State<Arc<Api>>, caller: Caller, Segment(id): Segm
         return Err(ApiError::internal("a shard answered another question than it was asked"));
     };
     let found = agents.iter().find(|agent| agent.id == id).ok_or_else(|| ApiError::not_found("agent"))?;
-    Ok(Json(found.into()))
+    let mut found = [AgentBody::from(found)];
+    if has_devices(&api, &found) {
+        add_devices(&mut found, find::view(&api, shard_of_agent(id, api.door.shards()), View::Devices).await?);
+    }
+    let [found] = found;
+    Ok(Json(found))
 }
+
+/// True where agents have devices, and all masters can be asked for them one by one.
+fn has_devices(api: &Api, agents: &[AgentBody]) -> bool {
+    agents.iter().any(|agent| !agent.capacity.devices_milli.is_empty()) && api.door.peers().all_speak(DEVICES_SINCE)
+}
+
+/// Says what of each single device is free.
+fn add_devices(agents: &mut [AgentBody], viewed: Viewed) {
+    let Viewed::Devices(found) = viewed else { return };
+    let free: BTreeMap<String, DevicesFree> = found.into_iter().map(|(id, free)| (id.to_string(), free)).collect();
+    for agent in agents {
+        let kinds = free.get(&agent.id).into_iter().flatten();
+        agent.devices_free_milli.extend(kinds.map(|(name, free)| (name.to_string(), free.clone())));
+    }
+}
+
+/// The version of the messages from which on masters know single devices.
+const DEVICES_SINCE: u16 = 3;
 
 /// Says that an agent never comes back: its tasks are replaced at once, and it is let in no more.
 #[utoipa::path(post, path = "/v1/agents/{id}/gone", tag = "agents", params(("id" = String, Path, description = "an agent's id")),
@@ -239,6 +270,7 @@ impl From<&AgentView> for AgentBody {
             mode: view.mode.to_string(),
             capacity: (&view.info.capacity).into(),
             allocated: (&view.allocated).into(),
+            devices_free_milli: BTreeMap::new(),
             attempts: view.attempts,
             attributes: view.info.attributes.clone(),
             domain: DomainBody { region: domain.region.clone(), zone: domain.zone.clone(), rack: domain.rack.clone() },

@@ -7,7 +7,7 @@ use super::gate::Segment;
 use super::jobs_json::{AmountBody, SpecBody, TaskBody};
 use super::{Api, find, spec};
 use crate::shard::event::{JobRef, Level, Limit, Refusal, Request, Response as Answer};
-use crate::shard::view::{NOT_THERE, ShapeView, View, Viewed};
+use crate::shard::view::{NOT_THERE, SINGLE, ShapeView, View, Viewed};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -64,7 +64,8 @@ pub struct FitBody {
     pub fitting: u32,
     /// How many would have room if nothing else ran there.
     pub would_fit_empty: u32,
-    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`; behind `place: ` which rule keeps tasks from them.
+    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`; behind `place: ` which rule keeps tasks from them, and behind `single: ` a
+    /// kind of device of which there is enough in all, but no single one has so much free.
     pub short: BTreeMap<String, u32>,
     /// The most that one agent has free, kind by kind.
     pub largest_free: AmountBody,
@@ -260,7 +261,10 @@ fn shortage(kind: &str) -> String {
     match kind.strip_prefix(NOT_THERE) {
         Some(rule) => format!("may have none ({rule})"),
         None if kind == "unreachable" => "cannot be reached".to_owned(),
-        None => format!("lack {kind}"),
+        None => match kind.strip_prefix(SINGLE) {
+            Some(device) => format!("have no single {device} with so much free, or not so many whole ones"),
+            None => format!("lack {kind}"),
+        },
     }
 }
 

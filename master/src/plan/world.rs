@@ -229,6 +229,7 @@ impl World {
             | FromMaster::Leading { .. }
             | FromMaster::Masters { .. }
             | FromMaster::Lease { .. }
+            | FromMaster::Devices { .. }
             | FromMaster::Pulses { .. }
             | FromMaster::LedElsewhere { .. }
             | FromMaster::Message { .. } => {}

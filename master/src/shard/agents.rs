@@ -74,6 +74,7 @@ impl Shard {
             FromAgent::Reserves { reservations } => self.agent_reserves(agent, reservations),
             FromAgent::Leaving => self.agent_disconnected(agent),
             FromAgent::Slack { session, lent } => self.lent(agent, session, lent),
+            FromAgent::Devices { given } => self.said_devices(agent, given),
         }
     }
 
@@ -228,6 +229,7 @@ impl Shard {
         seat.standing = Standing::Here;
         let (agent, session, incarnation) = (seat.id, seat.session, seat.incarnation);
         self.pool.unbook(slot, &missing);
+        self.forget_said(slot);
         self.tell_report(agent, session, incarnation, &held);
     }
 

@@ -4,7 +4,7 @@
 use super::amounts;
 use super::event::Want;
 use super::gather::BEHIND_MAX;
-use super::pool::{Offered, Pool, Wanted, place};
+use super::pool::{Class, Offered, Pool, Wanted, place};
 use super::precedence::GUARDED_TRIES;
 use super::roles::{Line, Passed};
 use super::uncounted::Uncounted;
@@ -46,8 +46,10 @@ impl Pool {
             if let Some(at) = self.by_want.get(&key).copied() {
                 self.class_drop(class, 1);
                 if let Some(known) = self.wants[at as usize].as_mut() {
+                    let more = want.count.saturating_sub(known.count);
                     known.count = want.count;
                     known.offered.counted(seen);
+                    self.asked_for(class, more);
                 }
                 self.stir(at);
             } else {
@@ -75,6 +77,7 @@ impl Pool {
             Wanted { from, class, priority, count, age, offered, blocked: false, guarded: false, gathered, patient_until, id, aim: None };
         let at = place(&mut self.wants, &mut self.wants_free, want);
         self.by_want.insert(key, at);
+        self.asked_for(class, count);
         if let Some(role) = self.role_of_mut(class) {
             role.wants.insert((Reverse(priority), age, at));
         }
@@ -136,6 +139,7 @@ impl Pool {
             amounts::sub(&mut seat.offered, &class.shape, offer.count);
             seat.offered_attempts -= offer.count;
         }
+        offer.given.iter().for_each(|given| self.hold_one(offer.slot, offer.class, given, false));
         self.hold(offer.slot, offer.class, offer.count, false);
         self.charge(offer.class, offer.count, false);
         self.refresh_freed(offer.slot);
@@ -169,7 +173,7 @@ impl Pool {
 
     /// An offer was taken whole: what was offered is booked from now on, and nothing is more or less free than before.
     pub fn take_whole(&mut self, number: u64, attempts: impl Iterator<Item = AttemptId>) {
-        let Some(offer) = self.offers.remove(&number) else { return };
+        let Some(mut offer) = self.offers.remove(&number) else { return };
         let Some(class) = self.classes.get_mut(offer.class as usize).and_then(Option::as_mut) else { return };
         let seat = &mut self.seats[offer.slot as usize];
         amounts::sub(&mut seat.offered, &class.shape, offer.count);
@@ -177,7 +181,14 @@ impl Pool {
         seat.rank(class, offer.count, true);
         seat.offered_attempts -= offer.count;
         class.refs += u64::from(offer.count);
-        attempts.for_each(|attempt| seat.insert(attempt, offer.class));
+        let given = std::mem::take(&mut offer.given);
+        if given.is_empty() {
+            attempts.for_each(|attempt| seat.insert(attempt, offer.class));
+        } else {
+            let attempts: Vec<AttemptId> = attempts.collect();
+            attempts.iter().for_each(|attempt| seat.insert(*attempt, offer.class));
+            self.pass_on(offer.slot, attempts.into_iter(), given);
+        }
         let want = self.by_want.get(&offer.key()).and_then(|at| self.wants[*at as usize].as_mut());
         if let Some(want) = want
             && want.offered.remove(number)
@@ -233,7 +244,8 @@ impl Pool {
             if attempts == 0 {
                 return;
             }
-            let fits = |want: &Wanted| self.shape(want.class).is_some_and(|class| free.contains(&class.shape));
+            let has = |class: &Class| free.contains(&class.shape) && self.on_devices(slot, &class.shape, 1) > 0;
+            let fits = |want: &Wanted| self.shape(want.class).is_some_and(has);
             let takes = |want: &Wanted| want.id == 0 || self.by_want.get(&want.key()).is_some_and(|at| self.takes(*at, slot) > 0);
             let found = self.first_want(role, |want| !wants_done.contains(&want.age) && fits(want) && takes(want));
             let Some(at) = found else {
@@ -280,9 +292,15 @@ impl Pool {
         let Some(want) = self.wants[at as usize].as_ref() else { return };
         let (class, most) = (want.class, want.unmet().min(self.even_part(want.count)));
         let most = self.may_have(role, class, most);
+        if self.spread_devices(role, (at, most), now, offers).is_some() {
+            return;
+        }
         let mut seen: Option<u32> = None;
-        for _ in 0..if most > 0 { GUARDED_TRIES } else { 0 } {
-            let found = self.shape(class).and_then(|class| self.index.find(&class.shape, self.start, self.mask_of(at)));
+        for nth in 0..if most > 0 { GUARDED_TRIES } else { 0 } {
+            let found = self.shape(class).and_then(|class| {
+                let bare = if nth == 0 { self.find_bare(at, &class.shape) } else { None };
+                bare.or_else(|| self.index.find(&class.shape, self.start, self.mask_of(at)))
+            });
             let Some(slot) = found.filter(|slot| seen != Some(*slot)) else { break };
             self.start = slot.wrapping_add(1);
             if self.offer(at, slot, most, now, offers) {
@@ -347,7 +365,11 @@ impl Pool {
         let Some(class) = self.classes.get(class as usize).and_then(Option::as_ref) else { return false };
         let (attempts, free) = self.room_beside(slot, class.role, &class.shape, now);
         let most = most.min(attempts).min(ATTEMPTS_PER_MESSAGE_MAX as u32).min(takes);
-        let count = free.times(&class.shape, most);
+        let amount = free.times(&class.shape, most);
+        let count = self.on_devices(slot, &class.shape, amount);
+        if amount > 0 && count == 0 {
+            return false; // Its devices are free in parts that are too small.
+        }
         if count == 0 {
             assert!(!self.seats[slot as usize].open_offers.is_empty(), "an agent was chosen because it has room for one");
             if let Some(want) = self.wants[at as usize].as_mut() {
@@ -370,7 +392,8 @@ impl Pool {
         seat.offered_attempts += count;
         let offer =
             Offer { id: OfferId { shard: self.shard, number }, agent: seat.id, incarnation: seat.incarnation, role, resources, deadline };
-        self.offers.insert(number, Offered { slot, to, class, priority, want: id, count, deadline });
+        let given = self.hold_devices(slot, class, count);
+        self.offers.insert(number, Offered { slot, to, class, priority, want: id, count, given, deadline });
         if let Some(held) = self.classes[class as usize].as_mut() {
             held.refs += 1;
         }

@@ -1,8 +1,6 @@
 //! The attempts on an agent, in their order, and the class of each. A few lie side by side, since each decision about an agent looks into them, and of
 //! many agents they are in no cache; more than a few are a tree.
 
-use super::pool::Seat;
-use protocol::message::attempt_hash;
 use protocol::{AttemptId, JobId};
 use std::collections::BTreeMap;
 
@@ -68,6 +66,15 @@ impl Attempts {
     }
 
     /// The class of one.
+    #[must_use]
+    pub fn get(&self, attempt: &AttemptId) -> Option<&u32> {
+        if !self.many.is_empty() {
+            return self.many.get(attempt);
+        }
+        self.find(attempt).ok().map(|at| &self.few[at].class)
+    }
+
+    /// The same, to be changed.
     pub fn get_mut(&mut self, attempt: &AttemptId) -> Option<&mut u32> {
         if !self.many.is_empty() {
             return self.many.get_mut(attempt);
@@ -129,23 +136,6 @@ impl Attempts {
     }
 }
 
-impl Seat {
-    /// Has what decisions look at fetched from memory all at once, instead of piece by piece as each is come to.
-    pub(super) fn fetch(&self) {
-        let amounts = [&self.free, &self.capacity, &self.booked, &self.offered].map(|amount| amount.cpu_milli);
-        std::hint::black_box((amounts, self.offered_attempts, self.sequence));
-    }
-
-    /// It has one more attempt.
-    pub(super) fn insert(&mut self, attempt: AttemptId, class: u32) {
-        self.attempts.insert(attempt, class);
-        self.hash ^= attempt_hash(attempt);
-        if let Some(since) = &mut self.since_wanted {
-            since.insert(attempt);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +156,8 @@ mod tests {
                 assert_eq!(ours.remove(&attempt), tree.remove(&attempt), "step {step}");
             }
             assert_eq!((ours.len(), ours.is_empty()), (tree.len(), tree.is_empty()));
-            assert_eq!((ours.contains_key(&attempt), ours.get_mut(&attempt)), (comes, tree.get_mut(&attempt)));
+            assert_eq!((ours.contains_key(&attempt), ours.get(&attempt)), (comes, tree.get(&attempt)));
+            assert_eq!(ours.get_mut(&attempt), tree.get_mut(&attempt));
             if step % 50 == 0 {
                 let same = ours.keys().eq(tree.keys().copied()) && ours.values().eq(tree.values().copied());
                 assert!(same, "step {step}");

@@ -22,7 +22,7 @@ impl Shard {
             launches.into_iter().for_each(|launch| self.send_launch(agent, launch));
         } else {
             self.pool.retract_taken(offer.number);
-            self.launch_all(agent, launches, &ranks);
+            self.launch_all(agent, launches, &ranks, refused);
         }
     }
 
@@ -71,7 +71,7 @@ impl Shard {
         let used = if holds { need } else { Resources::NONE };
         self.pool.filter_closed(&closed, &used, refuse_ms, self.now);
         match holds {
-            true => self.launch_all(agent, launches, &BTreeMap::new()),
+            true => self.launch_all(agent, launches, &BTreeMap::new(), misfits),
             false => self.refuse(from, agent, launches.iter().flat_map(attempts_of).collect()),
         }
     }
@@ -83,16 +83,30 @@ impl Shard {
     }
 
     /// Books attempts that are not booked yet, and sends them. What is booked already is not sent again.
-    fn launch_all(&mut self, agent: AgentId, launches: Vec<Launch>, ranks: &BTreeMap<JobId, u8>) {
+    /// For what finds no single devices, `against` says so.
+    fn launch_all(&mut self, agent: AgentId, launches: Vec<Launch>, ranks: &BTreeMap<JobId, u8>, against: Against) {
         for mut launch in launches {
             let Some((slot, seat)) = self.pool.seat_mut(agent) else { return };
             launch.attempts.retain(|(index, number)| !seat.attempts.contains_key(&AttemptId::new(launch.job, *index, *number)));
+            self.refuse_misfits(slot, &mut launch, against);
             if launch.attempts.is_empty() {
                 continue;
             }
             self.book(slot, &launch, attempts_of(&launch), ranks);
             self.pool.refresh_freed(slot);
             self.send_launch(agent, launch);
+        }
+    }
+
+    /// Refuses of a launch what finds no single devices: what was taken had them as an amount.
+    fn refuse_misfits(&mut self, slot: u32, launch: &mut Launch, against: Against) {
+        let n = u32::try_from(launch.attempts.len()).unwrap_or(u32::MAX);
+        let fit = self.pool.on_devices(slot, &launch.template.resources, n);
+        if fit < n {
+            let over = launch.attempts.split_off(fit as usize);
+            let attempts = over.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number)).collect();
+            let (to, agent) = (launch.job.shard(), self.pool.seats[slot as usize].id);
+            self.at_once(Action::Peer { to, message: against(agent, attempts) });
         }
     }
 
@@ -105,6 +119,7 @@ impl Shard {
         if launch.template.is_fenced() {
             self.say_lease(agent);
         }
+        self.say_devices(agent, &launch);
         self.at_once(Action::Send { agent, message: FromMaster::Launch(launch) });
     }
 
@@ -172,8 +187,9 @@ impl Shard {
             let Some((_, seat)) = self.pool.seat(agent) else { return };
             let n = u32::try_from(launch.attempts.len()).unwrap_or(u32::MAX);
             let free = seat.room_of(&launch.role);
-            if !seat.disconnected && free.times(&launch.template.resources, n) == n {
-                self.launch_all(agent, vec![launch], &ranks);
+            let fits = free.times(&launch.template.resources, n) == n && self.pool.on_devices(slot, &launch.template.resources, n) == n;
+            if !self.pool.seats[slot as usize].disconnected && fits {
+                self.launch_all(agent, vec![launch], &ranks, refused);
             } else {
                 // It may be there all the same, where a launch of an older session came after the report. Booked, the next beats tell.
                 self.book(slot, &launch, attempts_of(&launch), &ranks);
@@ -198,6 +214,17 @@ impl Shard {
             }
         }
     }
+}
+
+/// How is said that attempts cannot be given to an agent.
+type Against = fn(AgentId, Vec<AttemptId>) -> PeerMessage;
+
+fn refused(agent: AgentId, attempts: Vec<AttemptId>) -> PeerMessage {
+    PeerMessage::Refused { agent, attempts }
+}
+
+fn misfits(agent: AgentId, attempts: Vec<AttemptId>) -> PeerMessage {
+    PeerMessage::Misfits { agent, attempts }
 }
 
 fn attempts_of(launch: &Launch) -> impl Iterator<Item = AttemptId> {

@@ -46,7 +46,7 @@ impl PeerMessage {
             Self::DemandPlaced { .. } | Self::OffersPlaced { .. } | Self::Stuck { .. } => 3,
             Self::Ranks { .. } | Self::Yield { .. } => 3,
             Self::Seek { .. } | Self::Windows { .. } | Self::Revocable { .. } => 3,
-            Self::ShownReserved { .. } | Self::Reserve { .. } => 3,
+            Self::ShownReserved { .. } | Self::Reserve { .. } | Self::Misfits { .. } => 3,
             _ => 1,
         }
     }

@@ -3,12 +3,12 @@
 use super::amounts;
 use super::event::Limit;
 use super::pool::{Pool, Silence, Standing};
-use super::view::{Explanation, NOT_THERE, ShapeView};
+use super::view::{Explanation, NOT_THERE, SINGLE, ShapeView};
 use super::{Refusal, Shard};
 use crate::jobs::{Entry, Slot};
 use crate::place::Matcher;
 use protocol::resources::ResourceKind;
-use protocol::{Constraint, JobId, Placement, Resources, Role, Rule, Stand};
+use protocol::{Constraint, JobId, Placement, Resources, Role, Rule, Singles, Stand};
 use std::fmt::Write;
 
 /// Most jobs that are counted one by one to say what is ahead.
@@ -111,7 +111,9 @@ impl Shard {
         for (id, known) in self.rest.agents.iter().filter(|(_, known)| !known.gone) {
             view.agents += 1;
             let against = asked.against(&Stand::from(&known.info));
-            view.would_fit_empty += u32::from(known.info.capacity.contains(&alone) && against.is_empty());
+            let singles = Singles::of(&known.info.capacity);
+            let fits_empty = known.info.capacity.contains(&alone) && Pool::short_devices(singles.as_ref(), &alone).is_empty();
+            view.would_fit_empty += u32::from(fits_empty && against.is_empty());
             amounts::max(&mut view.largest_capacity, &known.info.capacity);
             let seat = self.pool.seat(*id).map(|(_, seat)| seat);
             let here = seat.filter(|seat| seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected);
@@ -141,6 +143,14 @@ impl Shard {
             }
             amounts::max(&mut view.largest_free, &free);
             let mut short = free.short_of(shape);
+            let broken = match self.pool.seat(*id) {
+                Some((slot, _)) if short.is_empty() => Pool::short_devices(self.pool.booked_devices(slot).as_ref(), shape),
+                _ => vec![],
+            };
+            if !broken.is_empty() {
+                broken.iter().for_each(|name| *view.short.entry(format!("{SINGLE}{name}")).or_insert(0) += 1);
+                continue;
+            }
             if short.is_empty() && attempts > 0 {
                 view.fitting += 1;
                 continue;

@@ -2,7 +2,7 @@
 //! keeps what comes free for one of them until it is enough, or for two seconds. Without it whoever fits into what just ended would always be served.
 
 use super::amounts;
-use super::pool::Pool;
+use super::pool::{Class, Pool};
 use super::preempt::Making;
 use super::roles::SHARE_STEP;
 use protocol::{Resources, Time};
@@ -25,7 +25,8 @@ impl Pool {
         }
         let seat = &self.seats[slot as usize];
         self.first_want(role, |want| {
-            let fits = self.shape(want.class).is_some_and(|class| seat.capacity.contains(&class.shape));
+            let has = |class: &Class| seat.capacity.contains(&class.shape) && self.has_devices_for(slot, &class.shape);
+            let fits = self.shape(want.class).is_some_and(has);
             fits && !done.contains(&want.age)
                 && want.blocked
                 && want.patient_until <= now
@@ -49,7 +50,8 @@ impl Pool {
             held.refs += 1;
             self.roles.gather(&held.shape, true);
         }
-        self.preempting.make(slot, Making { want: key, class: of, until: now + GATHER_MS, asked: vec![] });
+        let given = self.shape(of).zip(self.seats[slot as usize].singles()).map(|(class, singles)| singles.nearest(&class.shape));
+        self.begin_making(slot, Making { want: key, class: of, until: now + GATHER_MS, asked: vec![], given: given.unwrap_or_default() });
         self.refresh(slot);
         true
     }

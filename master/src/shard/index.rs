@@ -3,8 +3,9 @@
 //! processor's cache, and of a kind that is not asked for nothing is read: what a search costs is the lines that it has to fetch.
 
 use super::mask::Mask;
+use protocol::devices::{Kind, reached_by};
 use protocol::resources::DEVICES_MAX;
-use protocol::{Name, Resources};
+use protocol::{Name, Resources, Singles};
 
 /// Nodes below one.
 pub(super) const FAN: usize = 8;
@@ -111,14 +112,16 @@ impl Index {
         }
     }
 
-    /// The agent in `slot` has this much free, and room for this many attempts; 0 where it is to get nothing.
-    pub fn set(&mut self, slot: u32, attempts: u32, free: &Resources) {
+    /// The agent in `slot` has this much free, and room for this many attempts; 0 where it is to get nothing. Of single devices that counts which one task
+    /// can have at once.
+    pub fn set(&mut self, slot: u32, attempts: u32, free: &Resources, singles: Option<&Singles>) {
         self.cover(slot);
         let mut has = [0; LANES_MAX];
         if attempts > 0 {
             has[..PLAIN].copy_from_slice(&plain(attempts, free));
             for (lane, (name, _)) in has[PLAIN..].iter_mut().zip(&self.devices) {
-                *lane = free.device(name);
+                let reach = singles.and_then(|singles| singles.kind(name)).map_or(u64::MAX, Kind::reach);
+                *lane = free.device(name).min(reach);
             }
         }
         for (lane, has) in has.iter().enumerate().take(self.lanes) {
@@ -160,7 +163,7 @@ impl Index {
         };
         plain(1, shape).into_iter().enumerate().for_each(|(lane, need)| ask(lane, need));
         for device in &shape.devices {
-            ask(PLAIN + self.devices.iter().position(|(name, _)| *name == device.name)?, device.milli);
+            ask(PLAIN + self.devices.iter().position(|(name, _)| *name == device.name)?, reached_by(device));
         }
         let sought = Sought { needs: &needs[..count], mask };
         let top = self.levels.len().checked_sub(1)?;
@@ -243,12 +246,12 @@ mod tests {
                     free.push((0, Resources::NONE));
                     masked.push(draws.below(2) == 0);
                 } else {
-                    index.set(slot as u32, 0, &Resources::NONE);
+                    index.set(slot as u32, 0, &Resources::NONE, None);
                     index.unlearn(&free[slot].1);
                 }
                 index.learn(&amount);
                 free[slot] = (draws.below(3) as u32, amount);
-                index.set(slot as u32, free[slot].0, &free[slot].1);
+                index.set(slot as u32, free[slot].0, &free[slot].1, None);
                 let (need, start) = (draw(&mut draws, 120), draws.below(free.len() as u64) as usize);
                 let fits = |slot: &usize| free[*slot].0 > 0 && free[*slot].1.contains(&need);
                 let scan = (start..free.len()).chain(0..free.len()).find(fits);

@@ -42,7 +42,7 @@ impl Pool {
         let more = !before.contains(&capacity);
         seat.capacity = capacity.clone();
         if before.devices.iter().map(|device| &device.name).ne(capacity.devices.iter().map(|device| &device.name)) {
-            self.index.set(slot, 0, &Resources::NONE);
+            self.index.set(slot, 0, &Resources::NONE, None);
             self.index.unlearn(&before);
             self.index.learn(&capacity);
             self.index_anew();

@@ -20,9 +20,12 @@ mod bookings;
 mod concern;
 mod copy;
 mod demands;
+mod devices;
 pub mod drains;
 mod explain;
 mod fences;
+pub mod fit;
+mod fitting;
 mod frameworks;
 mod free_ports;
 mod gather;
@@ -50,6 +53,7 @@ mod reserved;
 pub mod roles;
 mod rules;
 mod scores;
+mod seat;
 mod seekers;
 mod shares;
 mod shown;
@@ -59,6 +63,7 @@ mod tokens;
 mod told;
 mod uncounted;
 mod updates;
+mod victims;
 mod views;
 mod why;
 
@@ -324,6 +329,7 @@ impl Shard {
                 self.staged_again(from, agent, session, launches);
             }
             PeerMessage::Refused { agent, attempts } => self.refused(agent, &attempts),
+            PeerMessage::Misfits { agent, attempts } => self.misfits(agent, &attempts),
             PeerMessage::Release { agent, attempts } => self.released(agent, &attempts),
             PeerMessage::Kill { agent, attempts, grace_ms } => self.kill_wanted(agent, &attempts, grace_ms),
             PeerMessage::Report { agent, session, incarnation, held, seen } => {

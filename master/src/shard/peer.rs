@@ -257,6 +257,13 @@ pub enum PeerMessage {
         /// They.
         frameworks: Vec<FrameworkId>,
     },
+    /// As `Refused`, of what found no single devices on the agent: there was enough, in parts that are too small.
+    Misfits {
+        /// Where they would have been.
+        agent: AgentId,
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
 }
 
 /// Tasks of one shape that wait, and may not go everywhere.

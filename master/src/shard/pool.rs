@@ -3,119 +3,26 @@
 
 use super::aims::{Aim, Aims};
 use super::amounts;
-use super::attempts::Attempts;
 use super::config::ShardConfig;
+use super::fitting::Fits;
 use super::index::Index;
 use super::openings::Openings;
 use super::precedence::Precedence;
 use super::preempt::Preempting;
-use super::reserved::{Keepers, Kept};
+use super::reserved::Keepers;
 use super::roles::Roles;
 use super::scores::Scores;
+pub use super::seat::{Seat, Silence, Standing};
 use super::shares::Elsewhere;
 use super::uncounted::Uncounted;
 use protocol::message::attempt_hash;
-use protocol::{AgentId, AttemptId, Held, Resources, Role, ShardId, Time};
+use protocol::{AgentId, AttemptId, Given, Resources, Role, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most attempts booked on one agent, so that tasks that need nothing are bounded too.
 pub const ATTEMPTS_PER_AGENT_MAX: u32 = 131_072;
 /// The class of an attempt that an agent reported and no framework has explained yet.
 pub const CLASS_UNKNOWN: u32 = u32::MAX;
-
-/// Where an agent stands with this shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Known from the records, not heard of since this shard leads.
-    Expected,
-    /// It registered and has not reported yet.
-    Joining,
-    /// It registered and reported.
-    Here,
-}
-
-/// How long an agent has been silent, as it was told to the frameworks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Silence {
-    /// Not long.
-    None,
-    /// For `unreachable_ms`.
-    Unreachable,
-    /// For `replace_after_ms`: its tasks are replaced.
-    Lost,
-}
-
-/// An agent. What each decision looks at comes first, side by side.
-#[derive(Debug)]
-#[repr(C)]
-pub struct Seat {
-    /// What is left.
-    pub free: Resources,
-    /// What it has, and what it lends beside that.
-    pub capacity: Resources,
-    /// What attempts hold.
-    pub booked: Resources,
-    /// What offers hold.
-    pub offered: Resources,
-    /// Attempts, and the class of each.
-    pub attempts: Attempts,
-    /// Exclusive or of `attempt_hash` of each.
-    pub hash: u64,
-    /// For how many attempts offers are out.
-    pub offered_attempts: u32,
-    /// Attempts of [`CLASS_UNKNOWN`]: while there are any it gets no offers.
-    pub unknown: u32,
-    /// Where it stands.
-    pub standing: Standing,
-    /// Whether it is silent.
-    pub silence: Silence,
-    /// True where it is to be given no tasks.
-    pub inactive: bool,
-    /// True where its connection is gone: it counts as silent, whatever `heard` says.
-    pub disconnected: bool,
-    /// True while it counts for `total`, `open` and the index.
-    counted: bool,
-    is_open: bool,
-    /// True while it has an entry among the shard's watches.
-    pub watched: bool,
-    /// Shards that have not said yet what they hold to be there since it registered: while there are any it gets no offers, lest room that
-    /// one of them has given away on record be given away again.
-    pub unheard: BTreeSet<ShardId>,
-    /// What of it is kept for roles.
-    pub(super) kept: Option<Box<Kept>>,
-    /// What offers to frameworks show: promised to nobody.
-    pub open: Resources,
-    /// Those offers.
-    pub open_offers: BTreeSet<u64>,
-    /// Ports that attempts asked for by number.
-    pub ports: BTreeMap<AttemptId, Vec<u16>>,
-    /// Attempts of other programs than wasm.
-    pub heavy: BTreeSet<AttemptId>,
-    /// What attempts of another priority than [`PRIORITY_DEFAULT`](protocol::job::PRIORITY_DEFAULT) hold, by priority.
-    pub ranked: Vec<(u8, Resources)>,
-    /// Attempts launched since a report was asked for; `None` where none is.
-    pub since_wanted: Option<BTreeSet<AttemptId>>,
-    /// Who.
-    pub id: AgentId,
-    /// Rises with each registration.
-    pub session: u64,
-    /// Of the last launch in this session.
-    pub sequence: u64,
-    /// Which life of it, as it said when it registered.
-    pub incarnation: u64,
-    /// When it was last heard of.
-    pub heard: Time,
-    /// When its last beat of this session was sent, by its own clock.
-    pub beaten: Option<Time>,
-    /// How often it was told to beat, in milliseconds; 0 until it has registered with this leader.
-    pub beat_ms: u64,
-    /// Beats since it registered while there are some.
-    pub unheard_beats: u8,
-    /// Beats in a row whose hash was not ours.
-    pub mismatches: u8,
-    /// What it reported so far.
-    pub report: Vec<Held>,
-}
 
 /// Tasks of one role, shape and priority.
 #[derive(Debug)]
@@ -175,6 +82,8 @@ pub struct Offered {
     pub want: u64,
     /// For how many tasks.
     pub count: u32,
+    /// Which single devices each of them has; empty where they have none.
+    pub given: Vec<Given>,
     /// Until when.
     pub deadline: Time,
 }
@@ -200,6 +109,8 @@ pub struct Pool {
     /// Offers that are out; numbers and deadlines rise together.
     pub offers: BTreeMap<u64, Offered>,
     pub(super) next_offer: u64,
+    /// What tasks with devices were asked for.
+    pub(super) fits: Fits,
     /// What all agents of this shard have.
     pub total: Resources,
     /// What all agents of the cluster have, as far as the other shards have said.
@@ -244,6 +155,7 @@ impl Pool {
             ages: 0,
             offers: BTreeMap::new(),
             next_offer: 1,
+            fits: Fits::default(),
             total: Resources::NONE,
             whole: Resources::NONE,
             elsewhere: Elsewhere::default(),
@@ -276,41 +188,7 @@ impl Pool {
     pub fn seat_new(&mut self, agent: AgentId, now: Time) -> u32 {
         let slot = u32::try_from(self.seats.len()).expect("AGENTS_MAX fits");
         self.by_id.insert(agent, slot);
-        self.seats.push(Seat {
-            id: agent,
-            session: 0,
-            sequence: 0,
-            standing: Standing::Expected,
-            silence: Silence::None,
-            heard: now,
-            beaten: None,
-            beat_ms: 0,
-            inactive: false,
-            disconnected: true,
-            capacity: Resources::NONE,
-            booked: Resources::NONE,
-            offered: Resources::NONE,
-            free: Resources::NONE,
-            offered_attempts: 0,
-            open: Resources::NONE,
-            open_offers: BTreeSet::new(),
-            ports: BTreeMap::new(),
-            heavy: BTreeSet::new(),
-            ranked: Vec::new(),
-            attempts: Attempts::default(),
-            hash: 0,
-            unknown: 0,
-            unheard: BTreeSet::new(),
-            unheard_beats: 0,
-            mismatches: 0,
-            since_wanted: None,
-            report: Vec::new(),
-            incarnation: 0,
-            watched: false,
-            kept: None,
-            counted: false,
-            is_open: false,
-        });
+        self.seats.push(Seat::new(agent, now));
         slot
     }
 
@@ -322,12 +200,13 @@ impl Pool {
             return;
         }
         seat.counted = true;
-        self.index.set(slot, 0, &Resources::NONE);
+        self.index.set(slot, 0, &Resources::NONE, None);
         self.index.unlearn(&before);
         self.index.learn(capacity);
         seat.capacity = self.index.named(capacity);
         self.index_anew();
         self.relearn_kept(slot, (&before, capacity));
+        self.count_devices(slot);
         amounts::sub(&mut self.total, &before.firm(), 1);
         amounts::add(&mut self.total, capacity, 1);
         self.refresh(slot);
@@ -359,7 +238,8 @@ impl Pool {
         seat.is_open = open;
         let shows = !seat.open_offers.is_empty();
         let (attempts, free) = Self::room(seat);
-        self.index.set(slot, attempts, free);
+        self.index.set(slot, attempts, free, seat.singles());
+        self.count_bare(slot);
         self.index_below(slot);
         if shows {
             self.squeeze(slot, attempts);
@@ -417,18 +297,22 @@ impl Pool {
     pub fn book(&mut self, slot: u32, class: u32, attempts: impl Iterator<Item = AttemptId>) -> u32 {
         let Some(shape) = self.classes.get(class as usize).and_then(Option::as_ref) else { return 0 };
         let seat = &mut self.seats[slot as usize];
-        let (mut new, mut explained) = (0, 0);
+        let with_devices = seat.devices.is_some() && !shape.shape.devices.is_empty();
+        let (mut new, mut explained, mut fresh) = (0, 0, Vec::new());
         for attempt in attempts {
             match seat.attempts.get_mut(&attempt) {
                 Some(known) if *known == CLASS_UNKNOWN => {
                     *known = class;
                     explained += 1;
                 }
-                Some(_) => {}
+                Some(_) => continue,
                 None => {
                     seat.insert(attempt, class);
                     new += 1;
                 }
+            }
+            if with_devices {
+                fresh.push(attempt);
             }
         }
         seat.unknown -= explained;
@@ -439,15 +323,16 @@ impl Pool {
             held.refs += u64::from(new + explained);
         }
         self.charge(class, new + explained, true);
+        self.give(slot, class, &fresh);
         new
     }
 
     /// Takes attempts off an agent; those that are not booked are passed over.
     pub fn unbook(&mut self, slot: u32, attempts: &[AttemptId]) {
         let mut runs: Vec<(u32, u32)> = Vec::new();
-        let seat = &mut self.seats[slot as usize];
-        seat.fetch();
+        self.seats[slot as usize].fetch();
         for attempt in attempts {
+            let seat = &mut self.seats[slot as usize];
             let Some(class) = seat.attempts.remove(attempt) else { continue };
             seat.hash ^= attempt_hash(*attempt);
             if !seat.ports.is_empty() {
@@ -457,8 +342,11 @@ impl Pool {
                 seat.heavy.remove(attempt);
             }
             self.preempting.left(*attempt);
+            if seat.devices.is_some() {
+                self.ungive(slot, class, *attempt);
+            }
             if class == CLASS_UNKNOWN {
-                seat.unknown -= 1;
+                self.seats[slot as usize].unknown -= 1;
                 continue;
             }
             match runs.last_mut().filter(|(last, _)| *last == class) {

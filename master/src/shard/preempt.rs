@@ -5,13 +5,13 @@
 use super::allocator::WantKey;
 use super::amounts;
 use super::index::Index;
-use super::pool::{CLASS_UNKNOWN, Class, Pool, Seat, Wanted};
+use super::pool::{Class, Pool, Seat, Wanted};
 use super::reconcile::GRACE_MS;
 use super::{Action, PeerMessage, Shard};
 use crate::jobs::LivePhase;
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::message::Launch;
-use protocol::{AgentId, AttemptId, JobId, Offer, Program, Resources, ShardId, Time};
+use protocol::{AgentId, AttemptId, Given, JobId, Offer, Program, Resources, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,11 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 const MAKING_MS: u64 = 3 * GRACE_MS;
 /// Milliseconds until agents are looked at again for a want that none was found for, or too few.
 const LOOK_MS: u64 = 1_000;
-/// Agents that are looked at for one task, and of how many that would do the cheapest is taken.
-const TRIES_MAX: usize = 32;
-const CANDIDATES: usize = 4;
-/// Attempts of one agent that are looked at.
-const ATTEMPTS_MAX: usize = 4_096;
 /// Tasks that room is begun to be made for in one look.
 const AT_ONCE_MAX: u32 = 256;
 /// Priorities that there is an index for at a time.
@@ -52,13 +47,15 @@ pub(super) struct Making {
     pub until: Time,
     /// Which attempts were asked to stop, and the class of each; none where it is gathered.
     pub asked: Asked,
+    /// The single devices that it is to have.
+    pub given: Given,
 }
 
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Preempting {
     /// By slot.
-    makings: BTreeMap<u32, Vec<Making>>,
+    pub makings: BTreeMap<u32, Vec<Making>>,
     /// How many of those gather.
     pub gathered: usize,
     /// Slots with makings that something has left since.
@@ -68,14 +65,11 @@ pub(super) struct Preempting {
     /// Attempts that were asked in vain: their job may be more urgent by now. They are not asked again.
     deaf: BTreeSet<AttemptId>,
     /// By priority: what agents would have free without what is below it.
-    indexes: BTreeMap<u8, Index>,
-    start: u32,
+    pub indexes: BTreeMap<u8, Index>,
+    pub start: u32,
     /// Who is to be asked to stop: by shard and agent, and below which priority.
     said: BTreeMap<(ShardId, AgentId, u8), Vec<AttemptId>>,
 }
-
-/// What a set of tasks costs: the highest priority, how many of them are no wasm, how many they are.
-type Cost = (u8, usize, usize);
 
 impl Preempting {
     /// When something happens here by time alone.
@@ -90,13 +84,18 @@ impl Preempting {
         self.makings.entry(slot).or_default().push(making);
     }
 
+    /// All for which room is being made on an agent.
+    pub fn makings_of(&self, slot: u32) -> impl Iterator<Item = &Making> {
+        self.makings.get(&slot).into_iter().flatten()
+    }
+
     /// What is kept on an agent, whether it is free yet or not.
-    fn kept<'a>(&'a self, slot: u32, classes: &'a [Option<Class>]) -> impl Iterator<Item = &'a Resources> {
+    pub fn kept<'a>(&'a self, slot: u32, classes: &'a [Option<Class>]) -> impl Iterator<Item = &'a Resources> {
         let makings = self.makings.get(&slot).into_iter().flatten();
         makings.filter_map(|making| classes.get(making.class as usize)?.as_ref()).map(|class| &class.shape)
     }
 
-    fn is_asked(&self, slot: u32, attempt: AttemptId) -> bool {
+    pub fn is_asked(&self, slot: u32, attempt: AttemptId) -> bool {
         let mut asked = self.makings.get(&slot).into_iter().flatten().flat_map(|making| &making.asked);
         self.deaf.contains(&attempt) || asked.any(|(asked, _)| *asked == attempt)
     }
@@ -153,6 +152,12 @@ impl Pool {
         self.preempting.kept(slot, &self.classes).for_each(|kept| amounts::sub(&mut seat.free, kept, 1));
     }
 
+    /// Room is made on an agent, and the devices that it is to have are nobody else's.
+    pub(super) fn begin_making(&mut self, slot: u32, making: Making) {
+        self.hold_one(slot, making.class, &making.given, true);
+        self.preempting.make(slot, making);
+    }
+
     /// True where room is being made on an agent.
     pub(super) fn makes_room(&self, slot: u32) -> bool {
         self.preempting.makings.contains_key(&slot)
@@ -164,7 +169,7 @@ impl Pool {
         for (priority, index) in &mut self.preempting.indexes {
             let mut free = seat.free.clone();
             amounts::add(&mut free, &seat.below(*priority), 1);
-            index.set(slot, Self::room(seat).0, &free);
+            index.set(slot, Self::room(seat).0, &free, None);
         }
     }
 
@@ -193,7 +198,7 @@ impl Pool {
         }
     }
 
-    fn may_preempt(&self, want: &Wanted) -> Preempts {
+    pub(super) fn may_preempt(&self, want: &Wanted) -> Preempts {
         let role = self.shape(want.class).and_then(|class| self.roles.get(class.role));
         role.map_or(Preempts::None, |role| self.roles.preempts(&role.name))
     }
@@ -248,7 +253,7 @@ impl Pool {
     /// Offers what was kept on an agent to those that it was kept for, as far as it is free.
     fn give_room(&mut self, slot: u32, now: Time, offers: &mut BTreeMap<ShardId, Vec<Offer>>) {
         let makings = self.preempting.makings.get(&slot).cloned().unwrap_or_default();
-        let Some(at) = makings.iter().position(|making| self.is_free(slot, making.class) && self.may_be_given(making)) else { return };
+        let Some(at) = makings.iter().position(|making| self.is_free(slot, making) && self.may_be_given(making)) else { return };
         let want = makings[at].want;
         let mut nth = 0;
         self.unmake(slot, None, |_| {
@@ -260,7 +265,7 @@ impl Pool {
             let class = self.wants[*at as usize].as_ref().and_then(|want| self.shape(want.class));
             let fits = |class: &Class| {
                 let (attempts, free) = self.room_for(slot, class.role);
-                attempts > 0 && free.contains(&class.shape)
+                attempts > 0 && free.contains(&class.shape) && self.on_devices(slot, &class.shape, 1) > 0
             };
             self.takes(*at, slot) > 0 && class.is_some_and(fits)
         };
@@ -270,10 +275,16 @@ impl Pool {
         self.stir_makings(slot);
     }
 
-    /// True where an agent has room for one of the class beside all that it holds.
-    fn is_free(&self, slot: u32, class: u32) -> bool {
+    /// True where an agent has the room that is being made beside all that it holds.
+    fn is_free(&self, slot: u32, making: &Making) -> bool {
         let seat = &self.seats[slot as usize];
-        let Some(class) = self.shape(class) else { return true };
+        let Some(class) = self.shape(making.class) else { return true };
+        if let Some(mut singles) = seat.singles().filter(|_| !class.shape.devices.is_empty()).cloned() {
+            singles.hold(&class.shape, &making.given, false);
+            if singles.times(&class.shape, 1) == 0 {
+                return false;
+            }
+        }
         let sum = seat.booked.checked_add(&seat.offered).and_then(|held| held.checked_add(&class.shape));
         sum.is_some_and(|sum| seat.capacity.contains(&sum))
     }
@@ -286,6 +297,7 @@ impl Pool {
         }
         for making in over {
             self.gathered(&making, late);
+            self.hold_one(slot, making.class, &making.given, false);
             self.class_drop(making.class, 1);
         }
         self.refresh_freed(slot);
@@ -306,7 +318,8 @@ impl Pool {
         if let Some(held) = self.classes[class as usize].as_mut() {
             held.refs += 1;
         }
-        self.preempting.make(slot, Making { want: key, class, until: now + MAKING_MS, asked });
+        let given = self.devices_without(slot, class, &asked);
+        self.begin_making(slot, Making { want: key, class, until: now + MAKING_MS, asked, given });
         self.preempting.start = slot.wrapping_add(1);
         self.refresh(slot);
         true
@@ -325,114 +338,9 @@ impl Pool {
             index.learn(&seat.capacity);
             let mut free = seat.free.clone();
             amounts::add(&mut free, &seat.below(priority), 1);
-            index.set(slot, Self::room(seat).0, &free);
+            index.set(slot, Self::room(seat).0, &free, None);
         }
         self.preempting.indexes.insert(priority, index);
-    }
-
-    /// The agent on which room for a task costs least, of a few that have it, and who is to be asked there. Of what is free no more is counted on than is
-    /// `beyond` what is kept for guarantees of others, where that is said, and that.
-    fn cheapest(&self, at: u32, beyond: Option<&(Resources, Resources)>) -> Option<(u32, Asked)> {
-        let want = self.wants[at as usize].as_ref()?;
-        let (shape, index) = (&self.shape(want.class)?.shape, self.preempting.indexes.get(&want.priority)?);
-        let (mut start, mut seen, mut best) = (self.preempting.start, BTreeSet::new(), None::<(Cost, u32, Asked)>);
-        let mut found = 0;
-        for _ in 0..TRIES_MAX {
-            let Some(slot) = index.find(shape, start, self.mask_of(at)).filter(|slot| seen.insert(*slot)) else { break };
-            start = slot.wrapping_add(1);
-            let Some((cost, asked)) = self.victims(at, slot, beyond) else { continue };
-            if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
-                best = Some((cost, slot, asked));
-            }
-            found += 1;
-            if found == CANDIDATES {
-                break;
-            }
-        }
-        best.map(|(_, slot, asked)| (slot, asked))
-    }
-
-    /// Who would have to stop on an agent for one task of a want, and what that costs; `None` where it would not do, or nobody had to.
-    fn victims(&self, at: u32, slot: u32, beyond: Option<&(Resources, Resources)>) -> Option<(Cost, Asked)> {
-        let want = self.wants[at as usize].as_ref()?;
-        let (class, seat) = (self.shape(want.class)?, &self.seats[slot as usize]);
-        let made = self.preempting.makings.get(&slot).into_iter().flatten();
-        let made = made.filter(|making| making.want == want.key()).count();
-        if Self::room(seat).0 == 0 || self.takes(at, slot) as usize <= made {
-            return None;
-        }
-        let mut spare = self.spare(slot)?;
-        amounts::sub(&mut spare, &self.kept_from(slot, class.role), 1);
-        for (kind, _) in beyond.iter().flat_map(|(_, reserve)| amounts::kinds(reserve)) {
-            amounts::at_most(&mut spare, &kind, beyond.map_or(0, |(free, _)| amounts::of_kind(&kind, free)));
-        }
-        let mut asked: Vec<(u8, bool, std::cmp::Reverse<AttemptId>, u32)> = Vec::new();
-        for (attempt, of) in seat.attempts.iter().filter(|(_, of)| *of != CLASS_UNKNOWN).take(ATTEMPTS_MAX) {
-            let held = self.shape(of)?;
-            let may = held.priority < want.priority && !self.preempting.is_asked(slot, attempt) && self.leaves_to(slot, held, class);
-            if may && self.may_ask(want, class, held) {
-                asked.push((held.priority, seat.heavy.contains(&attempt), std::cmp::Reverse(attempt), of));
-            }
-        }
-        // The least urgent, wasm before others, the youngest job first.
-        asked.sort_unstable();
-        let shape_of = |of: u32| self.shape(of).map(|class| &class.shape);
-        let enough = asked.iter().position(|(.., of)| {
-            let fits = spare.contains(&class.shape);
-            if !fits && let Some(shape) = shape_of(*of) {
-                amounts::add(&mut spare, shape, 1);
-            }
-            fits
-        });
-        if !spare.contains(&class.shape) || enough == Some(0) {
-            return None;
-        }
-        asked.truncate(enough.unwrap_or(asked.len()));
-        // The dearest that it does without.
-        for nth in (0..asked.len()).rev() {
-            let mut without = spare.clone();
-            amounts::sub(&mut without, shape_of(asked[nth].3)?, 1);
-            if without.contains(&class.shape) {
-                spare = without;
-                asked.remove(nth);
-            }
-        }
-        let cost = (asked.iter().map(|(of, ..)| *of).max()?, asked.iter().filter(|(_, heavy, ..)| *heavy).count(), asked.len());
-        Some((cost, asked.into_iter().map(|(_, _, attempt, of)| (attempt.0, of)).collect()))
-    }
-
-    /// What an agent will have free once all that were asked have left; `None` where it has promised more than that.
-    fn spare(&self, slot: u32) -> Option<Resources> {
-        let seat = &self.seats[slot as usize];
-        let mut held = seat.booked.checked_add(&seat.offered)?;
-        self.preempting.kept(slot, &self.classes).for_each(|kept| amounts::add(&mut held, kept, 1));
-        let asked = self.preempting.makings.get(&slot).into_iter().flatten().flat_map(|making| &making.asked);
-        for (_, class) in asked.filter(|(attempt, _)| seat.attempts.contains_key(attempt)) {
-            amounts::sub(&mut held, &self.shape(*class)?.shape, 1);
-        }
-        seat.capacity.contains(&held).then(|| {
-            let mut spare = seat.capacity.clone();
-            amounts::sub(&mut spare, &held, 1);
-            spare
-        })
-    }
-
-    /// True where a want may take the place of tasks of this class: its role's right reaches them, and their roles keep what they are guaranteed.
-    fn may_ask(&self, want: &Wanted, class: &Class, held: &Class) -> bool {
-        let (Some(of), Some(who)) = (self.roles.get(held.role), self.roles.get(class.role)) else { return false };
-        let reaches = match self.may_preempt(want) {
-            Preempts::None => false,
-            Preempts::Own => of.name.is_within(&who.name),
-            Preempts::All => true,
-        };
-        if !reaches || !self.roles.has_guarantee(held.role) {
-            return reaches;
-        }
-        let mut leaving = held.shape.clone();
-        let asked = self.preempting.makings.values().flatten().flat_map(|making| &making.asked);
-        let others = asked.filter_map(|(_, class)| self.shape(*class)).filter(|class| self.roles.has_guarantee(class.role));
-        others.for_each(|class| amounts::add(&mut leaving, &class.shape, 1));
-        self.roles.may_yield(held.role, class.role, &leaving)
     }
 }
 

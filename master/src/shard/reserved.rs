@@ -173,7 +173,7 @@ impl Pool {
         for bucket in kept.buckets {
             self.roles.charge(bucket.role, (&bucket.unused, 1, false), &self.whole);
             if let Some(keepers) = self.keepers.get_mut(&bucket.role) {
-                keepers.index.set(slot, 0, &Resources::NONE);
+                keepers.index.set(slot, 0, &Resources::NONE, None);
                 keepers.index.unlearn(&self.seats[slot as usize].capacity);
                 keepers.agents -= 1;
                 if keepers.agents == 0 {
@@ -195,7 +195,7 @@ impl Pool {
         let roles: Vec<u32> = self.seats[slot as usize].kept.iter().flat_map(|kept| &kept.buckets).map(|bucket| bucket.role).collect();
         for role in roles {
             let Some(keepers) = self.keepers.get_mut(&role) else { continue };
-            keepers.index.set(slot, 0, &Resources::NONE);
+            keepers.index.set(slot, 0, &Resources::NONE, None);
             keepers.index.unlearn(before);
             keepers.index.learn(now);
         }
@@ -244,7 +244,7 @@ impl Pool {
         for bucket in seat.kept.iter().flat_map(|kept| &kept.buckets) {
             let room = seat.room_of(&bucket.name);
             if let Some(keepers) = self.keepers.get_mut(&bucket.role) {
-                keepers.index.set(slot, attempts, &room);
+                keepers.index.set(slot, attempts, &room, seat.singles());
             }
         }
     }

@@ -95,8 +95,7 @@ impl Pool {
             // What was offered before it may have taken its room, or its value.
             let room = self.shape(class).and_then(|class| self.index.find(&class.shape, slot, self.mask_of(at)));
             if room == Some(slot) {
-                self.offer(at, slot, most, now, offers);
-                offered = true;
+                offered |= self.offer(at, slot, most, now, offers);
             }
         }
         offered
@@ -117,7 +116,7 @@ impl Pool {
             let seat = &self.seats[*slot as usize];
             let (attempts, free) = Self::room(seat);
             let held = u32::try_from(seat.attempts.len()).unwrap_or(u32::MAX).saturating_add(seat.offered_attempts);
-            let room = free.times(&needs, count.min(attempts)).min(self.takes(at, *slot));
+            let room = self.on_devices(*slot, &needs, free.times(&needs, count.min(attempts))).min(self.takes(at, *slot));
             let (capacity, free) = (seat.capacity.clone(), free.clone());
             Candidate { stand: self.aims.rules.stand(*slot), capacity, free, attempts: held, room }
         };

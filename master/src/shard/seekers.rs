@@ -304,7 +304,7 @@ impl Pool {
             let within = u32::try_from(part / share).unwrap_or(u32::MAX);
             let most = unmet.min(places).min(even).min(within);
             let most = self.roles.beside_reserve(role, (&class.shape, most), &self.elsewhere, (&self.total, &self.whole));
-            let tasks = left.times(&class.shape, most);
+            let tasks = self.on_devices(slot, &class.shape, left.times(&class.shape, most));
             if tasks > 0 {
                 amounts::sub(&mut left, &class.shape, tasks);
                 amounts::add(&mut lot.amount, &class.shape, tasks);
@@ -323,7 +323,7 @@ impl Pool {
         let wants = self.openings.opener(at).and_then(|opener| opener.wants.as_ref());
         wants.is_some_and(|wants| {
             let fits = |class: &super::pool::Class, unmet| {
-                let n = room.times(&class.shape, unmet);
+                let n = self.on_devices(slot, &class.shape, room.times(&class.shape, unmet));
                 let mut amount = Resources::NONE;
                 amounts::add(&mut amount, &class.shape, n);
                 n > 0 && !self.openings.filters(at, slot, &amount)

@@ -188,6 +188,18 @@ impl Shard {
     /// These could not be given to the agent: they are placed again after a pause. What was launched or staged twice may be refused first and
     /// run then: a refusal counts only where there was no second time. Where the agent has not taken the second either, its report says so.
     pub(super) fn refused(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+        self.refused_for(agent, attempts, None);
+    }
+
+    /// The same, since no single devices were free for them: a task of a framework ends by that, as others that do not fit into what it was shown.
+    pub(super) fn misfits(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+        let (own, others): (Vec<_>, Vec<_>) =
+            attempts.iter().copied().partition(|attempt| self.frameworks.owner(attempt.task.job).is_some());
+        self.refused_for(agent, &others, None);
+        self.refused_for(agent, &own, Some("no single device of the agent has so much free, or not so many are whole"));
+    }
+
+    fn refused_for(&mut self, agent: AgentId, attempts: &[AttemptId], reason: Option<&str>) {
         let mut ends = Ends::new();
         let meant = |attempt: &&AttemptId| {
             let phase = self.phase_of(**attempt);
@@ -196,7 +208,10 @@ impl Shard {
         let meant: Vec<AttemptId> = attempts.iter().filter(meant).copied().collect();
         for attempt in &meant {
             self.totals.refused += 1;
-            let exit = self.loss(*attempt, Loss::Refused);
+            let exit = match (self.loss(*attempt, Loss::Refused), reason) {
+                (Exit::Lost { .. }, Some(reason)) => Exit::Rejected { reason: reason.into() },
+                (exit, _) => exit,
+            };
             note(&mut ends, *attempt, exit);
         }
         self.end_attempts(agent, ends);

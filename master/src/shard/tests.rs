@@ -2,6 +2,7 @@
 
 mod agents;
 mod allocation;
+mod devices;
 mod drains;
 mod fences;
 mod frameworks;
@@ -193,6 +194,7 @@ impl World {
             | FromMaster::Leading { .. }
             | FromMaster::Masters { .. }
             | FromMaster::Lease { .. }
+            | FromMaster::Devices { .. }
             | FromMaster::LedElsewhere { .. }
             | FromMaster::Pulses { .. } => {}
         }

@@ -8,7 +8,7 @@ use super::quotas::RoleSettings;
 use super::reservations::ReservedView;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
-use protocol::{AgentId, AgentInfo, Exit, Job, JobId, OfferId, Phase, Placement, Resources, Role, Time};
+use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Name, OfferId, Phase, Placement, Resources, Role, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -125,6 +125,8 @@ pub enum View {
     PlugIns,
     /// What is kept of the shard's agents for roles.
     Reserved,
+    /// How much of each single device of the shard's agents is free.
+    Devices,
 }
 
 /// An answer.
@@ -174,7 +176,12 @@ pub enum Viewed {
     PlugIns(PlugInsView),
     /// To [`View::Reserved`].
     Reserved(Vec<ReservedView>),
+    /// To [`View::Devices`]: of agents that have some that are told apart.
+    Devices(Vec<(AgentId, DevicesFree)>),
 }
+
+/// How much of each single device of an agent is free, in thousandths: by kind, and in the order of their numbers.
+pub type DevicesFree = Vec<(Name, Vec<u32>)>;
 
 /// How a framework stands with the shard that keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -337,6 +344,9 @@ pub struct Explanation {
 /// What stands before a rule in [`ShapeView::short`].
 pub const NOT_THERE: &str = "place: ";
 
+/// What stands before a kind in [`ShapeView::short`] of which there is enough, in parts that are too small.
+pub const SINGLE: &str = "single: ";
+
 /// How a shape fits the agents of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShapeView {
@@ -346,7 +356,8 @@ pub struct ShapeView {
     pub fitting: u32,
     /// Of these, those that would have room if nothing else ran there.
     pub would_fit_empty: u32,
-    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`; behind [`NOT_THERE`] which rule lets no task go to them.
+    /// How many agents are short of what now: `cpu`, `memory`, … or `unreachable`; behind [`NOT_THERE`] which rule lets no task go to them, and behind
+    /// [`SINGLE`] a device of which no single one has so much free.
     pub short: BTreeMap<String, u32>,
     /// The most that one agent has free of each plain kind, over the agents that can be reached.
     pub largest_free: Resources,

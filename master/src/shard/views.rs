@@ -53,6 +53,7 @@ impl Shard {
             View::Openings { framework } => Viewed::Openings(self.opening_views(framework)),
             View::Offer { offer } => Viewed::Offer(self.offer_view(offer)?),
             View::Reserved => Viewed::Reserved(self.reserved_views()),
+            View::Devices => Viewed::Devices(self.device_views()),
             View::PlugIns => Viewed::PlugIns(self.plug_ins_view()),
             View::Copy { tasks_max } => Viewed::Copy(Box::new(self.copied(tasks_max)?)),
             View::FrameworkTasks { framework, from, skip, limit } => {

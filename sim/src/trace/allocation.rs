@@ -3,15 +3,13 @@
 
 use super::policy::{Placer, Policy};
 use super::read::{Task, Trace};
+use super::real::Real;
 use crate::random::Random;
 use crate::trace::fit::{Need, Room};
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// So much is asked for, in percent of all devices.
 pub const ASKED_PERCENT: u64 = 130;
-/// Each so-many-th choice is measured.
-const MEASURED_EVERY: usize = 16;
 
 /// How the tasks are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +32,7 @@ pub struct Outcome {
     pub asked: usize,
     /// Those that found no room.
     pub failed: usize,
-    /// Time for one choice among candidates that were found, the median of those measured; zero but for ours.
+    /// Time in the shard for the offer to one task with devices, the median; zero but for that.
     pub choice: Duration,
 }
 
@@ -75,24 +73,35 @@ pub fn run(trace: &Trace, tasks: &[Need], policy: Policy, seed: u64) -> Outcome 
     let mut agents = trace.agents.clone();
     shuffle(&mut agents, &mut random);
     let all: u64 = agents.iter().map(Room::free_milli).sum();
+    if policy == Policy::Shard {
+        let mut real = Real::new(&agents, trace);
+        return played(all, tasks, |need| real.place(need));
+    }
     let known: Vec<Need> = trace.tasks.iter().map(|task| task.need).collect();
     let mut placer = Placer::new(policy, agents, &known, random);
+    let outcome = played(all, tasks, |need| {
+        placer.asked(need);
+        let placed = placer.choose(need).map(|(agent, devices)| {
+            placer.take(agent, need, devices);
+            milli(need)
+        });
+        (placed, Duration::ZERO)
+    });
+    let left: u64 = placer.agents().iter().map(Room::free_milli).sum();
+    let given = outcome.allocated_percent * all.max(1) as f64 / 100.0;
+    assert_eq!(given.round() as u64, all - left, "what was given away is what is not free");
+    outcome
+}
+
+/// The tasks come one after the other; what `place` says of each is how much of devices it got, and how long that took.
+fn played(all: u64, tasks: &[Need], mut place: impl FnMut(&Need) -> (Option<u64>, Duration)) -> Outcome {
     let mut outcome = Outcome { asked: tasks.len(), ..Outcome::default() };
     let (mut asked, mut given, mut choices) = (0, 0, Vec::new());
-    for (number, need) in tasks.iter().enumerate() {
-        placer.asked(need);
-        if let Some((agent, devices)) = placer.choose(need) {
-            if matches!(policy, Policy::Ours { .. }) && number % MEASURED_EVERY == 0 {
-                let (demand, candidates) = placer.last_choice();
-                let start = Instant::now();
-                black_box(demand.choose(black_box(need), candidates));
-                choices.push(start.elapsed());
-            }
-            placer.take(agent, need, devices);
-            given += milli(need);
-        } else {
-            outcome.failed += 1;
-        }
+    for need in tasks {
+        let (placed, took) = place(need);
+        choices.extend((need.devices > 0 && !took.is_zero()).then_some(took));
+        given += placed.unwrap_or(0);
+        outcome.failed += usize::from(placed.is_none());
         asked += milli(need);
         let percent = |part: u64| part as f64 * 100.0 / all.max(1) as f64;
         while outcome.at_percent.len() as f64 <= percent(asked) {
@@ -100,8 +109,6 @@ pub fn run(trace: &Trace, tasks: &[Need], policy: Policy, seed: u64) -> Outcome 
         }
         outcome.allocated_percent = percent(given);
     }
-    let left: u64 = placer.agents().iter().map(Room::free_milli).sum();
-    assert_eq!(given, all - left, "what was given away is what is not free");
     choices.sort_unstable();
     outcome.choice = choices.get(choices.len() / 2).copied().unwrap_or_default();
     outcome
@@ -130,13 +137,14 @@ fn quantile(freedom: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::fit::{CANDIDATES, DEVICES_MAX};
+    use crate::trace::fit::CANDIDATES;
+    use protocol::devices::SINGLES_MAX;
 
     /// Agents of two devices, and tasks of a half, a whole and two devices, one in ten without any.
     fn trace() -> Trace {
-        let mut milli = [0; DEVICES_MAX];
+        let mut milli = [0; SINGLES_MAX];
         milli[..2].fill(1_000);
-        let agent = Room { kind: 0, cpu_milli: 16_000, memory_bytes: 1 << 36, devices: 2, milli };
+        let agent = Room { kinds: 1, cpu_milli: 16_000, memory_bytes: 1 << 36, devices: 2, milli };
         let need = |devices: u8, milli: u16| Need { devices, milli, kinds: u64::MAX, cpu_milli: 4_000, memory_bytes: 1 << 30 };
         let needs = [need(1, 500), need(1, 500), need(1, 500), need(1, 500), need(1, 1_000), need(1, 1_000), need(2, 1_000), need(0, 0)];
         let task = |need: &Need| Task { need: *need, qos: "LS".into(), created_s: 0, scheduled_s: Some(0), deleted_s: 1 };
@@ -164,7 +172,7 @@ mod tests {
             outcomes.map(|outcome| outcome.allocated_percent).sum::<f64>() / 8.0
         };
         let random = given(Policy::Random);
-        for policy in [Policy::BestFit, Policy::Fgd, Policy::Ours { candidates: CANDIDATES }] {
+        for policy in [Policy::BestFit, Policy::Fgd, Policy::Ours { candidates: CANDIDATES }, Policy::Shard] {
             assert!(given(policy) > random, "{policy:?}: {} and {random}", given(policy));
         }
     }

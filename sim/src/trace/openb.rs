@@ -68,7 +68,7 @@ pub fn allocation(
     candidates: usize,
     drawing: Drawing,
 ) -> Result<(), TraceError> {
-    let policies = [Policy::Random, Policy::BestFit, Policy::Fgd, Policy::Ours { candidates }];
+    let policies = [Policy::Random, Policy::BestFit, Policy::Fgd, Policy::Ours { candidates }, Policy::Shard];
     for name in traces {
         let trace = load(data, AGENTS_WITH_DEVICES, name)?;
         let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); policies.len()];
@@ -109,7 +109,7 @@ fn compare(trace: &str, policies: &[Policy], outcomes: &[Vec<Outcome>]) {
     let fgd: Vec<f64> = policies.iter().position(|policy| *policy == Policy::Fgd).map(|at| percents(&outcomes[at])).unwrap_or_default();
     eprintln!(
         "{trace:<10}{:>10}{:>10}{:>10}{:>12}{:>22}{:>10}{:>12}",
-        "policy", "mean %", "± 95 %", "- fgd", "95 % interval", "failed", "a choice"
+        "policy", "mean %", "± 95 %", "- fgd", "95 % interval", "failed", "an offer"
     );
     for (policy, outcomes) in policies.iter().zip(outcomes) {
         let (percent, half) = mean(&percents(outcomes));
@@ -127,7 +127,7 @@ fn compare(trace: &str, policies: &[Policy], outcomes: &[Vec<Outcome>]) {
             say(&kind, &format!("gpu_allocated_above_fgd_least_{trace}"), seeds, difference - half_difference, "%", 1);
         }
         if choice_us > 0.0 {
-            say(&kind, &format!("choice_us_{trace}"), seeds, choice_us, "us", 1);
+            say(&kind, &format!("offer_us_{trace}"), seeds, choice_us, "us", 1);
         }
     }
 }

@@ -22,7 +22,9 @@ pub enum Policy {
     BestFit,
     /// The agent whose fragmentation grows least, for the typical shapes of the whole trace.
     Fgd,
-    /// [`Demand::choose`], of the first so many agents with room, for the shapes seen so far.
+    /// The real shard, which decides itself.
+    Shard,
+    /// [`Demand::choose`], as the shard has it, alone: of the first so many agents with room, for the shapes seen so far.
     Ours {
         /// How many.
         candidates: usize,
@@ -37,7 +39,8 @@ impl Policy {
             Self::Random => "random",
             Self::BestFit => "bestfit",
             Self::Fgd => "fgd",
-            Self::Ours { .. } => "skep",
+            Self::Shard => "skep",
+            Self::Ours { .. } => "fit",
         }
     }
 }
@@ -80,7 +83,7 @@ impl Placer {
 
     /// A task was asked for.
     pub fn asked(&mut self, need: &Need) {
-        self.demand.learn(need);
+        self.demand.learn(need, 1);
     }
 
     /// The agent and devices for a task; `None` where it fits on none.
@@ -92,6 +95,7 @@ impl Placer {
             }
             Policy::Fgd => self.highest(need, |placer, agent| placer.fgd(agent, need)),
             Policy::Ours { candidates } => self.ours(need, candidates),
+            Policy::Shard => None,
         }
     }
 
@@ -160,12 +164,6 @@ impl Placer {
         }
         let spot = self.demand.choose(need, &self.candidates)?;
         Some((self.slots[spot.candidate], spot.devices))
-    }
-
-    /// What a choice was made from last, by our policy: to measure it alone.
-    #[must_use]
-    pub fn last_choice(&self) -> (&Demand, &[Room]) {
-        (&self.demand, &self.candidates)
     }
 
     /// The agents as they are.

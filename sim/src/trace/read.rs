@@ -1,7 +1,8 @@
 //! Reads the machines and tasks of a recorded cluster in the form of openb (github.com/alibaba/clusterdata, cluster-trace-gpu-v2023): two
 //! files with commas and a header line. Knows the columns and what may be in them.
 
-use crate::trace::fit::{DEVICES_MAX, Need, Room};
+use crate::trace::fit::{Need, Room};
+use protocol::devices::SINGLES_MAX;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ pub struct Task {
 pub struct Trace {
     /// Its agents, empty, in the order of the file.
     pub agents: Vec<Room>,
-    /// The models of their devices; an agent's `kind` is a place in it.
+    /// The models of their devices; an agent has the bit of its model's place in it.
     pub models: Vec<String>,
     /// Its tasks, in the order of the file.
     pub tasks: Vec<Task>,
@@ -155,14 +156,14 @@ fn read_agents(path: &Path, text: &str) -> Result<(Vec<Room>, Vec<String>), Read
         if kind >= KINDS_MAX {
             return Err(row.wrong("model", model, "one of at most 64"));
         }
-        let devices = row.amount("gpu", DEVICES_MAX as u64, "a number of devices up to 16")?;
-        let mut milli = [0; DEVICES_MAX];
+        let devices = row.amount("gpu", SINGLES_MAX as u64, "a number of devices up to 16")?;
+        let mut milli = [0; SINGLES_MAX];
         milli[..devices as usize].fill(1_000);
         agents.push(Room {
-            kind: u8::try_from(kind).expect("below KINDS_MAX"),
+            kinds: 1 << kind,
             cpu_milli: row.amount("cpu_milli", AMOUNT_MAX, "thousandths of a core")?,
             memory_bytes: row.amount("memory_mib", AMOUNT_MAX >> 20, "MiB of memory")? << 20,
-            devices: u8::try_from(devices).expect("at most DEVICES_MAX"),
+            devices: u8::try_from(devices).expect("at most SINGLES_MAX"),
             milli,
         });
     }
@@ -177,13 +178,13 @@ fn read_tasks(path: &Path, text: &str, models: &[String]) -> Result<Vec<Task>, R
 }
 
 fn read_task(row: Row<'_>, models: &[String]) -> Result<Task, ReadError> {
-    let devices = row.amount("num_gpu", DEVICES_MAX as u64, "a number of devices up to 16")?;
+    let devices = row.amount("num_gpu", SINGLES_MAX as u64, "a number of devices up to 16")?;
     let milli = if devices == 0 { 0 } else { row.amount("gpu_milli", 1_000, "thousandths of a device, from 1 to 1000")? };
     if devices > 0 && milli == 0 || devices > 1 && milli < 1_000 {
         return Err(row.wrong("gpu_milli", row.text("gpu_milli")?, "1000 of each of several devices, and more than 0 of one"));
     }
     let need = Need {
-        devices: u8::try_from(devices).expect("at most DEVICES_MAX"),
+        devices: u8::try_from(devices).expect("at most SINGLES_MAX"),
         milli: u16::try_from(milli).expect("at most 1,000"),
         kinds: kinds(row, models)?,
         cpu_milli: row.amount("cpu_milli", AMOUNT_MAX, "thousandths of a core")?,
@@ -227,7 +228,7 @@ mod tests {
         let (agents, models) = read_agents(Path::new("agents"), AGENTS).unwrap();
         assert_eq!(models, ["P100", "G2", ""]);
         assert_eq!((agents[0].each(), agents[0].memory_bytes), (&[1_000, 1_000][..], 262_144 << 20));
-        assert_eq!(agents.iter().map(|agent| (agent.kind, agent.devices)).collect::<Vec<_>>(), [(0, 2), (1, 8), (2, 0)]);
+        assert_eq!(agents.iter().map(|agent| (agent.kinds, agent.devices)).collect::<Vec<_>>(), [(1, 2), (2, 8), (4, 0)]);
         let read = tasks("t,12000,16384,1,460,G2|P100,LS,Running,5,90,7\nu,100,1,0,0,,BE,Pending,6,9,").unwrap();
         let need = Need { devices: 1, milli: 460, kinds: 0b11, cpu_milli: 12_000, memory_bytes: 16 << 30 };
         assert_eq!(read[0], Task { need, qos: "LS".into(), created_s: 5, scheduled_s: Some(7), deleted_s: 90 });

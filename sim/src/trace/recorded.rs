@@ -237,12 +237,12 @@ pub fn quantile(sorted: &[u64], thousandths: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::fit::DEVICES_MAX;
+    use protocol::devices::SINGLES_MAX;
 
     fn agent(devices: u8) -> Room {
-        let mut milli = [0; DEVICES_MAX];
+        let mut milli = [0; SINGLES_MAX];
         milli[..usize::from(devices)].fill(1_000);
-        Room { kind: 0, cpu_milli: 8_000, memory_bytes: 1 << 30, devices, milli }
+        Room { kinds: 1, cpu_milli: 8_000, memory_bytes: 1 << 30, devices, milli }
     }
 
     fn task(qos: &str, created_s: u64, length_s: u64, devices: u8) -> Task {

@@ -9,15 +9,15 @@ fn need(devices: u8, milli: u16, cpu_milli: u64) -> Need {
 }
 
 fn room(cpu_milli: u64, free: &[u16]) -> Room {
-    let mut milli = [0; DEVICES_MAX];
+    let mut milli = [0; SINGLES_MAX];
     milli[..free.len()].copy_from_slice(free);
-    Room { kind: 0, cpu_milli, memory_bytes: 64 * GIB, devices: free.len() as u8, milli }
+    Room { kinds: 1, cpu_milli, memory_bytes: 64 * GIB, devices: free.len() as u8, milli }
 }
 
 fn demand(needs: &[(u32, Need)]) -> Demand {
     let mut demand = Demand::default();
     for (times, need) in needs {
-        (0..*times).for_each(|_| demand.learn(need));
+        (0..*times).for_each(|_| demand.learn(need, 1));
     }
     demand
 }
@@ -85,7 +85,7 @@ fn waste_is_what_the_tasks_seen_cannot_use() {
 fn a_demand_remembers_the_frequent_shapes_and_no_more_than_it_may() {
     let mut demand = demand(&[(500, need(1, 500, 7))]);
     for cpu_milli in 0..5_000 {
-        demand.learn(&need(1, 1_000, 10 + cpu_milli));
+        demand.learn(&need(1, 1_000, 10 + cpu_milli), 1);
     }
     let count = |demand: &Demand| demand.classes.iter().map(|class| class.shapes.len()).sum::<usize>();
     assert_eq!((demand.shapes, count(&demand)), (SHAPES_MAX, SHAPES_MAX));
@@ -93,7 +93,7 @@ fn a_demand_remembers_the_frequent_shapes_and_no_more_than_it_may() {
     let sums = |demand: &Demand| demand.classes.iter().map(|class| class.seen).sum::<u32>();
     assert_eq!(sums(&demand), demand.seen);
     for _ in 0..2 * SEEN_MAX {
-        demand.learn(&need(1, 500, 7));
+        demand.learn(&need(1, 500, 7), 1);
     }
     assert!(demand.seen <= SEEN_MAX && sums(&demand) == demand.seen, "{}", demand.seen);
 }

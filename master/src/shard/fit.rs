@@ -8,8 +8,8 @@
 //! (`sim trace openb --candidates`, 2026-11-29: of 1,213 agents 95.6 and 95.7 % of the devices are given away, with all as candidates 95.1
 //! and 95.3): so an index finds them, and nothing looks at all agents.
 
-/// Most devices of one agent that are told apart.
-pub const DEVICES_MAX: usize = 16;
+use protocol::devices::SINGLES_MAX;
+
 /// Candidates that are enough: more of them give no more of the devices away.
 pub const CANDIDATES: usize = 32;
 /// Most shapes that a demand tells apart; at the limit the one asked for least is forgotten (as in Metwally et al., Space-Saving, 2005).
@@ -27,7 +27,7 @@ pub struct Need {
     pub devices: u8,
     /// How much of each, in thousandths: 0 where there are none, at most 1,000, and less than that only of one.
     pub milli: u16,
-    /// Kinds of agents that it may go to, a bit for each; all where any will do.
+    /// What an agent has to be one of, a bit for each.
     pub kinds: u64,
     /// Thousandths of a core.
     pub cpu_milli: u64,
@@ -38,16 +38,16 @@ pub struct Need {
 /// What an agent has free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Room {
-    /// Which kind of agent it is, below 64.
-    pub kind: u8,
+    /// What it is, a bit for each.
+    pub kinds: u64,
     /// Thousandths of a core.
     pub cpu_milli: u64,
     /// Bytes of memory.
     pub memory_bytes: u64,
-    /// How many devices it has, at most [`DEVICES_MAX`].
+    /// How many devices it has, at most [`SINGLES_MAX`].
     pub devices: u8,
     /// How much of each is free, in thousandths; 0 beyond `devices`.
-    pub milli: [u16; DEVICES_MAX],
+    pub milli: [u16; SINGLES_MAX],
 }
 
 /// A place that was found.
@@ -84,7 +84,7 @@ impl Room {
     /// How much of each of its devices is free.
     #[must_use]
     pub fn each(&self) -> &[u16] {
-        &self.milli[..usize::from(self.devices).min(DEVICES_MAX)]
+        &self.milli[..usize::from(self.devices).min(SINGLES_MAX)]
     }
 
     /// Thousandths of devices that are free.
@@ -98,7 +98,7 @@ impl Room {
     pub fn fits(&self, need: &Need) -> bool {
         let enough = || self.each().iter().filter(|free| **free >= need.milli).count() >= usize::from(need.devices);
         let plain = self.cpu_milli >= need.cpu_milli && self.memory_bytes >= need.memory_bytes;
-        plain && need.kinds >> (self.kind & 63) & 1 == 1 && enough()
+        plain && need.kinds & self.kinds != 0 && enough()
     }
 
     /// The same without what the task takes; `devices` are those that hold so much. What is not there is not missed.
@@ -130,7 +130,7 @@ impl Room {
     pub fn ways(&self, need: &Need) -> impl Iterator<Item = u16> {
         let free = self.milli;
         let first = move |at: usize| !free[..at].contains(&free[at]);
-        let count = usize::from(self.devices).min(DEVICES_MAX);
+        let count = usize::from(self.devices).min(SINGLES_MAX);
         let single = (0..count).filter(move |at| free[*at] >= need.milli && first(*at)).map(|at| 1 << at);
         let several = (need.devices != 1).then(|| self.first_ones(need));
         let single = (need.devices == 1).then_some(single);
@@ -144,9 +144,10 @@ impl Room {
 }
 
 impl Demand {
-    /// A task was asked for. One without devices changes nothing.
-    pub fn learn(&mut self, need: &Need) {
-        if need.devices == 0 || need.milli == 0 {
+    /// So many tasks were asked for. Those without devices change nothing.
+    pub fn learn(&mut self, need: &Need, times: u32) {
+        let times = times.min(SEEN_MAX / 4);
+        if need.devices == 0 || need.milli == 0 || times == 0 {
             return;
         }
         if self.seen >= SEEN_MAX {
@@ -155,10 +156,10 @@ impl Demand {
         let key = (need.devices, need.milli, need.kinds);
         let at = self.classes.binary_search_by_key(&key, |class| (class.devices, class.milli, class.kinds));
         let place = at.map(|at| self.classes[at].shapes.binary_search_by_key(&(need.cpu_milli, need.memory_bytes), |s| (s.0, s.1)));
-        self.seen += 1;
+        self.seen += times;
         if let (Ok(at), Ok(Ok(shape))) = (at, place) {
-            self.classes[at].seen += 1;
-            self.classes[at].shapes[shape].2 += 1;
+            self.classes[at].seen += times;
+            self.classes[at].shapes[shape].2 += times;
             return;
         }
         let inherited = if self.shapes >= SHAPES_MAX { self.forget_one() } else { 0 };
@@ -169,10 +170,10 @@ impl Demand {
             at
         });
         let class = &mut self.classes[at];
-        class.seen += 1 + inherited;
+        class.seen += times + inherited;
         class.memory_most = class.memory_most.max(need.memory_bytes);
         let shape = class.shapes.partition_point(|s| (s.0, s.1) < (need.cpu_milli, need.memory_bytes));
-        class.shapes.insert(shape, (need.cpu_milli, need.memory_bytes, 1 + inherited));
+        class.shapes.insert(shape, (need.cpu_milli, need.memory_bytes, times + inherited));
         self.shapes += 1;
     }
 
@@ -235,7 +236,7 @@ impl Class {
             below += if small { u64::from(*milli) } else { 0 };
             enough += u8::from(!small);
         }
-        let may = enough >= self.devices && self.kinds >> (room.kind & 63) & 1 == 1;
+        let may = enough >= self.devices && self.kinds & room.kinds != 0;
         let fitting = if may { self.fitting(room) } else { 0 };
         u64::from(fitting) * below + u64::from(self.seen - fitting) * free
     }
