@@ -366,7 +366,9 @@ impl Pool {
         let (attempts, free) = self.room_beside(slot, class.role, &class.shape, now);
         let most = most.min(attempts).min(ATTEMPTS_PER_MESSAGE_MAX as u32).min(takes);
         let amount = free.times(&class.shape, most);
-        let count = self.on_devices(slot, &class.shape, amount);
+        // An offer says amounts: one of two parts could be taken for a task that needs both of one device.
+        let one = self.seats[slot as usize].singles().is_some_and(|singles| singles.concerns(&class.shape));
+        let count = self.on_devices(slot, &class.shape, amount).min(if one { 1 } else { u32::MAX });
         if amount > 0 && count == 0 {
             return false; // Its devices are free in parts that are too small.
         }
