@@ -10,8 +10,8 @@ use crate::raft::{LOG_ENTRIES_MAX, Message, Out};
 use crate::seat::Seat;
 use crate::world::{Happening, Verdict, World};
 use master::shard::{Action, Event, PeerMessage, Record};
-use protocol::message::{FromMaster, ToAgent, shard_of_agent};
-use protocol::{AgentId, FromAgent, ShardId, Time};
+use protocol::message::{FromMaster, Launch, ToAgent, shard_of_agent};
+use protocol::{AgentId, AttemptId, FromAgent, ShardId, Time};
 
 impl World {
     /// A message from replica to replica arrives.
@@ -295,9 +295,7 @@ impl World {
         for note in notes {
             self.check.committed(note)?;
             self.limits.committed(&note.record, shard, &self.check.jobs)?;
-            let capacity =
-                |agent| self.machines.iter().find(|machine| machine.id == agent).map_or(0, |machine| machine.info.capacity.cpu_milli);
-            self.kept.committed(&note.record, (self.now, self.check.leader_since), &self.check.jobs, capacity)?;
+            self.kept.committed(&note.record, self.now, &self.check.jobs);
             if let Record::AgentGone { agent, .. } = &note.record
                 && let Some(at) = self.machines.iter().position(|machine| machine.id == *agent)
             {
@@ -310,6 +308,15 @@ impl World {
         Ok(())
     }
 
+    /// An agent is told to run something: that takes nothing of what is kept of it for others.
+    fn judge_kept(&mut self, agent: AgentId, launch: &Launch) -> Verdict {
+        let capacity = self.machines.iter().find(|machine| machine.id == agent).map_or(0, |machine| machine.info.capacity.cpu_milli);
+        launch.attempts.iter().try_for_each(|(index, number)| {
+            let attempt = AttemptId::new(launch.job, *index, *number);
+            self.kept.launched(attempt, capacity, (self.now, self.check.leader_since))
+        })
+    }
+
     /// Does what a shard that `at` leads wants done.
     pub(crate) fn act(&mut self, at: usize, shard: ShardId, actions: Vec<Action>) -> Verdict {
         for action in actions {
@@ -319,7 +326,12 @@ impl World {
                 Action::Send { agent, message: FromMaster::Lease { lease_ms } } if self.plan.bug == Some(Bug::ReplacesBeforeLease) => {
                     self.send_down(at, agent, ToAgent { shard, message: FromMaster::Lease { lease_ms: 2 * lease_ms } });
                 }
-                Action::Send { agent, message } => self.send_down(at, agent, ToAgent { shard, message }),
+                Action::Send { agent, message } => {
+                    if let FromMaster::Launch(launch) = &message {
+                        self.judge_kept(agent, launch)?;
+                    }
+                    self.send_down(at, agent, ToAgent { shard, message });
+                }
                 Action::Peer { to, message } => {
                     let given = message.gives_to().and_then(|agent| self.machines.iter().position(|machine| machine.id == agent));
                     given.into_iter().for_each(|machine| self.tell_untold(machine, at, usize::from(shard.0), None));

@@ -53,7 +53,9 @@ struct Of {
 #[derive(Default)]
 pub struct Kept {
     agents: BTreeMap<AgentId, Of>,
-    /// What live attempts hold, where and for whom.
+    /// What attempts need, where and for whom, that are on record and that their agent was not told of yet: it may be refused what was taken of it.
+    staged: BTreeMap<AttemptId, (AgentId, Role, u64)>,
+    /// The same of those that it was told of.
     live: BTreeMap<AttemptId, (AgentId, Role, u64)>,
     held: BTreeMap<AgentId, BTreeMap<Role, u64>>,
     /// See [`Self::unsettled`].
@@ -63,42 +65,29 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// A record was committed; `capacity` is what agents have, `calm` since when the same leaders lead.
-    ///
-    /// # Errors
-    /// The promise that it breaks.
-    pub fn committed(
-        &mut self,
-        record: &Record,
-        (now, calm): (Time, Time),
-        jobs: &BTreeMap<JobId, Job>,
-        capacity: impl Fn(AgentId) -> u64,
-    ) -> Verdict {
+    /// A record was committed.
+    pub fn committed(&mut self, record: &Record, now: Time, jobs: &BTreeMap<JobId, Job>) {
         match record {
             Record::ReservationsSet { agent, reservations, .. } => {
                 self.agents.insert(*agent, Of { list: reservations.clone(), since: now });
             }
             Record::Staged { id, agent, attempts, .. } => {
-                let Some(job) = jobs.get(id) else { return Ok(()) };
-                let attempts = attempts.iter().map(|(index, number)| AttemptId::new(*id, *index, *number));
-                for attempt in attempts {
-                    self.placed(attempt, (*agent, capacity(*agent)), job, (now, calm))?;
-                }
+                let Some(job) = jobs.get(id) else { return };
+                attempts.iter().for_each(|(index, number)| self.staged(AttemptId::new(*id, *index, *number), *agent, job));
             }
             // What frameworks take is promised to them when it is booked, and not yet here: somebody else may have it, and they are told so.
             Record::Placed { id, job, agent, .. } => {
                 self.unsettled(*agent, now);
-                self.placed(AttemptId::new(*id, 0, 1), (*agent, capacity(*agent)), job, (now, calm))?;
+                self.staged(AttemptId::new(*id, 0, 1), *agent, job);
             }
             Record::PlacedGroup { tasks, agent, .. } => {
                 self.unsettled(*agent, now);
-                for task in tasks {
-                    self.placed(AttemptId::new(task.id, 0, 1), (*agent, capacity(*agent)), &task.job, (now, calm))?;
-                }
+                tasks.iter().for_each(|task| self.staged(AttemptId::new(task.id, 0, 1), *agent, &task.job));
             }
             Record::Ended { id, ends, .. } => {
-                for end in ends {
-                    if let Some((agent, role, milli)) = self.live.remove(&end.attempt(*id))
+                for attempt in ends.iter().map(|end| end.attempt(*id)) {
+                    self.staged.remove(&attempt);
+                    if let Some((agent, role, milli)) = self.live.remove(&attempt)
                         && let Some(sum) = self.held.get_mut(&agent).and_then(|held| held.get_mut(&role))
                     {
                         *sum -= milli;
@@ -107,7 +96,10 @@ impl Kept {
             }
             _ => {}
         }
-        Ok(())
+    }
+
+    fn staged(&mut self, attempt: AttemptId, agent: AgentId, job: &Job) {
+        self.staged.insert(attempt, (agent, job.role.clone(), job.template.resources.cpu_milli));
     }
 
     /// What is on record of an agent may be more than is booked there, for a while: what it holds was said, and what of that was missing is said again beside
@@ -116,11 +108,15 @@ impl Kept {
         self.unsettled.insert(agent, now);
     }
 
-    fn placed(&mut self, attempt: AttemptId, (agent, capacity): (AgentId, u64), job: &Job, (now, calm): (Time, Time)) -> Verdict {
-        let (role, milli) = (job.role.clone(), job.template.resources.cpu_milli);
+    /// An agent, which has `capacity`, is told to run what is on record; since `calm` the same leaders lead.
+    ///
+    /// # Errors
+    /// The promise that it breaks.
+    pub fn launched(&mut self, attempt: AttemptId, capacity: u64, (now, calm): (Time, Time)) -> Verdict {
+        let Some((agent, role, milli)) = self.staged.remove(&attempt) else { return Ok(()) };
         let before = self.promised(agent);
         if self.live.insert(attempt, (agent, role.clone(), milli)).is_none() {
-            *self.held.entry(agent).or_default().entry(role).or_default() += milli;
+            *self.held.entry(agent).or_default().entry(role.clone()).or_default() += milli;
         }
         let since = self.agents.get(&agent).filter(|of| !of.list.is_empty()).map(|of| of.since.max(calm));
         let since = since.map(|since| self.unsettled.get(&agent).map_or(since, |unsettled| since.max(*unsettled)));
@@ -130,10 +126,7 @@ impl Kept {
         self.judged += 1;
         let after = self.promised(agent);
         hold(after <= capacity, || {
-            format!(
-                "K1: {attempt} of {} was placed on {agent}, which with what it keeps for others has {capacity} and not {after}",
-                job.role
-            )
+            format!("K1: {attempt} of {role} was placed on {agent}, which with what it keeps for others has {capacity} and not {after}")
         })
     }
 
@@ -199,15 +192,16 @@ mod tests {
             job
         };
         let jobs = BTreeMap::from([(JobId(1), job("web/shop")), (JobId(2), job("web")), (JobId(3), job("other"))]);
-        let mut say = |record: Record| kept.committed(&record, (now, Time::ZERO), &jobs, |_| 2_000);
         let reservations = vec![Reservation { reserved: ReservedFor::fixed(role("web")), resources: cpu(1_000) }];
-        say(Record::ReservationsSet { agent, reservations, at: now }).unwrap();
+        kept.committed(&Record::ReservationsSet { agent, reservations, at: now }, now, &jobs);
         kept.agents.get_mut(&agent).unwrap().since = Time::ZERO;
-        let staged = |id, number| Record::Staged { id: JobId(id), agent, incarnation: 1, attempts: vec![(0, number)], at: now };
-        let mut say = |record: Record| kept.committed(&record, (now, Time::ZERO), &jobs, |_| 2_000);
-        say(staged(3, 1)).unwrap();
-        say(staged(1, 1)).unwrap();
-        say(staged(2, 1)).unwrap();
-        assert!(say(staged(3, 2)).unwrap_err().contains("K1"));
+        let mut launch = |id, number| {
+            kept.committed(&Record::Staged { id: JobId(id), agent, incarnation: 1, attempts: vec![(0, number)], at: now }, now, &jobs);
+            kept.launched(AttemptId::new(JobId(id), 0, number), 2_000, (now, Time::ZERO))
+        };
+        launch(3, 1).unwrap();
+        launch(1, 1).unwrap();
+        launch(2, 1).unwrap();
+        assert!(launch(3, 2).unwrap_err().contains("K1"));
     }
 }

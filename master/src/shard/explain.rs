@@ -2,13 +2,13 @@
 
 use super::amounts;
 use super::event::Limit;
-use super::pool::{Pool, Silence, Standing};
+use super::pool::{Pool, Seat, Silence, Standing};
 use super::view::{Explanation, NOT_THERE, SINGLE, ShapeView};
 use super::{Refusal, Shard};
 use crate::jobs::{Entry, Slot};
 use crate::place::Matcher;
 use protocol::resources::ResourceKind;
-use protocol::{Constraint, JobId, Placement, Resources, Role, Rule, Singles, Stand};
+use protocol::{AgentId, Constraint, JobId, Placement, Resources, Role, Rule, Singles, Stand};
 use std::fmt::Write;
 
 /// Most jobs that are counted one by one to say what is ahead.
@@ -102,6 +102,17 @@ impl Shard {
         ahead
     }
 
+    /// An agent that is given tasks, or why it is not.
+    fn seat_of_use(&self, id: AgentId) -> Result<(u32, &Seat), String> {
+        let here = |(_, seat): &(u32, &Seat)| seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected;
+        let Some((slot, seat)) = self.pool.seat(id).filter(here) else { return Err("unreachable".into()) };
+        match (seat.inactive, self.pool.makes_room(slot)) {
+            (true, _) => Err(super::drains::mode_text(self.drains.mode(id)).into()),
+            (false, true) => Err("kept for a task that waits for as much".into()),
+            (false, false) => Ok((slot, seat)),
+        }
+    }
+
     /// How a shape fits this shard's agents, now and empty. Looks at each of them: for people, never for a decision.
     pub(super) fn explain_shape(&self, role: &Role, shape: &Resources, asked: &Asked) -> ShapeView {
         let mut view = ShapeView::default();
@@ -115,21 +126,13 @@ impl Shard {
             let fits_empty = known.info.capacity.contains(&alone) && Pool::short_devices(singles.as_ref(), &alone).is_empty();
             view.would_fit_empty += u32::from(fits_empty && against.is_empty());
             amounts::max(&mut view.largest_capacity, &known.info.capacity);
-            let seat = self.pool.seat(*id).map(|(_, seat)| seat);
-            let here = seat.filter(|seat| seat.standing == Standing::Here && seat.silence == Silence::None && !seat.disconnected);
-            let Some(seat) = here else {
-                *view.short.entry("unreachable".into()).or_insert(0) += 1;
-                continue;
+            let (slot, seat) = match self.seat_of_use(*id) {
+                Ok(found) => found,
+                Err(why) => {
+                    *view.short.entry(why).or_insert(0) += 1;
+                    continue;
+                }
             };
-            if seat.inactive {
-                *view.short.entry(super::drains::mode_text(self.drains.mode(*id)).into()).or_insert(0) += 1;
-                continue;
-            }
-            let making = self.pool.seat(*id).is_some_and(|(slot, _)| self.pool.makes_room(slot));
-            if making {
-                *view.short.entry("kept for a task that waits for as much".into()).or_insert(0) += 1;
-                continue;
-            }
             let (attempts, mut free) = (Pool::room(seat).0, seat.room_of(role).into_owned());
             amounts::add(&mut free, &seat.offered, 1);
             if !against.is_empty() {
@@ -143,10 +146,8 @@ impl Shard {
             }
             amounts::max(&mut view.largest_free, &free);
             let mut short = free.short_of(shape);
-            let broken = match self.pool.seat(*id) {
-                Some((slot, _)) if short.is_empty() => Pool::short_devices(self.pool.booked_devices(slot).as_ref(), shape),
-                _ => vec![],
-            };
+            let singles = short.is_empty().then(|| self.pool.booked_devices(slot)).flatten();
+            let broken = Pool::short_devices(singles.as_ref(), shape);
             if !broken.is_empty() {
                 broken.iter().for_each(|name| *view.short.entry(format!("{SINGLE}{name}")).or_insert(0) += 1);
                 continue;
