@@ -232,7 +232,6 @@ impl World {
             Some(Bug::MisplacesAgents) => crate::places::misplace(&mut event),
             Some(Bug::GrantsDouble) => crate::limits::double(&mut event),
             Some(Bug::PreemptsUpwards) => crate::limits::upwards(&mut event),
-            Some(Bug::OffersToAll) => crate::kept::offer_to_all(&mut event),
             _ => {}
         }
         self.trace(|| format!("m{at} shard {index} <- {event:?}"));

@@ -4,8 +4,7 @@
 use crate::check::{Verdict, hold};
 use crate::random::Random;
 use master::shard::reservations::ReservationChange;
-use master::shard::{Event, PeerMessage, Record, Request};
-use protocol::ids::ROLE_DEFAULT;
+use master::shard::{Record, Request};
 use protocol::{AgentId, AttemptId, Attributes, Job, JobId, Reservation, Resources, Role, Time};
 use std::collections::BTreeMap;
 
@@ -34,13 +33,6 @@ pub fn wish(random: &mut Random, agent: AgentId) -> Request {
         resources: cpu([100, 250, 500, 1_000, 3_000][random.below(5) as usize]),
     };
     Request::Reserve { agent, changes: vec![change], principal: "sim".into() }
-}
-
-/// Lets who takes offers think that some of them are for the role that most jobs are of.
-pub fn offer_to_all(event: &mut Event) {
-    if let Event::Peer { message: PeerMessage::Offers { offers }, .. } = event {
-        offers.iter_mut().filter(|offer| offer.id.number.is_multiple_of(8)).for_each(|offer| offer.role = role(ROLE_DEFAULT));
-    }
 }
 
 /// What is on record of one agent.
