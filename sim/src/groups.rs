@@ -217,10 +217,10 @@ impl World {
         if !self.is_led_by(at, index)? {
             return Ok(());
         }
-        if let Event::Agent { agent, message: FromAgent::Report { .. } } | Event::Peer { message: PeerMessage::Report { agent, .. }, .. } =
-            &event
-        {
-            self.kept.unsettled(*agent, self.now);
+        match &event {
+            Event::Agent { agent, message: FromAgent::Report { held, .. } } => self.kept.reported(*agent, held, self.now),
+            Event::Peer { message: PeerMessage::Report { agent, .. }, .. } => self.kept.unsettled(*agent, self.now),
+            _ => {}
         }
         let swallowed = match &event {
             Event::Peer { message: PeerMessage::Lost { gone, .. }, .. } => {

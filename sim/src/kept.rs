@@ -5,7 +5,7 @@ use crate::check::{Verdict, hold};
 use crate::random::Random;
 use master::shard::reservations::ReservationChange;
 use master::shard::{Record, Request};
-use protocol::{AgentId, AttemptId, Attributes, Job, JobId, Reservation, Resources, Role, Time};
+use protocol::{AgentId, AttemptId, Attributes, Held, Job, JobId, Reservation, Resources, Role, Time};
 use std::collections::BTreeMap;
 
 /// Roles that get some, and those around each.
@@ -98,6 +98,18 @@ impl Kept {
     /// offers of its room; or a framework has placed something.
     pub fn unsettled(&mut self, agent: AgentId, now: Time) {
         self.unsettled.insert(agent, now);
+    }
+
+    /// An agent says what it holds: what else is on record of it is not booked there any more, until it is told to run it again.
+    pub fn reported(&mut self, agent: AgentId, reported: &[Held], now: Time) {
+        self.unsettled(agent, now);
+        let missing = |attempt: &AttemptId, of: AgentId| of == agent && !reported.iter().any(|held| held.attempt == *attempt);
+        for (attempt, (agent, role, milli)) in self.live.extract_if(.., |attempt, (of, ..)| missing(attempt, *of)) {
+            if let Some(sum) = self.held.get_mut(&agent).and_then(|held| held.get_mut(&role)) {
+                *sum -= milli;
+            }
+            self.staged.insert(attempt, (agent, role, milli));
+        }
     }
 
     /// An agent, which has `capacity`, is told to run what is on record; since `calm` the same leaders lead.
