@@ -82,8 +82,8 @@ impl Shard {
         self.pool.filter_closed(&closed, &Resources::NONE, refuse_ms, self.now);
     }
 
-    /// Books attempts that are not booked yet, and sends them. What is booked already is not sent again.
-    /// For what finds no single devices, `against` says so.
+    /// Books attempts that are not booked yet, and sends them. What is booked already is not sent again; of what finds no single devices `against` tells
+    /// its shard.
     fn launch_all(&mut self, agent: AgentId, launches: Vec<Launch>, ranks: &BTreeMap<JobId, u8>, against: Against) {
         for mut launch in launches {
             let Some((slot, seat)) = self.pool.seat_mut(agent) else { return };
