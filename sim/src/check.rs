@@ -435,12 +435,7 @@ impl Check {
             return Ok(());
         }
         let mut overdue: BTreeSet<AgentId> = gone.map(|(agent, _)| *agent).collect();
-        for agent in silent.map(|(agent, _)| *agent) {
-            let shard = shard_of_agent(agent, self.shards);
-            if self.mass.get(&shard).is_none_or(|mass| now.since(*mass) > silent_ms - self.replace_after_ms) {
-                overdue.insert(agent);
-            }
-        }
+        overdue.extend(silent.map(|(agent, _)| *agent).filter(|agent| !self.may_come_back(now, *agent)));
         let late = self.live.iter().find(|(_, (_, agent))| overdue.contains(agent));
         hold(late.is_none(), || format!("G5: {late:?} was not given up in time"))
     }

@@ -1,9 +1,12 @@
 //! When so many of a shard's agents are silent at once that it is a cut, and they are not given up.
 
-use super::{Check, MASS_AGENTS};
+use super::{Check, MASS_AGENTS, REPLACED_SLACK_MS, SKEW_MS};
 use protocol::message::shard_of_agent;
-use protocol::{ShardId, Time};
+use protocol::{AgentId, ShardId, Time};
 use std::ops::Range;
+
+/// How long agents have to come back once most are not silent any more, in milliseconds.
+const BACK_MS: u64 = 10_000;
 
 impl Check {
     /// Notes of which shards most agents are silent now.
@@ -17,6 +20,12 @@ impl Check {
                 self.mass.insert(shard, now);
             }
         }
+    }
+
+    /// Whether most agents of the agent's shard were silent a moment ago: those that are still silent are left the time to come back.
+    pub(super) fn may_come_back(&self, now: Time, agent: AgentId) -> bool {
+        let ms = BACK_MS + REPLACED_SLACK_MS + if self.several { SKEW_MS } else { 0 };
+        self.mass.get(&shard_of_agent(agent, self.shards)).is_some_and(|mass| now.since(*mass) <= ms)
     }
 
     /// How many agents of a shard have been silent for such a time.
