@@ -7,7 +7,7 @@ use master::shard::event::Want;
 use master::shard::{Action, Event, Output, PeerMessage, Shard, ShardConfig};
 use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, FromMaster, Launch, shard_of_agent};
 use protocol::{AgentId, AgentInfo, AttemptId, Device, JobId, Name, Offer, PortRange, Resources, Role, ShardId, Template, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ const WANTED_MAX: usize = 1_000;
 const DEVICE_PERCENT: u64 = 20;
 /// Each so-many-th agent of a size has the device.
 const DEVICE_EVERY: usize = 4;
+/// What crosses is as much memory as this part of the agents do not have free, in percent, and more processors than any of the others have.
+const CROSSED_FROM_PERCENT: usize = 95;
 /// Cores of the agents, and GiB of memory, in turn.
 const CAPACITIES: [(u64, u64); 4] = [(16, 64), (32, 128), (64, 256), (96, 384)];
 /// Thousandths of a core that a task needs, and GiB of memory.
@@ -60,7 +62,7 @@ pub struct Figures {
     pub used_percent: (u64, u64),
     /// Time for one want that no agent has so much of one kind for: the median, and what 99 of 100 take at most.
     pub missing: (Duration, Duration),
-    /// The same for wants of more processors than any agent with the device has free: others have so much, and some have the device.
+    /// The same for wants of which some agents have the memory, and others the processors.
     pub missing_crossed: (Duration, Duration),
 }
 
@@ -106,7 +108,6 @@ struct Bench {
     running: Vec<Running>,
     /// Processors and memory that each agent has free.
     free: BTreeMap<u64, (u64, u64)>,
-    has_device: BTreeSet<u64>,
     indexes: BTreeMap<JobId, u32>,
     seen: u64,
     told: u64,
@@ -165,7 +166,6 @@ impl Bench {
             waiting: BTreeMap::new(),
             running: Vec::new(),
             free: BTreeMap::new(),
-            has_device: BTreeSet::new(),
             indexes: BTreeMap::new(),
             seen: 0,
             told: 0,
@@ -205,9 +205,6 @@ impl Bench {
             let devices = if (at / CAPACITIES.len()).is_multiple_of(DEVICE_EVERY) { vec![lens] } else { vec![] };
             let capacity = Resources { cpu_milli: cores * 1_000, memory_bytes: gib << 30, disk_bytes: 1 << 40, ports: 100, devices };
             self.cpu_total += capacity.cpu_milli;
-            if !capacity.devices.is_empty() {
-                self.has_device.insert(number);
-            }
             self.free.insert(number, (capacity.cpu_milli, capacity.memory_bytes));
             let ports = vec![PortRange { first: 20_000, last: 20_099 }];
             let info = AgentInfo { name: format!("m{number}"), capacity, ports, version: "sim".into(), ..AgentInfo::default() };
@@ -370,9 +367,12 @@ impl Bench {
         self.take(actions);
         let most = self.free.values().map(|free| free.0).max().unwrap_or(0);
         self.figures.missing = self.miss_all(&Resources { cpu_milli: most + 1, memory_bytes: 1 << 20, ..Resources::NONE });
-        let with_device = self.free.iter().filter(|(agent, _)| self.has_device.contains(agent));
-        let cpu_milli = with_device.map(|(_, free)| free.0).max().unwrap_or(0) + 1;
-        self.figures.missing_crossed = self.miss_all(&Resources { cpu_milli, memory_bytes: 1 << 20, ..shape(NEEDS.len()) });
+        let mut by_memory: Vec<(u64, u64)> = self.free.values().map(|(cpu_milli, memory_bytes)| (*memory_bytes, *cpu_milli)).collect();
+        by_memory.sort_unstable();
+        let roomy = &by_memory[by_memory.len() * CROSSED_FROM_PERCENT / 100..];
+        let least = roomy.first().map_or(0, |(memory_bytes, _)| *memory_bytes);
+        let most = roomy.iter().map(|(_, cpu_milli)| *cpu_milli).max().unwrap_or(0);
+        self.figures.missing_crossed = self.miss_all(&Resources { cpu_milli: most + 1, memory_bytes: least, ..Resources::NONE });
     }
 
     fn miss_all(&mut self, least: &Resources) -> (Duration, Duration) {

@@ -298,8 +298,9 @@ impl Pool {
         let mut seen: Option<u32> = None;
         for nth in 0..if most > 0 { GUARDED_TRIES } else { 0 } {
             let found = self.shape(class).and_then(|class| {
-                let bare = if nth == 0 { self.find_bare(at, &class.shape) } else { None };
-                bare.or_else(|| self.index.find(&class.shape, self.start, self.mask_of(at)))
+                let first = self.index.find(&class.shape, self.start, self.mask_of(at))?;
+                let bare = if nth == 0 { self.find_bare(at, &class.shape, first) } else { None };
+                bare.or(Some(first))
             });
             let Some(slot) = found.filter(|slot| seen != Some(*slot)) else { break };
             self.start = slot.wrapping_add(1);

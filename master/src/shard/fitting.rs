@@ -73,9 +73,10 @@ impl Pool {
         bare.set(slot, is_bare(&self.seats[slot as usize]));
     }
 
-    /// An agent for a want of tasks without devices that may go everywhere, of those where they are in nobody's way.
-    pub(super) fn find_bare(&self, at: u32, shape: &Resources) -> Option<u32> {
-        let bare = self.fits.bare.as_ref().filter(|_| self.mask_of(at).is_none())?;
+    /// An agent for a want of tasks without devices that may go everywhere, of those where they are in nobody's way; `None` where `first` is such a one,
+    /// the first that has room, or there is none.
+    pub(super) fn find_bare(&self, at: u32, shape: &Resources, first: u32) -> Option<u32> {
+        let bare = self.fits.bare.as_ref().filter(|bare| !bare.has_slot(first) && self.mask_of(at).is_none())?;
         self.index.find(shape, self.start, Some(bare))
     }
 
@@ -143,25 +144,22 @@ impl Pool {
 
     /// Agents with room for one of a want, what each has free, and whether others have it that frameworks may still think about.
     fn candidates_for(&self, role: u32, at: u32, (shape, name): (&Resources, &Name), now: Time) -> (Vec<u32>, Vec<Room>, bool) {
-        let (mut slots, mut rooms, mut guarded, mut start) = (Vec::new(), Vec::new(), false, 0);
-        for _ in 0..TRIES_MAX {
-            let Some(slot) = self.index.find(shape, start, self.mask_of(at)).filter(|slot| *slot >= start) else { break };
-            start = slot + 1;
+        let (mut slots, mut rooms, mut guarded, mut tries) = (Vec::with_capacity(CANDIDATES), Vec::with_capacity(CANDIDATES), false, 0);
+        self.index.each(shape, self.mask_of(at), |slot| {
+            tries += 1;
             let seat = &self.seats[slot as usize];
             let (attempts, free) = self.room_beside(slot, role, shape, now);
             let fits = attempts > 0 && self.takes(at, slot) > 0 && free.contains(shape) && self.on_devices(slot, shape, 1) > 0;
-            if !fits {
+            if fits {
+                let nothing = Room { kinds: 0, cpu_milli: 0, memory_bytes: 0, devices: 0, milli: [0; SINGLES_MAX] };
+                let kind = seat.singles().and_then(|singles| singles.kind(name));
+                rooms.push(kind.map_or(nothing, |kind| self.fits.room(slot, kind, &free, &self.aims)));
+                slots.push(slot);
+            } else {
                 guarded |= !seat.open_offers.is_empty();
-                continue;
             }
-            let nothing = Room { kinds: 0, cpu_milli: 0, memory_bytes: 0, devices: 0, milli: [0; SINGLES_MAX] };
-            let kind = seat.singles().and_then(|singles| singles.kind(name));
-            rooms.push(kind.map_or(nothing, |kind| self.fits.room(slot, kind, &free, &self.aims)));
-            slots.push(slot);
-            if slots.len() == CANDIDATES {
-                break;
-            }
-        }
+            slots.len() == CANDIDATES || tries == TRIES_MAX
+        });
         (slots, rooms, guarded)
     }
 }

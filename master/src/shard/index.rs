@@ -1,18 +1,45 @@
 //! Which agent has room: a tree over the agents' slots, eight below each node, with the maximum of each kind of resource of each of them. Finds an agent
 //! in O(log n) where the kinds go together, and never looks at agents one by one. The eight maxima of a kind lie side by side in one line of the
 //! processor's cache, and of a kind that is not asked for nothing is read: what a search costs is the lines that it has to fetch.
+//!
+//! In a cluster that is nearly full one agent has the processors left and another the memory, and a node that has the maximum of each says nothing of
+//! whether one agent has both. So above the lowest level a node also has maxima of both kinds together: of the smaller of what an agent has of memory and
+//! what its processors are worth in memory, at a few rates. Who fits has at least what the task's two amounts make at each rate; and at a rate near the
+//! task's own hardly anybody else has. For each kind of device it has the processors of those that have some of it. All this only leaves out what cannot
+//! fit: the lowest level decides, by what each agent has.
 
 use super::mask::Mask;
 use protocol::devices::{Kind, reached_by};
 use protocol::resources::DEVICES_MAX;
 use protocol::{Name, Resources, Singles};
+use std::ops::Range;
 
 /// Nodes below one.
 pub(super) const FAN: usize = 8;
-/// Lanes before those of devices: attempts, then the plain kinds.
+/// Plain kinds: [`CPU`], [`MEMORY`], disk, ports, and places for attempts.
 const PLAIN: usize = 5;
+const CPU: usize = 0;
+const MEMORY: usize = 1;
+const ATTEMPTS: usize = 4;
+/// Rates at which processors and memory are looked at together: 1, 2, 4, 8, 16 and 32 GiB for a core.
+const RATES: usize = 6;
+/// Bytes that a thousandth of a core is worth at the first of them; at each next one twice as many.
+const RATE_BYTES: u64 = (1 << 30) / 1_000 + 1;
+/// A task is near a rate whose processors are worth no more than this part of them above its memory.
+const NEAR: u64 = 16;
+
+/// Lanes of a node: at the lowest level the plain kinds, then the devices; above it the rates, the plain kinds, and for each device two. An even number,
+/// since a processor fetches two lines beside each other nearly as one.
+const fn lanes_of(level: usize, devices: usize) -> usize {
+    if level == 0 { (PLAIN + devices).next_multiple_of(2) } else { UPPER_DEVICES + 2 * devices }
+}
+
+/// Where the plain kinds and the devices begin above the lowest level.
+const UPPER_PLAIN: usize = RATES;
+const UPPER_DEVICES: usize = (RATES + PLAIN).next_multiple_of(2);
 /// Most lanes.
-const LANES_MAX: usize = PLAIN + DEVICES_MAX;
+const LEAF_MAX: usize = lanes_of(0, DEVICES_MAX);
+const UPPER_MAX: usize = lanes_of(1, DEVICES_MAX);
 
 /// Of one kind what each of the eight below a node has at the most.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,16 +57,19 @@ impl Row {
     }
 }
 
+/// What so much of both is at a rate.
+fn together(cpu_milli: u64, memory_bytes: u64, rate: usize) -> u64 {
+    (cpu_milli.saturating_mul(RATE_BYTES).min(u64::MAX >> RATES) << rate).min(memory_bytes)
+}
+
 /// The index.
 #[derive(Debug, Default)]
 pub struct Index {
     /// How many slots it has room for: a power of two and at least [`FAN`], or 0.
     size: usize,
-    /// Lanes of a node.
-    lanes: usize,
     /// The lowest first: the rows of each node, one for each lane. The last has one node.
     levels: Vec<Vec<Row>>,
-    /// The device of each lane from [`PLAIN`] on, and how many agents have it.
+    /// The device of each lane, and how many agents have it.
     devices: Vec<(Name, u32)>,
 }
 
@@ -58,7 +88,7 @@ impl Index {
                 *unused = (device.name.clone(), 1);
             } else if self.devices.len() < DEVICES_MAX {
                 self.devices.push((device.name.clone(), 1));
-                self.widen();
+                self.rebuild(self.size, self.devices.len() - 1);
             }
         }
     }
@@ -84,31 +114,16 @@ impl Index {
         }
     }
 
-    fn widen(&mut self) {
-        let (before, lanes) = (self.lanes.max(PLAIN), PLAIN + self.devices.len());
-        for level in &mut self.levels {
-            let mut rows = vec![Row::default(); level.len() / before * lanes];
-            for (old, new) in level.chunks_exact(before).zip(rows.chunks_exact_mut(lanes)) {
-                new[..before].copy_from_slice(old);
-            }
-            *level = rows;
-        }
-        self.lanes = lanes;
-    }
-
-    fn grow(&mut self, slots: usize) {
-        self.lanes = self.lanes.max(PLAIN);
-        self.size = slots.next_power_of_two().max(FAN);
-        let before = std::mem::take(&mut self.levels);
-        self.levels = nodes_of(self.size).map(|nodes| vec![Row::default(); nodes * self.lanes]).collect();
-        if let (Some(old), Some(new)) = (before.first(), self.levels.first_mut()) {
-            new[..old.len()].copy_from_slice(old);
-        }
-        for level in 1..self.levels.len() {
-            for (at, row) in self.levels[level - 1].clone().iter().enumerate() {
-                let (node, lane) = (at / self.lanes, at % self.lanes);
-                self.levels[level][node / FAN * self.lanes + lane].0[node % FAN] = row.most();
-            }
+    /// Makes it this large, with as many lanes as it has devices now; it had so many before.
+    fn rebuild(&mut self, size: usize, devices_before: usize) {
+        let (before, lanes) = (lanes_of(0, devices_before), lanes_of(0, self.devices.len()));
+        let agents = std::mem::take(&mut self.levels).into_iter().next().unwrap_or_default();
+        self.size = size;
+        let levels = nodes_of(size).filter(|_| size > 0).enumerate();
+        self.levels = levels.map(|(level, nodes)| vec![Row::default(); nodes * lanes_of(level, self.devices.len())]).collect();
+        for (node, rows) in agents.chunks_exact(before).enumerate() {
+            self.levels[0][node * lanes..][..before.min(lanes)].copy_from_slice(&rows[..before.min(lanes)]);
+            self.raise(node, u64::MAX);
         }
     }
 
@@ -116,7 +131,7 @@ impl Index {
     /// can have at once.
     pub fn set(&mut self, slot: u32, attempts: u32, free: &Resources, singles: Option<&Singles>) {
         self.cover(slot);
-        let mut has = [0; LANES_MAX];
+        let mut has = [0; LEAF_MAX];
         if attempts > 0 {
             has[..PLAIN].copy_from_slice(&plain(attempts, free));
             for (lane, (name, _)) in has[PLAIN..].iter_mut().zip(&self.devices) {
@@ -124,15 +139,55 @@ impl Index {
                 *lane = free.device(name).min(reach);
             }
         }
-        for (lane, has) in has.iter().enumerate().take(self.lanes) {
-            let (mut at, mut has) = (slot as usize, *has);
-            for level in &mut self.levels {
-                let row = &mut level[at / FAN * self.lanes + lane];
-                let before = std::mem::replace(&mut row.0[at % FAN], has);
-                if before == has {
+        let (node, at, lanes) = (slot as usize / FAN, slot as usize % FAN, PLAIN + self.devices.len());
+        let rows = &mut self.levels[0][node * lanes_of(0, self.devices.len())..][..lanes];
+        let mut changed = 0;
+        for (lane, (row, has)) in rows.iter_mut().zip(has).enumerate() {
+            changed |= u64::from(std::mem::replace(&mut row.0[at], has) != has) << lane;
+        }
+        if changed > 0 {
+            self.raise(node, changed);
+        }
+    }
+
+    /// Has the nodes above a lowest one know what it has now, of which these lanes are others than before.
+    fn raise(&mut self, node: usize, changed: u64) {
+        let Some((agents, above)) = self.levels.split_first_mut() else { return };
+        let rows = &agents[node * lanes_of(0, self.devices.len())..][..PLAIN + self.devices.len()];
+        let (plain, devices) = rows.split_at(PLAIN);
+        let (cpu, memory) = (&plain[CPU].0, &plain[MEMORY].0);
+        let has_changed = |lane: usize| changed >> lane & 1 == 1;
+        let mut raised = [(0, 0); UPPER_MAX];
+        let mut count = 0;
+        let mut raise = |lane: usize, most: u64| {
+            raised[count] = (lane, most);
+            count += 1;
+        };
+        if has_changed(CPU) || has_changed(MEMORY) {
+            for rate in 0..RATES {
+                let both = cpu.iter().zip(memory).map(|(cpu, memory)| together(*cpu, *memory, rate));
+                raise(rate, both.fold(0, u64::max));
+            }
+        }
+        plain.iter().enumerate().filter(|(lane, _)| has_changed(*lane)).for_each(|(lane, row)| raise(UPPER_PLAIN + lane, row.most()));
+        for (at, row) in devices.iter().enumerate() {
+            if has_changed(PLAIN + at) {
+                raise(UPPER_DEVICES + 2 * at, row.most());
+            }
+            if has_changed(PLAIN + at) || has_changed(CPU) {
+                let beside = row.0.iter().zip(cpu).map(|(device, cpu)| if *device > 0 { *cpu } else { 0 });
+                raise(UPPER_DEVICES + 2 * at + 1, beside.fold(0, u64::max));
+            }
+        }
+        let lanes = lanes_of(1, self.devices.len());
+        for (lane, most) in &raised[..count] {
+            let (mut at, mut most) = (node, *most);
+            for level in above.iter_mut() {
+                let row = &mut level[at / FAN * lanes + lane];
+                if std::mem::replace(&mut row.0[at % FAN], most) == most {
                     break;
                 }
-                (at, has) = (at / FAN, row.most());
+                (at, most) = (at / FAN, row.most());
             }
         }
     }
@@ -140,7 +195,7 @@ impl Index {
     /// There is a slot of this number, with nothing in it where it is new.
     pub fn cover(&mut self, slot: u32) {
         if slot as usize >= self.size {
-            self.grow(slot as usize + 1);
+            self.rebuild((slot as usize + 1).next_power_of_two().max(FAN), self.devices.len());
         }
     }
 
@@ -153,59 +208,128 @@ impl Index {
     /// The first slot from `start` on, and then from 0, whose agent has room for one of `shape` and is in `mask`, where there is one.
     #[must_use]
     pub fn find(&self, shape: &Resources, start: u32, mask: Option<&Mask>) -> Option<u32> {
-        let mut needs = [(0, 0); LANES_MAX];
-        let mut count = 0;
-        let mut ask = |lane: usize, need: u64| {
-            if need > 0 {
-                needs[count] = (lane, need);
-                count += 1;
-            }
+        let start = start as usize % self.size.max(1);
+        let sought = Sought::new(shape, &self.devices, mask)?;
+        let mut found = None;
+        let mut first = |slot| {
+            found = Some(slot);
+            true
         };
-        plain(1, shape).into_iter().enumerate().for_each(|(lane, need)| ask(lane, need));
-        for device in &shape.devices {
-            ask(PLAIN + self.devices.iter().position(|(name, _)| *name == device.name)?, reached_by(device));
-        }
-        let sought = Sought { needs: &needs[..count], mask };
-        let top = self.levels.len().checked_sub(1)?;
-        let start = start as usize % self.size;
-        let found = self.descend(top, 0, start, &sought).or_else(|| if start > 0 { self.descend(top, 0, 0, &sought) } else { None });
-        found.and_then(|slot| u32::try_from(slot).ok())
+        let _ = self.seek(start..self.size, &sought, &mut first) || self.seek(0..start, &sought, &mut first);
+        found
     }
 
-    /// The first slot below a node, and not below `start`.
-    fn descend(&self, level: usize, node: usize, start: usize, sought: &Sought<'_>) -> Option<usize> {
-        let rows = &self.levels[level][node * self.lanes..(node + 1) * self.lanes];
+    /// Shows the slots from the first on whose agents have room for one of `shape` and are in `mask`, where there is one, until `is_enough` says so.
+    pub fn each(&self, shape: &Resources, mask: Option<&Mask>, mut is_enough: impl FnMut(u32) -> bool) {
+        if let Some(sought) = Sought::new(shape, &self.devices, mask) {
+            self.seek(0..self.size, &sought, &mut is_enough);
+        }
+    }
+
+    /// Shows the slots in `range`; true where one of them was enough.
+    fn seek(&self, range: Range<usize>, sought: &Sought<'_>, is_enough: &mut impl FnMut(u32) -> bool) -> bool {
+        let top = self.levels.len().checked_sub(1).filter(|_| !range.is_empty());
+        top.is_some_and(|top| self.descend((top, 0), &range, sought, is_enough))
+    }
+
+    /// Shows the slots below a node of a level that are in `range`; true where one was enough.
+    fn descend(
+        &self,
+        (level, node): (usize, usize),
+        range: &Range<usize>,
+        sought: &Sought<'_>,
+        is_enough: &mut impl FnMut(u32) -> bool,
+    ) -> bool {
+        let lanes = lanes_of(level, self.devices.len());
+        let rows = &self.levels[level][node * lanes..][..lanes];
         let mut fit = sought.mask.map_or(u8::MAX, |mask| mask.below(level, node));
-        for (lane, need) in sought.needs {
-            if fit == 0 {
-                return None;
-            }
+        for (lane, need) in if level == 0 { sought.of_agents.as_slice() } else { sought.above.as_slice() } {
             fit &= rows[*lane].have(*need);
         }
-        // Those before the one that `start` is below.
-        let first = (start >> (FAN.ilog2() as usize * level)).saturating_sub(node * FAN);
-        fit &= u8::MAX.checked_shl(u32::try_from(first).unwrap_or(u32::MAX)).unwrap_or(0);
+        // Neither those before the one that the first of the range is below, nor those after the one that its last is.
+        let below = |slot: usize| u32::try_from((slot >> (FAN.ilog2() as usize * level)).saturating_sub(node * FAN)).unwrap_or(u32::MAX);
+        fit &= u8::MAX.checked_shl(below(range.start)).unwrap_or(0);
+        fit &= !(u8::MAX.checked_shl(below(range.end - 1).saturating_add(1)).unwrap_or(0));
         while fit > 0 {
             let at = node * FAN + fit.trailing_zeros() as usize;
             fit &= fit - 1;
-            let found = if level == 0 { Some(at) } else { self.descend(level - 1, at, start, sought) };
-            if found.is_some() {
-                return found;
+            let enough = if level == 0 {
+                is_enough(u32::try_from(at).expect("AGENTS_MAX fits"))
+            } else {
+                self.descend((level - 1, at), range, sought, is_enough)
+            };
+            if enough {
+                return true;
             }
         }
-        None
+        false
+    }
+}
+
+/// So much of each of some lanes.
+struct Needs<const MAX: usize> {
+    list: [(usize, u64); MAX],
+    count: usize,
+}
+
+impl<const MAX: usize> Needs<MAX> {
+    const NONE: Self = Self { list: [(0, 0); MAX], count: 0 };
+
+    fn ask(&mut self, lane: usize, need: u64) {
+        if need > 0 {
+            self.list[self.count] = (lane, need);
+            self.count += 1;
+        }
+    }
+
+    fn as_slice(&self) -> &[(usize, u64)] {
+        &self.list[..self.count]
     }
 }
 
 /// What is looked for.
 struct Sought<'a> {
-    /// So much of each of these lanes.
-    needs: &'a [(usize, u64)],
+    of_agents: Needs<LEAF_MAX>,
+    above: Needs<UPPER_MAX>,
     mask: Option<&'a Mask>,
 }
 
+impl<'a> Sought<'a> {
+    /// Room for one of `shape`; `None` where nobody has such devices.
+    fn new(shape: &Resources, devices: &[(Name, u32)], mask: Option<&'a Mask>) -> Option<Self> {
+        let (mut of_agents, mut above) = (Needs::NONE, Needs::NONE);
+        let needs = plain(0, shape);
+        let (cpu, memory) = (needs[CPU], needs[MEMORY]);
+        // The first rate at which the task's memory decides, and who has that much has the memory; at the one before its processors do.
+        let rate = (0..RATES).find(|rate| together(cpu, memory, *rate) == memory);
+        let by_cpu = rate.unwrap_or(RATES).checked_sub(1);
+        // Where the task is of that rate nearly, who has the memory there has the processors nearly.
+        let is_near = rate.is_some_and(|rate| together(cpu - cpu.div_ceil(NEAR), memory, rate) < memory);
+        rate.into_iter().chain(by_cpu.filter(|_| !is_near)).for_each(|rate| above.ask(rate, together(cpu, memory, rate)));
+        let said = [rate.map(|_| MEMORY), by_cpu.map(|_| CPU)];
+        for (lane, need) in needs.into_iter().enumerate() {
+            of_agents.ask(lane, need);
+            if !said.contains(&Some(lane)) {
+                above.ask(UPPER_PLAIN + lane, need);
+            }
+        }
+        for device in &shape.devices {
+            let at = devices.iter().position(|(name, _)| *name == device.name)?;
+            of_agents.ask(PLAIN + at, reached_by(device));
+            above.ask(UPPER_DEVICES + 2 * at, reached_by(device));
+            above.ask(UPPER_DEVICES + 2 * at + 1, cpu);
+        }
+        if of_agents.count == 0 {
+            // Who has no place for an attempt has nothing of anything: that is asked only where nothing else is.
+            of_agents.ask(ATTEMPTS, 1);
+            above.ask(UPPER_PLAIN + ATTEMPTS, 1);
+        }
+        Some(Self { of_agents, above, mask })
+    }
+}
+
 fn plain(attempts: u32, amount: &Resources) -> [u64; PLAIN] {
-    [u64::from(attempts), amount.cpu_milli, amount.memory_bytes, amount.disk_bytes, u64::from(amount.ports)]
+    [amount.cpu_milli, amount.memory_bytes, amount.disk_bytes, u64::from(amount.ports), u64::from(attempts)]
 }
 
 #[cfg(test)]
@@ -229,7 +353,31 @@ mod tests {
             0 => vec![Device { name: Name::new(["gpu", "fpga", "tpu"][draws.below(3) as usize]).unwrap(), milli: 1 + draws.below(most) }],
             _ => vec![],
         };
-        Resources { cpu_milli: draws.below(most), memory_bytes: draws.below(most), disk_bytes: 0, ports: draws.below(3) as u32, devices }
+        // Now near a rate, now far from all.
+        let unit = [1, RATE_BYTES / 3, RATE_BYTES, 3 * RATE_BYTES, 20 * RATE_BYTES][draws.below(5) as usize];
+        let memory_bytes = draws.below(most) * unit;
+        Resources { cpu_milli: draws.below(most), memory_bytes, disk_bytes: 0, ports: draws.below(3) as u32, devices }
+    }
+
+    #[test]
+    fn who_has_one_kind_and_who_has_the_other_are_not_taken_for_one_that_has_both() {
+        let of = |cpu_milli, gib: u64| Resources { cpu_milli, memory_bytes: gib << 30, ..Resources::NONE };
+        let mut index = Index::default();
+        for slot in 0..1_000 {
+            let has = if slot % 2 == 0 { of(8_000, 1) } else { of(500, 32) };
+            index.set(slot, 1, &has, None);
+        }
+        let shown = |need: &Resources| {
+            let sought = Sought::new(need, &[], None).unwrap();
+            let rows = &index.levels[1][..lanes_of(1, 0)];
+            sought.above.as_slice().iter().fold(u8::MAX, |fit, (lane, need)| fit & rows[*lane].have(*need))
+        };
+        assert_eq!((shown(&of(4_000, 1)), shown(&of(500, 16))), (u8::MAX, u8::MAX));
+        for need in [of(4_000, 4), of(4_000, 16), of(4_000, 32), of(1_000, 8), of(2_000, 5)] {
+            assert_eq!((shown(&need), index.find(&need, 0, None)), (0, None), "{need:?}");
+        }
+        index.set(700, 1, &of(4_000, 16), None);
+        assert_eq!(index.find(&of(4_000, 16), 0, None), Some(700));
     }
 
     #[test]

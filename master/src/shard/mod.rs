@@ -57,6 +57,7 @@ mod seat;
 mod seekers;
 mod shares;
 mod shown;
+mod slots;
 mod spending;
 mod tasks;
 mod tokens;

@@ -14,9 +14,11 @@ use super::roles::Roles;
 use super::scores::Scores;
 pub use super::seat::{Seat, Silence, Standing};
 use super::shares::Elsewhere;
+use super::slots::Slots;
 use super::uncounted::Uncounted;
 use protocol::message::attempt_hash;
 use protocol::{AgentId, AttemptId, Given, Resources, Role, ShardId, Time};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most attempts booked on one agent, so that tasks that need nothing are bounded too.
@@ -96,11 +98,12 @@ pub struct Pool {
     /// Agents; a slot is never given to another agent.
     pub seats: Vec<Seat>,
     /// Their slots.
-    pub by_id: BTreeMap<AgentId, u32>,
+    slots: Slots,
     pub(super) index: Index,
     pub(super) classes: Vec<Option<Class>>,
     classes_free: Vec<u32>,
-    by_class: BTreeMap<(u32, Resources, Option<u32>, u8), u32>,
+    /// By role: its classes, ordered by shape, rules and priority.
+    by_role: BTreeMap<u32, Vec<u32>>,
     pub(super) roles: Roles,
     pub(super) wants: Vec<Option<Wanted>>,
     pub(super) wants_free: Vec<u32>,
@@ -143,11 +146,11 @@ impl Pool {
             shard: config.id,
             offer_ms: config.offer_ms,
             seats: Vec::new(),
-            by_id: BTreeMap::new(),
+            slots: Slots::default(),
             index: Index::default(),
             classes: Vec::new(),
             classes_free: Vec::new(),
-            by_class: BTreeMap::new(),
+            by_role: BTreeMap::new(),
             roles: Roles::default(),
             wants: Vec::new(),
             wants_free: Vec::new(),
@@ -174,20 +177,20 @@ impl Pool {
     /// The agent's slot and seat.
     #[must_use]
     pub fn seat(&self, agent: AgentId) -> Option<(u32, &Seat)> {
-        let slot = *self.by_id.get(&agent)?;
+        let slot = self.slots.get(agent)?;
         self.seats.get(slot as usize).map(|seat| (slot, seat))
     }
 
     /// The same, to be changed; [`Self::refresh`] follows where its room changed.
     pub fn seat_mut(&mut self, agent: AgentId) -> Option<(u32, &mut Seat)> {
-        let slot = *self.by_id.get(&agent)?;
+        let slot = self.slots.get(agent)?;
         self.seats.get_mut(slot as usize).map(|seat| (slot, seat))
     }
 
     /// A seat for an agent that is new to the pool.
     pub fn seat_new(&mut self, agent: AgentId, now: Time) -> u32 {
         let slot = u32::try_from(self.seats.len()).expect("AGENTS_MAX fits");
-        self.by_id.insert(agent, slot);
+        self.slots.insert(agent, slot);
         self.seats.push(Seat::new(agent, now));
         slot
     }
@@ -256,13 +259,16 @@ impl Pool {
 
     /// The class of this role, shape and priority, and of agents that are so, held `refs` times more.
     pub(super) fn class_of(&mut self, role: &Role, (shape, priority): (&Resources, u8), rules: Option<u32>, refs: u32) -> u32 {
-        let known = self.roles.find(role).and_then(|role| self.by_class.get(&(role, shape.clone(), rules, priority)).copied());
+        let known = self.roles.find(role).and_then(|role| {
+            let at = self.class_at(role, (shape, rules, priority)).ok()?;
+            self.by_role.get(&role)?.get(at).copied()
+        });
         let class = known.unwrap_or_else(|| {
             let role = self.roles.hold(role, &self.elsewhere, &self.whole);
+            let (Ok(in_line) | Err(in_line)) = self.class_at(role, (shape, rules, priority));
             let shape = self.index.named(shape);
-            let key = (role, shape.clone(), rules, priority);
             let at = place(&mut self.classes, &mut self.classes_free, Class { role, shape, rules, priority, refs: 0 });
-            self.by_class.insert(key, at);
+            self.by_role.entry(role).or_default().insert(in_line, at);
             self.aims.rules.hold_again(rules);
             at
         });
@@ -272,6 +278,13 @@ impl Pool {
         class
     }
 
+    /// Where among the classes of a role one is, or would be.
+    fn class_at(&self, role: u32, key: (&Resources, Option<u32>, u8)) -> Result<usize, usize> {
+        let order = |class: &Class| (&class.shape, class.rules, class.priority).cmp(&key);
+        let line = self.by_role.get(&role).map_or(&[][..], |line| line);
+        line.binary_search_by(|at| self.shape(*at).map_or(Ordering::Less, order))
+    }
+
     /// Lets go of a class, and of its role, where nobody holds them any longer.
     pub fn class_drop(&mut self, class: u32, refs: u32) {
         let Some(held) = self.classes.get_mut(class as usize).and_then(Option::as_mut) else { return };
@@ -279,9 +292,15 @@ impl Pool {
         if held.refs > 0 {
             return;
         }
+        let in_line = self.shape(class).map(|held| self.class_at(held.role, (&held.shape, held.rules, held.priority)));
         let Some(held) = self.classes[class as usize].take() else { return };
         self.classes_free.push(class);
-        self.by_class.remove(&(held.role, held.shape, held.rules, held.priority));
+        if let (Some(Ok(at)), Some(line)) = (in_line, self.by_role.get_mut(&held.role)) {
+            line.remove(at);
+            if line.is_empty() {
+                self.by_role.remove(&held.role);
+            }
+        }
         held.rules.into_iter().for_each(|rules| self.aims.rules.drop(rules));
         self.roles.release(held.role);
     }
