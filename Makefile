@@ -41,7 +41,7 @@ test-v2:
 # What makes the container images that the tests unpack and run, and the servers that they run; without root nor sudo those tests say that they
 # are skipped.
 images:
-	@for need in busybox:busybox-static redis-server:redis-server nginx:nginx-light debootstrap:debootstrap mkfs.ext4:e2fsprogs ip:iproute2 iptables:iptables; do \
+	@for need in busybox:busybox-static redis-server:redis-server nginx:nginx-light debootstrap:debootstrap mkfs.ext4:e2fsprogs ip:iproute2 iptables:iptables dig:bind9-dnsutils haproxy:haproxy; do \
 	  PATH=$$PATH:/usr/sbin:/sbin command -v $${need%%:*} >/dev/null || { echo "images: installing $${need#*:} with apt-get"; \
 	    if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
 	    { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends $${need#*:}; } >/dev/null 2>&1 \

@@ -158,6 +158,9 @@ pub struct Up {
     /// Address of Mesos' API for frameworks that know neither TLS nor tokens, open to whoever reaches it [default: none].
     #[arg(long, value_name = "ADDR")]
     pub mesos: Option<std::net::SocketAddr>,
+    /// Address at which names of services are answered for over DNS, as `JOB.ROLE.skep`, to whoever reaches it [default: none].
+    #[arg(long, value_name = "ADDR")]
+    pub dns: Option<std::net::SocketAddr>,
     /// What the agent promises instead of what the machine has, such as `cpu=4,memory=8GiB`.
     #[arg(long)]
     pub resources: Option<String>,

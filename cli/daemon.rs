@@ -91,7 +91,7 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
     let mut config = MasterConfig::local(&flags.data);
     config.logging = Some(logging);
     (config.http_addr, config.quic_addr, config.shards, config.threads) = (flags.http, flags.quic, flags.shards, flags.threads);
-    config.mesos_addr = flags.mesos;
+    (config.mesos_addr, config.dns_addr) = (flags.mesos, flags.dns);
     for address in [flags.http, flags.quic].into_iter().chain(flags.mesos) {
         if !address.ip().is_unspecified() {
             config.hosts.push(address.ip().to_string());
@@ -116,12 +116,14 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
         "ca_pem": access.ca_pem,
         "quic": master.quic_addr().to_string(),
         "mesos": mesos,
+        "dns": master.dns_addr(),
     });
     if shape == Shape::Json {
         println!("{ready}");
     } else {
         println!("master   {}", access.url);
         println!("agents   {} (QUIC)", master.quic_addr());
+        master.dns_addr().iter().for_each(|address| println!("names    {address} (DNS, open to whoever reaches it)"));
         mesos.iter().for_each(|url| println!("mesos    {url} (without TLS, open to whoever reaches it)"));
         println!("token    in {}", master.admin_token().display());
         println!("root     in {}", master.root_pem().display());

@@ -70,6 +70,9 @@ pub struct Master {
     /// --http.
     #[arg(long, value_name = "ADDR")]
     pub mesos: Option<std::net::SocketAddr>,
+    /// Address at which names of services are answered for over DNS, as `JOB.ROLE.skep`, to whoever reaches it [default: none].
+    #[arg(long, value_name = "ADDR")]
+    pub dns: Option<std::net::SocketAddr>,
     /// How many shards a new cluster has.
     #[arg(long, default_value_t = 8)]
     pub shards: u16,

@@ -8,6 +8,7 @@ pub mod http;
 pub mod jobs;
 pub mod journal;
 pub mod logging;
+pub mod names;
 mod peers;
 mod place;
 pub mod plan;

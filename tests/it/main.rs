@@ -19,6 +19,7 @@ mod hostile_wasm;
 mod maintenance;
 mod masters;
 mod mesos;
+mod names;
 mod overload;
 mod place;
 mod policies;

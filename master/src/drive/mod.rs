@@ -26,11 +26,12 @@ pub use door::{Busy, Door};
 
 use crate::http::bundles::Bundles;
 use crate::http::server::Server;
-use crate::http::{HttpConfig, HttpError, Taken};
+use crate::http::{HttpConfig, HttpError, Served, Taken};
 use crate::journal::network::Carrier;
 pub use crate::journal::network::Timing;
 use crate::journal::{JournalError, Log, LogConfig, Seat};
 use crate::logging::Logging;
+use crate::names::dns;
 use crate::peers::{self, Peers, Shelf};
 use crate::plugins::Loader;
 use crate::shard::ShardConfig;
@@ -66,6 +67,8 @@ pub struct MasterConfig {
     pub quic_addr: SocketAddr,
     /// Where Mesos' API is served without TLS, to whoever comes; `None`: nowhere.
     pub mesos_addr: Option<SocketAddr>,
+    /// Where names of services are answered for over DNS ([`crate::names::dns`]); `None`: nowhere. Whoever reaches it learns where services are.
+    pub dns_addr: Option<SocketAddr>,
     /// How many shards a new cluster gets; an old one keeps its number.
     pub shards: u16,
     /// How many threads decide; `None`: a quarter of the cores, 1 to 16.
@@ -102,6 +105,7 @@ impl MasterConfig {
             http_addr: any,
             quic_addr: any,
             mesos_addr: None,
+            dns_addr: None,
             shards: SHARDS_DEFAULT,
             threads: None,
             hosts: vec!["localhost".into(), "127.0.0.1".into()],
@@ -188,6 +192,7 @@ impl StartError {
 pub struct Master {
     http_addr: SocketAddr,
     mesos_addr: Option<SocketAddr>,
+    dns: Option<dns::Running>,
     quic_addr: SocketAddr,
     root: Digest,
     admin_token: PathBuf,
@@ -248,18 +253,19 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         loader: config.loader.clone(),
         logging: config.logging.clone(),
     };
-    let (http_addr, mesos_addr) = (config.http_addr, config.mesos_addr);
-    let taken = on(&threads.first, take(http_addr, mesos_addr)).await?;
+    let (http_addr, mesos_addr, dns_addr) = (config.http_addr, config.mesos_addr, config.dns_addr);
+    let taken = on(&threads.first, take(http_addr, mesos_addr, dns_addr)).await?;
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let linking =
         link(config.clone(), Linked { member, http_addr: taken.http.0, identity: identity.clone(), authority, shelf, peers }, door.clone());
     let reception = on(&threads.link, linking).await?;
     // Last, since it waits for what other masters may have to say: they are heard by now.
     let admin_token = (member == FIRST).then(|| data.admin_token());
-    let (http, mesos) = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
+    let Served { http, mesos, dns } = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
     Ok(Master {
         http_addr: http.address(),
         mesos_addr: mesos.as_ref().map(Server::address),
+        dns,
         quic_addr: reception.listener.address(),
         root,
         admin_token: data.admin_token(),
@@ -273,13 +279,17 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
 }
 
 /// Takes the ports; they are served later.
-async fn take(http: SocketAddr, mesos: Option<SocketAddr>) -> Result<Taken, StartError> {
+async fn take(http: SocketAddr, mesos: Option<SocketAddr>, dns: Option<SocketAddr>) -> Result<Taken, StartError> {
     let http = Server::listen(http).await.map_err(HttpError::from)?;
     let mesos = match mesos {
         Some(address) => Some(Server::listen(address).await.map_err(HttpError::from)?),
         None => None,
     };
-    Ok(Taken { http, mesos })
+    let dns = match dns {
+        Some(address) => Some(dns::take(address).await.map_err(HttpError::from)?),
+        None => None,
+    };
+    Ok(Taken { http, mesos, dns })
 }
 
 /// Does something on a runtime of another thread.
@@ -318,18 +328,12 @@ async fn link(config: MasterConfig, linked: Linked, door: Door) -> Result<Arc<Re
 }
 
 /// Serves HTTP where that was `taken`; the first master makes the administrator's token.
-async fn serve(
-    taken: Taken,
-    door: Door,
-    identity: Identity,
-    http: HttpConfig,
-    admin_token: Option<PathBuf>,
-) -> Result<(Server, Option<Server>), StartError> {
-    let http = crate::http::start(taken, door.clone(), &identity, http).await?;
+async fn serve(taken: Taken, door: Door, identity: Identity, http: HttpConfig, admin_token: Option<PathBuf>) -> Result<Served, StartError> {
+    let served = crate::http::start(taken, door.clone(), &identity, http).await?;
     if let Some(path) = admin_token {
         admit_the_first(&path, &door).await?;
     }
-    Ok(http)
+    Ok(served)
 }
 
 /// Makes the administrator's token where there is none: on record first, so that what the file says is good.
@@ -359,6 +363,12 @@ impl Master {
     #[must_use]
     pub const fn mesos_addr(&self) -> Option<SocketAddr> {
         self.mesos_addr
+    }
+
+    /// Where names of services are answered for over DNS, where they are.
+    #[must_use]
+    pub fn dns_addr(&self) -> Option<SocketAddr> {
+        self.dns.as_ref().map(|dns| dns.address)
     }
 
     /// Where agents connect.
@@ -393,6 +403,7 @@ impl Master {
 
     /// Ends it in good order: answers that are on their way go out, agents are told, the journal is closed.
     pub async fn shutdown(mut self) {
+        self.dns = None;
         futures::future::join_all(std::mem::take(&mut self.http).into_iter().map(Server::stop)).await;
         steward::hand_over_all(&self.reception.door).await;
         self.reception.listener.close("the master ends");

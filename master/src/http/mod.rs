@@ -29,6 +29,7 @@ pub mod logs;
 pub mod maintenance;
 pub mod masters;
 mod mesos;
+pub mod names;
 pub mod policies;
 mod records;
 pub mod reservations;
@@ -55,6 +56,7 @@ use crate::drive::routes::Route;
 use crate::drive::told::{Told, What};
 use crate::frameworks::{FrameworkId, FrameworkInfo};
 use crate::logging::Logging;
+use crate::names::{Names, dns};
 use crate::peers::Shelf;
 use crate::plugins::{self, Loader, PlugIns};
 use crate::shard::HOME;
@@ -120,6 +122,8 @@ pub struct Taken {
     pub http: (SocketAddr, TcpListener),
     /// Of Mesos' API for clients that know neither TLS nor tokens, where somebody wants that.
     pub mesos: Option<(SocketAddr, TcpListener)>,
+    /// Of names, where somebody wants that.
+    pub dns: Option<dns::Taken>,
 }
 
 /// What the routes share.
@@ -146,6 +150,8 @@ pub struct Api {
     streams: Arc<Streams>,
     /// Frameworks that subscribed here.
     frameworks: DashMap<FrameworkId, FrameworkInfo>,
+    /// Where services are.
+    names: Arc<Names>,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     /// When this began, in milliseconds of the Unix epoch.
@@ -159,19 +165,34 @@ pub enum HttpError {
     /// The server does not.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Names are not served.
+    #[error(transparent)]
+    Names(#[from] std::io::Error),
+}
+
+/// What is served.
+#[derive(Debug)]
+pub struct Served {
+    /// The API.
+    pub http: Server,
+    /// Mesos' API for clients that know neither TLS nor tokens.
+    pub mesos: Option<Server>,
+    /// Names of services.
+    pub dns: Option<dns::Running>,
 }
 
 /// Serves the API at what [`Server::listen`] took, on the runtime that it is called in.
 ///
 /// # Errors
 /// [`HttpError`].
-pub async fn start(taken: Taken, door: Door, identity: &Identity, config: HttpConfig) -> Result<(Server, Option<Server>), HttpError> {
+pub async fn start(taken: Taken, door: Door, identity: &Identity, config: HttpConfig) -> Result<Served, HttpError> {
     let (api, router) = followed(door, config).await;
     let plain = taken.mesos.map(|taken| {
         let router = mesos::plain(&api, taken.0.port());
         Server::start_plain(taken, router, Patience::default())
     });
-    Ok((Server::start(taken.http, identity, router, Patience::default())?, plain))
+    let dns = taken.dns.map(|taken| dns::serve(taken, Arc::clone(&api.names)));
+    Ok(Served { http: Server::start(taken.http, identity, router, Patience::default())?, mesos: plain, dns })
 }
 
 /// The routes alone, for whoever serves them over something else than sockets. They follow what changes on the runtime that this is called
@@ -213,6 +234,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(explain::explain))
         .routes(routes!(logs::logs))
         .routes(routes!(exec::exec))
+        .routes(routes!(names::list))
+        .routes(routes!(names::show))
         .routes(routes!(usage::usage))
         .routes(routes!(explain::plan))
         .routes(routes!(what_if::what_if))
@@ -283,6 +306,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
         streams: Arc::default(),
         frameworks: DashMap::new(),
+        names: Names::new(door.for_clients()),
         turn: AtomicU64::new(0),
         since: access::now(),
         description,
