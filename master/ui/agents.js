@@ -52,7 +52,17 @@ class Agent extends Part {
   begin() {
     [this.top, this.body] = [h("div"), h("div", { class: "grid" })];
     this.news = h("ol", { class: "life", "aria-label": "what happened here since this page is open" });
-    this.replaceChildren(this.top, this.body, card("What happens here", this.news, h("p", { class: "dim" }, "Changes of state of this agent and of its tasks, as they come.")));
+    this.table = table("tasks of the agent", [
+      ["Task", "main", (task) => [h("b", null, `${task.title}.${task.index}`), h("small", null, ` #${task.attempt}`)]],
+      ["State", "", (task) => pill(task.phase)],
+      ["Role", "", (task) => task.role],
+      ["Since", "num", (task) => when(task.since_ms)],
+      ["Ports", "", (task) => task.ports.join(", ") || "–"],
+    ], (task) => task.id, (task) => `#/jobs/${task.job}/tasks/${task.index}`);
+    this.pager = pager((way) => { this.skip = Math.max(0, this.skip + way * LIMIT); this.tasks(); });
+    this.skip = 0;
+    this.none = h("div");
+    this.replaceChildren(this.top, this.body, h("section", { class: "card flush" }, h("div", { class: "bar in" }, h("h2", null, "Tasks here")), this.table, this.none), this.pager, card("What happens here", this.news, h("p", { class: "dim" }, "Changes of state of this agent and of its tasks, as they come.")));
     this.fresh = calmly(1000, () => this.load(), this.ending);
     this.load();
     follow("/v1/events", (name, event) => this.hear(name, event), this.ending);
@@ -68,7 +78,7 @@ class Agent extends Part {
   tell(at, word, kind, attempt) {
     const task = attempt?.split("#")[0];
     const [job, index] = task?.split(".") ?? [];
-    this.news.prepend(h("li", { class: `p-${kind}` }, h("i", { "aria-hidden": "true" }), when(at), h("b", null, word), task ? [" ", h("a", { href: `#/jobs/${job}/tasks/${index}` }, attempt)] : null));
+    this.news.prepend(h("li", { class: `p-${kind}` }, h("i", { "aria-hidden": "true" }), when(at), h("span", null, h("b", null, word), task ? [" ", h("a", { href: `#/jobs/${job}/tasks/${index}` }, attempt)] : null)));
     while (this.news.children.length > 50) this.news.lastChild.remove();
     this.fresh();
   }
@@ -77,9 +87,23 @@ class Agent extends Part {
     try {
       this.agent = await get(`/v1/agents/${this.id0}`, this.ending);
       this.show();
+      await this.tasks();
     } catch (error) {
       if (error.name !== "AbortError") fill(this.top, head("Agent"), failure(error, () => this.load()));
     }
+  }
+
+  async tasks() {
+    const page = await get(path(`/v1/agents/${this.id0}/tasks`, { limit: LIMIT, skip: this.skip || null }), this.ending).catch((error) => {
+      // One that is gone has none.
+      if (error.status === 404) return { tasks: [], total: 0 };
+      throw error;
+    });
+    this.table.update(page.tasks);
+    this.table.hidden = page.tasks.length === 0;
+    fill(this.none, page.tasks.length ? [] : empty("No task is here."));
+    const words = page.total > LIMIT ? `${count(this.skip + 1)} to ${count(Math.min(this.skip + LIMIT, page.total))} of ${count(page.total)}` : "";
+    this.pager.update(words, this.skip > 0, this.skip + LIMIT < page.total);
   }
 
   show() {

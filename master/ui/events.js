@@ -54,13 +54,14 @@ class Events extends Part {
 }
 
 function row(name, event) {
-  const word = { tasks: event.phase, job: event.what, agent: event.what, framework: event.what }[name] ?? name;
+  const word = { tasks: event.phase, health: event.health }[name] ?? event.what ?? name;
   const text = `${name} ${word} ${event.title ?? ""} ${event.name ?? ""} ${event.job ?? ""} ${event.agent ?? ""} ${event.role ?? ""}`.toLowerCase();
   const link = () => {
     if (name === "job") return [h("a", { href: `#/jobs/${event.job}` }, event.title || event.job), h("small", null, ` in role ${event.role}`)];
     if (name === "agent") return h("a", { href: `#/agents/${event.agent}` }, event.name);
     if (name === "framework") return h("a", { href: `#/frameworks/${event.framework}` }, event.name);
-    if (name !== "tasks") return { missed: "something was told that is not kept any more", dropped: "this page was too slow", tokens: "tokens are others now", policies: "policies are others now", masters: "masters came, moved or went", maintenance: "windows of maintenance are others now" }[name] ?? "";
+    if (name === "deployment") return [h("a", { href: `#/jobs/${event.deployment.job}` }, event.deployment.title), ` ${event.deployment.text}`];
+    if (name !== "tasks" && name !== "health") return { missed: "something was told that is not kept any more", dropped: "this page was too slow", tokens: "tokens are others now", policies: "policies are others now", masters: "masters came, moved or went", maintenance: "windows of maintenance are others now" }[name] ?? "";
     const named = event.attempts.slice(0, NAMED_MAX).map((one) => [h("a", { href: `#/jobs/${event.job}/tasks/${one.attempt.split(".")[1].split("#")[0]}` }, one.attempt), " "]);
     return [named, event.attempts.length > NAMED_MAX ? `and ${count(event.attempts.length - NAMED_MAX)} more` : ""];
   };

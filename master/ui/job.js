@@ -18,7 +18,7 @@ class Job extends Part {
     this.deploy = h("skep-deploy", { job: this.id0, ended: () => this.load() });
     this.table = table("tasks", [
       ["Task", "main", (task) => h("b", null, String(task.index))],
-      ["State", "", (task) => pill(task.phase)],
+      ["State", "", (task) => [pill(task.phase), task.health ? [" ", pill(task.health.state)] : null]],
       ["Attempt", "num", (task) => (task.attempt ? `#${task.attempt}` : "–")],
       ["Version", "num", (task) => (task.attempt ? `v${task.version}` : "–")],
       ["Agent", "", (task) => (task.agent ? h("a", { href: `#/agents/${task.agent}` }, task.agent.slice(0, 8)) : "–")],
@@ -72,7 +72,7 @@ class Job extends Part {
     const focused = this.top.contains(document.activeElement) ? document.activeElement.id : "";
     fill(this.top,
       head(title(job), h("span", null, pill(stands), ` ${job.kind} in role `, h("b", null, job.role), ` · version ${job.version} · submitted `, when(job.submitted_ms), job.restarts ? ` · ${short(job.restarts)} restarts` : ""), actions),
-      h("section", { class: "card" }, phaseBar(job.tasks, job.count), h("p", { class: "states" }, PHASES.filter((phase) => job.tasks[phase]).map((phase) => h("span", null, pill(phase), " ", h("b", null, count(job.tasks[phase])))), h("span", { class: "dim" }, `of ${count(job.count)}`))));
+      h("section", { class: "card" }, phaseBar(job.tasks, job.count), h("p", { class: "states" }, PHASES.filter((phase) => job.tasks[phase]).map((phase) => h("span", null, pill(phase), " ", h("b", null, count(job.tasks[phase])))), h("span", { class: "dim" }, `of ${count(job.count)}`), ["healthy", "unready", "unhealthy"].filter((word) => job.health?.[word]).map((word) => h("span", null, pill(word), " ", h("b", null, count(job.health[word])))))));
     if (focused) this.top.querySelector(`#${focused}`)?.focus();
     this.parts();
     if (!this.log.firstChild) {
@@ -87,14 +87,14 @@ class Job extends Part {
       ["kind", one.kind], ["bundle", h("code", { title: one.bundle }, brief(one.bundle))], ["command", one.process?.command.join(" ")], ["arguments", one.args.length ? h("code", null, one.args.join(" ")) : null],
       ["environment", Object.keys(one.env).length ? Object.entries(one.env).map(([name, value]) => h("div", null, h("code", null, `${name}=${value}`))) : null],
       ["config", Object.keys(one.config).length ? Object.entries(one.config).map(([name, value]) => h("div", null, h("code", null, `${name} = ${value}`))) : null],
-      ["promised", amounts(one.resources)], ["ports", one.ports.join(", ")], ["network", one.process?.network],
+      ["promised", amounts(one.resources)], ["ports", one.ports.join(", ")], ["health", checks(one.health)], ["readiness", checks(one.readiness)], ["network", one.process?.network],
       ["ends at", [one.limits.fuel_max && `${short(one.limits.fuel_max)} fuel`, one.limits.time_ms_max && `${span(one.limits.time_ms_max)}`, one.limits.cpu_time_ms_max && `${span(one.limits.cpu_time_ms_max)} of processor time`, `${bytes(one.limits.memory_bytes_max)} of memory`].filter(Boolean).join(" · ")],
     ]));
     const restart = spec.restart;
     fill(this.spec, h("div", { class: "grid" }, spec.tasks.map(member), card("Rules", facts([
       ["id", h("code", null, this.job.id)], ["priority", String(this.job.priority)], ["restart", `${restart.policy}${restart.retries_max === null ? "" : `, ${restart.retries_max} times at most`}`],
       ["backoff", restart.policy === "never" ? null : `${span(restart.backoff_first_ms)} × ${restart.backoff_factor_milli / 1000}, at most ${span(restart.backoff_max_ms)}`],
-      ["replaced at a time", String(spec.update_parallel)], ["fenced", spec.fenced ? "never two alive at once" : null],
+      ["replaced at a time", spec.update_parallel > 1_000_000 ? null : String(spec.update_parallel)], ["rollout", rollout(spec.update)], ["begins after", spec.after?.join(", ")], ["fenced", spec.fenced ? "never two alive at once" : null],
       ["constraints", spec.place?.constraints.map((one) => h("div", null, h("code", null, one.join(" "))))], ["spread over", spec.place?.spread.join(", ")],
     ]))));
   }
@@ -149,9 +149,24 @@ class Job extends Part {
 /** What a task did or waits for, in a few words. */
 export function tells(task) {
   if (task.exit) return h("span", { class: task.exit.kind === "code" && task.exit.code === 0 ? "" : "warn" }, task.exit.text, task.retry_at_ms ? h("small", { title: moment(task.retry_at_ms) }, ` · again at ${clock(task.retry_at_ms)}`) : null);
+  if (task.health?.reason) return h("span", { class: "warn" }, task.health.reason);
   if (task.progress) return [h("progress", { max: 100, value: task.progress.percent }), ` ${task.progress.note}`];
   if (task.ports.length) return h("small", null, `ports ${task.ports.join(", ")}`);
   return task.phase === "waiting" ? "waits for a place" : "";
+}
+
+/** How the tasks of a service are replaced. */
+function rollout(update) {
+  if (!update) return null;
+  const parts = [update.strategy, update.canary ? `${count(update.canary)} first` : null, update.min_healthy_milli !== null ? `at least ${update.min_healthy_milli / 10} % at work` : null, update.max_over_milli ? `${update.max_over_milli / 10} % over` : null, `within ${span(update.deadline_ms)}`, update.auto_rollback ? "back by itself where it fails" : "stays where it fails"];
+  return parts.filter(Boolean).join(" · ");
+}
+
+/** What is asked of a task, how often, and when it is given up. */
+function checks(check) {
+  if (!check) return null;
+  const what = check.path ?? check.export ?? (check.command?.length ? check.command.join(" ") : "");
+  return `${check.kind} ${what}${check.port ? ` at port ${check.port}` : ""} · every ${span(check.every_ms)}, ${check.failures} failures end it`;
 }
 
 /** Why an agent is none for a task, as the end of a sentence. */

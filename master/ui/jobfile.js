@@ -2,8 +2,10 @@
 
 /** What this page knows how to write; of anything else it says so. */
 const KNOWN = {
-  spec: ["tasks", "resources", "restart", "update_parallel", "fenced", "place"],
-  member: ["name", "kind", "bundle", "metering", "strict", "file", "process", "args", "env", "config", "stdin", "resources", "ports", "limits"],
+  spec: ["tasks", "resources", "restart", "update_parallel", "update", "after", "fenced", "place"],
+  member: ["name", "kind", "bundle", "metering", "strict", "file", "process", "args", "env", "config", "stdin", "resources", "ports", "limits", "health", "readiness"],
+  check: ["kind", "port", "path", "command", "export", "grace_ms", "every_ms", "timeout_ms", "failures"],
+  update: ["strategy", "min_healthy_milli", "max_over_milli", "canary", "deadline_ms", "auto_rollback", "failures_max", "settle_ms"],
   process: ["command", "user", "dir", "network", "mounts", "stop_signal"],
   resources: ["cpu_milli", "memory_bytes", "disk_bytes", "ports", "devices_milli", "revocable"],
   limits: ["fuel_max", "cpu_time_ms_max", "time_ms_max", "memory_bytes_max", "table_elements_max", "host_bytes_max", "processes_max", "log_bytes_max", "log_bytes_per_s_max"],
@@ -43,11 +45,14 @@ export function unwritten(job) {
   look(job.spec, "spec", "");
   look(job.spec.restart, "restart", "restart.");
   look(job.spec.place, "place", "place.");
+  look(job.spec.update, "update", "update.");
   for (const member of job.spec.tasks) {
     look(member, "member", "task.");
     look(member.process, "process", "task.");
     look(member.resources, "resources", "resources.");
     look(member.limits, "limits", "limits.");
+    look(member.health, "check", "health.");
+    look(member.readiness, "check", "readiness.");
   }
   return found;
 }
@@ -101,6 +106,37 @@ function limits(member, kind) {
   return out;
 }
 
+/** `[health]` or `[readiness]`; the latter ends nothing, and so has neither grace nor failures. */
+function check(of, name) {
+  if (!of) return [];
+  const target = { http: of.path && quote(of.path), https: of.path && quote(of.path), tcp: of.port && quote(of.port), exec: of.command?.length && list(of.command), wasm: of.export && quote(of.export) }[of.kind];
+  const out = [[of.kind, target || '""']];
+  if (of.kind !== "tcp" && of.port) out.push(["port", quote(of.port)]);
+  if (name === "health" && of.grace_ms !== 30_000) out.push(["grace", time(of.grace_ms)]);
+  if (of.every_ms !== 5_000) out.push(["every", time(of.every_ms)]);
+  if (of.timeout_ms !== 5_000) out.push(["timeout", time(of.timeout_ms)]);
+  if (name === "health" && of.failures !== 3) out.push(["failures", of.failures]);
+  return out;
+}
+
+/** `[update]`: where shares of the count are said, as many at a time as these allow. */
+function update(spec) {
+  const of = spec.update ?? {};
+  const out = [];
+  const put = (name, value, usual, write = String) => value !== undefined && value !== null && value !== usual && out.push(`${name} = ${write(value)}`);
+  const shares = (of.min_healthy_milli ?? null) !== null || of.max_over_milli > 0;
+  put("parallel", spec.update_parallel, shares ? 10_000_000 : 1);
+  put("strategy", of.strategy, "rolling", quote);
+  put("min_healthy", of.min_healthy_milli, null, milli);
+  put("max_over", of.max_over_milli, 0, milli);
+  put("canary", of.canary, 0);
+  put("deadline", of.deadline_ms, 600_000, time);
+  put("auto_rollback", of.auto_rollback, true);
+  put("max_failures", of.failures_max, null);
+  put("settle", of.settle_ms, 1_000, time);
+  return out;
+}
+
 function restart(job) {
   const of = job.spec.restart;
   const usual = job.kind === "service" ? "always" : "never";
@@ -132,16 +168,18 @@ export function write(job) {
     table("task", program(only));
     table("resources", rows(resources(only)));
     table("limits", rows(limits(only, job.kind)));
+    for (const name of ["health", "readiness"]) table(name, rows(check(only[name], name)));
   } else {
     for (const member of spec.tasks) {
       out.push("", "[[task]]", `name = ${quote(member.name ?? "")}`, ...program(member), `resources = ${inline(resources(member))}`);
       const bounds = limits(member, job.kind);
       if (bounds.length) out.push(`limits = ${inline(bounds)}`);
+      for (const name of ["health", "readiness"]) if (member[name]) out.push(`${name} = ${inline(check(member[name], name))}`);
     }
   }
   table("restart", restart(job));
-  table("update", spec.update_parallel === 1 ? [] : [`parallel = ${spec.update_parallel}`]);
-  table("service", spec.fenced ? ["fenced = true"] : []);
+  table("update", job.kind === "service" ? update(spec) : spec.update_parallel === 1 ? [] : [`parallel = ${spec.update_parallel}`]);
+  table("service", [spec.fenced && "fenced = true", spec.after?.length && `after = ${list(spec.after)}`].filter(Boolean));
   const place = [];
   if (spec.place?.spread.length) place.push(`spread = ${list(spec.place.spread)}`);
   if (spec.place?.constraints.length) place.push(`constraints = [${spec.place.constraints.map(list).join(", ")}]`);

@@ -13,8 +13,10 @@ export function stand(job) {
   if (job.state === "ended") return of("failed") + of("lost") + of("rejected") > 0 ? "failed" : of("killed") > 0 ? "killed" : "finished";
   if (job.state === "stopping") return "stopping";
   if (of("unreachable") > 0) return "unreachable";
+  if (job.health?.unhealthy > 0) return "unhealthy";
   if (of("waiting") > 0) return "waiting";
   if (of("staging") + of("starting") > 0) return "starting";
+  if (job.health?.unready > 0) return "unready";
   return job.kind === "service" ? (of("running") >= job.count ? "running" : "waiting") : "running";
 }
 
@@ -34,7 +36,8 @@ function counted(job) {
   const of = (phase) => job.tasks[phase] ?? 0;
   if (job.state === "ended") return `${count(of("finished"))} of ${count(job.count)} finished`;
   const live = LIVE.reduce((sum, phase) => sum + of(phase), 0) - of("waiting");
-  return job.kind === "service" ? `${count(of("running"))} of ${count(job.count)} running` : `${count(live)} live, ${count(of("finished"))} of ${count(job.count)} finished`;
+  const well = job.health ? `, ${count(job.health.healthy)} healthy` : "";
+  return job.kind === "service" ? `${count(of("running"))} of ${count(job.count)} running${well}` : `${count(live)} live, ${count(of("finished"))} of ${count(job.count)} finished`;
 }
 
 class Jobs extends Part {
@@ -76,7 +79,7 @@ class Jobs extends Part {
   /** Only what concerns what is shown makes it be asked for again. */
   hear(name, event) {
     const shown = this.shown ?? new Set();
-    if (name === "missed" || name === "job" || (name === "tasks" && shown.has(event.job))) this.fresh();
+    if (name === "missed" || name === "job" || (["tasks", "health"].includes(name) && shown.has(event.job))) this.fresh();
   }
 
   async load() {

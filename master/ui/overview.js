@@ -1,6 +1,7 @@
 // The cluster at a glance.
 
 import "./map.js";
+import "./deploy.js";
 import "./chart.js";
 import { Part, fill, h, say } from "./dom.js";
 import { bytes, cores, count, percent, short } from "./format.js";
@@ -29,6 +30,7 @@ class Overview extends Part {
       head("Overview", "Every agent is a cell; the fuller it is, the stronger its colour."),
       this.tiles,
       this.attention,
+      h("skep-deploying"),
       h("section", { class: "card" }, h("div", { class: "bar" }, h("h2", null, "Agents"), legend(), metric), this.map, this.none),
       card("Rates", h("skep-chart")),
     );

@@ -1,11 +1,11 @@
 // What all pages are made of: bars, pills, pages of rows, what failed, what is empty, questions before something is done.
 
-import { h, say } from "./dom.js";
+import { clean, h, say } from "./dom.js";
 import { PHASES, ago, count, moment } from "./format.js";
 
 /** The heading of a page. */
 export function head(text, sub, ...actions) {
-  document.title = `${text} · Skep`;
+  document.title = clean(`${text} · Skep`);
   return h("header", { class: "head" }, h("div", { class: "titles" }, h("h1", { tabIndex: -1 }, text), sub && h("p", { class: "sub" }, sub)), actions.length ? h("div", { class: "actions" }, actions) : null);
 }
 

@@ -24,10 +24,10 @@ class Task extends Part {
   hear(name, event) {
     if (name === "job" && ["submitted", "applied", "scaled", "stopping", "ended"].includes(event.what)) this.step(event.at_ms, `job ${event.what}`, "job");
     if (name === "missed" && this.steps.length) this.step(null, "something is missing here", "missed");
-    if (name === "tasks") {
+    if (name === "tasks" || name === "health") {
       const own = event.attempts.find((one) => one.attempt.startsWith(`${this.name}#`));
       if (!own) return;
-      this.step(event.at_ms, event.phase, event.phase, own);
+      this.step(event.at_ms, event.phase ?? event.health, event.phase ?? event.health, name === "tasks" ? own : null);
     }
     this.fresh();
   }
@@ -65,6 +65,7 @@ class Task extends Part {
       ["agent", task.agent && h("a", { href: `#/agents/${task.agent}` }, this.agent?.name ?? task.agent)],
       ["stands at", this.agent && [this.agent.domain.region, this.agent.domain.zone, this.agent.domain.rack].filter(Boolean).join(" / ")],
       ["ports", task.ports.length ? task.ports.join(", ") : null],
+      ["health", task.health && [pill(task.health.state), task.health.reason ? ` ${task.health.reason}` : ""]],
       ["progress", task.progress && [h("progress", { max: 100, value: task.progress.percent }), ` ${task.progress.note}`]],
       ["ended", task.exit && h("span", { class: task.exit.kind === "code" && task.exit.code === 0 ? "" : "warn" }, task.exit.text)],
       ["started again at", task.retry_at_ms && clock(task.retry_at_ms)],
@@ -88,7 +89,7 @@ class Task extends Part {
       const next = steps[at + 1]?.at;
       const goes = at === steps.length - 1 && ["running", "waiting", "staging", "starting", "killing", "unreachable"].includes(step.kind);
       const lasted = next && step.at ? span(next - step.at) : goes && step.at ? `for ${span(Date.now() - step.at)}` : "";
-      return h("li", { class: `p-${step.kind}` }, h("i", { "aria-hidden": "true" }), h("time", { title: step.at ? moment(step.at) : "" }, step.at ? clock(step.at) : ""), h("b", null, step.word), step.attempt ? h("small", null, ` attempt ${count(step.attempt)}`) : null, step.agent && step.kind === "staging" ? h("small", null, " on ", h("a", { href: `#/agents/${step.agent}` }, step.agent.slice(0, 8))) : null, h("span", { class: "lasted" }, lasted));
+      return h("li", { class: `p-${step.kind}` }, h("i", { "aria-hidden": "true" }), h("time", { title: step.at ? moment(step.at) : "" }, step.at ? clock(step.at) : ""), h("span", null, h("b", null, step.word), step.attempt ? h("small", null, ` attempt ${count(step.attempt)}`) : null, step.agent && step.kind === "staging" ? h("small", null, " on ", h("a", { href: `#/agents/${step.agent}` }, step.agent === this.agent?.id ? this.agent.name : step.agent.slice(0, 8))) : null), h("span", { class: "lasted" }, lasted));
     };
     const key = steps.map((step) => `${step.at}${step.word}`).join();
     if (key === this.drawn) {
@@ -99,7 +100,9 @@ class Task extends Part {
       return;
     }
     this.drawn = key;
+    const stays = this.life.scrollTop + this.life.clientHeight < this.life.scrollHeight - 40 && this.life.children.length > 0;
     fill(this.life, steps.map(line));
+    if (!stays) this.life.scrollTop = this.life.scrollHeight;
   }
 }
 

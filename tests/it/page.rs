@@ -109,7 +109,7 @@ fn no_complaints(browser: &mut Browser) {
     // What was logged comes with the next answer.
     browser.eval("1").unwrap();
     // What the API refuses is no mistake of the page: it is shown to its reader.
-    browser.complaints.retain(|one| !(one.starts_with("log: Failed to load resource") && one.contains("/v1/")));
+    browser.complaints.retain(|one| !(one.contains("Failed to load resource") && one.contains("/v1/")));
     assert!(browser.complaints.is_empty(), "{:#?}", browser.complaints);
 }
 
@@ -152,7 +152,7 @@ fn a_service_is_made_scaled_edited_watched_and_stopped_from_the_page() {
     browser.shows("A new job");
     browser.shows("3 of 3");
     browser.push("Submit");
-    browser.shows("2 running");
+    browser.shows("running 2");
     assert_eq!(cluster.tasks("sleeper", "running"), 2);
 
     picture(&mut browser, "job");
@@ -202,6 +202,7 @@ fn an_agent_dies(browser: &mut Browser, cluster: &mut Cluster) {
     picture(browser, "unreachable");
     browser.press("Enter");
     browser.shows("Give up");
+    browser.so("its tasks are named", "[...document.querySelectorAll('tbody tr')].some((row) => /^sleeper\\.\\d/.test(row.textContent))");
     cluster.start_agent("a1");
     browser.shows("reachable");
     browser.so("it is back", "[...document.querySelectorAll('.head .pill')].some((one) => one.textContent === 'reachable')");
@@ -211,7 +212,7 @@ fn an_agent_dies(browser: &mut Browser, cluster: &mut Cluster) {
 fn what_tasks_print_and_agents_are_called_is_letters_and_nothing_else() {
     let mut cluster = Cluster::master(&[]);
     let name = "<img src=x onerror=document.title=1>";
-    let rack = ["--domain", "<b>eu</b>/\u{202e}z/<script>r</script>"];
+    let rack = ["--domain", "<b>eu/\u{202e}z/<script>r"];
     cluster.add_agent_with(name, RESOURCES, &rack);
     let Some(mut browser) = browser(&cluster, (1280, 900)) else { return };
     let said = "<script>document.title=2</script><img src=x onerror=document.title=3>\u{1b}[31mred\u{1b}]0;owned\u{7}\u{202e}\u{8}end";
@@ -233,7 +234,7 @@ fn what_tasks_print_and_agents_are_called_is_letters_and_nothing_else() {
     }
     browser.turn("#/agents");
     browser.shows(name);
-    browser.shows("<b>eu</b> / z / <script>r</script>");
+    browser.shows("<b>eu / z / <script>r");
     let strange = "[document.querySelectorAll('main img, main script, main b b').length, document.title, \
                    /[\\u0000-\\u0008\\u000b-\\u001f\\u202e]/.test(document.body.textContent)]";
     assert_eq!(browser.eval(strange).unwrap(), json!([0, "Agents · Skep", false]));

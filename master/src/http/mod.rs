@@ -4,6 +4,7 @@
 #![allow(unused_qualifications, reason = "the macro that describes a route spells every path out")]
 
 pub mod access;
+pub mod agent_tasks;
 pub mod agents;
 pub mod backup;
 mod body;
@@ -231,6 +232,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(why::offer))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show, agents::change))
+        .routes(routes!(agent_tasks::tasks))
         .routes(routes!(agents::gone))
         .routes(routes!(agents::drain))
         .routes(routes!(agents::deactivate))
