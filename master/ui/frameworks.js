@@ -3,6 +3,7 @@
 import { follow, get, path, post } from "./api.js";
 import { Part, calmly, fill, h } from "./dom.js";
 import { amounts, count } from "./format.js";
+import { agentName } from "./live.js";
 import { ask, attempt, card, empty, failure, head, pager, phaseBar, pill, table, when } from "./parts.js";
 
 const LIMIT = 50;
@@ -47,7 +48,7 @@ class Framework extends Part {
     this.table = table("tasks of the framework", [
       ["Task", "main", (task) => h("b", null, task.name)],
       ["State", "", (task) => pill(task.state)],
-      ["Agent", "", (task) => h("a", { href: `#/agents/${task.agent}` }, task.agent.slice(0, 8))],
+      ["Agent", "", (task) => h("a", { href: `#/agents/${task.agent}` }, agentName(task.agent))],
       ["Promised", "", (task) => amounts(task.resources)],
       ["Ended as", "", (task) => task.exit?.text ?? "–"],
       ["At", "num", (task) => when(task.at_ms)],

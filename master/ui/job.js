@@ -6,6 +6,7 @@ import { call, follow, get, jobPath, path, post } from "./api.js";
 import { Part, calmly, fill, h } from "./dom.js";
 import { LIVE, PHASES, amounts, brief, bytes, clock, count, moment, short, span, title } from "./format.js";
 import { stand } from "./jobs.js";
+import { agentName } from "./live.js";
 import { ask, attempt, card, command, failure, facts, field, head, pager, phaseBar, pill, table, toast, when } from "./parts.js";
 
 const LIMIT = 50;
@@ -21,7 +22,7 @@ class Job extends Part {
       ["State", "", (task) => [pill(task.phase), task.health ? [" ", pill(task.health.state)] : null]],
       ["Attempt", "num", (task) => (task.attempt ? `#${task.attempt}` : "–")],
       ["Version", "num", (task) => (task.attempt ? `v${task.version}` : "–")],
-      ["Agent", "", (task) => (task.agent ? h("a", { href: `#/agents/${task.agent}` }, task.agent.slice(0, 8)) : "–")],
+      ["Agent", "", (task) => (task.agent ? h("a", { href: `#/agents/${task.agent}` }, agentName(task.agent)) : "–")],
       ["Since", "num", (task) => when(task.since_ms)],
       ["How it is", "wide", (task) => tells(task)],
     ], (task) => task.id, (task) => `#/jobs/${this.id0}/tasks/${task.index}`);

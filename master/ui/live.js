@@ -71,6 +71,15 @@ export function rackOf(place) {
   return { rack, at: place - rack.first };
 }
 
+/** What people call an agent, where the cluster is small; else the head of its id. */
+export function agentName(id) {
+  for (const rack of cluster.racks) {
+    const at = rack.ids.indexOf(id);
+    if (at >= 0) return rack.names[at];
+  }
+  return id.slice(0, 8);
+}
+
 /** What the four bytes of an agent say. */
 export function cellOf(place) {
   const [state, cpu, memory, attempts] = cluster.cells.subarray(4 * place, 4 * place + 4);

@@ -5,6 +5,7 @@ import { follow, get, jobPath, path } from "./api.js";
 import { Part, calmly, fill, h } from "./dom.js";
 import { bytes, clock, count, moment, short, span, title } from "./format.js";
 import { reasons } from "./job.js";
+import { agentName } from "./live.js";
 import { card, failure, facts, head, pill } from "./parts.js";
 
 const STEPS_MAX = 200;
@@ -89,7 +90,7 @@ class Task extends Part {
       const next = steps[at + 1]?.at;
       const goes = at === steps.length - 1 && ["running", "waiting", "staging", "starting", "killing", "unreachable"].includes(step.kind);
       const lasted = next && step.at ? span(next - step.at) : goes && step.at ? `for ${span(Date.now() - step.at)}` : "";
-      return h("li", { class: `p-${step.kind}` }, h("i", { "aria-hidden": "true" }), h("time", { title: step.at ? moment(step.at) : "" }, step.at ? clock(step.at) : ""), h("span", null, h("b", null, step.word), step.attempt ? h("small", null, ` attempt ${count(step.attempt)}`) : null, step.agent && step.kind === "staging" ? h("small", null, " on ", h("a", { href: `#/agents/${step.agent}` }, step.agent === this.agent?.id ? this.agent.name : step.agent.slice(0, 8))) : null), h("span", { class: "lasted" }, lasted));
+      return h("li", { class: `p-${step.kind}` }, h("i", { "aria-hidden": "true" }), h("time", { title: step.at ? moment(step.at) : "" }, step.at ? clock(step.at) : ""), h("span", null, h("b", null, step.word), step.attempt ? h("small", null, ` attempt ${count(step.attempt)}`) : null, step.agent && step.kind === "staging" ? h("small", null, " on ", h("a", { href: `#/agents/${step.agent}` }, agentName(step.agent))) : null), h("span", { class: "lasted" }, lasted));
     };
     const key = steps.map((step) => `${step.at}${step.word}`).join();
     if (key === this.drawn) {

@@ -164,7 +164,11 @@ fn a_service_is_made_scaled_edited_watched_and_stopped_from_the_page() {
     an_agent_dies(&mut browser, &mut cluster);
 
     browser.turn("#/jobs");
-    browser.push("sleeper");
+    browser.so(
+        "the job is in the list",
+        "(() => { const all = [...document.querySelectorAll('td.main a')]; const one = all.find((one) => one.textContent.startsWith('sleeper')); \
+         one?.click(); return Boolean(one); })()",
+    );
     browser.push("Stop");
     browser.push("Stop");
     cluster.until("it has ended", |cluster| !cluster.json(&["status", "sleeper"])["ended_ms"].is_null());
