@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
-.PHONY: demo test test-rootless test-v2 samples images clients tools fuzz bench
+.PHONY: demo test test-rootless test-v2 samples images clients browser tools fuzz bench
 
 # The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
 demo: tools samples
@@ -8,7 +8,7 @@ demo: tools samples
 	target/debug/skep demo
 
 # All tests: unit tests of every room, the binary end to end, hostile inputs, the simulator's seeds, the rules of the house.
-test: tools samples images clients
+test: tools samples images clients browser
 	@echo "test: building and running all tests"
 	cargo test --locked --workspace --no-fail-fast
 
@@ -72,6 +72,13 @@ clients:
 	    { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends $${need#*:}; } >/dev/null 2>&1 \
 	      || echo "clients: $${need#*:} cannot be installed here: some tests are skipped"; }; done
 
+# What the page is looked at with; without it its tests say that they are skipped.
+browser:
+	@command -v chromium >/dev/null || { echo "browser: installing chromium with apt-get"; \
+	  if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	  { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	    || echo "browser: it cannot be installed here: the page's tests are skipped"; }
+
 # The figures of SPECIFICATION.md, from a release build.
 bench: samples
 	cargo build --locked --release --workspace
@@ -97,3 +104,4 @@ bench: samples
 	target/release/skep bench overload
 	target/release/skep bench frameworks
 	target/release/skep bench policies
+	target/release/skep bench page

@@ -11,7 +11,7 @@ use master::logging::{Detail, Logging};
 use protocol::identity::JoinToken;
 use runtime::wasm::compile::CompileLimits;
 use serde_json::json;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -159,6 +159,21 @@ pub async fn join_token(access: &crate::client::Access) -> anyhow::Result<String
     let client = crate::client::Client::new(access.clone())?;
     let made = client.call(reqwest::Method::POST, "/v1/tokens", &json!({ "level": "join" })).await?;
     Ok(print::text(&made["token"]))
+}
+
+/// How long the token in the address of the page is good, in milliseconds: a day's work.
+const PAGE_TTL_MS: u64 = 12 * 3_600_000;
+
+/// Where the page is, with a token behind the `#`, which a browser sends to nobody, where a person reads this; else without.
+pub async fn page_url(access: &crate::client::Access) -> anyhow::Result<String> {
+    let url = access.url.split(',').next().unwrap_or_default();
+    if !std::io::stdout().is_terminal() {
+        return Ok(format!("{url}/"));
+    }
+    let client = crate::client::Client::new(access.clone())?;
+    let wanted = json!({ "level": "admin", "ttl_ms": PAGE_TTL_MS });
+    let made = client.call(reqwest::Method::POST, "/v1/tokens", &wanted).await?;
+    Ok(format!("{url}/#token={}", print::text(&made["token"])))
 }
 
 /// `skep agent`: runs tasks until it is told to end; they go on without it.

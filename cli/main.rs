@@ -5,6 +5,7 @@
 mod args;
 mod backup;
 mod bench;
+mod browser;
 mod busybox;
 mod client;
 mod daemon;

@@ -153,6 +153,16 @@ pub enum BenchWhat {
         #[arg(long)]
         wake_s: u64,
     },
+    /// The page in a real browser, under many agents with running tasks and jobs that come and go: what a first visit transfers, and for how long at a
+    /// time the browser is kept from drawing and from hearing its reader, page by page.
+    Page {
+        /// How many agents.
+        #[arg(long, default_value_t = 10_000)]
+        count: u32,
+        /// How many tasks run on them.
+        #[arg(long, default_value_t = 100_000)]
+        tasks: u32,
+    },
     /// An agent killed: until its tasks are placed anew.
     Detect,
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use protocol::identity::{self, Identity, JoinToken};
 use protocol::link::{self, Connection, Port, Receiver, Sender};
 use protocol::message::{Hello, HelloReply, JoinReply, ToAgent, ToShard};
-use protocol::{AgentId, AgentInfo, AttemptId, Exit, MemberId, PortRange, Resources, Time, Usage};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, FaultDomain, MemberId, PortRange, Resources, Time, Usage};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +21,8 @@ const HEARTBEAT_MS: u64 = 500;
 
 /// Tasks of jobs with this name run until the bench ends; all others end as soon as they start.
 pub const STAYS: &str = "stay";
+/// Agents of a rack.
+const RACK: usize = 40;
 /// The wait before a master is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 /// Batches of one master's messages that wait to be handled.
@@ -78,6 +80,7 @@ fn info(number: usize) -> AgentInfo {
         name: format!("crowd-{number}"),
         capacity: Resources { cpu_milli: 16_000, memory_bytes: 64 << 30, disk_bytes: 64 << 30, ports: 1_000, devices: vec![] },
         ports: vec![PortRange { first: 20_000, last: 20_999 }],
+        domain: FaultDomain { region: "eu".into(), zone: format!("eu-{}", number / RACK % 3 + 1), rack: format!("r{}", number / RACK + 1) },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..AgentInfo::default()
     }

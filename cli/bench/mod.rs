@@ -13,6 +13,7 @@ mod masters;
 mod member;
 mod night;
 mod overload;
+mod page;
 mod policies;
 mod processes;
 mod rest;
@@ -100,6 +101,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
                 day::serve(seconds(*lead_s), seconds(*day_s), *rate, seconds(*wake_s))?;
                 return Ok(ExitCode::SUCCESS);
             }
+            BenchWhat::Page { count, tasks } => page::page(&mut figures, &flags.samples, run, (*count, *tasks)).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

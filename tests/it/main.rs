@@ -1,6 +1,8 @@
 //! The binary end to end, hostile inputs, and the rules of the house.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+#[path = "../../cli/browser.rs"]
+mod browser;
 #[path = "../../cli/busybox.rs"]
 mod busybox;
 mod changed;
@@ -21,6 +23,7 @@ mod masters;
 mod mesos;
 mod names;
 mod overload;
+mod page;
 mod place;
 mod policies;
 mod processes;

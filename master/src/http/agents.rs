@@ -1,7 +1,7 @@
 //! Agents over HTTP: listed, shown, sent away for good.
 
 use super::access::Caller;
-use super::body;
+use super::body::{self, Asked};
 use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::jobs::{GRACE_MS_DEFAULT, GRACE_MS_MAX};
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// How long tasks of batch jobs may go on there where nobody says, in milliseconds; and the most that can be said.
 const WAIT_MS_DEFAULT: u64 = 600_000;
@@ -76,25 +76,67 @@ pub struct DomainBody {
 pub struct AgentsPage {
     /// The agents, by id.
     pub agents: Vec<AgentBody>,
+    /// How many there are that were asked for, on all pages.
+    pub total: usize,
+}
+
+/// Which agents.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct AgentsQuery {
+    /// Only those that stand at this `REGION/ZONE/RACK`.
+    pub domain: Option<String>,
+    /// Only those with this in their name, id, domain, state or mode, in any case.
+    #[serde(rename = "match")]
+    pub matching: Option<String>,
+    /// Without the first so many of these.
+    #[serde(default)]
+    pub skip: usize,
+    /// At most so many; all where it is not said.
+    pub limit: Option<usize>,
+}
+
+impl AgentsQuery {
+    fn wants(&self, view: &AgentView) -> bool {
+        let domain = domain_text(&view.info.domain);
+        let id = view.id.to_string();
+        let texts = [view.info.name.as_str(), id.as_str(), domain.as_str(), &view.state, &view.mode];
+        let matches = |text: &String| texts.iter().any(|of| has(of, text));
+        self.domain.as_ref().is_none_or(|wanted| *wanted == domain) && self.matching.as_ref().is_none_or(matches)
+    }
+}
+
+/// True where `part` stands in `text`, in any case.
+pub fn has(text: &str, part: &str) -> bool {
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+/// `REGION/ZONE/RACK`.
+pub fn domain_text(domain: &FaultDomain) -> String {
+    format!("{}/{}/{}", domain.region, domain.zone, domain.rack)
 }
 
 /// Lists agents.
-#[utoipa::path(get, path = "/v1/agents", tag = "agents", responses((status = 200, body = AgentsPage), (status = 401, body = ErrorAnswer)))]
-pub async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<AgentsPage>, ApiError> {
+#[utoipa::path(get, path = "/v1/agents", tag = "agents", params(AgentsQuery), responses((status = 200, body = AgentsPage), (status = 401, body = ErrorAnswer)))]
+pub async fn list(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Asked<AgentsQuery>) -> Result<Json<AgentsPage>, ApiError> {
     caller.must_level(Level::Viewer)?;
-    let mut agents = vec![];
+    let mut views = vec![];
     for viewed in find::view_all(&api, View::Agents).await? {
         if let Viewed::Agents(found) = viewed {
-            agents.extend(found.iter().map(AgentBody::from));
+            views.extend(found.into_iter().filter(|view| query.wants(view)));
         }
     }
+    views.sort_by_key(|view| view.id);
+    let total = views.len();
+    let asked = views.iter().skip(query.skip).take(query.limit.unwrap_or(usize::MAX));
+    let mut agents: Vec<AgentBody> = asked.map(AgentBody::from).collect();
     if has_devices(&api, &agents) {
         for viewed in find::view_all(&api, View::Devices).await? {
             add_devices(&mut agents, viewed);
         }
     }
-    agents.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(Json(AgentsPage { agents }))
+    Ok(Json(AgentsPage { agents, total }))
 }
 
 /// Shows one agent.

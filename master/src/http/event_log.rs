@@ -4,9 +4,11 @@
 //! All masters hear all, in an order of their own. What each told has its numbers, so it is seen where something is missing: a connection broke,
 //! a master came late, or one started again and nobody knows what it told last.
 
+use super::access;
 use super::heard::Heard;
 use crate::drive::told::{Life, Told, What};
 use crate::shard::event::Change;
+use protocol::Time;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
@@ -45,6 +47,8 @@ pub struct Event {
     pub told: Option<Arc<Told>>,
     /// True where something before it is missing here.
     pub is_after_gap: bool,
+    /// When this master heard of it.
+    pub at: Time,
     /// Its two lines, made when the first reader wants them.
     pub text: OnceLock<String>,
 }
@@ -105,7 +109,7 @@ impl EventLog {
 
     fn keep(&self, mut ring: MutexGuard<'_, Ring>, told: Option<Arc<Told>>, is_after_gap: bool) {
         ring.attempts += told.as_deref().map_or(0, attempts);
-        ring.events.push_back(Arc::new(Event { told, is_after_gap, text: OnceLock::new() }));
+        ring.events.push_back(Arc::new(Event { told, is_after_gap, at: access::now(), text: OnceLock::new() }));
         while ring.events.len() > EVENTS_MAX || (ring.attempts > EVENTS_ATTEMPTS_MAX && ring.events.len() > 1) {
             let Some(oldest) = ring.events.pop_front() else { break };
             ring.first += 1;
@@ -135,6 +139,12 @@ impl EventLog {
     pub fn now(&self) -> Start {
         let ring = self.ring();
         Start { next: ring.first + ring.events.len() as u64, heard: ring.heard.clone(), is_after_gap: false }
+    }
+
+    /// Where a reader begins who wants all that is kept.
+    pub fn kept(&self) -> Start {
+        let ring = self.ring();
+        Start { next: ring.first, heard: ring.before.clone(), is_after_gap: false }
     }
 
     /// Where a reader begins who heard that much, here or at another master; `is_master` says which there are.

@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
-use protocol::{JobId, Role};
+use protocol::{JobId, Role, Time};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -88,6 +88,17 @@ pub enum EventBody<'a> {
     Dropped,
 }
 
+/// An event with its time, as it stands in the stream.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventMessage<'a> {
+    /// What happened.
+    #[serde(flatten)]
+    pub event: EventBody<'a>,
+    /// When the master that tells it heard of it, in milliseconds of the Unix epoch; missing where something is `missed` or `dropped`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
+}
+
 /// An attempt and where it is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AttemptBody {
@@ -106,9 +117,12 @@ pub struct EventsQuery {
     pub role: Option<String>,
     /// Only those of the job of this id.
     pub job: Option<String>,
+    /// True: at first those that are kept, the last 4,096 at most; not where the reader goes on behind an event that he heard.
+    #[serde(default)]
+    pub kept: bool,
 }
 
-fn text(change: &Change) -> String {
+fn text(change: &Change, at: Time) -> String {
     let (name, body) = match change {
         Change::Job { job, role, title, what } => ("job", EventBody::Job { job: job.to_string(), role: role.as_str(), title, what }),
         Change::Tasks { job, role, phase, placed } => {
@@ -127,11 +141,15 @@ fn text(change: &Change) -> String {
         Change::Masters => ("masters", EventBody::Masters),
         Change::Maintenance => ("maintenance", EventBody::Maintenance),
     };
-    lines(name, &body)
+    lines(name, &EventMessage { event: body, at_ms: Some(at.0) })
 }
 
-fn lines(name: &str, body: &EventBody<'_>) -> String {
-    let data = serde_json::to_string(body).expect("an event has text for keys");
+fn untimed(name: &str, event: EventBody<'_>) -> String {
+    lines(name, &EventMessage { event, at_ms: None })
+}
+
+fn lines(name: &str, message: &EventMessage<'_>) -> String {
+    let data = serde_json::to_string(message).expect("an event has text for keys");
     format!("event: {name}\ndata: {data}\n\n")
 }
 
@@ -158,10 +176,10 @@ impl Filter {
     }
 }
 
-/// Tells what changes, from now on or after `Last-Event-ID`, the `id` of an event that was heard at any master. What cannot be told is said to
-/// be `missed`.
+/// Tells what changes, from now on, from the first event that is kept, or after `Last-Event-ID`, the `id` of an event that was heard at any
+/// master. What cannot be told is said to be `missed`.
 #[utoipa::path(get, path = "/v1/events", tag = "cluster", params(EventsQuery, ("Last-Event-ID" = Option<String>, Header, description = "the last event that was heard, at any master")),
-    responses((status = 200, body = inline(EventBody<'static>), content_type = "text/event-stream"), (status = 429, body = ErrorAnswer)))]
+    responses((status = 200, body = inline(EventMessage<'static>), content_type = "text/event-stream"), (status = 429, body = ErrorAnswer)))]
 pub async fn events(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -179,9 +197,10 @@ pub async fn events(
     // It hears of all that is kept after it has begun.
     let news = api.events.subscribe();
     let last = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("").parse::<Heard>());
-    let resuming = last.is_some();
+    let resuming = last.is_some() || query.kept;
     let peers = api.door.peers();
     let Start { next, heard, is_after_gap } = match last {
+        None if query.kept => api.events.kept(),
         None => api.events.now(),
         Some(Ok(heard)) => api.events.after(heard, |number| peers.find(number).is_some() || u64::from(peers.own().number) == number),
         Some(Err(())) => Start { is_after_gap: true, ..api.events.now() },
@@ -228,7 +247,7 @@ impl Reader {
             }
             if std::mem::take(&mut self.missed) {
                 let mut output = String::new();
-                write(&mut output, &self.heard, &lines("missed", &EventBody::Missed));
+                write(&mut output, &self.heard, &untimed("missed", EventBody::Missed));
                 return Some(output);
             }
             self.news.borrow_and_update();
@@ -239,7 +258,7 @@ impl Reader {
                 }
                 Read::Behind { .. } => {
                     self.over = true;
-                    return Some(lines("dropped", &EventBody::Dropped));
+                    return Some(untimed("dropped", EventBody::Dropped));
                 }
                 Read::Events(events) if events.is_empty() => {
                     self.resuming = false;
@@ -263,7 +282,7 @@ impl Reader {
     /// What of these he has not heard yet, and wants to hear. What is missing in several places one after the other is said once.
     fn tell(&mut self, events: &[Arc<Event>]) -> String {
         let mut output = String::new();
-        let missed = lines("missed", &EventBody::Missed);
+        let missed = untimed("missed", EventBody::Missed);
         for event in events {
             self.next += 1;
             let Some(told) = &event.told else {
@@ -280,7 +299,7 @@ impl Reader {
             self.heard.hear(told.life, told.number);
             match &told.what {
                 What::Change(change) if self.filter.wants(change) => {
-                    write(&mut output, &self.heard, event.text.get_or_init(|| text(change)));
+                    write(&mut output, &self.heard, event.text.get_or_init(|| text(change, event.at)));
                 }
                 What::Led(shard) if self.filter.job.is_none_or(|job| job.shard() == *shard) && !output.ends_with(&missed) => {
                     write(&mut output, &self.heard, &missed);
@@ -307,10 +326,10 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_of_data_whatever_is_in_it() {
-        let text = text(&change(42));
+        let text = text(&change(42), Time(7));
         assert_eq!(
             text,
-            "event: job\ndata: {\"event\":\"job\",\"job\":\"j2a\",\"role\":\"default\",\"title\":\"a\\nb\",\"what\":\"ended\"}\n\n"
+            "event: job\ndata: {\"event\":\"job\",\"job\":\"j2a\",\"role\":\"default\",\"title\":\"a\\nb\",\"what\":\"ended\",\"at_ms\":7}\n\n"
         );
     }
 }

@@ -1,13 +1,14 @@
 //! Jobs over HTTP: submitted, applied, listed, stopped, scaled.
 
 use super::access::Caller;
+use super::agents::has;
 use super::body::{self, Asked};
 use super::error::{ApiError, ErrorAnswer, unexpected};
 use super::gate::Segment;
 use super::jobs_json::{JobBody, JobRow, PHASES, TaskBody, phase_text};
 use super::{Api, find, spec};
 use crate::shard::event::{JobRef, Level, Request, Response as Answer};
-use crate::shard::view::{PAGE_MAX, View, Viewed};
+use crate::shard::view::{JobView, PAGE_MAX, View, Viewed};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -69,6 +70,9 @@ pub struct RoleQuery {
 pub struct JobsQuery {
     /// Only those of this role.
     pub role: Option<String>,
+    /// Only those with this in their name, id or role, in any case.
+    #[serde(rename = "match")]
+    pub matching: Option<String>,
     /// Only those after this id: the `next` of the page before.
     pub after: Option<String>,
     /// At most so many, 1 to 1,000; 100 where it is not said.
@@ -76,6 +80,17 @@ pub struct JobsQuery {
     /// True: also those that have ended.
     #[serde(default)]
     pub ended: bool,
+}
+
+/// Most jobs that are looked at for a page of those that match.
+const LOOKED_MAX: usize = 20_000;
+
+impl JobsQuery {
+    fn wants(&self, view: &JobView) -> bool {
+        let Some(wanted) = &self.matching else { return true };
+        let name = view.job.name.as_ref().map_or("", |name| name.as_str());
+        [name, &view.id.to_string(), view.job.role.as_str()].iter().any(|of| has(of, wanted))
+    }
 }
 
 /// Which tasks.
@@ -196,19 +211,33 @@ pub async fn list(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Ask
     }
     let limit = page(query.limit)?;
     let mut after: Option<JobId> = query.after.as_deref().map(|text| body::parsed("after", text)).transpose()?;
-    let mut jobs = vec![];
+    let (mut jobs, mut looked, mut last) = (vec![], 0, None);
     let first = after.map_or(0, |id| id.shard().0);
-    for shard in (first..api.door.shards()).map(ShardId) {
-        let view = View::Jobs { role: role.clone(), after: after.take(), limit: limit - jobs.len(), ended: query.ended };
-        let Viewed::Jobs(found) = find::view(&api, shard, view).await? else {
+    let mut shards = (first..api.door.shards()).map(ShardId);
+    let mut shard = shards.next();
+    // Where few match, many are looked at for a page.
+    let at_once = |have: usize| if query.matching.is_some() { PAGE_MAX } else { limit - have };
+    while let Some(of) = shard.filter(|_| jobs.len() < limit && looked < LOOKED_MAX) {
+        let asked = at_once(jobs.len());
+        let view = View::Jobs { role: role.clone(), after: after.take(), limit: asked, ended: query.ended };
+        let Viewed::Jobs(found) = find::view(&api, of, view).await? else {
             return Err(ApiError::internal("a shard answered another question than it was asked"));
         };
-        jobs.extend(found);
-        if jobs.len() >= limit {
-            break;
+        looked += found.len();
+        let is_all = found.len() < asked;
+        after = found.last().map(|view| view.id).filter(|_| !is_all);
+        for view in found {
+            last = Some(view.id);
+            if query.wants(&view) {
+                jobs.push(view);
+            }
+            if jobs.len() >= limit {
+                break;
+            }
         }
+        shard = if is_all { shards.next() } else { shard };
     }
-    let next = (jobs.len() >= limit).then(|| jobs.last().map(|job| job.id.to_string())).flatten();
+    let next = last.filter(|_| jobs.len() >= limit || looked >= LOOKED_MAX).map(|id| id.to_string());
     let jobs = jobs.iter().filter(|view| caller.sees(&view.job.role)).map(JobRow::from).collect();
     Ok(Json(JobsPage { jobs, next }))
 }

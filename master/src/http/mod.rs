@@ -4,6 +4,7 @@
 #![allow(unused_qualifications, reason = "the macro that describes a route spells every path out")]
 
 pub mod access;
+pub mod agent_tasks;
 pub mod agents;
 pub mod backup;
 mod body;
@@ -30,6 +31,8 @@ pub mod maintenance;
 pub mod masters;
 mod mesos;
 pub mod names;
+pub mod overview;
+mod page;
 pub mod policies;
 mod records;
 pub mod reservations;
@@ -141,6 +144,7 @@ pub struct Api {
     inspections: Inspections,
     events: EventLog,
     event_readers: Arc<Semaphore>,
+    overviews: overview::Overviews,
     uploads: Semaphore,
     /// What is tried out now.
     plans: Arc<Semaphore>,
@@ -251,6 +255,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(why::offer))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show, agents::change))
+        .routes(routes!(agent_tasks::tasks))
         .routes(routes!(agents::gone))
         .routes(routes!(agents::drain))
         .routes(routes!(agents::deactivate))
@@ -271,6 +276,8 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(policies::list))
         .routes(routes!(policies::set, policies::remove))
         .routes(routes!(status::status))
+        .routes(routes!(overview::overview))
+        .routes(routes!(overview::stream))
         .routes(routes!(status::metrics))
 }
 
@@ -299,6 +306,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         data_dir: config.data_dir,
         events: EventLog::default(),
         event_readers: Arc::new(Semaphore::new(events::READERS_MAX)),
+        overviews: overview::Overviews::default(),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
         plans: Arc::new(Semaphore::new(what_if::PLANS_MAX)),
         plug_ins,
@@ -314,6 +322,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     let guarded = guarded.merge(mesos::routes()).route_layer(middleware::from_fn_with_state(api.clone(), gate::token));
     let router = guarded
         .merge(open)
+        .merge(page::routes())
         .route("/openapi.json", axum::routing::get(describe))
         .fallback(async || ApiError::not_found("path"))
         .method_not_allowed_fallback(async || ApiError::method())

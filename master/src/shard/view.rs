@@ -8,7 +8,7 @@ use super::quotas::RoleSettings;
 use super::reservations::ReservedView;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
 use protocol::task::Usage;
-use protocol::{AgentId, AgentInfo, Exit, Job, JobId, Name, OfferId, Phase, Placement, Resources, Role, Time};
+use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Name, OfferId, Phase, Placement, Resources, Role, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -127,6 +127,11 @@ pub enum View {
     Reserved,
     /// How much of each single device of the shard's agents is free.
     Devices,
+    /// Attempts that are promised on an agent of the shard.
+    Attempts {
+        /// Which.
+        agent: AgentId,
+    },
 }
 
 /// An answer.
@@ -178,7 +183,12 @@ pub enum Viewed {
     Reserved(Vec<ReservedView>),
     /// To [`View::Devices`]: of agents that have some that are told apart.
     Devices(Vec<(AgentId, DevicesFree)>),
+    /// To [`View::Attempts`]: by id, at most [`ATTEMPTS_MAX`].
+    Attempts(Vec<AttemptId>),
 }
+
+/// Most attempts of one answer to [`View::Attempts`].
+pub const ATTEMPTS_MAX: usize = 10_000;
 
 /// How much of each single device of an agent is free, in thousandths: by kind, and in the order of their numbers.
 pub type DevicesFree = Vec<(Name, Vec<u32>)>;

@@ -1,7 +1,7 @@
 //! What a shard shows of itself. Answers wait for what was committed before, so whoever reads them reads what lasts.
 
 use super::pool::{Silence, Standing};
-use super::view::{AgentView, Figures, JobView, PAGE_MAX, RolesView, TaskView, View, Viewed};
+use super::view::{ATTEMPTS_MAX, AgentView, Figures, JobView, PAGE_MAX, RolesView, TaskView, View, Viewed};
 use super::{Refusal, Response, Shard};
 use crate::jobs::job::{ENDS, Ends};
 use crate::jobs::{Cell, Entry, Slot};
@@ -54,6 +54,10 @@ impl Shard {
             View::Offer { offer } => Viewed::Offer(self.offer_view(offer)?),
             View::Reserved => Viewed::Reserved(self.reserved_views()),
             View::Devices => Viewed::Devices(self.device_views()),
+            View::Attempts { agent } => {
+                let (_, seat) = self.pool.seat(agent).ok_or_else(|| Refusal::NotFound { what: "agent".into() })?;
+                Viewed::Attempts(seat.attempts.keys().take(ATTEMPTS_MAX).collect())
+            }
             View::PlugIns => Viewed::PlugIns(self.plug_ins_view()),
             View::Copy { tasks_max } => Viewed::Copy(Box::new(self.copied(tasks_max)?)),
             View::FrameworkTasks { framework, from, skip, limit } => {

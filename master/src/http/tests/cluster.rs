@@ -82,7 +82,12 @@ impl Cluster {
     }
 
     async fn events(&self, last: Option<&str>) -> Lines {
-        let request = Request::builder().uri("/v1/events").header(header::AUTHORIZATION, &self.token);
+        self.read("/v1/events", last).await
+    }
+
+    /// A stream of events.
+    async fn read(&self, path: &str, last: Option<&str>) -> Lines {
+        let request = Request::builder().uri(path).header(header::AUTHORIZATION, &self.token);
         let request = last.into_iter().fold(request, |request, last| request.header("last-event-id", last));
         Lines { body: self.send(request, Body::empty()).await.into_body().into_data_stream(), text: String::new() }
     }
@@ -268,7 +273,57 @@ async fn events_go_on_where_the_reader_left() {
     let mut again = cluster.events(Some(&id)).await;
     let second: Value = serde_json::from_str(&again.starting("data: ").await).unwrap();
     assert_eq!(second["title"], "two", "{second}");
+    let mut kept = cluster.read("/v1/events?kept=true", None).await;
+    let oldest: Value = serde_json::from_str(&kept.starting("data: ").await).unwrap();
+    assert!(oldest["title"] == "one" && oldest["at_ms"].as_u64() > Some(0), "{oldest}");
     let mut lost = cluster.events(Some("another-7")).await;
     assert_eq!(lost.starting("event: ").await, "missed");
+    cluster.master.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_watches_is_told_all_and_then_what_is_different() {
+    let cluster = Cluster::new().await;
+    let mut stream = cluster.read("/v1/overview/stream", None).await;
+    assert_eq!(stream.starting("event: ").await, "whole");
+    let whole: Value = serde_json::from_str(&stream.starting("data: ").await).unwrap();
+    assert_eq!((&whole["cluster"], &whole["figures"]["jobs_live"], &whole["racks"]), (&json!("test"), &json!(0), &json!([])), "{whole}");
+    assert_eq!(cluster.ask("PUT", "/v1/jobs/one", cluster.job("one", 2)).await.0, 201);
+    loop {
+        assert_eq!(stream.starting("event: ").await, "changes");
+        let changes: Value = serde_json::from_str(&stream.starting("data: ").await).unwrap();
+        if changes["figures"]["tasks_waiting"] == 2 {
+            break assert_eq!((&changes["figures"]["jobs_live"], &changes["cells"]), (&json!(1), &json!([])), "{changes}");
+        }
+    }
+    // Another one who comes is told all.
+    let mut second = cluster.read("/v1/overview/stream", None).await;
+    assert_eq!(second.starting("event: ").await, "whole");
+    let (_, once) = cluster.ask("GET", "/v1/overview", Value::Null).await;
+    assert_eq!(once["figures"]["jobs_live"], 1, "{once}");
+    cluster.master.shutdown().await;
+}
+
+#[tokio::test]
+async fn lists_show_what_matches_a_page_at_a_time() {
+    let cluster = Cluster::new().await;
+    for number in 0..30 {
+        let name = if number % 3 == 0 { format!("web-{number}") } else { format!("api-{number}") };
+        assert_eq!(cluster.ask("PUT", &format!("/v1/jobs/{name}"), cluster.job(&name, 0)).await.0, 201);
+    }
+    let (mut found, mut after) = (std::collections::BTreeSet::new(), String::new());
+    loop {
+        let (status, page) = cluster.ask("GET", &format!("/v1/jobs?match=WEB&limit=4{after}"), Value::Null).await;
+        let rows = page["jobs"].as_array().unwrap();
+        assert!(status == 200 && rows.len() <= 4, "{page}");
+        for row in rows {
+            assert!(row["name"].as_str().unwrap().starts_with("web-") && found.insert(row["name"].to_string()), "{row}");
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(found.len(), 10);
+    assert_eq!(cluster.ask("GET", "/v1/jobs?match=nothing", Value::Null).await.1, json!({ "jobs": [] }));
+    assert_eq!(cluster.ask("GET", "/v1/agents?match=x&skip=3&limit=2", Value::Null).await.1, json!({ "agents": [], "total": 0 }));
     cluster.master.shutdown().await;
 }
