@@ -161,7 +161,8 @@ pub async fn demo(prepared: Prepared) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let any = "127.0.0.1:0".parse()?;
     println!("starting a cluster of one in {}: master, agent, executors, everything on", place.display());
-    let cluster = Cluster::start(&place, begun, Ports { http: any, quic: any, mesos: None }, 8, Gives::default(), logging).await?;
+    let cluster =
+        Cluster::start(&place, begun, Ports { http: any, quic: any, mesos: None, marathon: None }, 8, Gives::default(), logging).await?;
     println!("up after {}: {}\n", print::micros(start.elapsed().as_micros() as u64), cluster.access.url);
     let result = tour(&Client::new(cluster.access.clone())?, wasm, cluster.bounds_processes()).await;
     cluster.vanish().await?;

@@ -26,7 +26,7 @@ pub use door::{Busy, Door};
 
 use crate::http::bundles::Bundles;
 use crate::http::server::Server;
-use crate::http::{HttpConfig, HttpError, Taken};
+use crate::http::{HttpConfig, HttpError, Served, Taken};
 use crate::journal::network::Carrier;
 pub use crate::journal::network::Timing;
 use crate::journal::{JournalError, Log, LogConfig, Seat};
@@ -66,6 +66,8 @@ pub struct MasterConfig {
     pub quic_addr: SocketAddr,
     /// Where Mesos' API is served without TLS, to whoever comes; `None`: nowhere.
     pub mesos_addr: Option<SocketAddr>,
+    /// Where Marathon's API is served without TLS and tokens; `None`: nowhere.
+    pub marathon_addr: Option<SocketAddr>,
     /// How many shards a new cluster gets; an old one keeps its number.
     pub shards: u16,
     /// How many threads decide; `None`: a quarter of the cores, 1 to 16.
@@ -102,6 +104,7 @@ impl MasterConfig {
             http_addr: any,
             quic_addr: any,
             mesos_addr: None,
+            marathon_addr: None,
             shards: SHARDS_DEFAULT,
             threads: None,
             hosts: vec!["localhost".into(), "127.0.0.1".into()],
@@ -188,6 +191,7 @@ impl StartError {
 pub struct Master {
     http_addr: SocketAddr,
     mesos_addr: Option<SocketAddr>,
+    marathon_addr: Option<SocketAddr>,
     quic_addr: SocketAddr,
     root: Digest,
     admin_token: PathBuf,
@@ -248,24 +252,24 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         loader: config.loader.clone(),
         logging: config.logging.clone(),
     };
-    let (http_addr, mesos_addr) = (config.http_addr, config.mesos_addr);
-    let taken = on(&threads.first, take(http_addr, mesos_addr)).await?;
+    let taken = on(&threads.first, take(config.http_addr, config.mesos_addr, config.marathon_addr)).await?;
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let linking =
         link(config.clone(), Linked { member, http_addr: taken.http.0, identity: identity.clone(), authority, shelf, peers }, door.clone());
     let reception = on(&threads.link, linking).await?;
     // Last, since it waits for what other masters may have to say: they are heard by now.
     let admin_token = (member == FIRST).then(|| data.admin_token());
-    let (http, mesos) = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
+    let Served { http, mesos, marathon } = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
     Ok(Master {
         http_addr: http.address(),
         mesos_addr: mesos.as_ref().map(Server::address),
+        marathon_addr: marathon.as_ref().map(Server::address),
         quic_addr: reception.listener.address(),
         root,
         admin_token: data.admin_token(),
         root_pem: config.data_dir.join(ROOT_PEM),
         threads: Some(threads),
-        http: [Some(http), mesos].into_iter().flatten().collect(),
+        http: [Some(http), mesos, marathon].into_iter().flatten().collect(),
         reception,
         _log: log,
         _data: data,
@@ -273,13 +277,13 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
 }
 
 /// Takes the ports; they are served later.
-async fn take(http: SocketAddr, mesos: Option<SocketAddr>) -> Result<Taken, StartError> {
+async fn take(http: SocketAddr, mesos: Option<SocketAddr>, marathon: Option<SocketAddr>) -> Result<Taken, StartError> {
     let http = Server::listen(http).await.map_err(HttpError::from)?;
-    let mesos = match mesos {
-        Some(address) => Some(Server::listen(address).await.map_err(HttpError::from)?),
-        None => None,
+    let plain = async |address| match address {
+        Some(address) => Server::listen(address).await.map(Some).map_err(HttpError::from),
+        None => Ok(None),
     };
-    Ok(Taken { http, mesos })
+    Ok(Taken { http, mesos: plain(mesos).await?, marathon: plain(marathon).await? })
 }
 
 /// Does something on a runtime of another thread.
@@ -318,13 +322,7 @@ async fn link(config: MasterConfig, linked: Linked, door: Door) -> Result<Arc<Re
 }
 
 /// Serves HTTP where that was `taken`; the first master makes the administrator's token.
-async fn serve(
-    taken: Taken,
-    door: Door,
-    identity: Identity,
-    http: HttpConfig,
-    admin_token: Option<PathBuf>,
-) -> Result<(Server, Option<Server>), StartError> {
+async fn serve(taken: Taken, door: Door, identity: Identity, http: HttpConfig, admin_token: Option<PathBuf>) -> Result<Served, StartError> {
     let http = crate::http::start(taken, door.clone(), &identity, http).await?;
     if let Some(path) = admin_token {
         admit_the_first(&path, &door).await?;
@@ -359,6 +357,12 @@ impl Master {
     #[must_use]
     pub const fn mesos_addr(&self) -> Option<SocketAddr> {
         self.mesos_addr
+    }
+
+    /// Where Marathon's API is served without TLS, where it is.
+    #[must_use]
+    pub const fn marathon_addr(&self) -> Option<SocketAddr> {
+        self.marathon_addr
     }
 
     /// Where agents connect.

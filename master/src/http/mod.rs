@@ -27,6 +27,7 @@ mod lines;
 pub mod log_level;
 pub mod logs;
 pub mod maintenance;
+pub mod marathon;
 pub mod masters;
 mod mesos;
 pub mod policies;
@@ -120,6 +121,19 @@ pub struct Taken {
     pub http: (SocketAddr, TcpListener),
     /// Of Mesos' API for clients that know neither TLS nor tokens, where somebody wants that.
     pub mesos: Option<(SocketAddr, TcpListener)>,
+    /// Of Marathon's API for such clients, where somebody wants that.
+    pub marathon: Option<(SocketAddr, TcpListener)>,
+}
+
+/// What serves them.
+#[derive(Debug)]
+pub struct Served {
+    /// The API.
+    pub http: Server,
+    /// Mesos' API without TLS, where somebody wants that.
+    pub mesos: Option<Server>,
+    /// Marathon's, in the same way.
+    pub marathon: Option<Server>,
 }
 
 /// What the routes share.
@@ -146,6 +160,7 @@ pub struct Api {
     streams: Arc<Streams>,
     /// Frameworks that subscribed here.
     frameworks: DashMap<FrameworkId, FrameworkInfo>,
+    marathon: marathon::Shared,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     /// When this began, in milliseconds of the Unix epoch.
@@ -165,13 +180,14 @@ pub enum HttpError {
 ///
 /// # Errors
 /// [`HttpError`].
-pub async fn start(taken: Taken, door: Door, identity: &Identity, config: HttpConfig) -> Result<(Server, Option<Server>), HttpError> {
+pub async fn start(taken: Taken, door: Door, identity: &Identity, config: HttpConfig) -> Result<Served, HttpError> {
     let (api, router) = followed(door, config).await;
-    let plain = taken.mesos.map(|taken| {
+    let mesos = taken.mesos.map(|taken| {
         let router = mesos::plain(&api, taken.0.port());
         Server::start_plain(taken, router, Patience::default())
     });
-    Ok((Server::start(taken.http, identity, router, Patience::default())?, plain))
+    let marathon = taken.marathon.map(|taken| Server::start_plain(taken, marathon::plain(&api), Patience::default()));
+    Ok(Served { http: Server::start(taken.http, identity, router, Patience::default())?, mesos, marathon })
 }
 
 /// The routes alone, for whoever serves them over something else than sockets. They follow what changes on the runtime that this is called
@@ -187,6 +203,7 @@ async fn followed(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     api.tokens.are_unread();
     let (read, is_read) = oneshot::channel();
     tokio::spawn(listen(Arc::downgrade(&api), changes, read));
+    tokio::spawn(marathon::follow(Arc::downgrade(&api)));
     tokio::spawn(plugins::keep(Arc::downgrade(&api.plug_ins), api.door.clone()));
     // Where no master leads shard 0 now, who calls is told so until one does.
     let _ = tokio::time::timeout(READ_WITHIN, is_read).await;
@@ -283,13 +300,16 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
         streams: Arc::default(),
         frameworks: DashMap::new(),
+        marathon: marathon::Shared::default(),
         turn: AtomicU64::new(0),
         since: access::now(),
         description,
     });
-    let guarded = guarded.merge(mesos::routes()).route_layer(middleware::from_fn_with_state(api.clone(), gate::token));
+    let guarded =
+        guarded.merge(mesos::routes()).merge(marathon::routes()).route_layer(middleware::from_fn_with_state(api.clone(), gate::token));
     let router = guarded
         .merge(open)
+        .merge(marathon::open())
         .route("/openapi.json", axum::routing::get(describe))
         .fallback(async || ApiError::not_found("path"))
         .method_not_allowed_fallback(async || ApiError::method())
