@@ -46,6 +46,8 @@ pub struct Cluster {
     pub quic: String,
     /// Where Mesos' API is, where it is.
     pub mesos: String,
+    /// Where Marathon's API is, where it is.
+    pub marathon: String,
     master_flags: Vec<String>,
     pub master: Option<Child>,
     agents: Vec<(String, String, Option<Child>)>,
@@ -62,6 +64,7 @@ impl Cluster {
             token: String::new(),
             quic: "127.0.0.1:0".into(),
             mesos: String::new(),
+            marathon: String::new(),
             master_flags: flags.iter().map(ToString::to_string).collect(),
             master: None,
             agents: vec![],
@@ -92,6 +95,7 @@ impl Cluster {
         let text = |name: &str| ready[name].as_str().unwrap().to_owned();
         (self.url, self.token, self.quic) = (text("url"), text("token"), text("quic"));
         self.mesos = ready["mesos"].as_str().unwrap_or("").to_owned();
+        self.marathon = ready["marathon"].as_str().unwrap_or("").to_owned();
         std::fs::write(self.ca(), text("ca_pem")).unwrap();
         self.master = Some(child);
     }
