@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_wrong_is_told_so_with_the_codes_of_marathon() {
+fn an_app_that_cannot_be_is_refused_by_the_path_of_what_is_wrong() {
     let cluster = pool();
     let app = |more: Value| {
         let mut app = json!({ "id": "/a", "cmd": "sleep 600", "cpus": 0.1, "mem": 32 });
@@ -39,6 +39,12 @@ fn what_is_wrong_is_told_so_with_the_codes_of_marathon() {
         let paths: Vec<&str> = answer["details"].as_array().into_iter().flatten().filter_map(|detail| detail["path"].as_str()).collect();
         assert!(status == expected && paths.contains(&path) && answer["message"].is_string(), "{body}: {status} {answer}");
     }
+    assert_eq!(get(&cluster, "/v2/apps")["apps"], json!([]), "nothing of all this was made");
+}
+
+#[test]
+fn requests_that_are_wrong_are_told_so_with_the_codes_of_marathon() {
+    let cluster = Cluster::master(&["--marathon", "127.0.0.1:0"]);
     let raw = |method: &str, path: &str, body: &str| {
         let answer = ask(&cluster.marathon, method, path, &[("Content-Type", "application/json")], body);
         answer.split(' ').nth(1).and_then(|code| code.parse::<u16>().ok()).unwrap_or(0)

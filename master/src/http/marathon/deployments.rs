@@ -150,17 +150,26 @@ pub fn begin(api: &Api, version: &str, steps: Vec<Step>) -> Deployment {
     deployment
 }
 
-/// Looks how far they are: takes what is done off the list and gives it back, and beside it those of which a step is done.
+/// Looks how far all of them are, as [`settle_of`].
+///
+/// # Errors
+/// As there.
+pub async fn settle(api: &Api) -> Result<(Vec<Deployment>, Vec<Deployment>), Wrong> {
+    settle_of(api, |_| true).await
+}
+
+/// Looks how far those are that concern such jobs: takes what is done off the list and gives it back, and beside it those of which a step is done.
 ///
 /// # Errors
 /// [`Wrong`] where a shard cannot answer now.
-pub async fn settle(api: &Api) -> Result<(Vec<Deployment>, Vec<Deployment>), Wrong> {
+pub async fn settle_of(api: &Api, concerns: impl Fn(JobId) -> bool) -> Result<(Vec<Deployment>, Vec<Deployment>), Wrong> {
     let caller = Caller::of_all_roles(Level::Viewer);
-    let open: Vec<Deployment> = api.marathon.deployments.all().values().cloned().collect();
+    let touched = |deployment: &&Deployment| deployment.steps.iter().any(|step| !step.done && concerns(step.job.0));
+    let open: Vec<Deployment> = api.marathon.deployments.all().values().filter(touched).cloned().collect();
     let (mut over, mut further) = (vec![], vec![]);
     for mut deployment in open {
         let before = deployment.steps.iter().filter(|step| step.done).count();
-        for step in deployment.steps.iter_mut().filter(|step| !step.done) {
+        for step in deployment.steps.iter_mut().filter(|step| !step.done && concerns(step.job.0)) {
             step.done = step.is_done(held::known(api, &caller, &step.app).await?.as_ref());
         }
         let done = deployment.steps.iter().filter(|step| step.done).count();

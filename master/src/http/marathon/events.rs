@@ -11,16 +11,16 @@ use crate::http::Api;
 use crate::http::access::{Caller, now};
 use crate::http::event_log::Read;
 use crate::http::events::READERS_MAX;
-use crate::shard::event::Level;
+use crate::shard::event::{Change, Level};
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use protocol::Role;
+use protocol::{JobId, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::{self, error::RecvError};
 
@@ -28,8 +28,11 @@ use tokio::sync::broadcast::{self, error::RecvError};
 const EVENTS_PENDING_MAX: usize = 4_096;
 /// How often a listener hears something, so that both ends see a dead connection.
 const BEAT: Duration = Duration::from_secs(10);
-/// How often open deployments are looked at while nothing changes.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often all open deployments are looked at, whatever changes.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Batches of changes that are told before deployments are looked at.
+const BATCHES_MAX: usize = 16;
 
 /// What is told to all who listen.
 #[derive(Debug)]
@@ -143,45 +146,58 @@ pub fn instance(api: &Api, held: &Held, body: Value) {
 /// Makes events of what changes, for as long as the routes are there.
 pub async fn follow(api: Weak<Api>) {
     let Some((mut news, mut next)) = api.upgrade().map(|api| (api.events.subscribe(), api.events.now().next)) else { return };
-    let mut follow = Follow::default();
+    let (mut follow, mut looked) = (Follow::default(), Instant::now());
     loop {
         news.borrow_and_update();
-        {
+        let more = {
             let Some(api) = api.upgrade() else { return };
-            loop {
-                match api.events.read(next) {
-                    Read::Behind { .. } => {
-                        next = api.events.now().next;
-                        missed(&api);
-                    }
-                    Read::Events(events) if events.is_empty() => break,
-                    Read::Events(events) => {
-                        next += events.len() as u64;
-                        for event in events {
-                            if event.is_after_gap {
-                                missed(&api);
-                            }
-                            if let Some(change) = event.told.as_ref().and_then(|told| told.change())
-                                && let Err(wrong) = follow.hear(&api, change).await
-                            {
-                                tracing::debug!(?wrong, "an event of an app could not be made");
-                                missed(&api);
-                            }
-                        }
-                    }
-                }
+            let (changed, more) = hear(&api, &mut follow, &mut next).await;
+            let all = looked.elapsed() >= LOOK;
+            if all {
+                looked = Instant::now();
             }
             if !api.marathon.deployments.is_empty()
-                && let Ok(done) = deployments::settle(&api).await
+                && let Ok(done) = deployments::settle_of(&api, |job| all || changed.contains(&job)).await
             {
                 settled(&api, done);
             }
-        }
-        match tokio::time::timeout(LOOK, news.changed()).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) | Err(_) => {}
+            more
+        };
+        if !more && matches!(tokio::time::timeout(LOOK, news.changed()).await, Ok(Err(_))) {
+            return;
         }
     }
+}
+
+/// Tells what has changed, and of which jobs, and whether there is more.
+async fn hear(api: &Api, follow: &mut Follow, next: &mut u64) -> (BTreeSet<JobId>, bool) {
+    let mut changed = BTreeSet::new();
+    for _ in 0..BATCHES_MAX {
+        let events = match api.events.read(*next) {
+            Read::Behind { .. } => {
+                *next = api.events.now().next;
+                missed(api);
+                continue;
+            }
+            Read::Events(events) if events.is_empty() => return (changed, false),
+            Read::Events(events) => events,
+        };
+        *next += events.len() as u64;
+        for event in events {
+            if event.is_after_gap {
+                missed(api);
+            }
+            let Some(change) = event.told.as_ref().and_then(|told| told.change()) else { continue };
+            if let Change::Job { job, .. } | Change::Tasks { job, .. } = change {
+                changed.insert(*job);
+            }
+            if let Err(wrong) = follow.hear(api, change).await {
+                tracing::debug!(?wrong, "an event of an app could not be made");
+                missed(api);
+            }
+        }
+    }
+    (changed, true)
 }
 
 fn missed(api: &Api) {

@@ -116,7 +116,7 @@ fn runs(fields: &Object, task: &mut TaskSpec, faults: &mut Faults) -> Option<Vec
         task.file = Some(SCRIPT.into());
         return Some(script.into_bytes());
     };
-    let Some((digest, is_wasm)) = fetched.get("uri").and_then(Value::as_str).and_then(bundle_of) else { return None };
+    let (digest, is_wasm) = fetched.get("uri").and_then(Value::as_str).and_then(bundle_of)?;
     if is_wasm || labels(fields).get(RUNTIME_LABEL).is_some_and(|runtime| runtime == "wasm") {
         if cmd.is_some() {
             faults.say("/cmd", "WebAssembly has no shell: give it args, or none");

@@ -1,3 +1,5 @@
+//! Apps as jobs: what becomes of each field, and what is refused.
+
 use super::*;
 use crate::http::marathon::app::normal;
 use crate::http::marathon::id::AppId;
