@@ -166,25 +166,24 @@ fn elsewhere(body: &mut Object, notes: &mut Vec<String>) -> Option<String> {
     Some(file)
 }
 
-/// Takes out what stands at a path, `/container/docker/image` or `/constraints(0)`; false where nothing does.
+/// Takes out what stands at a path, `/container/docker/image` or `/constraints(0)`, of a list the whole element; false where nothing does.
 fn remove(body: &mut Object, path: &str) -> bool {
-    let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
-    let Some(first) = parts.next() else { return false };
-    let (name, at) = split(first);
-    if at.is_none()
-        && parts.peek().is_some()
-        && let Some(Value::Object(inner)) = body.get_mut(name)
-        && remove(inner, &parts.collect::<Vec<_>>().join("/"))
-    {
-        return true;
+    let path = path.trim_start_matches('/');
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    match (split(first), rest) {
+        ((name, Some(at)), _) => match body.get_mut(name) {
+            Some(Value::Array(list)) if at < list.len() => {
+                list.remove(at);
+                true
+            }
+            _ => false,
+        },
+        ((name, None), "") => body.remove(name).is_some(),
+        ((name, None), rest) => match body.get_mut(name) {
+            Some(Value::Object(inner)) => remove(inner, rest),
+            _ => false,
+        },
     }
-    if let (Some(at), Some(Value::Array(list))) = (at, body.get_mut(name))
-        && at < list.len()
-    {
-        list.remove(at);
-        return true;
-    }
-    body.remove(name).is_some()
 }
 
 fn split(part: &str) -> (&str, Option<usize>) {
@@ -225,7 +224,7 @@ mod tests {
     #[test]
     fn a_group_becomes_a_job_file_for_each_app() {
         let group = json!({ "id": "/", "apps": [], "groups": [{ "id": "g", "apps": [
-            { "id": "redis", "container": { "type": "DOCKER", "docker": { "image": "library/redis:7", "network": "BRIDGE" } } },
+            { "id": "redis", "container": { "type": "DOCKER", "docker": { "image": "library/redis:7", "network": "BRIDGE", "portMappings": [{ "containerPort": 6379 }] } } },
             { "id": "/g/b", "cmd": "./b", "uris": ["http://a/b.tgz", "http://a/c"] },
         ] }] });
         let made = import(&group.to_string()).unwrap();

@@ -26,17 +26,17 @@ pub struct Port {
 }
 
 /// The fields that say something of ports.
-pub fn read(reader: &mut Reader<'_>, has_ports: bool) {
+pub fn read<'a>(reader: &mut Reader<'a>, has_ports: bool) {
     networks(reader);
     let fixed = reader.flag("requirePorts", false);
     let mappings = reader.body.get("container").and_then(|container| {
-        let own = container.get("portMappings").filter(|list| !list.is_null());
-        own.or_else(|| container.get("docker")?.get("portMappings")).and_then(Value::as_array).filter(|list| !list.is_empty())
+        let of = |value: Option<&'a Value>, place| Some((value?.get("portMappings")?.as_array().filter(|list| !list.is_empty())?, place));
+        of(Some(container), "/container").or_else(|| of(container.get("docker"), "/container/docker"))
     });
-    if let Some(mappings) = mappings {
+    if let Some((mappings, place)) = mappings {
         let list = json!({ "portMappings": mappings });
         let Value::Object(body) = &list else { return };
-        let mut of = Reader::new(body, "/container", reader.faults);
+        let mut of = Reader::new(body, place, reader.faults);
         let read = of.objects("portMappings", mapping);
         count(reader, "container/portMappings", read.len());
         if let Some(Value::Object(container)) = reader.out.get_mut("container") {
