@@ -52,9 +52,9 @@ images:
 	  { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends skopeo umoci; } >/dev/null 2>&1 \
 	    || echo "images: they cannot be installed here: some tests are skipped"; }
 
-# Clients of Mesos' API from PyPI, in a virtual environment of their own: frameworks and tools that know nothing of skep. The C part of what pymesos
+# Clients of Mesos' and Marathon's APIs from PyPI, in a virtual environment of their own: frameworks and tools that know nothing of skep. The C part of what pymesos
 # reads HTTP with does not compile any more: its Python part does the same. And what the sample frameworks in Java and C++ are compiled with.
-CLIENTS = mesoshttp==0.4.2 avmesos==0.4.2 avmesos-cli==1.0.0 addict==2.4.0
+CLIENTS = mesoshttp==0.4.2 avmesos==0.4.2 avmesos-cli==1.0.0 addict==2.4.0 marathon==0.13.0
 PYMESOS = pymesos==0.3.15
 PARSER = http-parser==0.9.0
 clients:
@@ -99,6 +99,7 @@ bench: samples
 	target/release/skep bench latency --kind container
 	target/release/skep bench recover
 	target/release/skep bench agents
+	target/release/skep bench apps
 	target/release/skep bench failover
 	target/release/skep bench cold-start
 	target/release/skep bench overload

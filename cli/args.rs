@@ -84,6 +84,8 @@ pub enum Verb {
     Scale(Scale),
     /// Upload a bundle; prints its digest.
     Push(Push),
+    /// Job files made of what another system has
+    Import(Import),
     /// Machines of the cluster.
     Agents(Agents),
     /// Times in which agents are maintained: shown, scheduled or cancelled
@@ -161,6 +163,9 @@ pub struct Up {
     /// Address at which names of services are answered for over DNS, as `JOB.ROLE.skep`, to whoever reaches it [default: none].
     #[arg(long, value_name = "ADDR")]
     pub dns: Option<std::net::SocketAddr>,
+    /// Address of Marathon's API for clients that know neither TLS nor tokens, open to whoever reaches it [default: none].
+    #[arg(long, value_name = "ADDR")]
+    pub marathon: Option<std::net::SocketAddr>,
     /// What the agent promises instead of what the machine has, such as `cpu=4,memory=8GiB`.
     #[arg(long)]
     pub resources: Option<String>,
@@ -361,6 +366,27 @@ pub struct Scale {
 pub struct Push {
     /// The file.
     pub file: PathBuf,
+}
+
+/// Flags of `skep import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Of which system.
+    #[command(subcommand)]
+    pub from: ImportFrom,
+}
+
+/// Systems of which jobs are imported.
+#[derive(Debug, Subcommand)]
+pub enum ImportFrom {
+    /// A job file for each app of a JSON file: an app, a list of apps, a group, or what Marathon answers
+    Marathon {
+        /// The JSON file; `-` for standard input.
+        file: PathBuf,
+        /// Where the job files, and the scripts of their commands, are put.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        to: PathBuf,
+    },
 }
 
 /// Flags of `skep frameworks`.

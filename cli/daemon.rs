@@ -91,8 +91,8 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
     let mut config = MasterConfig::local(&flags.data);
     config.logging = Some(logging);
     (config.http_addr, config.quic_addr, config.shards, config.threads) = (flags.http, flags.quic, flags.shards, flags.threads);
-    (config.mesos_addr, config.dns_addr) = (flags.mesos, flags.dns);
-    for address in [flags.http, flags.quic].into_iter().chain(flags.mesos) {
+    (config.mesos_addr, config.marathon_addr, config.dns_addr) = (flags.mesos, flags.marathon, flags.dns);
+    for address in [flags.http, flags.quic].into_iter().chain(flags.mesos).chain(flags.marathon) {
         if !address.ip().is_unspecified() {
             config.hosts.push(address.ip().to_string());
         }
@@ -109,7 +109,7 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
         return joined(master, shape).await;
     }
     let access = access(&master)?;
-    let mesos = master.mesos_addr().map(|address| format!("http://{address}"));
+    let [mesos, marathon] = [master.mesos_addr(), master.marathon_addr()].map(|address| address.map(|address| format!("http://{address}")));
     let ready = json!({
         "url": access.url,
         "token": access.token,
@@ -117,6 +117,7 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
         "quic": master.quic_addr().to_string(),
         "mesos": mesos,
         "dns": master.dns_addr(),
+        "marathon": marathon,
     });
     if shape == Shape::Json {
         println!("{ready}");
@@ -124,7 +125,9 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
         println!("master   {}", access.url);
         println!("agents   {} (QUIC)", master.quic_addr());
         master.dns_addr().iter().for_each(|address| println!("names    {address} (DNS, open to whoever reaches it)"));
-        mesos.iter().for_each(|url| println!("mesos    {url} (without TLS, open to whoever reaches it)"));
+        for (name, url) in [("mesos   ", mesos), ("marathon", marathon)] {
+            url.iter().for_each(|url| println!("{name} {url} (without TLS, open to whoever reaches it)"));
+        }
         println!("token    in {}", master.admin_token().display());
         println!("root     in {}", master.root_pem().display());
         let join = join_token(&access).await?;

@@ -162,7 +162,8 @@ pub async fn demo(prepared: Prepared) -> anyhow::Result<ExitCode> {
     let any = "127.0.0.1:0".parse()?;
     println!("starting a cluster of one in {}: master, agent, executors, everything on", place.display());
     let cluster =
-        Cluster::start(&place, begun, Ports { http: any, quic: any, mesos: None, dns: None }, 8, Gives::default(), logging).await?;
+        Cluster::start(&place, begun, Ports { http: any, quic: any, mesos: None, marathon: None, dns: None }, 8, Gives::default(), logging)
+            .await?;
     println!("up after {}: {}\n", print::micros(start.elapsed().as_micros() as u64), cluster.access.url);
     let result = tour(&Client::new(cluster.access.clone())?, wasm, cluster.bounds_processes()).await;
     cluster.vanish().await?;

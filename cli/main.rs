@@ -11,6 +11,7 @@ mod client;
 mod daemon;
 mod demo;
 mod exec;
+mod import;
 mod job;
 mod logs;
 mod maintenance;
@@ -121,6 +122,7 @@ async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::R
         Verb::Exec(flags) => exec::exec(reach, flags).await,
         Verb::Stop(flags) => manage::stop(reach, flags, shape).await,
         Verb::Scale(flags) => manage::scale(reach, flags, shape).await,
+        Verb::Import(flags) => import::import(flags, shape),
         Verb::Push(flags) => manage::push(reach, flags, shape).await,
         Verb::Agents(flags) => manage::agents(reach, flags, shape).await,
         Verb::Maintenance(flags) => maintenance::maintenance(reach, flags, shape).await,

@@ -31,6 +31,8 @@ pub struct Ports {
     pub mesos: Option<SocketAddr>,
     /// For names of services over DNS.
     pub dns: Option<SocketAddr>,
+    /// For clients that speak Marathon's API and know neither TLS nor tokens.
+    pub marathon: Option<SocketAddr>,
 }
 
 /// What the agent of a cluster of one has to give.
@@ -75,11 +77,12 @@ impl Prepared {
 impl Cluster {
     /// Starts it, or goes on where an earlier one in `data` ended.
     pub async fn start(data: &Path, begun: Begun, ports: Ports, shards: u16, gives: Gives, logging: Logging) -> anyhow::Result<Self> {
-        let Ports { http, quic, mesos, dns } = ports;
+        let Ports { http, quic, mesos, marathon, dns } = ports;
         let (agents, template) = begun.meet().await?;
         let mut config = MasterConfig::local(&data.join("master"));
-        (config.http_addr, config.quic_addr, config.mesos_addr, config.dns_addr, config.shards) = (http, quic, mesos, dns, shards);
-        config.hosts.extend([http, quic].into_iter().chain(mesos).map(|address| address.ip().to_string()));
+        (config.http_addr, config.quic_addr, config.mesos_addr, config.shards) = (http, quic, mesos, shards);
+        (config.marathon_addr, config.dns_addr) = (marathon, dns);
+        config.hosts.extend([http, quic].into_iter().chain(mesos).chain(marathon).map(|address| address.ip().to_string()));
         (config.loader, config.logging) = (crate::plugins::Plugins::start(), Some(logging));
         let master = master::drive::start(config).await?;
         let access = daemon::access(&master)?;
@@ -122,16 +125,17 @@ impl Cluster {
 pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<ExitCode> {
     let logging = daemon::trace_one();
     let Prepared { data, is_usual, begun } = prepared;
-    let ports = Ports { http: flags.http, quic: flags.quic, mesos: flags.mesos, dns: flags.dns };
+    let ports = Ports { http: flags.http, quic: flags.quic, mesos: flags.mesos, marathon: flags.marathon, dns: flags.dns };
     let gives = Gives { resources: flags.resources, revocable: flags.revocable };
     let mut cluster = Cluster::start(&data, begun, ports, flags.shards, gives, logging).await?;
     let quic = cluster.master.quic_addr();
     if shape == Shape::Json {
         let Access { url, token, ca_pem } = &cluster.access;
         let mesos = cluster.master.mesos_addr().map(|address| format!("http://{address}"));
+        let marathon = cluster.master.marathon_addr().map(|address| format!("http://{address}"));
         println!(
             "{}",
-            json!({ "url": url, "token": token, "ca_pem": ca_pem, "quic": quic.to_string(), "mesos": mesos, "dns": cluster.master.dns_addr(), "data": data })
+            json!({ "url": url, "token": token, "ca_pem": ca_pem, "quic": quic.to_string(), "mesos": mesos, "marathon": marathon, "dns": cluster.master.dns_addr(), "data": data })
         );
     } else {
         println!("a cluster of one is up: {} (agents: {quic})", cluster.access.url);

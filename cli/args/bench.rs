@@ -89,6 +89,15 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 1_000)]
         count: u32,
     },
+    /// Services that Marathon's API made, with twenty tasks each on many agents: how fast they are made, and what lists of them take.
+    Apps {
+        /// How many.
+        #[arg(long, default_value_t = 5_000)]
+        count: u32,
+        /// On how many agents.
+        #[arg(long, default_value_t = 200)]
+        agents: u32,
+    },
     /// Three masters under many agents with running tasks; again and again one that leads is killed: until a job of its shards is placed, until
     /// all agents are back, and whether any task was started again.
     Failover {

@@ -73,6 +73,12 @@ pub struct Master {
     /// Address at which names of services are answered for over DNS, as `JOB.ROLE.skep`, to whoever reaches it [default: none].
     #[arg(long, value_name = "ADDR")]
     pub dns: Option<std::net::SocketAddr>,
+    /// Address of Marathon's API for clients that know neither TLS nor tokens [default: none].
+    ///
+    /// Whoever reaches it may do what an operator may, for every role: name an address that only they reach. With TLS and tokens the same API is at
+    /// --http.
+    #[arg(long, value_name = "ADDR")]
+    pub marathon: Option<std::net::SocketAddr>,
     /// How many shards a new cluster has.
     #[arg(long, default_value_t = 8)]
     pub shards: u16,

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 /// Milliseconds between heartbeats until a master says otherwise.
 const HEARTBEAT_MS: u64 = 500;
 
-/// Tasks of jobs with this name run until the bench ends; all others end as soon as they start.
+/// Tasks of jobs whose names begin so run until the bench ends; all others end as soon as they start.
 pub const STAYS: &str = "stay";
 /// Agents of a rack.
 const RACK: usize = 40;
@@ -215,7 +215,7 @@ impl Member {
         let members: Vec<MemberId> = attempts.flat_map(|attempt| MemberId::all(attempt, &launch.template)).collect();
         let (at, ended) = (now(), |member| (member, Exit::Code(0), Usage::default()));
         self.ledger.handle(at, Event::Started { members: members.iter().map(|member| (*member, at)).collect() });
-        if launch.title == STAYS {
+        if launch.title.starts_with(STAYS) {
             return;
         }
         self.ledger.handle(at, Event::Ended { members: members.into_iter().map(ended).collect() });

@@ -1,6 +1,7 @@
 //! `skep bench`: load on a real cluster of its own, everything on as users have it. Each bench says what it measures; none judges.
 
 mod agents;
+mod apps;
 mod cluster;
 mod cold_start;
 mod crowd;
@@ -87,6 +88,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Cold { module } => latency::cold(&mut figures, &flags.samples, run, module.as_deref()).await?,
             BenchWhat::Recover { count } => processes::recover(&mut figures, run, *count).await?,
             BenchWhat::Agents { count } => agents::agents(&mut figures, &flags.samples, run, *count).await?,
+            BenchWhat::Apps { count, agents } => apps::apps(&mut figures, run, *count, *agents).await?,
             BenchWhat::Failover { count, kills } => failover::failover(&mut figures, &flags.samples, run, *count, *kills).await?,
             BenchWhat::ColdStart { count } => cold_start::cold_start(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Overload { seconds } => overload::overload(&mut figures, &flags.samples, run, *seconds).await?,

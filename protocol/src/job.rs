@@ -1,6 +1,9 @@
 //! A job once it has been admitted: a template of tasks, how many, and how to replace them. How people write one is `master::admit`'s.
 
+mod about;
 mod wire;
+
+pub use about::{About, LABEL_NAME_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, ORIGIN_BYTES_MAX, Origin};
 
 use crate::bounded;
 use crate::place::Placement;
@@ -39,13 +42,28 @@ pub struct Job {
     pub update_parallel: u32,
     /// Where its tasks may go; `None`: wherever there is room.
     pub place: Option<Arc<Placement>>,
+    /// What people and programs say of it, and nothing here reads; `None`: nothing.
+    pub about: Option<Arc<About>>,
 }
 
 impl Job {
     /// The version of the messages that it needs ([`crate::link::VERSION`]): masters that speak an earlier one cannot read it.
     #[must_use]
     pub fn since(&self) -> u16 {
-        if self.place.is_some() || self.role.parent().is_some() || self.template.is_revocable() { 3 } else { 1 }
+        let is_new = self.place.is_some() || self.about.is_some() || self.role.parent().is_some() || self.template.is_revocable();
+        if is_new { 3 } else { 1 }
+    }
+
+    /// What was said of it by names, sorted by them.
+    #[must_use]
+    pub fn labels(&self) -> &[(String, String)] {
+        self.about.as_deref().map_or(&[], |about| &about.labels)
+    }
+
+    /// What made it, where that said so.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        self.about.as_deref()?.origin.as_ref()
     }
 }
 
@@ -82,8 +100,8 @@ pub struct Member {
     pub name: Option<Name>,
     /// What runs.
     pub program: Program,
-    /// Its arguments, without the program's own name. `${task.index}`, `${task.attempt}`, `${job}` and `${port.NAME}` are replaced on the
-    /// agent; a member knows the ports of all.
+    /// Its arguments, without the program's own name. `${task.index}`, `${task.attempt}`, `${job}`, `${job.id}`, `${agent}` and `${port.NAME}`
+    /// are replaced on the agent; a member knows the ports of all.
     pub args: Vec<String>,
     /// Its environment; the same names are replaced in the values.
     pub env: Vec<(String, String)>,

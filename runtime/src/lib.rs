@@ -65,8 +65,8 @@ pub struct Limits {
 
 /// What tasks that are started together have in common.
 ///
-/// In arguments and in the values of `env` and `config`, `${task.index}`, `${task.attempt}`, `${job}` and `${port.NAME}` stand for the
-/// task's own.
+/// In arguments and in the values of `env` and `config`, `${task.index}`, `${task.attempt}`, `${job}`, `${agent}` and `${port.NAME}` stand for
+/// the task's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The compiled code, which the executor may read; made by [`wasm::compile`] on this machine, checked by whoever hands it over.

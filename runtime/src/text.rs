@@ -1,4 +1,5 @@
-//! Texts of a job with gaps that each task fills with its own: `${task.index}`, `${task.attempt}`, `${job}`, `${port.NAME}`.
+//! Texts of a job with gaps that each task fills with its own: `${task.index}`, `${task.attempt}`, `${job}`, `${job.id}`,
+//! `${agent}`, `${port.NAME}`.
 
 use std::fmt::Write;
 
@@ -7,6 +8,10 @@ use std::fmt::Write;
 pub struct Gaps<'a> {
     /// What people call the job.
     pub job: &'a str,
+    /// The job's id; empty where it is not known: the gap stays as it is then.
+    pub job_id: &'a str,
+    /// What people call the machine.
+    pub agent: &'a str,
     /// Names of the ports that each task is given.
     pub port_names: &'a [String],
 }
@@ -48,6 +53,8 @@ impl Text {
                 "task.index" => Some(Piece::Index),
                 "task.attempt" => Some(Piece::Attempt),
                 "job" => Some(Piece::Literal(gaps.job.into())),
+                "job.id" if !gaps.job_id.is_empty() => Some(Piece::Literal(gaps.job_id.into())),
+                "agent" => Some(Piece::Literal(gaps.agent.into())),
                 name => name.strip_prefix("port.").and_then(|name| gaps.port_names.iter().position(|port| port == name)).map(Piece::Port),
             };
             // Of `${a${job}}` only the inner one is a gap, so what is none of ours is passed by its first two bytes.

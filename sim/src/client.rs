@@ -107,6 +107,7 @@ pub(crate) fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
         restart,
         update_parallel: 1,
         place: None,
+        about: None,
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Cluster {
     pub mesos: String,
     /// Where names are, where they are.
     pub dns: String,
+    /// Where Marathon's API is, where it is.
+    pub marathon: String,
     master_flags: Vec<String>,
     pub master: Option<Child>,
     agents: Vec<(String, String, Option<Child>)>,
@@ -65,6 +67,7 @@ impl Cluster {
             quic: "127.0.0.1:0".into(),
             mesos: String::new(),
             dns: String::new(),
+            marathon: String::new(),
             master_flags: flags.iter().map(ToString::to_string).collect(),
             master: None,
             agents: vec![],
@@ -96,6 +99,7 @@ impl Cluster {
         (self.url, self.token, self.quic) = (text("url"), text("token"), text("quic"));
         self.mesos = ready["mesos"].as_str().unwrap_or("").to_owned();
         self.dns = ready["dns"].as_str().unwrap_or("").to_owned();
+        self.marathon = ready["marathon"].as_str().unwrap_or("").to_owned();
         std::fs::write(self.ca(), text("ca_pem")).unwrap();
         self.master = Some(child);
     }

@@ -19,6 +19,7 @@ mod hostile_jobs;
 mod hostile_tasks;
 mod hostile_wasm;
 mod maintenance;
+mod marathon;
 mod masters;
 mod mesos;
 mod names;

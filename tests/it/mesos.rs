@@ -19,7 +19,7 @@ use std::process::Command;
 const SHORT: usize = 40;
 
 /// Where the clients are; `None`, said, where they could not be installed.
-fn clients() -> Option<PathBuf> {
+pub fn clients() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients");
     if !folder.join("have").exists() {
         eprintln!("skipped: there are no clients of Mesos' API here: make clients");
@@ -266,7 +266,7 @@ fn operator(mesos: &str, call: &Value) -> Value {
 }
 
 /// The whole answer.
-fn ask(mesos: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+pub fn ask(mesos: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
     let mut answer = Vec::new();
     send(mesos, method, path, headers, body).read_to_end(&mut answer).unwrap();
     String::from_utf8_lossy(&answer).into_owned()

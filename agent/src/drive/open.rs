@@ -126,16 +126,19 @@ pub(super) fn plan(launch: &Launch, member: &Member, compiled: PathBuf, stdin: O
     let limits = &member.limits;
     // What is fenced is launched one by one.
     let token = launch.attempts.first().map(|(index, number)| AttemptId::new(launch.job, *index, *number).fence());
+    // Executors fill the other gaps, which depend on the task.
+    let id = launch.job.to_string();
+    let fill = |text: &String| text.replace("${job.id}", &id);
     let value = |(name, value): &(String, String)| match token.filter(|_| name == FENCE_VARIABLE) {
         Some(token) => (name.clone(), token.to_string()),
-        None => (name.clone(), value.clone()),
+        None => (name.clone(), fill(value)),
     };
     runtime::Plan {
         compiled,
         digest: bundle.0,
-        args: member.args.clone(),
+        args: member.args.iter().map(fill).collect(),
         env: member.env.iter().map(value).collect(),
-        config: member.config.clone(),
+        config: member.config.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
         stdin,
         port_names: launch.template.ports().map(ToString::to_string).collect(),
         limits: runtime::Limits {

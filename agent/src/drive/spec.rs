@@ -124,8 +124,9 @@ fn native(process: &Process, mut command: Vec<String>, args: Vec<String>, mut en
 /// Fills the gaps of a text with what this task has.
 fn filler<'a>(common: &'a Common<'_>, one: &'a One<'_>) -> impl Fn(&str) -> String + 'a {
     let port_names: Vec<String> = common.launch.template.ports().map(ToString::to_string).collect();
+    let job_id = common.launch.job.to_string();
     move |text| {
-        let gaps = Gaps { job: &common.launch.title, port_names: &port_names };
+        let gaps = Gaps { job: &common.launch.title, job_id: &job_id, agent: common.agent, port_names: &port_names };
         Text::scan(text, &gaps).fill(one.index, one.attempt, one.ports)
     }
 }

@@ -43,6 +43,7 @@ pub(super) fn judge(spec: &JobSpec) -> Vec<Problem> {
     judge.fenced();
     judge.devices();
     judge.place(&spec.place);
+    judge.labels();
     judge.problems
 }
 
@@ -106,6 +107,7 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
         restart,
         update_parallel: spec.update_parallel.unwrap_or(1),
         place: super::place::build(spec.place),
+        about: super::labels::build(spec.labels, spec.origin),
     })
 }
 
@@ -127,7 +129,7 @@ fn restart(spec: &JobSpec, kind: Kind) -> Restart {
 
 /// What was found against a spec so far.
 pub(super) struct Judge<'a> {
-    spec: &'a JobSpec,
+    pub(super) spec: &'a JobSpec,
     problems: Vec<Problem>,
 }
 

@@ -9,6 +9,7 @@
 mod amount;
 pub mod bundle;
 pub mod job;
+mod labels;
 pub mod member;
 mod path;
 mod place;

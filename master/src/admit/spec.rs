@@ -2,7 +2,7 @@
 //!
 //! Knows how to write itself as JSON. How it is read from text is `read`'s, what it means is `job`'s.
 
-use protocol::job::{HostMount, Network, RestartPolicy};
+use protocol::job::{HostMount, Network, Origin, RestartPolicy};
 use protocol::{Constraint, Digest, Field, Kind, Name, Role, resources::Device};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
@@ -34,6 +34,10 @@ pub struct JobSpec {
     pub fenced: bool,
     /// `[place]`.
     pub place: PlaceSpec,
+    /// `[labels]`, sorted by name.
+    pub labels: Vec<(String, String)>,
+    /// What made it of what; no text says that.
+    pub origin: Option<Origin>,
     /// Where in the source the fields stand that were read from one.
     pub(super) places: Vec<Place>,
 }
@@ -226,6 +230,7 @@ impl JobSpec {
         put(&mut job, "update", self.update_parallel.map(|parallel| json!({ "parallel": parallel })));
         put(&mut job, "service", self.fenced.then(|| json!({ "fenced": true })));
         put(&mut job, "place", self.place.to_value());
+        put(&mut job, "labels", of_pairs(&self.labels));
         Value::Object(job).to_string()
     }
 }
@@ -246,6 +251,10 @@ fn put(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
 
 fn unless_empty(map: Map<String, Value>) -> Option<Value> {
     (!map.is_empty()).then_some(Value::Object(map))
+}
+
+fn of_pairs(pairs: &[(String, String)]) -> Option<Value> {
+    unless_empty(pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect())
 }
 
 /// As it is written in a job file.
@@ -287,9 +296,6 @@ impl TaskSpec {
     fn to_map(&self) -> Map<String, Value> {
         let mut task = Map::new();
         let texts = |texts: &[String]| (!texts.is_empty()).then(|| Value::from(texts.to_vec()));
-        let pairs = |pairs: &[(String, String)]| {
-            unless_empty(pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect())
-        };
         put(&mut task, "name", self.name.as_ref().map(|name| Value::from(name.as_str())));
         for (field, source) in [("wasm", &self.wasm), ("native", &self.native), ("image", &self.image), ("stdin", &self.stdin)] {
             put(&mut task, field, source.as_ref().map(Source::to_value));
@@ -297,8 +303,8 @@ impl TaskSpec {
         put(&mut task, "file", self.file.clone().map(Value::from));
         put(&mut task, "command", texts(&self.command));
         put(&mut task, "args", texts(&self.args));
-        put(&mut task, "env", pairs(&self.env));
-        put(&mut task, "config", pairs(&self.config));
+        put(&mut task, "env", of_pairs(&self.env));
+        put(&mut task, "config", of_pairs(&self.config));
         put(&mut task, "user", self.user.clone().map(Value::from));
         put(&mut task, "dir", self.dir.clone().map(Value::from));
         put(&mut task, "stop_signal", self.stop_signal.map(Value::from));

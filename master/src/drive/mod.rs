@@ -69,6 +69,8 @@ pub struct MasterConfig {
     pub mesos_addr: Option<SocketAddr>,
     /// Where names of services are answered for over DNS ([`crate::names::dns`]); `None`: nowhere. Whoever reaches it learns where services are.
     pub dns_addr: Option<SocketAddr>,
+    /// Where Marathon's API is served without TLS and tokens; `None`: nowhere.
+    pub marathon_addr: Option<SocketAddr>,
     /// How many shards a new cluster gets; an old one keeps its number.
     pub shards: u16,
     /// How many threads decide; `None`: a quarter of the cores, 1 to 16.
@@ -106,6 +108,7 @@ impl MasterConfig {
             quic_addr: any,
             mesos_addr: None,
             dns_addr: None,
+            marathon_addr: None,
             shards: SHARDS_DEFAULT,
             threads: None,
             hosts: vec!["localhost".into(), "127.0.0.1".into()],
@@ -193,6 +196,7 @@ pub struct Master {
     http_addr: SocketAddr,
     mesos_addr: Option<SocketAddr>,
     dns: Option<dns::Running>,
+    marathon_addr: Option<SocketAddr>,
     quic_addr: SocketAddr,
     root: Digest,
     admin_token: PathBuf,
@@ -253,43 +257,46 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         loader: config.loader.clone(),
         logging: config.logging.clone(),
     };
-    let (http_addr, mesos_addr, dns_addr) = (config.http_addr, config.mesos_addr, config.dns_addr);
-    let taken = on(&threads.first, take(http_addr, mesos_addr, dns_addr)).await?;
+    let taken = on(&threads.first, take((config.http_addr, config.mesos_addr, config.marathon_addr, config.dns_addr))).await?;
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
     let linking =
         link(config.clone(), Linked { member, http_addr: taken.http.0, identity: identity.clone(), authority, shelf, peers }, door.clone());
     let reception = on(&threads.link, linking).await?;
     // Last, since it waits for what other masters may have to say: they are heard by now.
     let admin_token = (member == FIRST).then(|| data.admin_token());
-    let Served { http, mesos, dns } = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
+    let Served { http, mesos, marathon, dns } = on(&threads.first, serve(taken, door, identity, http, admin_token)).await?;
     Ok(Master {
         http_addr: http.address(),
         mesos_addr: mesos.as_ref().map(Server::address),
+        marathon_addr: marathon.as_ref().map(Server::address),
         dns,
         quic_addr: reception.listener.address(),
         root,
         admin_token: data.admin_token(),
         root_pem: config.data_dir.join(ROOT_PEM),
         threads: Some(threads),
-        http: [Some(http), mesos].into_iter().flatten().collect(),
+        http: [Some(http), mesos, marathon].into_iter().flatten().collect(),
         reception,
         _log: log,
         _data: data,
     })
 }
 
+/// Where HTTP, Mesos' and Marathon's API without TLS, and DNS are to be served.
+type Addresses = (SocketAddr, Option<SocketAddr>, Option<SocketAddr>, Option<SocketAddr>);
+
 /// Takes the ports; they are served later.
-async fn take(http: SocketAddr, mesos: Option<SocketAddr>, dns: Option<SocketAddr>) -> Result<Taken, StartError> {
+async fn take((http, mesos, marathon, dns): Addresses) -> Result<Taken, StartError> {
     let http = Server::listen(http).await.map_err(HttpError::from)?;
-    let mesos = match mesos {
-        Some(address) => Some(Server::listen(address).await.map_err(HttpError::from)?),
-        None => None,
+    let plain = async |address| match address {
+        Some(address) => Server::listen(address).await.map(Some).map_err(HttpError::from),
+        None => Ok(None),
     };
     let dns = match dns {
         Some(address) => Some(dns::take(address).await.map_err(HttpError::from)?),
         None => None,
     };
-    Ok(Taken { http, mesos, dns })
+    Ok(Taken { http, mesos: plain(mesos).await?, marathon: plain(marathon).await?, dns })
 }
 
 /// Does something on a runtime of another thread.
@@ -369,6 +376,12 @@ impl Master {
     #[must_use]
     pub fn dns_addr(&self) -> Option<SocketAddr> {
         self.dns.as_ref().map(|dns| dns.address)
+    }
+
+    /// Where Marathon's API is served without TLS, where it is.
+    #[must_use]
+    pub const fn marathon_addr(&self) -> Option<SocketAddr> {
+        self.marathon_addr
     }
 
     /// Where agents connect.

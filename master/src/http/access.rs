@@ -101,6 +101,8 @@ impl Tokens {
             scheme if scheme.eq_ignore_ascii_case("basic") => {
                 STANDARD.decode(token.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok())
             }
+            // As clients of DC/OS show it: `token=TOKEN`.
+            "" => text.strip_prefix("token=").filter(|token| token.len() <= TOKEN_BYTES_MAX).map(str::to_owned),
             _ => None,
         };
         let shown = shown.ok_or_else(wrong)?;
@@ -223,8 +225,11 @@ mod tests {
         assert!(tokens.caller(&basic("anybody:skep_a1_s"), Time(10)).is_ok());
         assert!(tokens.caller(&basic("skep_a1_s:"), Time(10)).is_err() && tokens.caller(&basic("a1:s"), Time(10)).is_err());
         let long = format!("Bearer skep_a1_{}", "s".repeat(1_000));
+        assert!(tokens.caller("token=skep_a1_s", Time(10)).is_ok());
         let wrong = [
             "",
+            "token=",
+            "token=a1_s",
             "Bearer",
             "Bearer ",
             "Basic skep_a1_s",

@@ -7,7 +7,7 @@ use super::gate::Segment;
 use super::jobs_json::{AmountBody, SpecBody, TaskBody};
 use super::{Api, find, spec};
 use crate::shard::event::{JobRef, Level, Limit, Refusal, Request, Response as Answer};
-use crate::shard::view::{NOT_THERE, SINGLE, ShapeView, View, Viewed};
+use crate::shard::view::{Explanation, JobView, NOT_THERE, SINGLE, ShapeView, View, Viewed};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -105,15 +105,7 @@ pub async fn explain(
 ) -> Result<Json<ExplainBody>, ApiError> {
     let found = find::job(&api, &caller, &job, query.role.as_deref()).await?;
     let id = found.id;
-    let view = View::Explain { job: JobRef::Id(id), index: query.index };
-    let Viewed::Explain(why) = find::view(&api, id.shard(), view).await? else {
-        return Err(ApiError::internal("a shard answered another question than it was asked"));
-    };
-    let place = match &found.job.place {
-        Some(place) if found.ended.is_none() => Some(((**place).clone(), limits(&api, id).await?)),
-        _ => None,
-    };
-    let fit = fit(&api, &why.role, &why.shape, place).await?;
+    let (why, fit) = of_job(&api, &found, query.index).await?;
     Ok(Json(ExplainBody {
         job: id.to_string(),
         role: why.role.to_string(),
@@ -125,6 +117,23 @@ pub async fn explain(
         fit,
         task: why.task.as_ref().map(|task| TaskBody::new(id, task)),
     }))
+}
+
+/// Why the tasks of a job wait, or where one is, and how one of them fits the agents.
+///
+/// # Errors
+/// An [`ApiError`] where a shard cannot answer now.
+pub(super) async fn of_job(api: &Api, found: &JobView, index: Option<u32>) -> Result<(Explanation, FitBody), ApiError> {
+    let view = View::Explain { job: JobRef::Id(found.id), index };
+    let Viewed::Explain(why) = find::view(api, found.id.shard(), view).await? else {
+        return Err(ApiError::internal("a shard answered another question than it was asked"));
+    };
+    let place = match &found.job.place {
+        Some(place) if found.ended.is_none() => Some(((**place).clone(), limits(api, found.id).await?)),
+        _ => None,
+    };
+    let fit = fit(api, &why.role, &why.shape, place).await?;
+    Ok((why, fit))
 }
 
 /// Says what a job file would change, and whether one of its tasks fits now. Changes nothing.

@@ -44,7 +44,11 @@ pub async fn job(api: &Api, caller: &Caller, text: &str, role_text: Option<&str>
     view.filter(|view| caller.sees(&view.job.role)).ok_or_else(|| ApiError::not_found("job"))
 }
 
-async fn viewed(api: &Api, shard: ShardId, job: JobRef) -> Result<Option<JobView>, ApiError> {
+/// The job that is meant, of whichever shard; `None` where there is none.
+///
+/// # Errors
+/// An [`ApiError`] where the shard cannot answer now.
+pub async fn viewed(api: &Api, shard: ShardId, job: JobRef) -> Result<Option<JobView>, ApiError> {
     match ask(api, shard, View::Job(job)).await? {
         Response::Viewed(viewed) => match *viewed {
             Viewed::Job(view) => Ok(Some(*view)),

@@ -1,6 +1,6 @@
 //! Jobs and tasks as JSON: ids as text, amounts with their units in their names, states in lower case. Knows views; no request.
 
-use super::spec_json::{PlaceBody, RestartBody};
+use super::spec_json::{AboutBody, PlaceBody, RestartBody};
 use crate::shard::view::{JobView, TaskView};
 use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
 use protocol::task::Loss;
@@ -36,6 +36,9 @@ pub struct JobRow {
     pub submitted_ms: u64,
     /// When it ended.
     pub ended_ms: Option<u64>,
+    /// What is said of it.
+    #[serde(flatten)]
+    pub about: AboutBody,
 }
 
 /// A job with all that it was submitted as.
@@ -371,6 +374,7 @@ impl From<&JobView> for JobRow {
             restarts: view.restarts,
             submitted_ms: view.submitted.0,
             ended_ms: view.ended.map(|time| time.0),
+            about: (&view.job).into(),
         }
     }
 }

@@ -28,6 +28,7 @@ mod lines;
 pub mod log_level;
 pub mod logs;
 pub mod maintenance;
+pub mod marathon;
 pub mod masters;
 mod mesos;
 pub mod names;
@@ -127,6 +128,8 @@ pub struct Taken {
     pub mesos: Option<(SocketAddr, TcpListener)>,
     /// Of names, where somebody wants that.
     pub dns: Option<dns::Taken>,
+    /// Of Marathon's API for such clients, where somebody wants that.
+    pub marathon: Option<(SocketAddr, TcpListener)>,
 }
 
 /// What the routes share.
@@ -156,6 +159,7 @@ pub struct Api {
     frameworks: DashMap<FrameworkId, FrameworkInfo>,
     /// Where services are.
     names: Arc<Names>,
+    marathon: marathon::Shared,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     /// When this began, in milliseconds of the Unix epoch.
@@ -181,6 +185,8 @@ pub struct Served {
     pub http: Server,
     /// Mesos' API for clients that know neither TLS nor tokens.
     pub mesos: Option<Server>,
+    /// Marathon's, in the same way.
+    pub marathon: Option<Server>,
     /// Names of services.
     pub dns: Option<dns::Running>,
 }
@@ -191,12 +197,13 @@ pub struct Served {
 /// [`HttpError`].
 pub async fn start(taken: Taken, door: Door, identity: &Identity, config: HttpConfig) -> Result<Served, HttpError> {
     let (api, router) = followed(door, config).await;
-    let plain = taken.mesos.map(|taken| {
+    let mesos = taken.mesos.map(|taken| {
         let router = mesos::plain(&api, taken.0.port());
         Server::start_plain(taken, router, Patience::default())
     });
     let dns = taken.dns.map(|taken| dns::serve(taken, Arc::clone(&api.names)));
-    Ok(Served { http: Server::start(taken.http, identity, router, Patience::default())?, mesos: plain, dns })
+    let marathon = taken.marathon.map(|taken| Server::start_plain(taken, marathon::plain(&api), Patience::default()));
+    Ok(Served { http: Server::start(taken.http, identity, router, Patience::default())?, mesos, marathon, dns })
 }
 
 /// The routes alone, for whoever serves them over something else than sockets. They follow what changes on the runtime that this is called
@@ -212,6 +219,7 @@ async fn followed(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     api.tokens.are_unread();
     let (read, is_read) = oneshot::channel();
     tokio::spawn(listen(Arc::downgrade(&api), changes, read));
+    tokio::spawn(marathon::follow(Arc::downgrade(&api)));
     tokio::spawn(plugins::keep(Arc::downgrade(&api.plug_ins), api.door.clone()));
     // Where no master leads shard 0 now, who calls is told so until one does.
     let _ = tokio::time::timeout(READ_WITHIN, is_read).await;
@@ -315,14 +323,17 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         streams: Arc::default(),
         frameworks: DashMap::new(),
         names: Names::new(door.for_clients()),
+        marathon: marathon::Shared::default(),
         turn: AtomicU64::new(0),
         since: access::now(),
         description,
     });
-    let guarded = guarded.merge(mesos::routes()).route_layer(middleware::from_fn_with_state(api.clone(), gate::token));
+    let guarded =
+        guarded.merge(mesos::routes()).merge(marathon::routes()).route_layer(middleware::from_fn_with_state(api.clone(), gate::token));
     let router = guarded
         .merge(open)
         .merge(page::routes())
+        .merge(marathon::open())
         .route("/openapi.json", axum::routing::get(describe))
         .fallback(async || ApiError::not_found("path"))
         .method_not_allowed_fallback(async || ApiError::method())

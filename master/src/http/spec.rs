@@ -71,8 +71,12 @@ pub fn admitted(spec: JobSpec, api: &Api) -> Result<Job, ApiError> {
     match api.door.peers().all_speak(job.since()) {
         true => Ok(job),
         false => {
-            let field = if job.place.is_some() { "place" } else { "role" };
-            let message = "a place, and a role with parts, are for a cluster whose masters all know them: upgrade the others first";
+            let field = match (job.place.is_some(), job.about.is_some()) {
+                (true, _) => "place",
+                (false, true) => "labels",
+                (false, false) => "role",
+            };
+            let message = "a place, labels, and a role with parts, are for a cluster whose masters all know them: upgrade the others first";
             Err(ApiError::conflict(message).with_field(field))
         }
     }

@@ -1,8 +1,9 @@
-//! Parts of a job as JSON: when its tasks are started again, and where they may go.
+//! Parts of a job as JSON: when its tasks are started again, where they may go, and what is said of it.
 
 use protocol::job::RestartPolicy;
-use protocol::{Constraint, Field, Placement, Restart};
+use protocol::{Constraint, Field, Job, Placement, Restart};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// When a task is started again.
@@ -27,6 +28,23 @@ pub struct PlaceBody {
     pub constraints: Vec<Vec<String>>,
     /// Over the values of what they are spread.
     pub spread: Vec<String>,
+}
+
+/// What is said of a job.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct AboutBody {
+    /// Names and texts.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What made it, where that was no job file: `marathon`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
+}
+
+impl From<&Job> for AboutBody {
+    fn from(job: &Job) -> Self {
+        Self { labels: job.labels().iter().cloned().collect(), made_by: job.origin().map(|origin| origin.by.clone()) }
+    }
 }
 
 impl From<&Restart> for RestartBody {

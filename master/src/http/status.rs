@@ -3,13 +3,13 @@
 use super::access::Caller;
 use super::error::{ApiError, ErrorAnswer};
 use super::policies::{self, PolicyRow};
-use super::{Api, find};
+use super::{Api, find, marathon};
 use crate::shard::event::Level;
 use crate::shard::view::{Figures, View, Viewed};
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -83,13 +83,16 @@ pub async fn health(State(api): State<Arc<Api>>) -> Json<HealthBody> {
     Json(HealthBody { deciding: api.door.stopped().is_none() })
 }
 
-/// The same counts as Prometheus reads them.
+/// The same counts as Prometheus reads them; who asks for JSON is told what Marathon tells.
 #[utoipa::path(get, path = "/metrics", tag = "cluster", responses((status = 200, body = String, content_type = "text/plain")))]
-pub async fn metrics(State(api): State<Arc<Api>>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
+pub async fn metrics(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap) -> Result<Response, ApiError> {
     caller.must_level(Level::Viewer)?;
+    if marathon::figures::are_wanted(&headers) {
+        return Ok(marathon::figures::json(&api, &caller).await.into_response());
+    }
     let (figures, policies) = (figures(&api).await?, policies::rows(&api).await?);
     let text = prometheus(&figures) + &of_policies(&policies.policies);
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
 /// Counts of all shards together.

@@ -238,6 +238,20 @@ impl Jobs {
         }
     }
 
+    /// All tasks of a job whose backoff is not over wait for resources from now on.
+    pub fn retry_now(&mut self, id: JobId) {
+        let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
+        let waits = |(_, cell): &(u32, &super::Cell)| cell.slot == Slot::Waiting;
+        let waiting: Vec<(u32, Option<Time>)> =
+            job.cells.iter_from(0).filter(waits).map(|(index, cell)| (index, cell.retry_at())).collect();
+        for (index, due) in waiting {
+            if due.is_some_and(|at| self.timers.remove(&(at, id, index))) {
+                job.derived.again.insert(index);
+            }
+        }
+        self.requeue(id);
+    }
+
     /// Which waiting tasks of `role` that may go everywhere fit into `resources`, at most `most`: by priority, then the oldest job first.
     #[must_use]
     pub fn pick(&self, role: &Role, resources: &Resources, most: u32) -> Vec<Pick> {

@@ -192,6 +192,20 @@ pub enum Request {
         /// Who asks.
         principal: String,
     },
+    /// End attempts of a service; its tasks are tried again at once.
+    Kill {
+        /// Whose.
+        job: JobRef,
+        /// Index and number of each; those that are not live are left alone.
+        attempts: Vec<(u32, u32)>,
+        /// Milliseconds until it is done by force.
+        grace_ms: u64,
+    },
+    /// Try all tasks of a job again at once that wait until their backoff is over.
+    Retry {
+        /// Whose.
+        job: JobRef,
+    },
 }
 
 /// Something about the masters of the cluster.

@@ -30,6 +30,11 @@ impl Shard {
             Request::SetPlugIn { place, plug_in } => return self.plug_in_request(id, place, plug_in),
             Request::Framework(request) => self.framework_request(id, request),
             Request::Reserve { agent, changes, principal } => self.reserve(id, agent, &changes, &principal),
+            Request::Kill { job, attempts, grace_ms } => self.kill_attempts(id, &job, &attempts, grace_ms),
+            Request::Retry { job } => self.found(&job).map(|job| {
+                self.reply(id, Response::Done);
+                self.jobs.retry_now(job);
+            }),
             Request::Windows(request) => self.windows_request(id, request),
         };
         if let Err(refusal) = result {
@@ -163,6 +168,22 @@ impl Shard {
         }
         self.reply(id, Response::Done);
         self.changed(target, "scaled");
+        Ok(())
+    }
+
+    /// Ends live attempts. Those that are being ended already are asked once more.
+    fn kill_attempts(&mut self, id: RequestId, job: &JobRef, attempts: &[(u32, u32)], grace_ms: u64) -> Result<(), Refusal> {
+        let target = self.found(job)?;
+        let live = self.jobs.live(target).ok_or_else(|| Refusal::Invalid { reason: "the job has ended".into() })?;
+        if live.job.kind == Kind::Task {
+            return Err(Refusal::Invalid { reason: "a framework placed this task: it alone ends it".into() });
+        }
+        let is_live = |(index, number): &&(u32, u32)| {
+            live.cells.get(*index).is_some_and(|cell| cell.slot == crate::jobs::Slot::Live && cell.number == *number)
+        };
+        let indexes: Vec<u32> = attempts.iter().filter(is_live).map(|(index, _)| *index).collect();
+        self.reply(id, Response::Done);
+        self.kill_tasks(target, &indexes, grace_ms);
         Ok(())
     }
 

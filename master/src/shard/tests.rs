@@ -110,6 +110,7 @@ pub fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
         restart,
         update_parallel: 1,
         place: None,
+        about: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a job stands in postcard. What came later is an extension: a job that has none has the bytes that it always had, so that builds of before
 //! read it; one that has some says so in place of its kind, by a variant that builds of before do not know.
 
-use super::{Job, Kind, Restart, Template};
+use super::{About, Job, Kind, Restart, Template};
 use crate::place::Placement;
 use crate::{Name, Role, bounded};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -35,6 +35,7 @@ enum WrittenKind<'a> {
 #[derive(Serialize)]
 enum WrittenExtension<'a> {
     Place(&'a Placement),
+    About(&'a About),
 }
 
 /// [`Job`], as it is read.
@@ -61,15 +62,19 @@ enum ReadKind {
 #[derive(Deserialize)]
 enum ReadExtension {
     Place(Placement),
+    About(About),
 }
 
 impl Serialize for Job {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let kind = match (&self.place, self.kind) {
-            (Some(place), kind) => WrittenKind::Extended(kind, vec![WrittenExtension::Place(place)]),
-            (None, Kind::Batch) => WrittenKind::Batch,
-            (None, Kind::Service) => WrittenKind::Service,
-            (None, Kind::Task) => WrittenKind::Task,
+        let place = self.place.as_deref().map(WrittenExtension::Place);
+        let about = self.about.as_deref().map(WrittenExtension::About);
+        let extensions: Vec<_> = [place, about].into_iter().flatten().collect();
+        let kind = match self.kind {
+            kind if !extensions.is_empty() => WrittenKind::Extended(kind, extensions),
+            Kind::Batch => WrittenKind::Batch,
+            Kind::Service => WrittenKind::Service,
+            Kind::Task => WrittenKind::Task,
         };
         let Self { role, name, priority, count, template, restart, update_parallel, .. } = self;
         let (priority, count, update_parallel) = (*priority, *count, *update_parallel);
@@ -86,13 +91,14 @@ impl<'de> Deserialize<'de> for Job {
             ReadKind::Task => (Kind::Task, vec![]),
             ReadKind::Extended(kind, extensions) => (kind, extensions),
         };
-        let mut place = None;
+        let (mut place, mut about) = (None, None);
         for extension in extensions {
             match extension {
                 ReadExtension::Place(placement) => place = (!placement.is_empty()).then(|| Arc::new(placement)),
+                ReadExtension::About(said) => about = (!said.is_empty()).then(|| Arc::new(said)),
             }
         }
-        Ok(Self { role, name, kind, priority, count, template, restart, update_parallel, place })
+        Ok(Self { role, name, kind, priority, count, template, restart, update_parallel, place, about })
     }
 }
 
@@ -157,6 +163,7 @@ mod tests {
             restart,
             update_parallel: 1,
             place: None,
+            about: None,
         }
     }
 
@@ -185,5 +192,19 @@ mod tests {
         assert!(postcard::from_bytes::<Former>(&bytes).is_err());
         // Role and name, the variant, the kind, one extension, and what it is: one constraint, rack, MAX_PER 2; one field, an attribute.
         assert_eq!(&bytes[..23], b"\x03web\x01\x04shop\x03\x01\x01\x00\x01\x03\x05\x02\x01\x04\x04di");
+    }
+
+    #[test]
+    fn what_is_said_of_a_job_stands_behind_its_place() {
+        let labels = vec![("team".to_owned(), "a".to_owned())];
+        let about = About { labels, origin: Some(crate::job::Origin { by: "x".into(), note: "{}".into() }) };
+        let job = Job { about: Some(Arc::new(about)), ..job(Kind::Service) };
+        let bytes = postcard::to_allocvec(&job).unwrap();
+        assert_eq!(postcard::from_bytes::<Job>(&bytes).unwrap(), job);
+        // Role and name, the variant, the kind, one extension, and what it is: one label; an origin, by whom and of what.
+        assert_eq!(&bytes[..26], b"\x03web\x01\x04shop\x03\x01\x01\x01\x01\x04team\x01a\x01\x01x\x02");
+        let empty = Job { about: Some(Arc::default()), ..job.clone() };
+        let read: Job = postcard::from_bytes(&postcard::to_allocvec(&empty).unwrap()).unwrap();
+        assert_eq!((read.about, job.since()), (None, 3));
     }
 }

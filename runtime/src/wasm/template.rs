@@ -18,7 +18,7 @@ pub struct Template {
 impl Template {
     /// Finds the gaps in the texts of `plan`. What looks like a gap and is none of ours stays as it is.
     pub fn new(plan: &Plan) -> Self {
-        let gaps = Gaps { job: &plan.job, port_names: &plan.port_names };
+        let gaps = Gaps { job: &plan.job, job_id: "", agent: &plan.agent, port_names: &plan.port_names };
         let scan = |text: &String| Text::scan(text, &gaps);
         let pairs = |pairs: &[(String, String)]| pairs.iter().map(|(key, value)| (key.clone(), scan(value))).collect::<Vec<_>>();
         let config = pairs(&plan.config);

@@ -239,6 +239,7 @@ fn job() -> Job {
         restart,
         update_parallel: 1,
         place: None,
+        about: None,
     }
 }
 

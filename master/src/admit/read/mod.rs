@@ -14,7 +14,25 @@ use std::ops::Range;
 
 /// The fields of each table, those of this version; the first is the whole text.
 const FIELDS: &[(&str, &[&str])] = &[
-    ("", &["name", "role", "priority", "kind", "runtime", "count", "task", "resources", "limits", "restart", "update", "service", "place"]),
+    (
+        "",
+        &[
+            "name",
+            "role",
+            "priority",
+            "kind",
+            "runtime",
+            "count",
+            "task",
+            "resources",
+            "limits",
+            "restart",
+            "update",
+            "service",
+            "place",
+            "labels",
+        ],
+    ),
     (
         "task",
         &[
@@ -90,6 +108,7 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
             "update" => spec.update_parallel = reader.update(node),
             "service" => spec.fenced = reader.service(node),
             "place" => spec.place = reader.place(node),
+            "labels" => spec.labels = reader.pairs("labels", node),
             other => reader.unknown("", other, span),
         }
     }

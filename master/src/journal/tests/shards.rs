@@ -55,6 +55,7 @@ pub(crate) fn job(count: u32) -> Job {
         },
         update_parallel: 1,
         place: None,
+        about: None,
     }
 }
 

@@ -243,3 +243,38 @@ fn an_abandoned_request_gets_no_second_answer() {
     assert_eq!(world.replies.len(), 1);
     assert!(world.shard.followers.is_empty() && world.shard.following.is_empty());
 }
+
+#[test]
+fn an_attempt_is_ended_alone_and_its_task_tried_again_at_once() {
+    let mut world = world(10_000);
+    let id = world.submit(job(Kind::Service, 3, 500));
+    let held = world.held(A);
+    world.running(A, &held);
+    let kill = |job, attempts| Request::Kill { job: JobRef::Id(job), attempts, grace_ms: 1_000 };
+    assert!(matches!(world.ask(kill(id, vec![(1, 1), (2, 7), (9, 1)])), Response::Done));
+    let killed = std::mem::take(&mut world.agents.get_mut(&A).unwrap().killed);
+    assert_eq!(killed, [AttemptId::new(id, 1, 1)], "what is not live is left alone");
+    world.end(A, &killed, &Exit::Code(0));
+    let held = world.held(A);
+    assert!(held.len() == 3 && held.contains(&AttemptId::new(id, 1, 2)), "{held:?}");
+    assert!(matches!(world.ask(kill(JobId(u64::MAX), vec![])), Response::Refused(Refusal::NotFound { .. })));
+    world.check();
+}
+
+#[test]
+fn a_backoff_is_cut_short_where_somebody_asks() {
+    let mut world = world(10_000);
+    let mut service = job(Kind::Service, 2, 500);
+    service.restart = Restart { policy: RestartPolicy::Always, backoff_first_ms: 60_000, backoff_max_ms: 60_000, ..service.restart };
+    let id = world.submit(service);
+    world.end(A, &[AttemptId::new(id, 0, 1)], &Exit::Code(1));
+    assert_eq!((world.held(A).len(), world.count(id, Phase::Waiting)), (1, 1));
+    let retry = || Request::Retry { job: JobRef::Id(id) };
+    assert!(matches!(world.ask(retry()), Response::Done));
+    assert!(world.held(A).contains(&AttemptId::new(id, 0, 2)));
+    assert!(matches!(world.ask(retry()), Response::Done), "where none waits nothing happens");
+    // What was tried again is counted as before.
+    world.end(A, &[AttemptId::new(id, 0, 2)], &Exit::Code(1));
+    assert_eq!((world.held(A).len(), world.count(id, Phase::Waiting)), (1, 1));
+    world.check();
+}
