@@ -48,6 +48,10 @@ pub(super) enum State {
     Killing,
     /// The same, since what it was lent is needed; no master asked for it.
     Revoking,
+    /// The same, since its checks failed.
+    Unhealthy {
+        reason: String,
+    },
     /// It is on record, and no executor has said yet whether it has it.
     Recovering,
     Ended {
@@ -87,7 +91,7 @@ pub(super) struct Book {
 impl State {
     /// True where an executor runs it, as far as is known: what it uses can be measured.
     const fn is_settled(&self) -> bool {
-        matches!(self, Self::Running { .. } | Self::Killing | Self::Revoking | Self::Ended { .. })
+        matches!(self, Self::Running { .. } | Self::Killing | Self::Revoking | Self::Unhealthy { .. } | Self::Ended { .. })
     }
 }
 
