@@ -74,7 +74,7 @@ impl Engine {
         match ended {
             Ok(Ok(answer)) => answer.map_err(|said| format!("{export} says {said}")),
             Ok(Err(error)) => Err(match exit_of(&error, &mut store) {
-                Exit::Trap { reason } => format!("{export}: trap: {reason}"),
+                Exit::Trap { reason } => format!("{export}: {reason}"),
                 Exit::Code(0) => return Ok(()), // It has ended its own instance, and well.
                 Exit::Code(code) => format!("{export}: exit code {code}"),
                 Exit::OutOfFuel { limit } => format!("{export}: out of fuel: it may execute {limit} instructions"),

@@ -50,7 +50,7 @@ async fn a_core_export_says_so_by_its_code_and_what_it_prints_says_why() {
             ("ill", Err("ill says -3")),
             ("says", Err("says says 1: no database")),
             ("left", Err("left: exit code 4")),
-            ("trap", Err("trap: trap: wasm `unreachable` instruction executed")),
+            ("trap", Err("trap: wasm trap: wasm `unreachable` instruction executed")),
             ("deep", Err("deep: out of memory: it may have 16777216 bytes")),
             ("wrong", Err("wrong says nothing: it is no function")),
             ("none", Err("none says nothing: there is no such export")),
