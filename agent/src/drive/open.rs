@@ -54,10 +54,6 @@ impl Door {
         let (asker, answered) = Asker::new();
         let template = config.template;
         let cache_dir = config.data_dir.join("cache");
-        let failed = |step, path: &Path| {
-            let path = path.to_owned();
-            move |source| AgentError::File { step, path, source }
-        };
         let key = cache_key(&config.data_dir.join("cache.key"))?;
         let store = open_store(&template).await?;
         let fetcher = Fetcher::open(&cache_dir, key, binary, store, config.bundle_cache_bytes_max, prepared_sender);
@@ -111,6 +107,11 @@ impl Door {
             _lock: lock,
         })
     }
+}
+
+fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AgentError + use<> {
+    let path = path.to_owned();
+    move |source| AgentError::File { step, path, source }
 }
 
 /// The store of what native and container tasks are started from, in which the template has all work done.

@@ -2,7 +2,7 @@
 //! is told at each change whether it is well. Of the moment only: after a recovery all is asked anew, and nothing is told of an attempt before each
 //! of its checks was answered once, so that what a master knows holds until then.
 
-use protocol::message::{FromAgent, NOTES_PER_MESSAGE_MAX, attempt_hash};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, FromAgent, NOTES_PER_MESSAGE_MAX, attempt_hash};
 use protocol::task::HEALTH_BYTES_MAX;
 use protocol::{AttemptId, Check, Exit, Health, MemberId, ShardId, Time, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Ledger;
 use super::book::State;
 use super::bundles::shortened;
-use super::event::{CheckId, Output, Purpose, Question};
+use super::event::{CheckId, Output, Purpose, Question, Record};
 
 /// Questions that are asked at the same time; the others wait until some are answered.
 pub const ASKED_MAX: usize = 256;
@@ -128,6 +128,9 @@ impl Ledger {
         if self.checks.attempts.contains_key(&attempt) {
             return;
         }
+        if self.book.unhealthy(attempt).is_some() {
+            return self.stop_unhealthy(now, vec![attempt]); // Whoever was to tell it to stop may have ended before.
+        }
         // The grace of one that has just begun is not counted by another process' clock.
         let since = if found_again { since.min(now) } else { now };
         let mut all = Vec::new();
@@ -191,25 +194,30 @@ impl Ledger {
         self.end_unhealthy(now, over);
     }
 
-    /// Ends attempts that are not well.
+    /// Ends attempts that are not well: on record first.
     fn end_unhealthy(&mut self, now: Time, over: Vec<(AttemptId, String)>) {
-        let (mut stopped, mut members) = (Vec::new(), Vec::new());
-        for (attempt, reason) in over {
-            self.checks.forget(attempt);
-            self.book.set(attempt, State::Unhealthy { reason });
-            members.extend(self.members(attempt));
-            stopped.push(attempt);
-        }
-        if !stopped.is_empty() {
-            self.tell_later(now, stopped);
-            self.outputs.push_back(Output::Stop { members, grace_ms: GRACE_MS });
+        for part in over.chunks(ATTEMPTS_PER_MESSAGE_MAX) {
+            self.book.note_unhealthy(part);
+            self.outputs.push_back(Output::Checkpoint(Record::Unhealthy { attempts: part.to_vec() }));
+            self.stop_unhealthy(now, part.iter().map(|(attempt, _)| *attempt).collect());
         }
     }
 
-    /// How an attempt ended that was asked to stop since it was not well.
+    fn stop_unhealthy(&mut self, now: Time, attempts: Vec<AttemptId>) {
+        for attempt in &attempts {
+            self.checks.forget(*attempt);
+            self.book.set(*attempt, State::Unhealthy);
+        }
+        let members = attempts.iter().flat_map(|attempt| self.members(*attempt)).collect();
+        self.tell_later(now, attempts);
+        self.outputs.push_back(Output::Stop { members, grace_ms: GRACE_MS });
+    }
+
+    /// How an attempt ended that was asked to stop since it was not well, unless a master wanted that too.
     pub(super) fn as_unhealthy(&self, attempt: AttemptId, exit: Exit) -> Exit {
-        match (exit, self.book.get(attempt).map(|entry| &entry.state)) {
-            (Exit::Killed, Some(State::Unhealthy { reason })) => Exit::Unhealthy { reason: reason.clone() },
+        let asked = self.book.get(attempt).is_some_and(|entry| entry.state == State::Killing);
+        match (exit, self.book.unhealthy(attempt).filter(|_| !asked)) {
+            (Exit::Killed, Some(reason)) => Exit::Unhealthy { reason: reason.clone() },
             (exit, _) => exit,
         }
     }

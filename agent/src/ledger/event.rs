@@ -256,4 +256,9 @@ pub enum Record {
         /// Which have which.
         given: Vec<(AttemptId, Given)>,
     },
+    /// Attempts are to end since they are not well. Before they are told to: nobody else asks for it, so whoever begins anew must know who did.
+    Unhealthy {
+        /// Which, and why.
+        attempts: Vec<(AttemptId, String)>,
+    },
 }

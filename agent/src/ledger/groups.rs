@@ -33,7 +33,7 @@ impl Ledger {
         let attempt = member.attempt;
         let members = self.members(attempt);
         let stopping =
-            self.book.get(attempt).is_some_and(|entry| matches!(entry.state, State::Killing | State::Revoking | State::Unhealthy { .. }));
+            self.book.get(attempt).is_some_and(|entry| matches!(entry.state, State::Killing | State::Revoking | State::Unhealthy));
         let Some(group) = self.book.group(attempt) else {
             return Some((attempt, exit, usage));
         };

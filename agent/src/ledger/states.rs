@@ -84,7 +84,7 @@ impl Ledger {
         for (member, since) in members {
             let attempt = member.attempt;
             match self.book.get(attempt).map(|entry| &entry.state) {
-                Some(State::Killing | State::Revoking | State::Unhealthy { .. }) => {}
+                Some(State::Killing | State::Revoking | State::Unhealthy) => {}
                 Some(State::Running { since: known }) if *known == since => {}
                 Some(state @ (State::Waiting | State::Starting | State::Recovering | State::Running { .. })) => {
                     let found_again = *state == State::Recovering;
@@ -135,7 +135,7 @@ impl Ledger {
                 None | Some(State::Ended { .. }) => {}
                 Some(State::Waiting) => never_started.push((*attempt, Exit::Killed, Usage::default())),
                 Some(State::Recovering) => running.push(*attempt),
-                Some(State::Starting | State::Running { .. } | State::Killing | State::Revoking | State::Unhealthy { .. }) => {
+                Some(State::Starting | State::Running { .. } | State::Killing | State::Revoking | State::Unhealthy) => {
                     self.book.set(*attempt, State::Killing);
                     self.checks.forget(*attempt);
                     running.push(*attempt);
@@ -296,7 +296,7 @@ fn told(entry: &Entry) -> Option<TaskState> {
         State::Recovering => None,
         State::Waiting | State::Starting => Some(TaskState::Starting),
         State::Running { since } => Some(TaskState::Running { since: *since, ports: entry.ports.clone() }),
-        State::Killing | State::Revoking | State::Unhealthy { .. } => Some(TaskState::Killing),
+        State::Killing | State::Revoking | State::Unhealthy => Some(TaskState::Killing),
         State::Ended { exit, usage } => Some(TaskState::Ended { exit: exit.clone(), usage: *usage }),
     }
 }

@@ -195,6 +195,25 @@ fn an_agent_that_was_started_again_asks_anew_and_says_nothing_before_it_knows() 
 }
 
 #[test]
+fn one_that_was_to_end_says_why_also_where_its_agent_was_killed_meanwhile() {
+    let mut bench = Bench::checked(&health(), 1..3);
+    bench.next(Ok(()));
+    (0..3).for_each(|n| drop(bench.next(Err(&n.to_string()))));
+    for records in [bench.records.clone(), bench.ledger.snapshot()] {
+        let ledger = Ledger::recover(config(), &records).unwrap();
+        let mut again = Bench { ledger, records, now: bench.now, sequence: 0, number: 0 };
+        let members = vec![(MemberId::first(id(1)), bench.now), (MemberId::first(id(2)), bench.now)];
+        assert_eq!(stopped(&again.does(Event::Started { members })), [1], "it may never have been told");
+        again.connect(2);
+        assert_eq!(ends(&again.end(id(1), Exit::Killed)), [(id(1), Exit::Unhealthy { reason: "2".into() })]);
+        assert_eq!(ends(&again.end(id(2), Exit::Killed)), [(id(2), Exit::Killed)]);
+    }
+    // A master that wants it ended has its will.
+    bench.hears(FromMaster::Kill { attempts: vec![id(1)], grace_ms: 1 });
+    assert_eq!(ends(&bench.end(id(1), Exit::Killed)), [(id(1), Exit::Killed)]);
+}
+
+#[test]
 fn checks_that_cannot_be_read_are_refused() {
     let mut bench = Bench::ready();
     let mut launch = launch(1, 5, needs(0, 0), 1..2);
