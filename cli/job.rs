@@ -169,7 +169,7 @@ pub async fn upload(client: &Client, bundles: &[Bundle]) -> anyhow::Result<()> {
 /// How often `skep apply` looks how far it is.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Makes a job file so, and waits until all of its tasks run or, for a batch job, have ended.
+/// Makes a job file so, and waits until all of its tasks run and are well or, for a batch job, have ended.
 pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<ExitCode> {
     let client = Client::find(reach)?;
     let draft = from_file(&flags.file)?;
@@ -226,5 +226,6 @@ fn settled(job: &Value, rolled: bool) -> Option<u8> {
     if !job["ended_ms"].is_null() {
         return Some(u8::from(tasks("finished") < count));
     }
-    (job["kind"] == "service" && tasks("running") >= count && rolled).then_some(0)
+    let well = job["health"]["healthy"].as_u64().is_none_or(|healthy| healthy >= count);
+    (job["kind"] == "service" && tasks("running") >= count && rolled && well).then_some(0)
 }

@@ -30,6 +30,7 @@ mod store;
 mod submit;
 mod thing;
 mod top;
+mod unwell;
 mod up;
 
 use args::{Cli, Verb};

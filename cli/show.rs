@@ -3,6 +3,7 @@
 use crate::args::{OneOf, Ps, Reach, Shape};
 use crate::client::{Client, Refused};
 use crate::print::{self, text};
+use crate::unwell;
 use anyhow::bail;
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -37,7 +38,8 @@ impl Named {
 pub fn progress(job: &Value) -> String {
     let tasks = job["tasks"].as_object();
     let parts: Vec<String> = tasks.into_iter().flatten().map(|(phase, count)| format!("{count} {}", print::plain(phase))).collect();
-    if parts.is_empty() { "no tasks".to_owned() } else { parts.join(", ") }
+    let health = unwell::counts(job).map(|counts| format!(" ({counts})")).unwrap_or_default();
+    if parts.is_empty() { "no tasks".to_owned() } else { format!("{}{health}", parts.join(", ")) }
 }
 
 fn title(job: &Value) -> String {
@@ -93,12 +95,15 @@ async fn tasks(client: &Client, named: &Named, shape: Shape) -> anyhow::Result<S
         table.add_row([
             format!("{}.{}", named.job, task["index"]),
             text(&task["attempt"]),
-            text(&task["phase"]),
+            task["health"]["state"].as_str().map_or_else(|| text(&task["phase"]), print::plain),
             text(&task["agent"]),
             task["since_ms"].as_u64().filter(|since| *since > 0).map(print::ago).unwrap_or_default(),
             usage("fuel").map(print::count).unwrap_or_default(),
             usage("memory_peak_bytes").map(print::bytes).unwrap_or_default(),
-            task["progress"]["percent"].as_u64().map_or_else(|| text(&task["exit"]["text"]), |_| how_far(task)),
+            match task["health"]["reason"].as_str() {
+                Some(reason) => print::plain_line(reason),
+                None => task["progress"]["percent"].as_u64().map_or_else(|| text(&task["exit"]["text"]), |_| how_far(task)),
+            },
         ]);
     }
     let more = if answer["next"].is_null() {
@@ -147,6 +152,7 @@ async fn one_job(client: &Client, named: &Named, job: &Value) -> anyhow::Result<
     println!("tasks    {} wanted: {}", job["count"], progress(job));
     println!("restarts {}", job["restarts"]);
     if job["ended_ms"].is_null() {
+        unwell::lines(client, named, job).await?.iter().for_each(|line| println!("{line}"));
         println!("{}", reasons(&client.get(&named.path("/explain", "")).await?));
     } else {
         println!("it waits for nothing: it has ended");
@@ -166,6 +172,9 @@ async fn one_task(client: &Client, named: &Named, index: u32, shape: Shape) -> a
     println!("task     {}.{index}, attempt {}", named.job, task["attempt"]);
     println!("state    {}", text(&task["phase"]));
     println!("agent    {}", text(&task["agent"]));
+    if let Some(health) = unwell::health(task) {
+        println!("health   {health}");
+    }
     if !task["progress"].is_null() {
         println!("progress {}", how_far(task));
     }
@@ -254,6 +263,13 @@ pub async fn explain(reach: &Reach, flags: OneOf, shape: Shape) -> anyhow::Resul
         answer => answer?,
     };
     println!("{}", if shape == Shape::Json { answer.to_string() } else { reasons(&answer) });
+    if shape != Shape::Json && named.index.is_none() {
+        let job = client.get(&named.path("", "")).await?;
+        unwell::lines(&client, &named, &job).await?.iter().for_each(|line| println!("{line}"));
+    }
+    if let Some(health) = unwell::health(&answer["task"]).filter(|_| shape != Shape::Json) {
+        println!("{}.{} is {health}", named.job, answer["task"]["index"]);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

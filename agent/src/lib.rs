@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod checks;
 pub mod drive;
 pub mod exec;
 pub mod fetch;

@@ -202,6 +202,10 @@ impl Member {
                 }
                 Output::Prepare { bundle, form } => self.ledger.handle(now(), Event::Prepared { bundle, form, result: Ok(()) }),
                 Output::Start(start) => self.start(&start),
+                Output::Check(questions) => {
+                    let answers = questions.into_iter().map(|question| (question.id, Ok(()))).collect();
+                    self.ledger.handle(now(), Event::Checked { answers });
+                }
                 Output::Quit { reason } => bail!("the master does not want it: {reason}"),
                 // It is never started again, and no task of it lasts.
                 Output::Checkpoint(_) | Output::Stop { .. } | Output::Renew { .. } | Output::Forget { .. } | Output::Message { .. } => {}

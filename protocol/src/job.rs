@@ -50,7 +50,8 @@ impl Job {
     /// The version of the messages that it needs ([`crate::link::VERSION`]): masters that speak an earlier one cannot read it.
     #[must_use]
     pub fn since(&self) -> u16 {
-        let is_new = self.place.is_some() || self.about.is_some() || self.role.parent().is_some() || self.template.is_revocable();
+        let of_tasks = self.template.is_revocable() || self.template.has_checks();
+        let is_new = of_tasks || self.place.is_some() || self.about.is_some() || self.role.parent().is_some();
         if is_new { 3 } else { 1 }
     }
 
@@ -210,6 +211,9 @@ pub enum TemplateError {
     /// A member names another number of ports than it is promised, or too many, or one that another has.
     #[error("the members do not name as many ports as they are promised, each once")]
     Ports,
+    /// What a member says of checks cannot be read, is out of bounds, or asks a port that the task does not have.
+    #[error("the checks of a member cannot be read, are out of bounds, or ask a port that there is not")]
+    Checks,
 }
 
 impl Template {
@@ -232,6 +236,12 @@ impl Template {
     #[must_use]
     pub fn is_revocable(&self) -> bool {
         self.resources.is_revocable()
+    }
+
+    /// True where something is asked of its tasks: such a task is ready only once it has said so.
+    #[must_use]
+    pub fn has_checks(&self) -> bool {
+        self.members.iter().any(Member::has_checks)
     }
 
     /// The names of all ports of a task, in the order of its members: the order in which an agent gives them.
@@ -257,6 +267,9 @@ impl Template {
         names.sort_unstable();
         if !fitting || names.len() > usize::from(PORTS_PER_TASK_MAX) || names.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(TemplateError::Ports);
+        }
+        if !self.members.iter().all(|member| member.has_good_checks(&names)) {
+            return Err(TemplateError::Checks);
         }
         Ok(())
     }

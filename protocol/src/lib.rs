@@ -6,6 +6,7 @@
 
 pub mod agent;
 mod bounded;
+pub mod checks;
 pub mod devices;
 pub mod frame;
 pub mod identity;
@@ -23,6 +24,7 @@ pub mod task;
 pub mod time;
 
 pub use agent::{AgentChange, AgentInfo, Attributes, FaultDomain};
+pub use checks::{Check, Checks, Probe};
 pub use devices::{Given, Singles};
 pub use ids::{AgentId, AttemptId, Digest, JobId, Name, OfferId, RequestId, Role, ShardId, TaskId};
 pub use job::{Job, Kind, Limits, Member, Metering, Program, Restart, Template};
@@ -31,5 +33,5 @@ pub use offer::Offer;
 pub use place::{Constraint, Field, Placement, Rule, Stand};
 pub use reservation::{Reservation, ReservedFor};
 pub use resources::{Device, Lent, PortRange, Resources};
-pub use task::{Exit, Held, Loss, MemberId, Phase, Progress, TaskState, Update, Usage};
+pub use task::{Exit, Health, Held, Loss, MemberId, Phase, Progress, TaskState, Update, Usage, Verdict};
 pub use time::Time;

@@ -11,7 +11,7 @@ use crate::bounded;
 use crate::link::ResetToken;
 use crate::reservation::{RESERVATIONS_MAX, Reservation};
 use crate::resources::Lent;
-use crate::task::{Held, Progress, Update};
+use crate::task::{Health, Held, Progress, Update};
 use crate::{AgentInfo, AttemptId, Digest, Given, JobId, MemberId, Role, ShardId, Template, Time};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -143,6 +143,13 @@ pub enum FromAgent {
         #[serde(deserialize_with = "bounded::list::<_, _, ATTEMPTS_PER_MESSAGE_MAX>")]
         given: Vec<(AttemptId, Given)>,
     },
+    /// From version 3 on: whether tasks with checks are well, where that has changed, and of all of them to a new leader. To the attempt's shard, behind
+    /// the state of each.
+    Health {
+        /// At most [`NOTES_PER_MESSAGE_MAX`].
+        #[serde(deserialize_with = "bounded::list::<_, _, NOTES_PER_MESSAGE_MAX>")]
+        healths: Vec<Health>,
+    },
 }
 
 impl FromAgent {
@@ -150,7 +157,7 @@ impl FromAgent {
     #[must_use]
     pub const fn since(&self) -> u16 {
         match self {
-            Self::Reserves { .. } | Self::Slack { .. } | Self::Devices { .. } => 3,
+            Self::Reserves { .. } | Self::Slack { .. } | Self::Devices { .. } | Self::Health { .. } => 3,
             _ => 1,
         }
     }

@@ -76,6 +76,11 @@ pub enum Exit {
         /// Its limit.
         limit: u32,
     },
+    /// It was not well, as its job's checks found, and was ended by its agent.
+    Unhealthy {
+        /// What was found last; at most [`HEALTH_BYTES_MAX`] bytes.
+        reason: String,
+    },
 }
 
 /// Why nobody can say how a task ended. New variants at the end.
@@ -146,6 +151,7 @@ impl fmt::Display for Exit {
             Self::Lost { reason } => write!(f, "lost: {reason}"),
             Self::OutOfDisk { limit_bytes } => write!(f, "out of disk: its limit is {limit_bytes} bytes"),
             Self::OutOfProcesses { limit } => write!(f, "out of processes: its limit is {limit}"),
+            Self::Unhealthy { reason } => write!(f, "unhealthy: {reason}"),
         }
     }
 }
@@ -302,6 +308,31 @@ pub struct Progress {
     pub percent: u8,
     /// Its own words; at most [`NOTE_BYTES_MAX`] bytes.
     pub note: String,
+}
+
+/// Longest reason of a [`Health`], in bytes; longer ones are cut where they are made.
+pub const HEALTH_BYTES_MAX: usize = 192;
+
+/// What the checks of a task that runs have found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// All of them succeeded.
+    Healthy,
+    /// Some have not succeeded yet, and need not have.
+    Unready,
+    /// Some failed.
+    Unhealthy,
+}
+
+/// Whether a task is well, as its agent found. Not on record: said at each change, and again to whoever asks next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Health {
+    /// Which.
+    pub attempt: AttemptId,
+    /// What was found.
+    pub verdict: Verdict,
+    /// Why not, for people; at most [`HEALTH_BYTES_MAX`] bytes, empty where it is.
+    pub reason: String,
 }
 
 /// An attempt that an agent holds: launched and not yet ended and acknowledged. What a report is made of.

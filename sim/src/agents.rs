@@ -137,6 +137,7 @@ impl World {
                     let members = attempts.into_iter().map(|(attempt, since)| (MemberId::first(attempt), since)).collect();
                     self.agent(at, AgentEvent::Started { members })?;
                 }
+                Wish::Answers(id, well, time) => self.answer_later(at, id, well, time),
                 Wish::EndsAt(attempt, time) => self.queue.push(time, Happening::Ends(at, self.machines[at].boot, attempt)),
                 Wish::Quit(reason) => return Err(format!("{} was sent away: {reason}", self.machines[at].info.name)),
             }

@@ -1,6 +1,7 @@
 //! What people do: submit jobs under keys and submit them again, scale them, stop them; and what they were told.
 
 use crate::devices::{Wants, for_one};
+use crate::health::Checked;
 use crate::lent::Revocable;
 use crate::machine::BROKEN;
 use crate::plan::{Bug, Plan};
@@ -57,6 +58,7 @@ pub struct Clients {
     /// What draws where tasks may go, where jobs say so.
     places: Option<Random>,
     revocable: Revocable,
+    checked: Checked,
     wants: Wants,
     bug: Option<Bug>,
 }
@@ -170,6 +172,7 @@ impl Clients {
             fenced,
             places,
             revocable: Revocable::new(plan),
+            checked: Checked::new(plan),
             wants: Wants::new(plan),
             bug,
         }
@@ -224,6 +227,7 @@ impl Clients {
                 job.place = self.places.as_mut().and_then(crate::places::draw);
                 self.wants.draw(&mut job);
                 self.revocable.draw(&mut job);
+                self.checked.draw(&mut job);
                 self.add(job)
             }
         }

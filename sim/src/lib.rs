@@ -12,6 +12,7 @@ mod engine;
 pub mod fairness;
 mod frameworks;
 mod groups;
+mod health;
 mod kept;
 mod lease;
 mod lent;

@@ -2,11 +2,12 @@
 //! process and die with the machine.
 
 use crate::clock::Clock;
+use crate::health::Wards;
 use crate::lease::OVER;
 use crate::lent::Lending;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
-use agent::ledger::event::{Event, Form, Output, PrepareError, Record, Start};
+use agent::ledger::event::{CheckId, Event, Form, Output, PrepareError, Record, Start};
 use agent::ledger::{Ledger, LedgerConfig};
 use protocol::message::Launch;
 use protocol::{AgentId, AgentInfo, AttemptId, Digest, Exit, FaultDomain, Given, MemberId, PortRange, Resources, Time, Usage};
@@ -57,6 +58,8 @@ pub struct Machine {
     pub(crate) bug: Option<Bug>,
     /// What its agent lends.
     pub lending: Lending,
+    /// What its agent asked, and heard.
+    pub wards: Wards,
     /// Said on record to be gone for good; it has not heard that yet.
     pub gone: bool,
 }
@@ -71,6 +74,8 @@ pub enum Wish {
     Started(Vec<(AttemptId, Time)>),
     /// This attempt ends at that time.
     EndsAt(AttemptId, Time),
+    /// This question is answered so at that time: whether it is well.
+    Answers(CheckId, bool, Time),
     /// The agent's process ended by itself.
     Quit(String),
 }
@@ -103,6 +108,7 @@ impl Machine {
             clock: if plan.fenced { Clock::draw(&mut Random::new(plan.seed ^ (0xc10c + number as u64))) } else { Clock::TRUE },
             bug: plan.bug,
             lending: Lending::new(plan.lends),
+            wards: Wards::new(plan.seed),
             gone: false,
         }
     }
@@ -120,6 +126,7 @@ impl Machine {
     pub fn start(&mut self, now: Time, random: &mut Random) {
         self.life += 1;
         self.lending.begin();
+        self.wards.begin();
         let boot = format!("boot-{}", self.boot);
         let recovered = Ledger::recover(self.config(), &self.written).filter(|ledger| ledger.boot() == boot);
         let Some(mut ledger) = recovered else {
@@ -137,6 +144,7 @@ impl Machine {
         let started = ended.iter().chain(&running).map(|(attempt, _)| (MemberId::first(**attempt), now)).collect();
         let end = |(attempt, run): (&AttemptId, &Run)| run.end.clone().map(|(exit, usage)| (MemberId::first(*attempt), exit, usage));
         let ended = ended.into_iter().filter_map(end).collect();
+        self.wards.started(now, self.runs.keys().copied());
         ledger.handle(now, Event::Started { members: started });
         ledger.handle(now, Event::Ended { members: ended });
         ledger.handle(now, Event::Surveyed);
@@ -195,6 +203,9 @@ impl Machine {
     pub fn handle(&mut self, now: Time, event: Event, random: &mut Random) -> Vec<Wish> {
         let shown = self.clock.show(now);
         let event = self.misheard(shown, event);
+        if let Event::Started { members } = &event {
+            self.wards.started(shown, members.iter().map(|(member, _)| member.attempt));
+        }
         let Some(ledger) = &mut self.ledger else { return vec![] };
         self.lending.before(ledger, &event);
         ledger.handle(shown, event);
@@ -211,6 +222,7 @@ impl Machine {
                 Output::Checkpoint(record) => self.written.push(record),
                 Output::Send { shard, message } => {
                     self.lending.says(self.ledger.as_ref(), &message);
+                    self.wards.says(&message);
                     wishes.push(Wish::Send(Box::new(protocol::message::ToShard { shard, message })));
                 }
                 Output::Prepare { bundle, form } => wishes.push(Wish::Prepare(bundle, form)),
@@ -225,6 +237,7 @@ impl Machine {
                 }
                 Output::Renew { members, until } => wishes.extend(self.renew(now, &members, until, random)),
                 Output::Forget { members } => members.iter().for_each(|member| drop(self.runs.remove(&member.attempt))),
+                Output::Check(questions) => wishes.extend(self.asked(now, questions, random)),
                 // What a task does with it is not modelled.
                 Output::Message { .. } => {}
                 Output::Quit { reason } => {
@@ -265,6 +278,12 @@ impl Machine {
         run.end = Some(end.clone());
         self.running = self.running.checked_sub(&run.resources).expect("it was added when it began");
         Some(end)
+    }
+
+    /// True where the agent's process knows that this attempt runs.
+    #[must_use]
+    pub fn holds(&self, attempt: AttemptId) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.is_live(attempt))
     }
 
     /// When the agent's process wants to be woken, not before `now`.

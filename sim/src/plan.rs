@@ -60,11 +60,13 @@ pub enum Bug {
     PreemptsUpwards,
     /// What of its devices an agent's attempts have is not on its record.
     ForgetsDevices,
+    /// Agents hear of each task that it is well.
+    HearsTheIllAsWell,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -90,6 +92,7 @@ impl Bug {
         Self::GrantsDouble,
         Self::PreemptsUpwards,
         Self::ForgetsDevices,
+        Self::HearsTheIllAsWell,
     ];
 
     /// Whether it is one of several masters only.
@@ -170,6 +173,8 @@ pub struct Plan {
     pub lends: bool,
     /// Whether agents have single devices, and tasks want some.
     pub devices: bool,
+    /// Whether jobs have checks, and tasks are not always well. Not where a build of before takes part, which asks nobody.
+    pub checks: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -195,7 +200,8 @@ impl Plan {
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
         let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), matches!(bug, Some(Bug::GrantsDouble | Bug::PreemptsUpwards)));
-        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits;
+        let of_checks = bug == Some(Bug::HearsTheIllAsWell);
+        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_checks;
         let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
@@ -243,6 +249,12 @@ impl Plan {
                     && !crate::REGRESSION_SEEDS.contains(&seed)
                     && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
                     && Random::new(seed ^ 0xdef1).chance(400),
+            checks: bug == Some(Bug::HearsTheIllAsWell)
+                || bug.is_none()
+                    && !upgrades
+                    && !crate::REGRESSION_SEEDS.contains(&seed)
+                    && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
+                    && Random::new(seed ^ 0x4ea2).chance(300),
             bug,
         }
     }

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::raft::Message;
 use crate::random::Random;
-use agent::ledger::event::{Event as AgentEvent, Form, PrepareError};
+use agent::ledger::event::{CheckId, Event as AgentEvent, Form, PrepareError};
 use master::shard::drains::ModeWish;
 use master::shard::{Event, Request};
 use protocol::message::{ToAgent, ToShard};
@@ -73,6 +73,8 @@ pub enum Happening {
     AgentTimer(usize, u64, Time),
     /// An agent has measured what its tasks use.
     Measured(usize, u64),
+    /// A question of whether a task is well is answered.
+    Answered(usize, u64, CheckId, bool),
     /// A fetch is done.
     Fetched(usize, u64, Digest, Form),
     /// An attempt's own end, in a machine's boot.
@@ -308,6 +310,7 @@ impl World {
                 self.agent(at, AgentEvent::Tick)
             }
             Happening::Measured(at, life) if life == self.machines[at].life => self.measured(at),
+            Happening::Answered(at, life, id, well) if life == self.machines[at].life => self.answered(at, id, well),
             Happening::Fetched(at, life, bundle, form) if life == self.machines[at].life => {
                 let result = Machine::fetch(bundle, &mut self.random).or_else(|error| self.forgive(error));
                 self.agent(at, AgentEvent::Prepared { bundle, form, result })
@@ -332,6 +335,7 @@ impl World {
             Happening::Look => {
                 self.queue.push(self.now + LOOK_MS, Happening::Look);
                 self.look_for_trouble();
+                self.look_at_wards()?;
                 self.compare(false)
             }
             Happening::Heal => self.heal(),
@@ -369,6 +373,7 @@ impl World {
     fn drain(&mut self) -> Verdict {
         self.draining = true;
         self.judge_devices()?;
+        self.judge_healths()?;
         if self.plan.frameworks > 0 {
             (0..self.machines.len()).try_for_each(|at| self.ask_mode(at, ModeWish::Activate))?;
         }

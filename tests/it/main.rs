@@ -13,6 +13,7 @@ mod fenced;
 mod frameworks;
 mod fuzz;
 mod gone;
+mod health;
 mod hostile_agent;
 mod hostile_client;
 mod hostile_jobs;

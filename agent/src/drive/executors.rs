@@ -1,11 +1,13 @@
 //! This agent's executors: one for each role and metering, another for what is revocable, and one for each job that wants its own. Starts them when they are first
 //! needed, finds them again, tells them what the ledger wants in batches, and says what became of all tasks of one that died.
 
+mod asks;
 mod messages;
+mod usage;
 
 use protocol::{Exit, JobId, MemberId, Usage};
 use runtime::executor::process::{Template, Which};
-use runtime::executor::wire::Used;
+use runtime::executor::wire::{Answer, Used};
 use runtime::executor::{Commands, Events, Executor, ExecutorEvent, ExecutorSpec, LaunchError, Recovered, Remains, TellError};
 use runtime::{Key, Runtime as _};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,6 +18,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
+
+use asks::Asks;
 
 use super::table::{Kind, Row, Table};
 use super::telling::{LOST, find, holds, left, told};
@@ -44,6 +48,8 @@ pub(super) enum Said {
     Gone { number: u32 },
     /// What its tasks use, as was asked.
     Used { number: u32, used: Vec<Used> },
+    /// Whether tasks are well, as was asked.
+    Answers(Vec<Answer>),
 }
 
 /// What all executors are started with.
@@ -69,6 +75,7 @@ pub(super) struct Executors {
     idle: BTreeSet<u32>,
     /// Who wants to know what tasks use, and which executors have not said it yet.
     asked: Vec<(BTreeSet<u32>, mpsc::UnboundedSender<Vec<Used>>)>,
+    asks: Asks,
     said: mpsc::Sender<Said>,
 }
 
@@ -112,6 +119,7 @@ impl Executors {
             dead: VecDeque::new(),
             idle: BTreeSet::new(),
             asked: Vec::new(),
+            asks: Asks::default(),
             said,
         })
     }
@@ -188,6 +196,10 @@ impl Executors {
                 self.heard_used(number, &used);
                 Ok(Vec::new())
             }
+            Said::Answers(answers) => {
+                self.asks.answered(answers);
+                Ok(Vec::new())
+            }
             Said::Gone { number } => {
                 self.heard_used(number, &[]);
                 if let Some(slot) = self.slots.get_mut(&number) {
@@ -203,31 +215,6 @@ impl Executors {
                 self.died(number, Remains::default(), handed_over)
             }
         }
-    }
-
-    /// Asks all what their tasks use; what they say comes by itself, and ends when all have.
-    pub fn ask_usage(&mut self) -> mpsc::UnboundedReceiver<Vec<Used>> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let mut asked = BTreeSet::new();
-        for (number, slot) in &mut self.slots {
-            if let State::Here { commands, .. } = &mut slot.state {
-                commands.ask_usage();
-                asked.insert(*number);
-            }
-        }
-        if !asked.is_empty() {
-            self.asked.push((asked, sender));
-        }
-        receiver
-    }
-
-    fn heard_used(&mut self, number: u32, used: &[Used]) {
-        self.asked.retain_mut(|(asked, wants)| {
-            if asked.remove(&number) {
-                let _ = wants.send(used.to_vec()); // Whoever asked may be gone.
-            }
-            !asked.is_empty() && !wants.is_closed()
-        });
     }
 
     /// Where the output of a member of an attempt may be.
@@ -484,6 +471,8 @@ fn listen(number: u32, mut events: Events, said: mpsc::Sender<Said>) {
     let says = said.clone();
     // Where there is no room, whoever asked waits no longer than it would.
     events.hear_used(move |used| _ = says.try_send(Said::Used { number, used }));
+    let says = said.clone();
+    events.hear_answers(move |answers| _ = says.try_send(Said::Answers(answers)));
     tokio::spawn(async move {
         while let Some(events) = events.next().await {
             if said.send(Said::Events(events)).await.is_err() {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::agent::WEAKNESSES_MAX;
+use protocol::checks::CHECKS_VARIABLE;
 use protocol::job::FENCE_VARIABLE;
 use protocol::message::Launch;
 use protocol::{AgentId, AgentInfo, AttemptId, Member, Reservation};
@@ -14,6 +15,7 @@ use runtime::container::{Hands, Limits, Store, UnpackError};
 use runtime::executor::process::{Template, is_passable};
 use tokio::sync::mpsc;
 
+use super::asks::Asker;
 use super::clock::Clock;
 use super::executors::{Executors, Settings};
 use super::measure::Meter;
@@ -49,12 +51,9 @@ impl Door {
         let (said_sender, said) = mpsc::channel(INBOX_MAX);
         let (said_of_processes_sender, said_of_processes) = mpsc::channel(INBOX_MAX);
         let (prepared_sender, prepared) = mpsc::channel(INBOX_MAX);
+        let (asker, answered) = Asker::new();
         let template = config.template;
         let cache_dir = config.data_dir.join("cache");
-        let failed = |step, path: &Path| {
-            let path = path.to_owned();
-            move |source| AgentError::File { step, path, source }
-        };
         let key = cache_key(&config.data_dir.join("cache.key"))?;
         let store = open_store(&template).await?;
         let fetcher = Fetcher::open(&cache_dir, key, binary, store, config.bundle_cache_bytes_max, prepared_sender);
@@ -98,6 +97,8 @@ impl Door {
             said,
             said_of_processes,
             prepared,
+            asker,
+            answered,
             meter: config.revocable.then(Meter::new),
             uplink,
             template,
@@ -106,6 +107,11 @@ impl Door {
             _lock: lock,
         })
     }
+}
+
+fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AgentError + use<> {
+    let path = path.to_owned();
+    move |source| AgentError::File { step, path, source }
 }
 
 /// The store of what native and container tasks are started from, in which the template has all work done.
@@ -137,7 +143,7 @@ pub(super) fn plan(launch: &Launch, member: &Member, compiled: PathBuf, stdin: O
         compiled,
         digest: bundle.0,
         args: member.args.iter().map(fill).collect(),
-        env: member.env.iter().map(value).collect(),
+        env: member.env.iter().filter(|(name, _)| name != CHECKS_VARIABLE).map(value).collect(),
         config: member.config.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
         stdin,
         port_names: launch.template.ports().map(ToString::to_string).collect(),

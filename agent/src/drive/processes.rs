@@ -262,6 +262,20 @@ impl Processes {
         });
     }
 
+    /// What comes to a stream to a program that is to run beside a task, once it is waited for; or why there will be none.
+    pub fn session(
+        &self,
+        member: MemberId,
+        command: Vec<String>,
+    ) -> Result<impl Future<Output = Result<UnixStream, String>> + Send + use<>, String> {
+        if !self.slots.get(&member).is_some_and(|slot| matches!(slot.state, State::Here(_)) && !slot.forgotten) {
+            return Err("its executor is not here".into());
+        }
+        let session = Session { key: key(member), command, terminal: None };
+        let template = Arc::clone(&self.template);
+        Ok(async move { template.session(session).await.map_err(|error| format!("the agent's template: {error}")) })
+    }
+
     /// Tasks that run, and their executors' directories.
     pub fn running(&self) -> Vec<(MemberId, PathBuf)> {
         let here = self.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Here(_)) && !slot.forgotten);

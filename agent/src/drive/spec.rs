@@ -1,5 +1,6 @@
 //! A native or container task as its executor is told of it: what the job says, what the bundle says, and what this machine gives.
 
+use protocol::checks::CHECKS_VARIABLE;
 use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
 use protocol::message::Launch;
 use protocol::{AttemptId, Given, Member, Program};
@@ -135,7 +136,8 @@ fn filler<'a>(common: &'a Common<'_>, one: &'a One<'_>) -> impl Fn(&str) -> Stri
 fn environment(common: &Common<'_>, one: &One<'_>, fill: &impl Fn(&str) -> String) -> Vec<(String, String)> {
     let token = || AttemptId::new(common.launch.job, one.index, one.attempt).fence().to_string();
     let value = |(name, value): &(String, String)| (name.clone(), if name == FENCE_VARIABLE { token() } else { fill(value) });
-    let mut env: Vec<(String, String)> = common.member.env.iter().map(value).collect();
+    let own = common.member.env.iter().filter(|(name, _)| name != CHECKS_VARIABLE);
+    let mut env: Vec<(String, String)> = own.map(value).collect();
     let own = [
         ("SKEP_JOB".to_owned(), common.launch.title.clone()),
         ("SKEP_TASK_INDEX".to_owned(), one.index.to_string()),

@@ -48,6 +48,8 @@ pub(super) enum State {
     Killing,
     /// The same, since what it was lent is needed; no master asked for it.
     Revoking,
+    /// The same, since its checks failed: why is on record.
+    Unhealthy,
     /// It is on record, and no executor has said yet whether it has it.
     Recovering,
     Ended {
@@ -82,12 +84,14 @@ pub(super) struct Book {
     fenced: BTreeSet<AttemptId>,
     /// Entries that have what is lent, and have not ended.
     revocable: BTreeSet<AttemptId>,
+    /// Entries that are to end since they are not well, and have not, and why.
+    unhealthy: BTreeMap<AttemptId, String>,
 }
 
 impl State {
     /// True where an executor runs it, as far as is known: what it uses can be measured.
     const fn is_settled(&self) -> bool {
-        matches!(self, Self::Running { .. } | Self::Killing | Self::Revoking | Self::Ended { .. })
+        matches!(self, Self::Running { .. } | Self::Killing | Self::Revoking | Self::Unhealthy | Self::Ended { .. })
     }
 }
 
@@ -109,6 +113,7 @@ impl Book {
             hash: 0,
             fenced: BTreeSet::new(),
             revocable: BTreeSet::new(),
+            unhealthy: BTreeMap::new(),
         }
     }
 
@@ -132,6 +137,7 @@ impl Book {
             Record::Known { job, ranges } => self.known.restore(*job, ranges),
             Record::Renewed { incarnation } => self.incarnation = *incarnation,
             Record::Devices { given } => self.give(given),
+            Record::Unhealthy { attempts } => self.note_unhealthy(attempts),
         }
     }
 
@@ -162,6 +168,9 @@ impl Book {
         }
         let given: Vec<(AttemptId, Given)> = self.given().map(|(attempt, given)| (attempt, given.clone())).collect();
         records.extend(given.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(|given| Record::Devices { given: given.to_vec() }));
+        let unhealthy: Vec<(AttemptId, String)> = self.unhealthy.iter().map(|(attempt, reason)| (*attempt, reason.clone())).collect();
+        let unhealthy = unhealthy.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(<[_]>::to_vec);
+        records.extend(unhealthy.map(|attempts| Record::Unhealthy { attempts }));
         let ended = ended.chunks(ATTEMPTS_PER_MESSAGE_MAX).map(<[_]>::to_vec);
         records.extend(ended.map(|attempts| Record::Ended { attempts }));
         records
@@ -205,6 +214,20 @@ impl Book {
         }
     }
 
+    /// These are to end since they are not well; what has ended, or is not held, is passed over.
+    pub fn note_unhealthy(&mut self, attempts: &[(AttemptId, String)]) {
+        for (attempt, reason) in attempts {
+            if self.entries.get(attempt).is_some_and(|entry| !matches!(entry.state, State::Ended { .. })) {
+                self.unhealthy.insert(*attempt, reason.clone());
+            }
+        }
+    }
+
+    /// Why an entry is to end that is not well.
+    pub fn unhealthy(&self, attempt: AttemptId) -> Option<&String> {
+        self.unhealthy.get(&attempt)
+    }
+
     /// The entries that have single devices, and which.
     pub fn given(&self) -> impl Iterator<Item = (AttemptId, &Given)> {
         self.entries.iter().map(|(attempt, entry)| (*attempt, &entry.given)).filter(|(_, given)| !given.is_none())
@@ -239,6 +262,7 @@ impl Book {
         // Never negative: what is taken away was added when it was taken on.
         self.promised = rest.unwrap_or(Resources::NONE);
         self.revocable.remove(&attempt);
+        self.unhealthy.remove(&attempt);
         if !before.is_settled() {
             self.unsettle(&launch.template.resources, 1, false);
         }
@@ -414,6 +438,7 @@ impl Book {
             }
         }
         self.known.iter().for_each(|known| known.hash(&mut hash));
+        self.unhealthy.iter().for_each(|unhealthy| unhealthy.hash(&mut hash));
         hash.finish()
     }
 }

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use protocol::message::{FromAgent, FromMaster, Launch};
-use protocol::{AgentInfo, AttemptId, Digest, Exit, Given, JobId, Lent, MemberId, Metering, ShardId, Time, Usage};
+use protocol::{AgentInfo, AttemptId, Check, Digest, Exit, Given, JobId, Lent, MemberId, Metering, ShardId, Time, Usage};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -79,6 +80,44 @@ pub enum Event {
     /// After a recovery, and only then: every executor has said what it holds, as `Started` and `Ended`. What none of them named is lost:
     /// it is not started again, since nobody can prove that it never ran.
     Surveyed,
+    /// Questions were answered, or not in time.
+    Checked {
+        /// Which, and why that was no success, for people.
+        answers: Vec<(CheckId, Result<(), String>)>,
+    },
+}
+
+/// One check of one member of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckId {
+    /// Of which member.
+    pub member: MemberId,
+    /// Which of its two.
+    pub purpose: Purpose,
+}
+
+/// What a check is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Whether it is well.
+    Health,
+    /// Whether it is ready.
+    Readiness,
+}
+
+/// Something to be asked of a member of an attempt that runs.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Given back with the answer.
+    pub id: CheckId,
+    /// What is asked.
+    pub check: Arc<Check>,
+    /// The launch that the attempt came with, without its list of attempts.
+    pub launch: Arc<Launch>,
+    /// The attempt's ports, in the order of its template's names.
+    pub ports: Vec<u16>,
+    /// The attempt's single devices.
+    pub given: Given,
 }
 
 /// What a bundle is needed as.
@@ -145,6 +184,8 @@ pub enum Output {
         /// What.
         bytes: Bytes,
     },
+    /// Ask these; each is answered once, with `Event::Checked`.
+    Check(Vec<Question>),
     /// Forget these: their ends are on record.
     Forget {
         /// Which.
@@ -214,5 +255,10 @@ pub enum Record {
     Devices {
         /// Which have which.
         given: Vec<(AttemptId, Given)>,
+    },
+    /// Attempts are to end since they are not well. Before they are told to: nobody else asks for it, so whoever begins anew must know who did.
+    Unhealthy {
+        /// Which, and why.
+        attempts: Vec<(AttemptId, String)>,
     },
 }

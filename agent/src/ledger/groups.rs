@@ -32,7 +32,8 @@ impl Ledger {
     pub(super) fn member_ended(&mut self, member: MemberId, exit: Exit, usage: Usage) -> Option<(AttemptId, Exit, Usage)> {
         let attempt = member.attempt;
         let members = self.members(attempt);
-        let stopping = self.book.get(attempt).is_some_and(|entry| matches!(entry.state, State::Killing | State::Revoking));
+        let stopping =
+            self.book.get(attempt).is_some_and(|entry| matches!(entry.state, State::Killing | State::Revoking | State::Unhealthy));
         let Some(group) = self.book.group(attempt) else {
             return Some((attempt, exit, usage));
         };

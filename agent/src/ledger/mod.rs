@@ -8,6 +8,7 @@
 
 mod book;
 pub mod bundles;
+mod checks;
 mod devices;
 pub mod event;
 mod groups;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use book::{Book, State};
 use bundles::Bundles;
+use checks::Watch;
 use devices::Awaited;
 use event::{Event, Output, Record};
 use leases::Leases;
@@ -35,6 +37,7 @@ use session::Session;
 use slack::Slack;
 use states::Telling;
 
+pub use checks::ASKED_MAX;
 pub use known::KNOWN_RANGES_MAX;
 
 /// Ends that are not yet acknowledged; at the limit nothing more is started until some are.
@@ -82,6 +85,7 @@ pub struct Ledger {
     leases: Leases,
     awaited: Awaited,
     slack: Slack,
+    checks: Watch,
     counts: Counts,
     outputs: VecDeque<Output>,
 }
@@ -128,6 +132,7 @@ impl Ledger {
             leases: Leases::default(),
             awaited: Awaited::default(),
             slack: Slack::new(config.lends),
+            checks: Watch::default(),
             counts: Counts::default(),
             outputs: VecDeque::new(),
         }
@@ -156,10 +161,12 @@ impl Ledger {
             Event::Changed { info } => self.changed(now, *info),
             Event::Measured { used, unread } => self.measured(now, used, &unread),
             Event::Surveyed => self.surveyed(now),
+            Event::Checked { answers } => self.checked(now, answers),
         }
         self.end_overdue(now); // What was launched on a lease that is over.
         self.mind_slack(now);
         self.start_ready(now);
+        self.ask_due(now);
         self.run_timers(now);
     }
 
@@ -172,9 +179,9 @@ impl Ledger {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         if !self.session.is_connected() {
-            return None; // All that is waited for needs somebody to say it to, or to ask.
+            return self.checks.timeout(); // All else that is waited for needs somebody to say it to, or to ask.
         }
-        let timers = [self.session.timeout(), self.telling.timeout(), self.bundles.timeout()];
+        let timers = [self.session.timeout(), self.telling.timeout(), self.bundles.timeout(), self.checks.timeout()];
         timers.into_iter().flatten().min()
     }
 
@@ -353,6 +360,7 @@ impl Ledger {
             });
             if !part.is_empty() {
                 let ids: Vec<AttemptId> = part.iter().map(|(attempt, ..)| *attempt).collect();
+                ids.iter().for_each(|attempt| self.checks.forget(*attempt));
                 self.outputs.push_back(Output::Checkpoint(Record::Ended { attempts: part }));
                 self.tell_ends(now, ids);
             }

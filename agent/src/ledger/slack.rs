@@ -125,7 +125,9 @@ impl Ledger {
             return false;
         }
         // Those of whom nobody has said yet whether they live are looked at once that is known.
-        let is_in_way = |(_, entry): &(AttemptId, &Entry)| !matches!(entry.state, State::Killing | State::Revoking | State::Recovering);
+        let is_in_way = |(_, entry): &(AttemptId, &Entry)| {
+            !matches!(entry.state, State::Killing | State::Revoking | State::Unhealthy | State::Recovering)
+        };
         let mut in_way: Vec<(AttemptId, &Entry)> = self.book.revocable().filter(is_in_way).collect();
         in_way.sort_unstable_by_key(|(attempt, entry)| (is_process(&entry.launch.template), Reverse(since(entry)), Reverse(*attempt)));
         let lent = |entry: &Entry| entry.launch.template.resources.lent();

@@ -84,11 +84,13 @@ impl Ledger {
         for (member, since) in members {
             let attempt = member.attempt;
             match self.book.get(attempt).map(|entry| &entry.state) {
-                Some(State::Killing | State::Revoking) => {}
+                Some(State::Killing | State::Revoking | State::Unhealthy) => {}
                 Some(State::Running { since: known }) if *known == since => {}
-                Some(State::Waiting | State::Starting | State::Recovering | State::Running { .. }) => {
+                Some(state @ (State::Waiting | State::Starting | State::Recovering | State::Running { .. })) => {
+                    let found_again = *state == State::Recovering;
                     if self.all_started(member) {
                         self.book.set(attempt, State::Running { since });
+                        self.watch(now, attempt, since, found_again);
                         running.push(attempt);
                     }
                 }
@@ -110,7 +112,8 @@ impl Ledger {
                 gone.push(member);
             } else {
                 let end = self.member_ended(member, exit, usage);
-                ends.extend(end.map(|(attempt, exit, usage)| (attempt, self.as_revoked(attempt, exit), usage)));
+                let meant = |attempt, exit| self.as_revoked(attempt, self.as_unhealthy(attempt, exit));
+                ends.extend(end.map(|(attempt, exit, usage)| (attempt, meant(attempt, exit), usage)));
             }
         }
         self.end(now, ends);
@@ -132,8 +135,9 @@ impl Ledger {
                 None | Some(State::Ended { .. }) => {}
                 Some(State::Waiting) => never_started.push((*attempt, Exit::Killed, Usage::default())),
                 Some(State::Recovering) => running.push(*attempt),
-                Some(State::Starting | State::Running { .. } | State::Killing | State::Revoking) => {
+                Some(State::Starting | State::Running { .. } | State::Killing | State::Revoking | State::Unhealthy) => {
                     self.book.set(*attempt, State::Killing);
+                    self.checks.forget(*attempt);
                     running.push(*attempt);
                 }
             }
@@ -149,7 +153,7 @@ impl Ledger {
     /// A framework of this shard says something to a task of its: to all of its members that an executor has or is to have.
     pub(super) fn message(&mut self, shard: ShardId, attempt: AttemptId, bytes: Bytes) {
         let state = self.book.get(attempt).map(|entry| &entry.state);
-        let may = matches!(state, Some(State::Starting | State::Running { .. } | State::Killing | State::Revoking));
+        let may = state.is_some_and(|state| !matches!(state, State::Waiting | State::Recovering | State::Ended { .. }));
         if may && attempt.task.job.shard() == shard && bytes.len() <= MESSAGE_BYTES_MAX {
             self.outputs.push_back(Output::Message { members: self.members(attempt), bytes });
         }
@@ -192,6 +196,7 @@ impl Ledger {
         for (shard, mut attempts) in self.by_shard(attempts) {
             self.telling.forget(shard);
             self.tell(shard, &attempts);
+            self.tell_healths(shard, &attempts);
             attempts.retain(|attempt| self.book.get(*attempt).is_some_and(|entry| matches!(entry.state, State::Ended { .. })));
             if !attempts.is_empty() {
                 self.telling.of(shard).again(now, RESEND_FIRST_MS, attempts);
@@ -257,7 +262,7 @@ impl Ledger {
     }
 
     /// Tells a shard the states of these, which are its own.
-    fn tell(&mut self, shard: ShardId, attempts: &[AttemptId]) {
+    pub(super) fn tell(&mut self, shard: ShardId, attempts: &[AttemptId]) {
         let (mut bytes, mut updates) = (0, Vec::new());
         for attempt in attempts {
             let Some(state) = self.book.get(*attempt).and_then(told) else { continue };
@@ -279,7 +284,7 @@ fn bytes_max(state: &TaskState) -> usize {
     const UPDATE_BYTES: usize = 96;
     UPDATE_BYTES
         + match state {
-            TaskState::Ended { exit: Exit::Trap { reason } | Exit::Rejected { reason }, .. } => reason.len(),
+            TaskState::Ended { exit: Exit::Trap { reason } | Exit::Rejected { reason } | Exit::Unhealthy { reason }, .. } => reason.len(),
             TaskState::Running { ports, .. } => 3 * ports.len(),
             _ => 0,
         }
@@ -291,7 +296,7 @@ fn told(entry: &Entry) -> Option<TaskState> {
         State::Recovering => None,
         State::Waiting | State::Starting => Some(TaskState::Starting),
         State::Running { since } => Some(TaskState::Running { since: *since, ports: entry.ports.clone() }),
-        State::Killing | State::Revoking => Some(TaskState::Killing),
+        State::Killing | State::Revoking | State::Unhealthy => Some(TaskState::Killing),
         State::Ended { exit, usage } => Some(TaskState::Ended { exit: exit.clone(), usage: *usage }),
     }
 }

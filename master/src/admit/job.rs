@@ -11,7 +11,7 @@ use protocol::ids::ROLE_DEFAULT;
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::job::{COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
 use protocol::resources::PORTS_PER_TASK_MAX;
-use protocol::{Digest, Job, Kind, Name, Resources, Restart, Role, Template};
+use protocol::{Checks, Digest, Job, Kind, Name, Resources, Restart, Role, Template};
 use std::sync::Arc;
 
 /// How often a task of a batch job is tried again where its job says `on-failure` and no number. A service is tried for ever.
@@ -65,10 +65,11 @@ pub fn admit(spec: JobSpec, looked: &impl Fn(Digest) -> Option<Verdict>) -> Resu
     if problems.is_empty() { build(spec, found) } else { Err(problems) }
 }
 
-/// The kind that `spec` names or that is guessed: a service restarts always, has ports or is updated part by part; all else is a batch.
-fn kind(spec: &JobSpec) -> Kind {
-    let has_ports = spec.tasks.iter().any(|task| !task.resources.ports.is_empty());
-    let goes_on = spec.restart.policy == Some(RestartPolicy::Always) || has_ports || spec.update_parallel.is_some() || spec.fenced;
+/// The kind that `spec` names or that is guessed: a service restarts always, has ports or checks or is updated part by part; all else is a batch.
+pub(super) fn kind(spec: &JobSpec) -> Kind {
+    let lasts = |task: &TaskSpec| !task.resources.ports.is_empty() || task.health.is_some() || task.readiness.is_some();
+    let lasts = spec.tasks.iter().any(lasts);
+    let goes_on = spec.restart.policy == Some(RestartPolicy::Always) || lasts || spec.update_parallel.is_some() || spec.fenced;
     let guess = if goes_on && spec.restart.policy != Some(RestartPolicy::Never) { Kind::Service } else { Kind::Batch };
     spec.kind.unwrap_or(guess)
 }
@@ -86,15 +87,17 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
     let uncountable = || vec![Problem::new(Code::TooLarge, "resources", "the tasks of the group together are more than can be counted")];
     let resources = resources(&spec).ok_or_else(uncountable)?;
     let (strict, fenced) = (spec.strict, spec.fenced);
-    let built = |(task, (bundle, stdin)): (TaskSpec, (Option<Digest>, Option<Digest>))| {
+    let checks: Vec<Checks> = (0..spec.tasks.len()).map(|at| super::checks::build(&spec, at)).collect();
+    let built = |((task, checks), (bundle, stdin)): ((TaskSpec, Checks), (Option<Digest>, Option<Digest>))| {
         let mut member = task.build(kind, strict, bundle?, stdin);
+        member.set_checks(&checks);
         if fenced {
             let at = member.env.partition_point(|(name, _)| name.as_str() < FENCE_VARIABLE);
             member.env.insert(at, (FENCE_VARIABLE.to_owned(), String::new()));
         }
         Some(member)
     };
-    let members = spec.tasks.into_iter().zip(found).map(built).collect::<Option<Vec<_>>>();
+    let members = spec.tasks.into_iter().zip(checks).zip(found).map(built).collect::<Option<Vec<_>>>();
     let missing = || vec![Problem::new(Code::Missing, "task", "the job does not say what runs")];
     let members = members.filter(|members| !members.is_empty()).ok_or_else(missing)?;
     Ok(Job {

@@ -6,6 +6,7 @@ use super::path::{is_absolute, is_kernels, is_plain};
 use super::problem::{Code, Problem, quoted};
 use super::spec::{JobSpec, Source, TaskSpec};
 use super::wasm::Inspection;
+use protocol::checks::CHECKS_VARIABLE;
 use protocol::job::{FENCE_VARIABLE, MOUNTS_MAX, Network, Process};
 use protocol::resources::{DEVICES_BESIDE_REVOCABLE_MAX, DEVICES_MAX, PORTS_PER_TASK_MAX};
 use protocol::{Digest, Kind, Limits, Member, Metering, Name, Program, Resources};
@@ -82,7 +83,7 @@ impl TaskSpec {
         named.into_iter().find_map(|(sort, field, source)| Some((sort, field, source.as_ref()?)))
     }
 
-    fn is_wasm(&self) -> bool {
+    pub(super) fn is_wasm(&self) -> bool {
         self.program().is_none_or(|(sort, ..)| sort == Sort::Wasm)
     }
 
@@ -178,23 +179,24 @@ impl MemberJudge<'_, '_> {
         self.resources();
         self.limits();
         self.sort();
+        self.checks(super::job::kind(self.spec));
     }
 
-    fn field(&self, name: &str) -> String {
+    pub(super) fn field(&self, name: &str) -> String {
         self.spec.field(self.at, name)
     }
 
-    fn say(&mut self, code: Code, name: &str, message: impl Into<String>) {
+    pub(super) fn say(&mut self, code: Code, name: &str, message: impl Into<String>) {
         let field = self.field(name);
         self.judge.say(code, &field, message.into());
     }
 
-    fn push(&mut self, code: Code, name: &str, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn push(&mut self, code: Code, name: &str, message: impl Into<String>, help: impl Into<String>) {
         let field = self.field(name);
         self.judge.push(Problem::new(code, field, message).with_help(help));
     }
 
-    fn within<T: PartialOrd + Copy>(&mut self, name: &str, amount: Option<T>, bounds: (T, T), show: fn(T) -> String) {
+    pub(super) fn within<T: PartialOrd + Copy>(&mut self, name: &str, amount: Option<T>, bounds: (T, T), show: fn(T) -> String) {
         let field = self.field(name);
         self.judge.within(&field, amount, bounds, show);
     }
@@ -305,9 +307,9 @@ impl MemberJudge<'_, '_> {
             self.say(Code::TooLarge, name, format!("{} of them: at most {PAIRS_MAX}", pairs.len()));
         }
         for (key, value) in pairs {
-            let wrong = match key {
+            let wrong = match key.as_str() {
                 key if key.is_empty() => "the empty name names nothing",
-                key if key == FENCE_VARIABLE && name == "env" => "it is kept for the fencing token of a fenced service",
+                FENCE_VARIABLE | CHECKS_VARIABLE if name == "env" => "it is kept for what the job says itself",
                 key if key.contains('=') => "a name cannot hold '='",
                 key if key.chars().any(char::is_control) => "a name cannot hold control characters",
                 key if key.len() > PAIR_NAME_BYTES_MAX => "the name is longer than 256 bytes",
@@ -346,7 +348,7 @@ impl MemberJudge<'_, '_> {
     }
 
     /// Says so where `${port.X}` or `${task.X}` in `text` stands for nothing. Any other `${…}` is left to the task.
-    fn names_in(&mut self, name: &str, text: &str) {
+    pub(super) fn names_in(&mut self, name: &str, text: &str) {
         for after in text.split("${").skip(1) {
             let Some((inner, _)) = after.split_once('}') else { continue };
             let shown = quoted(inner);

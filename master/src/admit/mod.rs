@@ -8,6 +8,7 @@
 
 mod amount;
 pub mod bundle;
+pub mod checks;
 pub mod job;
 mod labels;
 pub mod member;

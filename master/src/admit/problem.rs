@@ -136,7 +136,7 @@ fn position(source: &str, at: usize) -> (usize, usize, usize) {
 }
 
 /// One character as it may be shown on a terminal: controls, and what turns the direction of writing or has no width, become `�`.
-fn shown(c: char) -> char {
+pub(crate) fn shown(c: char) -> char {
     match c {
         '\t' => ' ',
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' => '\u{fffd}',

@@ -95,6 +95,35 @@ pub struct TaskSpec {
     pub resources: ResourcesSpec,
     /// `[limits]`, or its own.
     pub limits: LimitsSpec,
+    /// `[health]`, or its own.
+    pub health: Option<CheckSpec>,
+    /// `[readiness]`, or its own.
+    pub readiness: Option<CheckSpec>,
+}
+
+/// `[health]` or `[readiness]`: one of the first five, and when it is asked.
+#[derive(Clone, Debug, Default)]
+pub struct CheckSpec {
+    /// `http`: the path of a `GET`.
+    pub http: Option<String>,
+    /// `https`: the same over TLS.
+    pub https: Option<String>,
+    /// `tcp`: the port that takes a connection.
+    pub tcp: Option<Name>,
+    /// `exec`: a program beside the task, with its arguments.
+    pub exec: Vec<String>,
+    /// `wasm`: an export of the task's program.
+    pub wasm: Option<String>,
+    /// `port` of `http` and `https`; the first one where it is left out.
+    pub port: Option<Name>,
+    /// `grace`.
+    pub grace_ms: Option<u64>,
+    /// `every`.
+    pub every_ms: Option<u64>,
+    /// `timeout`.
+    pub timeout_ms: Option<u64>,
+    /// `failures`.
+    pub failures: Option<u32>,
 }
 
 /// `[resources]`.
@@ -218,6 +247,8 @@ impl JobSpec {
                 let mut value = task.to_map();
                 put(&mut value, "resources", task.resources.to_value());
                 put(&mut value, "limits", task.limits.to_value());
+                put(&mut value, "health", task.health.as_ref().map(CheckSpec::to_value));
+                put(&mut value, "readiness", task.readiness.as_ref().map(CheckSpec::to_value));
                 Value::Object(value)
             };
             put(&mut job, "task", Some(self.tasks.iter().map(member).collect()));
@@ -225,6 +256,8 @@ impl JobSpec {
             put(&mut job, "task", Some(Value::Object(task.to_map())));
             put(&mut job, "resources", task.resources.to_value());
             put(&mut job, "limits", task.limits.to_value());
+            put(&mut job, "health", task.health.as_ref().map(CheckSpec::to_value));
+            put(&mut job, "readiness", task.readiness.as_ref().map(CheckSpec::to_value));
         }
         put(&mut job, "restart", self.restart.to_value());
         put(&mut job, "update", self.update_parallel.map(|parallel| json!({ "parallel": parallel })));
@@ -236,7 +269,7 @@ impl JobSpec {
 }
 
 fn field(group: bool, at: usize, name: &str) -> String {
-    match (group, name.starts_with("resources") || name.starts_with("limits")) {
+    match (group, ["resources", "limits", "health", "readiness"].iter().any(|table| name.starts_with(table))) {
         (true, _) => format!("task.{at}.{name}"),
         (false, true) => name.to_owned(),
         (false, false) => format!("task.{name}"),
@@ -356,6 +389,24 @@ impl LimitsSpec {
         put(&mut limits, "log_rate", self.log_bytes_per_s.map(bytes));
         put(&mut limits, "egress", self.egress.map(|network| Value::from(network_name(network))));
         unless_empty(limits)
+    }
+}
+
+impl CheckSpec {
+    fn to_value(&self) -> Value {
+        let mut check = Map::new();
+        let name = |name: &Option<Name>| name.as_ref().map(|name| Value::from(name.as_str()));
+        for (field, text) in [("http", &self.http), ("https", &self.https), ("wasm", &self.wasm)] {
+            put(&mut check, field, text.clone().map(Value::from));
+        }
+        put(&mut check, "tcp", name(&self.tcp));
+        put(&mut check, "exec", (!self.exec.is_empty()).then(|| Value::from(self.exec.clone())));
+        put(&mut check, "port", name(&self.port));
+        for (field, ms) in [("grace", self.grace_ms), ("every", self.every_ms), ("timeout", self.timeout_ms)] {
+            put(&mut check, field, ms.map(millis));
+        }
+        put(&mut check, "failures", self.failures.map(Value::from));
+        Value::Object(check)
     }
 }
 

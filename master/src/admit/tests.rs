@@ -1,5 +1,6 @@
 //! What is accepted, what it becomes, and how refusals read. The catalogue of hostile jobs is in `tests/hostile/jobs`.
 
+mod checks;
 mod members;
 mod place;
 

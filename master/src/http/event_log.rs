@@ -186,6 +186,7 @@ impl EventLog {
 fn attempts(told: &Told) -> usize {
     match told.change() {
         Some(Change::Tasks { placed, .. }) => placed.len(),
+        Some(Change::Health { found, .. }) => found.len(),
         _ => 0,
     }
 }

@@ -73,6 +73,17 @@ pub enum EventBody<'a> {
         /// `subscribed`, `disconnected`, `updated`, `removed`.
         what: &'a str,
     },
+    /// Tasks of one job that have checks are well, or no longer, or not yet.
+    Health {
+        /// The job's id.
+        job: String,
+        /// Its role.
+        role: &'a str,
+        /// `healthy`, `unready` or `unhealthy`.
+        health: &'a str,
+        /// Which attempts, on which agents, and why they are not.
+        attempts: Vec<FoundBody<'a>>,
+    },
     /// The tokens on record are others now.
     Tokens,
     /// The policies of roles are others now.
@@ -108,6 +119,18 @@ pub struct AttemptBody {
     pub agent: String,
 }
 
+/// An attempt, where it is, and what was found.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FoundBody<'a> {
+    /// `JOB.INDEX#N`.
+    pub attempt: String,
+    /// The agent's id.
+    pub agent: String,
+    /// Why it is not well, for people; missing where it is.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub reason: &'a str,
+}
+
 /// Which events.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -131,6 +154,14 @@ fn text(change: &Change, at: Time) -> String {
                 "tasks",
                 EventBody::Tasks { job: job.to_string(), role: role.as_str(), phase: phase_text(*phase), attempts: attempts.collect() },
             )
+        }
+        Change::Health { job, role, health, found } => {
+            let found = found.iter().map(|(placed, reason)| FoundBody {
+                attempt: placed.attempt.to_string(),
+                agent: placed.agent.to_string(),
+                reason,
+            });
+            ("health", EventBody::Health { job: job.to_string(), role: role.as_str(), health, attempts: found.collect() })
         }
         Change::Agent { agent, name, what } => ("agent", EventBody::Agent { agent: agent.to_string(), name, what }),
         Change::Framework { framework, name, what } => ("framework", EventBody::Framework { framework: framework.to_string(), name, what }),
@@ -163,7 +194,7 @@ struct Filter {
 impl Filter {
     fn wants(&self, change: &Change) -> bool {
         match change {
-            Change::Job { job, role, .. } | Change::Tasks { job, role, .. } => {
+            Change::Job { job, role, .. } | Change::Tasks { job, role, .. } | Change::Health { job, role, .. } => {
                 let wanted = self.role.as_ref().is_none_or(|wanted| wanted == role) && self.job.is_none_or(|wanted| wanted == *job);
                 wanted && self.caller.sees(role)
             }

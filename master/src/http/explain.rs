@@ -5,7 +5,7 @@ use super::body::Asked;
 use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::jobs_json::{AmountBody, SpecBody, TaskBody};
-use super::{Api, find, spec};
+use super::{Api, find, health, spec};
 use crate::shard::event::{JobRef, Level, Limit, Refusal, Request, Response as Answer};
 use crate::shard::view::{Explanation, JobView, NOT_THERE, SINGLE, ShapeView, View, Viewed};
 use axum::Json;
@@ -106,6 +106,8 @@ pub async fn explain(
     let found = find::job(&api, &caller, &job, query.role.as_deref()).await?;
     let id = found.id;
     let (why, fit) = of_job(&api, &found, query.index).await?;
+    let mut task: Vec<TaskBody> = why.task.iter().map(|task| TaskBody::new(id, task)).collect();
+    health::beside(&api, &found, &mut task).await?;
     Ok(Json(ExplainBody {
         job: id.to_string(),
         role: why.role.to_string(),
@@ -115,7 +117,7 @@ pub async fn explain(
         retry_at_ms: why.retry_at.map(|time| time.0),
         ahead: why.ahead,
         fit,
-        task: why.task.as_ref().map(|task| TaskBody::new(id, task)),
+        task: task.pop(),
     }))
 }
 

@@ -6,7 +6,7 @@ use super::body::{self, Asked};
 use super::error::{ApiError, ErrorAnswer, unexpected};
 use super::gate::Segment;
 use super::jobs_json::{JobBody, JobRow, PHASES, TaskBody, phase_text};
-use super::{Api, find, spec};
+use super::{Api, find, health, spec};
 use crate::shard::event::{JobRef, Level, Request, Response as Answer};
 use crate::shard::view::{JobView, PAGE_MAX, View, Viewed};
 use axum::Json;
@@ -238,8 +238,8 @@ pub async fn list(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Ask
         shard = if is_all { shards.next() } else { shard };
     }
     let next = last.filter(|_| jobs.len() >= limit || looked >= LOOKED_MAX).map(|id| id.to_string());
-    let jobs = jobs.iter().filter(|view| caller.sees(&view.job.role)).map(JobRow::from).collect();
-    Ok(Json(JobsPage { jobs, next }))
+    let seen: Vec<_> = jobs.iter().filter(|view| caller.sees(&view.job.role)).collect();
+    Ok(Json(JobsPage { jobs: health::rows(&api, &seen).await?, next }))
 }
 
 /// Shows one job.
@@ -251,7 +251,9 @@ pub async fn show(
     Asked(query): Asked<RoleQuery>,
 ) -> Result<Json<JobBody>, ApiError> {
     let view = find::job(&api, &caller, &job, query.role.as_deref()).await?;
-    Ok(Json((&view).into()))
+    let mut body = JobBody::from(&view);
+    body.row = health::rows(&api, &[&view]).await?.pop().unwrap_or(body.row);
+    Ok(Json(body))
 }
 
 /// Answers when a job has ended.
@@ -280,13 +282,16 @@ pub async fn tasks(
 ) -> Result<Json<TasksPage>, ApiError> {
     let limit = page(query.limit)?;
     let phases = query.phase.as_deref().map_or(Ok(vec![]), phases)?;
-    let id = find::job(&api, &caller, &job, query.role.as_deref()).await?.id;
+    let found = find::job(&api, &caller, &job, query.role.as_deref()).await?;
+    let id = found.id;
     let view = View::Tasks { job: JobRef::Id(id), from: query.from.unwrap_or(0), limit, phases };
     let Viewed::Tasks(tasks) = find::view(&api, id.shard(), view).await? else {
         return Err(ApiError::internal("a shard answered another question than it was asked"));
     };
     let next = (tasks.len() >= limit).then(|| tasks.last().and_then(|task| task.index.checked_add(1))).flatten();
-    Ok(Json(TasksPage { job: id.to_string(), tasks: tasks.iter().map(|task| TaskBody::new(id, task)).collect(), next }))
+    let mut tasks: Vec<TaskBody> = tasks.iter().map(|task| TaskBody::new(id, task)).collect();
+    health::beside(&api, &found, &mut tasks).await?;
+    Ok(Json(TasksPage { job: id.to_string(), tasks, next }))
 }
 
 /// Ends all tasks of a job and the job.

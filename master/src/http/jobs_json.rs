@@ -1,10 +1,12 @@
 //! Jobs and tasks as JSON: ids as text, amounts with their units in their names, states in lower case. Knows views; no request.
 
-use super::spec_json::{AboutBody, PlaceBody, RestartBody};
+pub use super::exit_json::ExitBody;
+use super::health::{HealthCountsBody, TaskHealthBody};
+use super::spec_json::{AboutBody, CheckBody, PlaceBody, RestartBody};
 use crate::shard::view::{JobView, TaskView};
+use protocol::checks::CHECKS_VARIABLE;
 use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
-use protocol::task::Loss;
-use protocol::{Digest, Exit, Job, JobId, Kind, Lent, Limits, Member, Metering, Phase, Program, Resources};
+use protocol::{Digest, Job, JobId, Kind, Lent, Limits, Member, Metering, Phase, Program, Resources};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -30,6 +32,9 @@ pub struct JobRow {
     pub count: u32,
     /// How many of them are in which state; states without a task are left out.
     pub tasks: BTreeMap<&'static str, u32>,
+    /// How many of those that run are well; of a job without checks missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCountsBody>,
     /// How many attempts ended and were followed by another.
     pub restarts: u64,
     /// When it was submitted, in milliseconds of the Unix epoch.
@@ -105,6 +110,12 @@ pub struct MemberBody {
     pub ports: Vec<String>,
     /// What ends it.
     pub limits: LimitsBody,
+    /// How it is found out whether it is well; where it is not, it is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<CheckBody>,
+    /// How it is found out whether it is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<CheckBody>,
 }
 
 /// How a native or container task is started.
@@ -214,6 +225,9 @@ pub struct TaskBody {
     /// How far it says that it is, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressBody>,
+    /// Whether it is well, while it runs and its job asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<TaskHealthBody>,
 }
 
 /// How far a task says that it is.
@@ -236,31 +250,6 @@ pub struct UsageBody {
     pub time_us: u64,
     /// Processor time, in microseconds; 0 where it is not counted.
     pub cpu_us: u64,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct ExitBody {
-    /// `code`, `signal`, `out-of-fuel`, `out-of-memory`, `out-of-time`, `out-of-cpu-time`, `out-of-table`, `out-of-host-bytes`,
-    /// `out-of-disk`, `out-of-processes`, `trap`, `killed`, `rejected` or `lost`.
-    pub kind: &'static str,
-    /// The same for people.
-    pub text: String,
-    /// The exit code or the signal's number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<i32>,
-    /// The limit that was reached, in the unit of its kind: instructions, bytes, milliseconds or elements.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u64>,
-    /// The most memory it had.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peak_bytes: Option<u64>,
-    /// The elements it asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wanted: Option<u64>,
-    /// Why: a trap's, a rejection's or a loss's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 /// A state as the API writes it.
@@ -294,46 +283,6 @@ pub const PHASES: [Phase; 11] = [
     Phase::Rejected,
     Phase::Lost,
 ];
-
-const fn loss_text(loss: Loss) -> &'static str {
-    match loss {
-        Loss::AgentSilent => "agent-silent",
-        Loss::Reboot => "reboot",
-        Loss::Executor => "executor",
-        Loss::Forgotten => "forgotten",
-        Loss::AgentGone => "agent-gone",
-        Loss::Refused => "refused",
-        Loss::LeaseOver => "lease-over",
-        Loss::Drained => "drained",
-        Loss::Preempted => "preempted",
-        Loss::Revoked => "revoked",
-    }
-}
-
-impl From<&Exit> for ExitBody {
-    fn from(exit: &Exit) -> Self {
-        let text = exit.to_string();
-        let of = |kind| Self { kind, text, ..Self::default() };
-        match exit {
-            Exit::Code(code) => Self { code: Some(*code), ..of("code") },
-            Exit::Signal(signal) => Self { code: Some(*signal), ..of("signal") },
-            Exit::OutOfFuel { limit } => Self { limit: Some(*limit), ..of("out-of-fuel") },
-            Exit::OutOfMemory { limit_bytes, peak_bytes } => {
-                Self { limit: Some(*limit_bytes), peak_bytes: Some(*peak_bytes), ..of("out-of-memory") }
-            }
-            Exit::OutOfTime { limit_ms } => Self { limit: Some(*limit_ms), ..of("out-of-time") },
-            Exit::OutOfCpuTime { limit_ms } => Self { limit: Some(*limit_ms), ..of("out-of-cpu-time") },
-            Exit::OutOfTable { limit, wanted } => Self { limit: Some(u64::from(*limit)), wanted: Some(*wanted), ..of("out-of-table") },
-            Exit::OutOfHostBytes { limit_bytes } => Self { limit: Some(*limit_bytes), ..of("out-of-host-bytes") },
-            Exit::OutOfDisk { limit_bytes } => Self { limit: Some(*limit_bytes), ..of("out-of-disk") },
-            Exit::OutOfProcesses { limit } => Self { limit: Some(u64::from(*limit)), ..of("out-of-processes") },
-            Exit::Trap { reason } => Self { reason: Some(reason.clone()), ..of("trap") },
-            Exit::Killed => of("killed"),
-            Exit::Rejected { reason } => Self { reason: Some(reason.clone()), ..of("rejected") },
-            Exit::Lost { reason } => Self { reason: Some(loss_text(*reason).to_owned()), ..of("lost") },
-        }
-    }
-}
 
 impl From<&Resources> for AmountBody {
     fn from(amount: &Resources) -> Self {
@@ -371,6 +320,7 @@ impl From<&JobView> for JobRow {
             priority: view.job.priority,
             count: view.job.count,
             tasks: counts(&view.tasks),
+            health: None,
             restarts: view.restarts,
             submitted_ms: view.submitted.0,
             ended_ms: view.ended.map(|time| time.0),
@@ -424,6 +374,7 @@ impl From<&Member> for MemberBody {
             }
             Program::Image { bundle, process } => ("image", bundle, Some(process.into())),
         };
+        let checks = member.checks();
         Self {
             name: member.name.as_ref().map(ToString::to_string),
             kind,
@@ -433,12 +384,14 @@ impl From<&Member> for MemberBody {
             file,
             process,
             args: member.args.clone(),
-            env: member.env.iter().filter(|(name, _)| name != FENCE_VARIABLE).cloned().collect(),
+            env: member.env.iter().filter(|(name, _)| ![FENCE_VARIABLE, CHECKS_VARIABLE].contains(&name.as_str())).cloned().collect(),
             config: pairs(&member.config),
             stdin: member.stdin.as_ref().map(digest),
             resources: (&member.resources).into(),
             ports: member.ports.iter().map(ToString::to_string).collect(),
             limits: (&member.limits).into(),
+            health: checks.health.as_ref().map(CheckBody::from),
+            readiness: checks.readiness.as_ref().map(CheckBody::from),
         }
     }
 }
@@ -494,6 +447,7 @@ impl TaskBody {
             version: view.version,
             ports: view.ports.clone(),
             progress: view.progress.clone().map(|(percent, note)| ProgressBody { percent, note }),
+            health: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Parts of a job as JSON: when its tasks are started again, where they may go, and what is said of it.
 
 use protocol::job::RestartPolicy;
-use protocol::{Constraint, Field, Job, Placement, Restart};
+use protocol::{Check, Constraint, Field, Job, Placement, Probe, Restart};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -19,6 +19,33 @@ pub struct RestartBody {
     pub backoff_factor_milli: u32,
     /// The longest wait.
     pub backoff_max_ms: u64,
+}
+
+/// What is asked of a task.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CheckBody {
+    /// How: `http`, `https`, `tcp`, `exec` or `wasm`.
+    pub kind: &'static str,
+    /// The name of the port that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The path that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The program that is run beside it, and its arguments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// The export that is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export: Option<String>,
+    /// For so long from its start on a failure counts for nothing, until the first success.
+    pub grace_ms: u64,
+    /// The time from an answer to the next question.
+    pub every_ms: u64,
+    /// How long an answer may take.
+    pub timeout_ms: u64,
+    /// So many failures in a row end it.
+    pub failures: u32,
 }
 
 /// Where tasks may go, as in a job file.
@@ -59,6 +86,38 @@ impl From<&Restart> for RestartBody {
             backoff_first_ms: restart.backoff_first_ms,
             backoff_factor_milli: restart.backoff_factor_milli,
             backoff_max_ms: restart.backoff_max_ms,
+        }
+    }
+}
+
+impl From<&Check> for CheckBody {
+    fn from(check: &Check) -> Self {
+        let (mut path, mut command, mut export) = (None, vec![], None);
+        let kind = match &check.probe {
+            Probe::Http { secure, path: at, .. } => {
+                path = Some(at.clone());
+                if *secure { "https" } else { "http" }
+            }
+            Probe::Tcp { .. } => "tcp",
+            Probe::Exec { command: of } => {
+                command.clone_from(of);
+                "exec"
+            }
+            Probe::Wasm { export: name } => {
+                export = Some(name.clone());
+                "wasm"
+            }
+        };
+        Self {
+            kind,
+            port: check.probe.port().map(ToString::to_string),
+            path,
+            command,
+            export,
+            grace_ms: check.grace_ms,
+            every_ms: check.every_ms,
+            timeout_ms: check.timeout_ms,
+            failures: check.failures_max,
         }
     }
 }

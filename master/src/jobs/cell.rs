@@ -57,15 +57,21 @@ pub enum LivePhase {
     StagedAgain,
     /// Its bundle is fetched and compiled.
     Starting,
-    /// It runs.
+    /// It runs, and nothing is asked of it.
     Running,
+    /// It runs and has checks, of which not all have succeeded yet, as far as is known.
+    Unready,
+    /// It runs, and its checks succeed.
+    Healthy,
+    /// It runs, and a check of its fails.
+    Unhealthy,
     /// It was asked to stop: by us, whatever its agent said.
     Killing,
 }
 
 impl LivePhase {
     /// How many there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 8;
 
     /// As people see it.
     #[must_use]
@@ -73,7 +79,7 @@ impl LivePhase {
         match self {
             Self::Staging | Self::StagedAgain => Phase::Staging,
             Self::Starting => Phase::Starting,
-            Self::Running => Phase::Running,
+            Self::Running | Self::Unready | Self::Healthy | Self::Unhealthy => Phase::Running,
             Self::Killing => Phase::Killing,
         }
     }

@@ -208,6 +208,19 @@ impl LiveJob {
         old.map_or(&self.job.template, |old| &old.template)
     }
 
+    /// Tasks that serve: those that run, and of those that have checks only the healthy ones.
+    #[must_use]
+    pub const fn ready_tasks(&self) -> u32 {
+        self.derived.phases[LivePhase::Running as usize] + self.derived.phases[LivePhase::Healthy as usize]
+    }
+
+    /// What a live task is that runs, before anything is known of its checks.
+    #[must_use]
+    pub fn running_phase(&self, index: u32) -> LivePhase {
+        let version = self.cells.get(index).map_or(self.version, |cell| cell.version);
+        if self.template(version).has_checks() { LivePhase::Unready } else { LivePhase::Running }
+    }
+
     /// Tasks on agents that run an older version.
     #[must_use]
     pub fn outdated(&self) -> u32 {

@@ -3,7 +3,8 @@
 
 use super::PlanError;
 use crate::shard::{Action, Copied, Event, Output, Record, Request, Response, ScoreMap, Shard};
-use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, NOTES_PER_MESSAGE_MAX, attempt_hash, shard_of_agent};
+use protocol::task::{Health, Verdict};
 use protocol::{
     AgentId, AgentInfo, AttemptId, Exit, FromAgent, FromMaster, Held, Lent, RequestId, ShardId, TaskState, Time, Update, Usage,
 };
@@ -204,6 +205,9 @@ impl World {
                     }
                 }
                 self.tell(id, &attempts, &TaskState::Running { since: self.now, ports: vec![] });
+                if launch.template.has_checks() {
+                    self.are_well(id, &attempts);
+                }
             }
             FromMaster::Kill { attempts, .. } => {
                 let mut ended = Vec::new();
@@ -247,6 +251,8 @@ impl World {
             rest = later;
             self.say(id, FromAgent::Report { session, held: now.to_vec(), last: part == parts });
         }
+        let live: Vec<AttemptId> = held.iter().filter(|held| !held.ended).map(|held| held.attempt).collect();
+        self.are_well(id, &live);
     }
 
     /// An agent tells the shards of these attempts how they are.
@@ -254,6 +260,15 @@ impl World {
         for part in attempts.chunk_by(|a, b| a.shard() == b.shard()).flat_map(|part| part.chunks(ATTEMPTS_PER_MESSAGE_MAX)) {
             let updates = part.iter().map(|attempt| Update { attempt: *attempt, state: state.clone() }).collect();
             self.write(part[0].shard(), Event::Agent { agent, message: FromAgent::Status { updates } });
+        }
+    }
+
+    /// What runs there is well: nobody asks whether it would be.
+    fn are_well(&mut self, agent: AgentId, attempts: &[AttemptId]) {
+        let well = |attempt: &AttemptId| Health { attempt: *attempt, verdict: Verdict::Healthy, reason: String::new() };
+        for part in attempts.chunk_by(|a, b| a.shard() == b.shard()).flat_map(|part| part.chunks(NOTES_PER_MESSAGE_MAX)) {
+            let healths = part.iter().map(well).collect();
+            self.write(part[0].shard(), Event::Agent { agent, message: FromAgent::Health { healths } });
         }
     }
 

@@ -66,6 +66,7 @@ impl Shard {
             FromAgent::Status { updates } => self.statuses(agent, updates),
             FromAgent::Refused { attempts, .. } => self.agent_refused(agent, &attempts),
             FromAgent::Progress { notes } => self.progressed(agent, notes),
+            FromAgent::Health { healths } => self.healths(agent, healths),
             _ if !own => self.disconnect(agent, "this is not the shard of that agent"),
             FromAgent::Register { info, incarnation, number } => self.register(agent, info, incarnation, number),
             FromAgent::Beat { session, sent, held_hash, .. } => self.beat(agent, session, (sent, true), held_hash),

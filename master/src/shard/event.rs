@@ -454,4 +454,15 @@ pub enum Change {
     Maintenance,
     /// The plug-ins on record are others now.
     PlugIns,
+    /// Tasks of one job that have checks are well, or no longer, or not yet.
+    Health {
+        /// The job.
+        job: JobId,
+        /// Its role.
+        role: Role,
+        /// `healthy`, `unready` or `unhealthy`.
+        health: Word,
+        /// Which attempts, at most 256, and where; and why they are not well, for people.
+        found: Vec<(Placed, String)>,
+    },
 }

@@ -198,7 +198,7 @@ impl Shard {
         let own = self.frameworks.get(id).and_then(|framework| framework.tasks.get(task));
         let own = own.ok_or_else(|| Refusal::NotFound { what: UNKNOWN_TASK.into() })?;
         let (attempt, place) = (AttemptId::new(own.job, 0, 1), own.agent);
-        let runs = matches!(self.phase_of(attempt), Some(LivePhase::Running | LivePhase::Killing));
+        let runs = self.phase_of(attempt).is_some_and(|phase| phase >= LivePhase::Running);
         if runs && agent.is_none_or(|agent| agent == place) {
             self.at_once(Action::Send { agent: place, message: FromMaster::Message { attempt, bytes } });
         }

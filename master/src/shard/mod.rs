@@ -29,6 +29,7 @@ mod fitting;
 mod frameworks;
 mod free_ports;
 mod gather;
+pub mod healths;
 mod index;
 mod lent;
 pub mod limits;
@@ -150,6 +151,8 @@ pub struct Shard {
     totals: Totals,
     /// How far live tasks say that they are.
     notes: BTreeMap<AttemptId, (u8, String)>,
+    /// Why live tasks are not well.
+    healths: healths::Healths,
     outputs: VecDeque<Output>,
 }
 
@@ -207,6 +210,7 @@ impl Shard {
             fences: Fences::default(),
             totals: Totals::default(),
             notes: BTreeMap::new(),
+            healths: healths::Healths::default(),
             outputs: VecDeque::new(),
             config,
         }

@@ -36,7 +36,8 @@ impl Shard {
                 (Some(ended), _) => {
                     self.undoubt(attempt);
                     if !ended && phase < LivePhase::Running {
-                        self.jobs.set_phase(attempt, LivePhase::Running);
+                        let runs = self.jobs.live(attempt.task.job).map(|job| job.running_phase(attempt.task.index));
+                        self.jobs.set_phase(attempt, runs.unwrap_or(LivePhase::Running));
                         self.task_news(attempt.task.job, Phase::Running);
                     }
                     stage.push(attempt);
@@ -157,12 +158,16 @@ impl Shard {
 
     /// Replaces some tasks of older versions, as many as may be down at a time.
     pub(super) fn roll(&mut self, id: JobId) {
+        let unwell = self.unwell_and_outdated(id);
         let Some(job) = self.jobs.live_mut(id).filter(|job| job.stopping.is_none() && job.outdated() > 0) else { return };
         if job.job.kind != Kind::Service {
             return;
         }
-        let running = job.derived.phases[LivePhase::Running as usize];
-        let down = job.job.count.saturating_sub(running);
+        if !unwell.is_empty() {
+            self.kill_tasks(id, &unwell, GRACE_MS);
+        }
+        let Some(job) = self.jobs.live_mut(id) else { return };
+        let down = job.job.count.saturating_sub(job.ready_tasks());
         let most = job.job.update_parallel.max(1).saturating_sub(down) as usize;
         if most == 0 {
             return;

@@ -75,6 +75,8 @@ impl Shard {
             Exit::Code(_) | Exit::Signal(_) if asked => Exit::Killed,
             Exit::Trap { reason } => Exit::Trap { reason: cut(reason) },
             Exit::Rejected { reason } => Exit::Rejected { reason: cut(reason) },
+            Exit::Unhealthy { .. } if asked => Exit::Killed,
+            Exit::Unhealthy { reason } => Exit::Unhealthy { reason: super::healths::plain(&reason) },
             exit => exit,
         }
     }
@@ -90,7 +92,7 @@ impl Shard {
                 if !ports.is_empty() && ports.len() == job.job.template.ports().count() {
                     job.derived.ports.insert(index, ports);
                 }
-                LivePhase::Running
+                job.running_phase(index)
             }
             _ => LivePhase::Killing,
         };
@@ -131,6 +133,7 @@ impl Shard {
         if !self.notes.is_empty() {
             ends.iter().for_each(|end| drop(self.notes.remove(&end.attempt(id))));
         }
+        ends.iter().for_each(|end| self.healths.forget(end.attempt(id)));
         let mut phases: BTreeMap<Phase, Vec<(u32, u32)>> = BTreeMap::new();
         for end in &ends {
             phases.entry(end.exit.phase()).or_default().push((end.index, end.number));

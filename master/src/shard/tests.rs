@@ -6,6 +6,7 @@ mod devices;
 mod drains;
 mod fences;
 mod frameworks;
+mod healths;
 mod jobs;
 mod lasting;
 mod maintenance;

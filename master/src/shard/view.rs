@@ -7,7 +7,7 @@ use super::plugins::PlugInsView;
 use super::quotas::RoleSettings;
 use super::reservations::ReservedView;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
-use protocol::task::Usage;
+use protocol::task::{Usage, Verdict};
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Name, OfferId, Phase, Placement, Resources, Role, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -132,6 +132,18 @@ pub enum View {
         /// Which.
         agent: AgentId,
     },
+    /// How many tasks of jobs with checks are well.
+    HealthCounts {
+        /// Which jobs, at most [`PAGE_MAX`].
+        jobs: Vec<JobId>,
+    },
+    /// Whether tasks of a job are well that run and have checks.
+    Healths {
+        /// Which job.
+        job: JobRef,
+        /// Which tasks, by index: at most [`PAGE_MAX`].
+        indexes: Vec<u32>,
+    },
 }
 
 /// An answer.
@@ -185,6 +197,30 @@ pub enum Viewed {
     Devices(Vec<(AgentId, DevicesFree)>),
     /// To [`View::Attempts`]: by id, at most [`ATTEMPTS_MAX`].
     Attempts(Vec<AttemptId>),
+    /// To [`View::HealthCounts`]: of those that have checks.
+    HealthCounts(Vec<(JobId, HealthCounts)>),
+    /// To [`View::Healths`], by index.
+    Healths(Vec<(u32, HealthView)>),
+}
+
+/// How many tasks of a job run and have checks, by what is known of those.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCounts {
+    /// All of them succeed.
+    pub healthy: u32,
+    /// Some have not succeeded yet, or nothing is known yet.
+    pub unready: u32,
+    /// Some fail.
+    pub unhealthy: u32,
+}
+
+/// Whether a task is well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthView {
+    /// What was found.
+    pub verdict: Verdict,
+    /// Why not, for people; empty where it is, or where nothing is known yet.
+    pub reason: String,
 }
 
 /// Most attempts of one answer to [`View::Attempts`].

@@ -58,6 +58,10 @@ impl Shard {
                 let (_, seat) = self.pool.seat(agent).ok_or_else(|| Refusal::NotFound { what: "agent".into() })?;
                 Viewed::Attempts(seat.attempts.keys().take(ATTEMPTS_MAX).collect())
             }
+            View::HealthCounts { jobs } => Viewed::HealthCounts(self.health_counts(&jobs[..jobs.len().min(PAGE_MAX)])),
+            View::Healths { job, indexes } => {
+                Viewed::Healths(self.health_views(self.found(&job)?, &indexes[..indexes.len().min(PAGE_MAX)]))
+            }
             View::PlugIns => Viewed::PlugIns(self.plug_ins_view()),
             View::Copy { tasks_max } => Viewed::Copy(Box::new(self.copied(tasks_max)?)),
             View::FrameworkTasks { framework, from, skip, limit } => {
@@ -239,7 +243,8 @@ impl Shard {
 const TASKS_SCANNED_MAX: usize = 100_000;
 
 /// As people see them, in the order of [`crate::jobs::LivePhase`].
-const PHASES: [Phase; crate::jobs::LivePhase::COUNT] = [Phase::Staging, Phase::Staging, Phase::Starting, Phase::Running, Phase::Killing];
+const PHASES: [Phase; crate::jobs::LivePhase::COUNT] =
+    [Phase::Staging, Phase::Staging, Phase::Starting, Phase::Running, Phase::Running, Phase::Running, Phase::Running, Phase::Killing];
 
 fn ended_counts(ends: &Ends) -> BTreeMap<Phase, u32> {
     ENDS.into_iter().zip(*ends).collect()

@@ -56,7 +56,7 @@ pub fn sample<T: for<'de> Deserialize<'de>>(variant: usize) -> T {
 
 /// Walks `T` often enough to have been in every variant.
 pub fn walk<T: for<'de> Deserialize<'de>>(trace: &mut Trace) {
-    const WALKS: usize = 20_000;
+    const WALKS: usize = 40_000;
     for _ in 0..WALKS {
         trace.inside.clear();
         if let Err(error) = T::deserialize(Walk { trace, at: SEED }) {

@@ -1,6 +1,6 @@
 //! The client's side: finds an executor again, tells it batches and hears batches.
 
-use super::wire::{self, BATCH_BYTES_MAX, Command, Hello, HelloReply, KEY_BYTES_MAX, PLAN_BYTES_MAX, Told, Used};
+use super::wire::{self, Answer, Ask, BATCH_BYTES_MAX, Command, Hello, HelloReply, KEY_BYTES_MAX, PLAN_BYTES_MAX, Told, Used};
 use super::{ExecutorEvent, Held, LaunchError, Recovered, TellError, place, record};
 use crate::messages::WAITING_BYTES_MAX;
 use crate::{Key, Launch};
@@ -49,6 +49,7 @@ pub struct Commands {
 pub struct Events {
     frames: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
     used: Option<Box<dyn Fn(Vec<Used>) + Send>>,
+    answers: Option<Box<dyn Fn(Vec<Answer>) + Send>>,
 }
 
 impl fmt::Debug for Events {
@@ -98,7 +99,7 @@ pub(super) async fn meet(stream: UnixStream, dir: &Path) -> Result<Executor, Lau
     let mut commands = Commands { stream, queued: BytesMut::new() };
     wire::encode(&Hello { version: wire::VERSION }, &mut commands.queued).map_err(gone)?;
     commands.flush().await.map_err(|error| gone(io::Error::other(error)))?;
-    let mut events = Events { frames: FramedRead::new(read, wire::codec()), used: None };
+    let mut events = Events { frames: FramedRead::new(read, wire::codec()), used: None, answers: None };
     let closed = || gone(io::ErrorKind::UnexpectedEof.into());
     let first = events.frames.next().await.ok_or_else(closed)?.map_err(gone)?;
     // The version alone can be read whatever follows it.
@@ -118,7 +119,7 @@ pub(super) async fn meet(stream: UnixStream, dir: &Path) -> Result<Executor, Lau
                     return Ok(Executor { hello, held, commands, events });
                 }
             }
-            Told::Events(_) | Told::Used(_) => return Err(garbled(io::Error::other("events before all that is held"))),
+            Told::Events(_) | Told::Used(_) | Told::Answers(_) => return Err(garbled(io::Error::other("events before all that is held"))),
         }
     }
 }
@@ -173,6 +174,16 @@ impl Commands {
         fits
     }
 
+    /// Queues a question of whether a wasm task is well; false where that cannot be: the executor does not read, or it fits no frame.
+    pub fn ask(&mut self, ask: Ask) -> bool {
+        let bytes = postcard::to_stdvec(&ask).map_or(usize::MAX, |bytes| bytes.len());
+        let fits = bytes <= PLAN_BYTES_MAX && self.queued.len() <= UNREAD_BYTES_MAX;
+        if fits {
+            self.queue(&Command::Ask(Box::new(ask)));
+        }
+        fits
+    }
+
     /// Queues: forget how these ended. Their output stays until newer output needs the room.
     pub fn forget(&mut self, keys: Vec<Key>) {
         keys.chunks(BATCH_BYTES_MAX / KEY_BYTES_MAX).for_each(|keys| self.queue(&Command::Forget(keys.to_vec())));
@@ -217,6 +228,7 @@ impl Events {
             match wire::decode(&self.frames.next().await?.ok()?) {
                 Ok(Told::Events(events)) => return Some(events),
                 Ok(Told::Used(used)) => self.used.iter().for_each(|hear| hear(used.clone())),
+                Ok(Told::Answers(answers)) => self.answers.iter().for_each(|hear| hear(answers.clone())),
                 _ => return None,
             }
         }
@@ -225,5 +237,10 @@ impl Events {
     /// Has `hear` called with what tasks use, whenever it comes while the next batch is waited for.
     pub fn hear_used(&mut self, hear: impl Fn(Vec<Used>) + Send + 'static) {
         self.used = Some(Box::new(hear));
+    }
+
+    /// Has `hear` called with answers to questions, whenever they come while the next batch is waited for.
+    pub fn hear_answers(&mut self, hear: impl Fn(Vec<Answer>) + Send + 'static) {
+        self.answers = Some(Box::new(hear));
     }
 }

@@ -3,7 +3,7 @@
 //! batches of events.
 
 use super::{ExecutorEvent, Held};
-use crate::{Key, Launch, Metering};
+use crate::{Key, Launch, Metering, Plan, Start};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
@@ -82,7 +82,30 @@ pub enum Command {
         /// What.
         bytes: Bytes,
     },
+    /// Ask whether a task is well that runs: answered once, with [`Told::Answers`], where it is wasm.
+    Ask(Box<Ask>),
 }
+
+/// A question of whether a wasm task is well: an export of its program, called in an instance of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Given back with the answer.
+    pub number: u64,
+    /// The task's plan, with the limits of the question.
+    pub plan: Plan,
+    /// The task.
+    pub start: Start,
+    /// What is called.
+    pub export: String,
+    /// Milliseconds that it may take.
+    pub wait_ms: u64,
+}
+
+/// Most questions that an executor answers at once; what is over is answered as failed.
+pub const ASKS_MAX: usize = 512;
+
+/// What came of a question: its number, and why the task is not well, for people.
+pub type Answer = (u64, Result<(), String>);
 
 /// What a wasm task uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +135,8 @@ pub enum Told {
     Events(Vec<ExecutorEvent>),
     /// What tasks use that run: of many, those that used most since it was told last, then those that have most, at most [`USED_MAX`].
     Used(Vec<Used>),
+    /// Answers to [`Command::Ask`].
+    Answers(Vec<Answer>),
 }
 
 /// Frames of at most [`FRAME_BYTES_MAX`].

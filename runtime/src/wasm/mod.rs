@@ -7,6 +7,7 @@
 pub mod compile;
 pub mod policy;
 
+mod ask;
 mod cache;
 mod control;
 mod engine;
@@ -20,6 +21,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub use ask::ANSWER_BYTES_MAX;
 pub use cache::LoadError;
 pub use control::{Control, NOTE_BYTES_MAX, Output, Progress};
 pub use engine::{Engine, EngineError, Obtained, Prepared, Sizing};

@@ -18,7 +18,7 @@ use wasmtime_wasi::I32Exit;
 const FUEL_SLICE: u64 = 1 << 17;
 
 /// What ended a guest from outside.
-enum Cut {
+pub(super) enum Cut {
     Killed,
     OutOfTime,
 }
@@ -79,7 +79,7 @@ impl Engine {
         (exit, usage)
     }
 
-    fn limit(&self, store: &mut Store<Task>, limits: &Limits, fuel: u64) {
+    pub(super) fn limit(&self, store: &mut Store<Task>, limits: &Limits, fuel: u64) {
         // Closures that capture nothing: boxing them allocates nothing.
         store.limiter(|task| &mut task.meter);
         store.set_hostcall_fuel(usize::try_from(limits.host_bytes_max).unwrap_or(usize::MAX));
@@ -125,7 +125,7 @@ async fn enter(store: &mut Store<Task>) -> wasmtime::Result<i32> {
 }
 
 /// `guest`, ended from outside by a kill or at the deadline, also while it waits. A guest that ends at its first turn pays for neither.
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     mut guest: std::pin::Pin<&mut impl Future<Output = T>>,
     control: &Control,
     deadline: Option<Instant>,
@@ -147,7 +147,7 @@ async fn bounded<T>(
     }
 }
 
-fn exit_of(error: &wasmtime::Error, store: &mut Store<Task>) -> Exit {
+pub(super) fn exit_of(error: &wasmtime::Error, store: &mut Store<Task>) -> Exit {
     let task = store.data_mut();
     if let Some(exit) = task.meter.over.take() {
         return exit;

@@ -1,5 +1,6 @@
 //! Every limit, every way to end, and what hostile bytes do, each on a real engine. Programs are written as text.
 
+mod ask;
 mod ends;
 mod hostile;
 mod measure;

@@ -1,6 +1,7 @@
 //! The ledger as its door sees it: events in, outputs out.
 
 mod changes;
+mod checks;
 mod devices;
 mod ends;
 mod groups;

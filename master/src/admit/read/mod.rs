@@ -1,6 +1,7 @@
 //! The tree of a job file, field by field, to a [`JobSpec`]: which fields there are, of what kind, and what is said of those that there
 //! are not. What an amount may be is `job`'s.
 
+mod checks;
 mod place;
 mod task;
 
@@ -26,6 +27,8 @@ const FIELDS: &[(&str, &[&str])] = &[
             "task",
             "resources",
             "limits",
+            "health",
+            "readiness",
             "restart",
             "update",
             "service",
@@ -52,11 +55,14 @@ const FIELDS: &[(&str, &[&str])] = &[
             "mount",
             "resources",
             "limits",
+            "health",
+            "readiness",
         ],
     ),
     ("task.mount", &["host", "to", "writable"]),
     ("resources", &["cpu", "memory", "disk", "ports", "devices", "revocable"]),
     ("limits", &["fuel", "cpu_time", "time", "memory", "tables", "host", "processes", "log", "log_rate", "egress"]),
+    ("health", &["http", "https", "tcp", "exec", "wasm", "port", "grace", "every", "timeout", "failures"]),
     ("restart", &["policy", "retries", "backoff"]),
     ("restart.backoff", &["first", "factor", "max"]),
     ("update", &["parallel"]),
@@ -67,7 +73,6 @@ const FIELDS: &[(&str, &[&str])] = &[
 
 /// Fields that job files have, and that this version does not.
 const FIELDS_LATER: &[(&str, &[&str])] = &[
-    ("", &["health"]),
     ("service", &["http", "after", "schedule"]),
     ("task", &["bundle", "fetch", "scratch"]),
     ("task.mount", &["volume"]),
@@ -92,7 +97,7 @@ pub(super) struct Reader {
 /// The job that `root` describes, as far as it can be read.
 pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
     let mut spec = JobSpec::default();
-    let (mut resources, mut limits) = (None, None);
+    let (mut resources, mut limits, mut health, mut readiness) = (None, None, None, None);
     for Entry { key, span, node } in reader.entries("", root) {
         match key.as_ref() {
             "name" => spec.name = reader.name("name", node),
@@ -104,6 +109,8 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
             "task" => (spec.group, spec.tasks) = reader.tasks(node),
             "resources" => resources = Some((span, reader.resources("resources", node))),
             "limits" => limits = Some((span, reader.limits("limits", node))),
+            "health" => health = Some((span, reader.check("health", node))),
+            "readiness" => readiness = Some((span, reader.check("readiness", node))),
             "restart" => reader.restart(node, &mut spec.restart),
             "update" => spec.update_parallel = reader.update(node),
             "service" => spec.fenced = reader.service(node),
@@ -112,10 +119,17 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
             other => reader.unknown("", other, span),
         }
     }
-    for (field, span) in [("resources", resources.as_ref().map(|(span, _)| span)), ("limits", limits.as_ref().map(|(span, _)| span))] {
+    let of_check = |check: &Option<(Range<usize>, super::spec::CheckSpec)>| check.as_ref().map(|(span, _)| span.clone());
+    let tables = [
+        ("resources", resources.as_ref().map(|(span, _)| span.clone())),
+        ("limits", limits.as_ref().map(|(span, _)| span.clone())),
+        ("health", of_check(&health)),
+        ("readiness", of_check(&readiness)),
+    ];
+    for (field, span) in tables {
         if let Some(span) = span.filter(|_| spec.group) {
             let problem = Problem::new(Code::Conflict, field, "in a group each task has its own");
-            reader.say(problem.at(span.clone()).with_help(format!("write it under each [[task]], as {field} = {{ … }}")));
+            reader.say(problem.at(span).with_help(format!("write it under each [[task]], as {field} = {{ … }}")));
         }
     }
     if !spec.group {
@@ -123,6 +137,8 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
         spec.tasks.resize_with(1, TaskSpec::default);
         spec.tasks[0].resources = resources.map(|(_, resources)| resources).unwrap_or_default();
         spec.tasks[0].limits = limits.map(|(_, limits)| limits).unwrap_or_default();
+        spec.tasks[0].health = health.map(|(_, check)| check);
+        spec.tasks[0].readiness = readiness.map(|(_, check)| check);
     }
     spec.places = std::mem::take(&mut reader.places);
     spec

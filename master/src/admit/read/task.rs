@@ -39,7 +39,9 @@ impl Reader {
                 "mount" => task.mounts = self.list(field, node, |reader, node| reader.mount(field, node)),
                 "resources" if place != "task" => task.resources = self.resources(field, node),
                 "limits" if place != "task" => task.limits = self.limits(field, node),
-                "resources" | "limits" => {
+                "health" if place != "task" => task.health = Some(self.check(field, node)),
+                "readiness" if place != "task" => task.readiness = Some(self.check(field, node)),
+                "resources" | "limits" | "health" | "readiness" => {
                     let problem = Problem::new(Code::UnknownField, field.clone(), "there is no such field").at(span);
                     self.say(problem.with_help(format!("write it as a table of its own: [{key}]")));
                 }
@@ -49,7 +51,7 @@ impl Reader {
         task
     }
 
-    fn marked_text(&mut self, field: &str, node: &mut Node<'_>) -> Option<String> {
+    pub(super) fn marked_text(&mut self, field: &str, node: &mut Node<'_>) -> Option<String> {
         self.mark(field, node);
         self.text(field, node).map(std::borrow::Cow::into_owned)
     }
@@ -59,7 +61,7 @@ impl Reader {
     }
 
     /// A program and what stands before its arguments; one text is the program alone, never a line for a shell.
-    fn command(&mut self, field: &str, mut node: Node<'_>) -> Vec<String> {
+    pub(super) fn command(&mut self, field: &str, mut node: Node<'_>) -> Vec<String> {
         match node.value {
             Value::Text(_) => self.marked_text(field, &mut node).into_iter().collect(),
             _ => self.texts(field, node),

@@ -191,6 +191,7 @@ const fn ended(exit: &Exit) -> (&'static str, Option<&'static str>) {
         Exit::OutOfFuel { .. }
         | Exit::OutOfCpuTime { .. }
         | Exit::OutOfProcesses { .. }
+        | Exit::Unhealthy { .. }
         | Exit::OutOfTable { .. }
         | Exit::OutOfHostBytes { .. } => ("TASK_FAILED", Some("REASON_CONTAINER_LIMITATION")),
         Exit::Lost { reason } => match reason {

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, geteuid, pidfd_open, waitid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, geteuid, kill_process_group, pidfd_open, pidfd_send_signal, waitid};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -73,6 +73,7 @@ pub(super) fn serve(session: &Session, places: &Places, mut stream: UnixStream, 
 /// A program that runs, and our ends of what it reads and writes.
 struct Running {
     process: OwnedFd,
+    pid: u32,
     stdin: Option<OwnedFd>,
     outputs: [Option<(u8, OwnedFd)>; 2],
     terminal: bool,
@@ -117,7 +118,16 @@ fn start(session: &Session, places: &Places, hierarchies: &Hierarchies) -> Resul
     // What is not taken now waits, and output goes on meanwhile.
     rustix::io::ioctl_fionbio(&stdin, true).map_err(|error| format!("FIONBIO: {error}"))?;
     let terminal = session.terminal.is_some();
-    Ok(Running { process: joined.process, stdin: Some(stdin), outputs, terminal, waiting: vec![], closing: false, came: vec![] })
+    Ok(Running {
+        process: joined.process,
+        pid: joined.pid,
+        stdin: Some(stdin),
+        outputs,
+        terminal,
+        waiting: vec![],
+        closing: false,
+        came: vec![],
+    })
 }
 
 /// A child of the process `pid`, which lives: its number, and a descriptor that holds it.
@@ -152,11 +162,20 @@ impl Running {
                     Ready::End => return self.end(stream),
                 };
                 if !here {
+                    self.kill_group();
                     sys::kill(&self.process);
                     return self.end(stream);
                 }
             }
         }
+    }
+
+    /// Ends the program with all that it began and that is of its group: a check that hangs is to leave nothing behind.
+    fn kill_group(&self) {
+        // Who waits for the program stands still meanwhile, so that its number stays its own.
+        let _ = pidfd_send_signal(&self.process, Signal::STOP);
+        let program = first_child(self.pid).and_then(|(pid, _)| Pid::from_raw(pid.cast_signed()));
+        program.map(|program| kill_process_group(program, Signal::KILL));
     }
 
     fn wait(&self, stream: &UnixStream) -> Vec<Ready> {

@@ -407,7 +407,7 @@ impl Watch {
     fn command(&mut self, command: Command) {
         match command {
             // It has one task, and takes no other.
-            Command::Launch(_) | Command::LaunchFenced(..) | Command::Retire | Command::Usage => {}
+            Command::Launch(_) | Command::LaunchFenced(..) | Command::Retire | Command::Usage | Command::Ask(_) => {}
             Command::Renew { keys, until_ns } => {
                 let task = self.task.as_ref().filter(|_| keys.contains(&self.key));
                 task.and_then(|task| task.lease.as_ref()).into_iter().for_each(|lease| lease.renew(until_ns));

@@ -1,5 +1,6 @@
 //! The executor's own process: from its start through the jail to its end.
 
+mod asks;
 mod connection;
 mod tasks;
 mod teller;

@@ -1,6 +1,7 @@
 //! What an executor holds: tasks from the moment that they are taken until their end is forgotten. Runs them; what happens to them is left
 //! for the teller, which alone changes them from live to ended.
 
+use super::asks::Asks;
 use super::workers::Workers;
 use crate::executor::ExecutorEvent;
 use crate::executor::lease::{LOOK_EVERY, Lease};
@@ -31,12 +32,13 @@ const REASON_BYTES_MAX: usize = 512;
 pub(super) const RECORD_AGAIN: Duration = Duration::from_millis(200);
 
 pub(super) struct Tasks {
-    engine: Engine,
+    pub(super) engine: Engine,
     /// Where tasks run, where they are idle.
-    workers: Option<Workers>,
+    pub(super) workers: Option<Workers>,
     logs: Logs,
     tasks_max: usize,
-    memory_bytes_max: u64,
+    pub(super) memory_bytes_max: u64,
+    pub(super) asks: Asks,
     pub(super) record: Mutex<RecordLog>,
     pub(super) held: Mutex<Book>,
     waiting: Mutex<Waiting>,
@@ -115,6 +117,7 @@ impl Tasks {
             logs,
             tasks_max: tasks_max as usize,
             memory_bytes_max,
+            asks: Asks::default(),
             record: Mutex::new(record),
             held: Mutex::default(),
             waiting: Mutex::default(),
@@ -151,6 +154,7 @@ impl Tasks {
                 let task = self.book().live.get(&key).map(|live| Arc::clone(&live.task));
                 task.into_iter().for_each(|task| task.control.hear(bytes.to_vec()));
             }
+            Command::Ask(ask) => self.ask(*ask),
             Command::Retire => {
                 self.retired.store(true, Ordering::SeqCst);
                 self.wake.notify_one();

@@ -175,6 +175,12 @@ impl Teller {
         if client.sending.len() < SEND_BYTES_MAX && self.tasks.usage_wanted.swap(false, Ordering::SeqCst) {
             wire::encode(&Told::Used(self.tasks.used()), &mut client.sending).expect("cut to fit a frame");
         }
+        if client.sending.len() < SEND_BYTES_MAX {
+            let answers = self.tasks.asks.take();
+            answers.chunks(FRAME_EVENTS_MAX).for_each(|part| {
+                wire::encode(&Told::Answers(part.to_vec()), &mut client.sending).expect("cut to fit a frame");
+            });
+        }
         loop {
             while client.sending.len() < SEND_BYTES_MAX && !client.queued.is_empty() {
                 let part = client.queued.drain(..client.queued.len().min(FRAME_EVENTS_MAX)).collect();

@@ -27,6 +27,8 @@ pub(crate) struct Streams {
 pub(crate) struct Joined {
     /// Ends with the exit code of the program.
     pub(crate) process: OwnedFd,
+    /// Its number; the program is its only child, and first of a group of its own.
+    pub(crate) pid: u32,
 }
 
 /// Opens a terminal in the task whose first process is `pid`: our side and the program's.
@@ -78,7 +80,7 @@ pub(crate) fn join(
     let begun = begun.and_then(|()| File::from(said).read_to_string(&mut reason).map_err(|error| format!("begin: {error}")).map(drop));
     let process = process.expect("the parent has a descriptor of the child");
     match begun {
-        Ok(()) if reason.is_empty() => Ok(Joined { process }),
+        Ok(()) if reason.is_empty() => Ok(Joined { process, pid }),
         failed => {
             sys::kill(&process);
             Err(failed.err().unwrap_or(reason))
