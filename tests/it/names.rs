@@ -125,7 +125,7 @@ fn what_is_no_service_has_no_name_and_hostile_packets_change_nothing() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut draw = 7_u64;
     for length in (0..2_000).chain([9_000, 60_000]) {
-        let bytes: Vec<u8> = (0..length).map(|_| {
+        let bytes = (0..length).map(|_| {
             draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (draw >> 40) as u8
         });

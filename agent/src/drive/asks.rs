@@ -80,7 +80,8 @@ impl Door {
     fn ask_program(&mut self, question: &Question, command: &[String], wait: Duration) {
         let attempt = question.id.member.attempt;
         let names: Vec<String> = question.launch.template.ports().map(ToString::to_string).collect();
-        let gaps = Gaps { job: &question.launch.title, port_names: &names };
+        let job_id = question.launch.job.to_string();
+        let gaps = Gaps { job: &question.launch.title, job_id: &job_id, agent: &self.name, port_names: &names };
         let fill = |text: &String| Text::scan(text, &gaps).fill(attempt.task.index, attempt.number, &question.ports);
         let command: Vec<String> = command.iter().map(fill).collect();
         let name = command.first().map(|name| plain(name)).unwrap_or_default();

@@ -1,15 +1,16 @@
 //! Where the instances of services are, by name, for whoever wants to call them. A service is a job of that kind that has a name; its instances are its
-//! tasks that run. What is known here is a copy, never older than a second, and dropped as soon as something of the job changes.
+//! tasks that run, and are well where they have checks. What is known here is a copy, never older than a second, and dropped as soon as something of the job changes.
 
 pub mod dns;
 
 use crate::drive::Door;
 use crate::shard::event::{Change, JobRef, Refusal, Request, Response};
-use crate::shard::view::{JobView, PAGE_MAX, View, Viewed};
+use crate::shard::view::{JobView, PAGE_MAX, TaskView, View, Viewed};
 use dashmap::DashMap;
 use protocol::message::shard_of_job;
+use protocol::task::Verdict;
 use protocol::{AgentId, JobId, Kind, Name, Phase, Role, ShardId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -131,8 +132,10 @@ impl Names {
         while instances.len() < INSTANCES_MAX {
             let tasks = View::Tasks { job: JobRef::Id(view.id), from, limit: PAGE_MAX, phases: vec![Phase::Running] };
             let Some(Viewed::Tasks(tasks)) = self.ask(view.id.shard(), tasks).await? else { break };
+            let well = self.well(view, &tasks).await?;
             let next = tasks.last().filter(|_| tasks.len() >= PAGE_MAX).map(|task| task.index.saturating_add(1));
-            instances.extend(tasks.into_iter().filter_map(|task| {
+            let well = |task: &TaskView| well.as_ref().is_none_or(|well| well.contains(&task.index));
+            instances.extend(tasks.into_iter().filter(well).filter_map(|task| {
                 let agent = task.agent?;
                 let said = hosts.get(&agent);
                 let address = said.and_then(|(_, address)| *address).or_else(|| Some(self.door.agent_connection(agent)?.remote().ip()));
@@ -151,6 +154,16 @@ impl Names {
             from = next;
         }
         Ok(Some(Service { job: view.id, role: view.job.role.clone(), name, instances }))
+    }
+
+    /// Which of these tasks are well; `None` where nobody asks them.
+    async fn well(&self, view: &JobView, tasks: &[TaskView]) -> Result<Option<BTreeSet<u32>>, Unknown> {
+        if tasks.is_empty() || !view.job.template.has_checks() {
+            return Ok(None);
+        }
+        let asked = View::Healths { job: JobRef::Id(view.id), indexes: tasks.iter().map(|task| task.index).collect() };
+        let Some(Viewed::Healths(found)) = self.ask(view.id.shard(), asked).await? else { return Ok(Some(BTreeSet::new())) };
+        Ok(Some(found.into_iter().filter(|(_, health)| health.verdict == Verdict::Healthy).map(|(index, _)| index).collect()))
     }
 
     async fn hosts(&self) -> Result<Arc<Hosts>, Unknown> {
@@ -183,7 +196,7 @@ impl Names {
 
     fn forget(&self, change: &Change) {
         match change {
-            Change::Tasks { job, .. } => drop(self.services.remove(job)),
+            Change::Tasks { job, .. } | Change::Health { job, .. } => drop(self.services.remove(job)),
             Change::Job { job, role, title, .. } => {
                 self.services.remove(job);
                 if let Ok(name) = Name::new(title) {
