@@ -16,6 +16,7 @@ mod overload;
 mod policies;
 mod processes;
 mod rest;
+mod roll;
 mod tasks;
 
 use crate::args::{Bench, BenchWhat};
@@ -100,6 +101,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
                 day::serve(seconds(*lead_s), seconds(*day_s), *rate, seconds(*wake_s))?;
                 return Ok(ExitCode::SUCCESS);
             }
+            BenchWhat::Roll { count, over } => roll::roll(&mut figures, &flags.samples, run, *count, *over).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

@@ -1,6 +1,9 @@
 //! A job once it has been admitted: a template of tasks, how many, and how to replace them. How people write one is `master::admit`'s.
 
+mod update;
 mod wire;
+
+pub use update::{AFTER_MAX, DEADLINE_MS_DEFAULT, SETTLE_MS_DEFAULT, Strategy, UPDATE_MS_MAX, Update};
 
 use crate::bounded;
 use crate::place::Placement;
@@ -39,13 +42,18 @@ pub struct Job {
     pub update_parallel: u32,
     /// Where its tasks may go; `None`: wherever there is room.
     pub place: Option<Arc<Placement>>,
+    /// How the tasks of a service are replaced when a new version is applied, beyond `update_parallel`.
+    pub update: Update,
+    /// Services of its role that have to do their work before its own tasks begin, at most [`AFTER_MAX`].
+    pub after: Vec<Name>,
 }
 
 impl Job {
     /// The version of the messages that it needs ([`crate::link::VERSION`]): masters that speak an earlier one cannot read it.
     #[must_use]
     pub fn since(&self) -> u16 {
-        if self.place.is_some() || self.role.parent().is_some() || self.template.is_revocable() { 3 } else { 1 }
+        let is_new = self.place.is_some() || self.role.parent().is_some() || self.template.is_revocable();
+        if is_new || self.update != Update::default() || !self.after.is_empty() { 3 } else { 1 }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::lent::Revocable;
 use crate::machine::BROKEN;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
+use crate::rolls::Wishes;
 use master::shard::event::JobRef;
 use master::shard::{Refusal, Request, Response};
 use protocol::job::RestartPolicy;
@@ -31,6 +32,8 @@ pub struct Submission {
     pub followed: bool,
     /// Whether it was stopped or scaled since, or refused.
     pub touched: bool,
+    /// Whether somebody asked to stop it.
+    pub stopped: bool,
 }
 
 /// A request that waits for answers.
@@ -58,6 +61,8 @@ pub struct Clients {
     places: Option<Random>,
     revocable: Revocable,
     wants: Wants,
+    /// Services that change their versions.
+    versions: Wishes,
     bug: Option<Bug>,
 }
 
@@ -107,6 +112,8 @@ pub(crate) fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
         restart,
         update_parallel: 1,
         place: None,
+        update: protocol::job::Update::default(),
+        after: vec![],
     }
 }
 
@@ -170,6 +177,7 @@ impl Clients {
             places,
             revocable: Revocable::new(plan),
             wants: Wants::new(plan),
+            versions: Wishes::new(plan),
             bug,
         }
     }
@@ -202,13 +210,19 @@ impl Clients {
         if unended.len() > UNENDED_MAX {
             let about = unended[random.below(unended.len() as u64) as usize];
             let job = self.touch(about);
+            self.submissions[about].stopped = true;
             return (self.ask(about), job.shard(), Request::Stop { job: JobRef::Id(job), grace_ms: random.below(2_000) });
+        }
+        if let Some((about, request)) = self.versions.wish(&self.submissions) {
+            let job = self.touch(about);
+            return (self.ask(about), job.shard(), request);
         }
         let old = if self.submissions.is_empty() { 0 } else { random.below(self.submissions.len() as u64) as usize };
         match random.below(10) {
             0 if !self.submissions.is_empty() => self.submit(old),
             1 if self.submissions.get(old).is_some_and(|old| old.acknowledged.is_some()) => {
                 let job = self.touch(old);
+                self.submissions[old].stopped = true;
                 (self.ask(old), job.shard(), Request::Stop { job: JobRef::Id(job), grace_ms: random.below(2_000) })
             }
             2 if self.submissions.get(old).is_some_and(|old| old.acknowledged.is_some()) => {
@@ -222,6 +236,7 @@ impl Clients {
                 }
                 job.place = self.places.as_mut().and_then(crate::places::draw);
                 self.wants.draw(&mut job);
+                self.versions.draw(&mut job);
                 self.revocable.draw(&mut job);
                 self.add(job)
             }
@@ -283,6 +298,7 @@ impl Clients {
             ended: false,
             followed: false,
             touched: false,
+            stopped: false,
         });
         self.submit(number)
     }
@@ -316,6 +332,7 @@ impl Clients {
             | Response::Done
             | Response::Viewed(_)
             | Response::Numbered(_)
+            | Response::Deployed { .. }
             | Response::Framework(_) => {}
             Response::Refused(Refusal::Conflict { reason }) => {
                 // Only a job that was dropped from the history, key and all, can meet another one of its name.

@@ -5,6 +5,7 @@
 mod busybox;
 mod changed;
 mod cluster;
+mod deployments;
 mod devices;
 mod escapes;
 mod fenced;

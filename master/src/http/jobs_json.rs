@@ -1,10 +1,10 @@
 //! Jobs and tasks as JSON: ids as text, amounts with their units in their names, states in lower case. Knows views; no request.
 
-use super::spec_json::{PlaceBody, RestartBody};
+use super::spec_json::{PlaceBody, RestartBody, UpdateBody, kind_text};
 use crate::shard::view::{JobView, TaskView};
 use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
 use protocol::task::Loss;
-use protocol::{Digest, Exit, Job, JobId, Kind, Lent, Limits, Member, Metering, Phase, Program, Resources};
+use protocol::{Digest, Exit, Job, JobId, Lent, Limits, Member, Metering, Phase, Program, Resources};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -59,6 +59,11 @@ pub struct SpecBody {
     pub restart: RestartBody,
     /// How many tasks are replaced at a time when a new version is applied.
     pub update_parallel: u32,
+    /// How else they are replaced.
+    pub update: UpdateBody,
+    /// Services of its role that it begins after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// True where never two attempts of its one task are alive at once.
     pub fenced: bool,
     /// Where its tasks may go, where not everywhere.
@@ -375,15 +380,6 @@ impl From<&JobView> for JobRow {
     }
 }
 
-/// How people write a kind of job.
-pub const fn kind_text(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Batch => "batch",
-        Kind::Service => "service",
-        Kind::Task => "task",
-    }
-}
-
 impl From<&JobView> for JobBody {
     fn from(view: &JobView) -> Self {
         Self { row: view.into(), spec: (&view.job).into() }
@@ -397,6 +393,8 @@ impl From<&Job> for SpecBody {
             resources: (&job.template.resources).into(),
             restart: (&job.restart).into(),
             update_parallel: job.update_parallel,
+            update: (&job.update).into(),
+            after: job.after.iter().map(ToString::to_string).collect(),
             fenced: job.template.is_fenced(),
             place: job.place.as_deref().map(PlaceBody::from),
         }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod allocation;
+mod deployments;
 mod devices;
 mod drains;
 mod fences;
@@ -110,6 +111,8 @@ pub fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
         restart,
         update_parallel: 1,
         place: None,
+        update: protocol::job::Update::default(),
+        after: vec![],
     }
 }
 

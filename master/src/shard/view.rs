@@ -1,6 +1,8 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
+use super::after::Stands;
 use super::copy::Copied;
+use super::deployment_view::{DeploymentView, VersionView};
 use super::event::{JobRef, Limit, Master, Policy, Token, Word};
 use super::maintenance::{ConsentView, Window};
 use super::plugins::PlugInsView;
@@ -127,6 +129,19 @@ pub enum View {
     Reserved,
     /// How much of each single device of the shard's agents is free.
     Devices,
+    /// Deployments: the last of each job, by job.
+    Deployments {
+        /// Only that of this job.
+        job: Option<JobRef>,
+        /// Only those of this role.
+        role: Option<Role>,
+        /// False: only those that are under way.
+        ended: bool,
+    },
+    /// The versions of a service that are kept.
+    Versions(JobRef),
+    /// What a job still waits for that it begins after.
+    After(JobRef),
 }
 
 /// An answer.
@@ -178,6 +193,12 @@ pub enum Viewed {
     Reserved(Vec<ReservedView>),
     /// To [`View::Devices`]: of agents that have some that are told apart.
     Devices(Vec<(AgentId, DevicesFree)>),
+    /// To [`View::Deployments`].
+    Deployments(Vec<DeploymentView>),
+    /// To [`View::Versions`]: by number.
+    Versions(Vec<VersionView>),
+    /// To [`View::After`]: their names, and how they stand.
+    After(Vec<(Name, Stands)>),
 }
 
 /// How much of each single device of an agent is free, in thousandths: by kind, and in the order of their numbers.

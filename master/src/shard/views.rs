@@ -54,6 +54,9 @@ impl Shard {
             View::Offer { offer } => Viewed::Offer(self.offer_view(offer)?),
             View::Reserved => Viewed::Reserved(self.reserved_views()),
             View::Devices => Viewed::Devices(self.device_views()),
+            View::Deployments { job, role, ended } => Viewed::Deployments(self.deployment_views(job.as_ref(), role.as_ref(), ended)?),
+            View::After(job) => Viewed::After(self.held_view(self.found(&job)?)?),
+            View::Versions(job) => Viewed::Versions(self.version_views(&job)?),
             View::PlugIns => Viewed::PlugIns(self.plug_ins_view()),
             View::Copy { tasks_max } => Viewed::Copy(Box::new(self.copied(tasks_max)?)),
             View::FrameworkTasks { framework, from, skip, limit } => {
@@ -81,9 +84,9 @@ impl Shard {
             Entry::Live(job) => {
                 let mut tasks = ended_counts(&job.ends);
                 let mut add = |phase, n: u32| *tasks.entry(phase).or_insert(0) += n;
-                add(Phase::Waiting, job.fresh() + job.waiting_cells);
+                add(Phase::Waiting, job.unbegun() + job.waiting_cells);
                 if job.stopping.is_some() {
-                    add(Phase::Killed, job.job.count.saturating_sub(job.cells.len()));
+                    add(Phase::Killed, job.total().saturating_sub(job.cells.len()));
                 }
                 let unreachable = self.unreachable_of(id);
                 for (index, cell) in &unreachable {
@@ -121,7 +124,7 @@ impl Shard {
     }
 
     /// Live tasks of a job on agents that cannot be reached; there are few such agents.
-    fn unreachable_of(&self, id: JobId) -> Vec<(u32, Cell)> {
+    pub(super) fn unreachable_of(&self, id: JobId) -> Vec<(u32, Cell)> {
         let Some(job) = self.jobs.live(id) else { return Vec::new() };
         let on = |agent| self.jobs.by_agent.get(agent).into_iter().flat_map(|tasks| tasks.range((id, 0)..=(id, u32::MAX)));
         let tasks = self.unreachable.iter().flat_map(on);
@@ -130,7 +133,7 @@ impl Shard {
 
     fn task_views(&self, id: JobId, from: u32, limit: usize, phases: &[Phase]) -> Vec<TaskView> {
         let count = match self.jobs.entry(id) {
-            Some(Entry::Live(job)) => job.job.count.max(job.cells.len()),
+            Some(Entry::Live(job)) => job.total().max(job.cells.len()),
             Some(Entry::Ended(job)) => job.cells.len() + job.unbegun,
             None => 0,
         };
@@ -144,7 +147,7 @@ impl Shard {
         let (cell, uncommon, unbegun) = match self.jobs.entry(id)? {
             Entry::Live(job) => {
                 let phase = if job.stopping.is_some() { Phase::Killed } else { Phase::Waiting };
-                (job.cells.get(index), job.uncommon.get(&index), (index < job.job.count).then_some((phase, job.submitted)))
+                (job.cells.get(index), job.uncommon.get(&index), (index < job.total()).then_some((phase, job.submitted)))
             }
             Entry::Ended(job) => {
                 let unbegun = index.checked_sub(job.cells.len()).filter(|over| *over < job.unbegun);

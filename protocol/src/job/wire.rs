@@ -1,7 +1,7 @@
 //! How a job stands in postcard. What came later is an extension: a job that has none has the bytes that it always had, so that builds of before
 //! read it; one that has some says so in place of its kind, by a variant that builds of before do not know.
 
-use super::{Job, Kind, Restart, Template};
+use super::{AFTER_MAX, Job, Kind, Restart, Template, Update};
 use crate::place::Placement;
 use crate::{Name, Role, bounded};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -35,6 +35,8 @@ enum WrittenKind<'a> {
 #[derive(Serialize)]
 enum WrittenExtension<'a> {
     Place(&'a Placement),
+    Update(&'a Update),
+    After(&'a [Name]),
 }
 
 /// [`Job`], as it is read.
@@ -61,15 +63,21 @@ enum ReadKind {
 #[derive(Deserialize)]
 enum ReadExtension {
     Place(Placement),
+    Update(Update),
+    After(#[serde(deserialize_with = "bounded::list::<_, _, AFTER_MAX>")] Vec<Name>),
 }
 
 impl Serialize for Job {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let kind = match (&self.place, self.kind) {
-            (Some(place), kind) => WrittenKind::Extended(kind, vec![WrittenExtension::Place(place)]),
-            (None, Kind::Batch) => WrittenKind::Batch,
-            (None, Kind::Service) => WrittenKind::Service,
-            (None, Kind::Task) => WrittenKind::Task,
+        let place = self.place.as_deref().map(WrittenExtension::Place);
+        let update = (self.update != Update::default()).then_some(WrittenExtension::Update(&self.update));
+        let after = (!self.after.is_empty()).then_some(WrittenExtension::After(&self.after));
+        let extensions: Vec<WrittenExtension<'_>> = [place, update, after].into_iter().flatten().collect();
+        let kind = match self.kind {
+            kind if !extensions.is_empty() => WrittenKind::Extended(kind, extensions),
+            Kind::Batch => WrittenKind::Batch,
+            Kind::Service => WrittenKind::Service,
+            Kind::Task => WrittenKind::Task,
         };
         let Self { role, name, priority, count, template, restart, update_parallel, .. } = self;
         let (priority, count, update_parallel) = (*priority, *count, *update_parallel);
@@ -86,13 +94,15 @@ impl<'de> Deserialize<'de> for Job {
             ReadKind::Task => (Kind::Task, vec![]),
             ReadKind::Extended(kind, extensions) => (kind, extensions),
         };
-        let mut place = None;
+        let (mut place, mut update, mut after) = (None, Update::default(), Vec::new());
         for extension in extensions {
             match extension {
                 ReadExtension::Place(placement) => place = (!placement.is_empty()).then(|| Arc::new(placement)),
+                ReadExtension::Update(how) => update = how,
+                ReadExtension::After(names) => after = names,
             }
         }
-        Ok(Self { role, name, kind, priority, count, template, restart, update_parallel, place })
+        Ok(Self { role, name, kind, priority, count, template, restart, update_parallel, place, update, after })
     }
 }
 
@@ -157,6 +167,8 @@ mod tests {
             restart,
             update_parallel: 1,
             place: None,
+            update: Update::default(),
+            after: vec![],
         }
     }
 
@@ -185,5 +197,16 @@ mod tests {
         assert!(postcard::from_bytes::<Former>(&bytes).is_err());
         // Role and name, the variant, the kind, one extension, and what it is: one constraint, rack, MAX_PER 2; one field, an attribute.
         assert_eq!(&bytes[..23], b"\x03web\x01\x04shop\x03\x01\x01\x00\x01\x03\x05\x02\x01\x04\x04di");
+    }
+    #[test]
+    fn how_a_job_is_updated_and_what_it_waits_for_are_extensions() {
+        let update = Update { canary: 1, max_over_milli: 500, ..Update::default() };
+        let job = Job { update, after: vec![Name::new("db").unwrap()], ..job(Kind::Service) };
+        let bytes = postcard::to_allocvec(&job).unwrap();
+        assert_eq!(postcard::from_bytes::<Job>(&bytes).unwrap(), job);
+        assert_eq!(job.since(), 3);
+        // Role and name, the variant, the kind, two extensions: how it is updated (rolling, no least, 500 over, 1 first, …) and what it waits for.
+        assert_eq!(&bytes[..18], b"\x03web\x01\x04shop\x03\x01\x02\x01\x00\x00\xf4\x03\x01");
+        assert_eq!(&bytes[18..28], b"\xc0\xcf\x24\x01\x00\xe8\x07\x02\x01\x02");
     }
 }

@@ -239,6 +239,8 @@ fn job() -> Job {
         restart,
         update_parallel: 1,
         place: None,
+        update: protocol::job::Update::default(),
+        after: vec![],
     }
 }
 
