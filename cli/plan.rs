@@ -61,7 +61,11 @@ async fn placement(client: &Client, job: &Value) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error),
     };
-    let goes = |task: &&Value| task["to"]["name"].is_string();
+    let own = |task: &Value| match (job["name"].as_str(), task["task"].as_str().and_then(|task| task.rsplit_once('.'))) {
+        (Some(name), Some((of, _))) => of == name,
+        _ => true,
+    };
+    let goes = |task: &&Value| task["to"]["name"].is_string() && own(task);
     let mut by_agent: BTreeMap<String, u64> = BTreeMap::new();
     for task in rows(&answer["tasks"]).iter().filter(goes) {
         *by_agent.entry(text(&task["to"]["name"])).or_default() += 1;

@@ -172,6 +172,12 @@ impl Deployment {
         matches!(self.cause, Cause::RolledBack | Cause::Failed)
     }
 
+    /// True where its new version is not tried on a few tasks first: it was good before, or there is none before it.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.promoted || self.from == 0 || self.is_way_back()
+    }
+
     /// The version in which tasks of the older one begin anew when they end by themselves; `None`: in the new one.
     #[must_use]
     pub const fn holds(&self) -> Option<u32> {

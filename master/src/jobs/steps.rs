@@ -62,9 +62,9 @@ pub struct Step {
 }
 
 impl Rules {
-    /// Of a job; `promoted`: somebody has said that all may follow; `way_back`: the new version was good before.
+    /// Of a job; `whole`: its new version is not tried on a few tasks first.
     #[must_use]
-    pub fn of(job: &Job, promoted: bool, way_back: bool) -> Self {
+    pub fn of(job: &Job, whole: bool) -> Self {
         let (count, update) = (job.count, &job.update);
         let fenced = job.template.is_fenced();
         let blue_green = update.strategy == Strategy::BlueGreen && !fenced;
@@ -83,7 +83,7 @@ impl Rules {
             0 if floor == count && count > 0 => 1,
             over => over,
         };
-        let canary = (update.canary > 0 && !promoted && !way_back).then(|| update.canary.min(count));
+        let canary = (update.canary > 0 && !whole).then(|| update.canary.min(count));
         Self { count, floor, over, parallel, canary, blue_green }
     }
 

@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 
 /// Steps that are taken at once: each but the last opens the next.
 const STEPS_MAX: usize = 8;
+/// How long until a step is tried again of which nothing came, in milliseconds.
+const AGAIN_MS: u64 = 1_000;
 /// How long a new leader waits for what agents say of their tasks, in milliseconds: until then what it does not know is not held against a task.
 const UNKNOWN_MS: u64 = 15_000;
 /// The least that a deployment has under a new leader until its deadline, in milliseconds.
@@ -95,7 +97,9 @@ impl Shard {
                 Verdict::Fails(reason) => return self.fail_deployment(id, &reason),
                 Verdict::Waits => self.turn(id, Turn::Waits, "waiting"),
                 Verdict::Done => return self.turn(id, Turn::Done, "done"),
-                Verdict::Step(step) => self.take_step(id, step),
+                Verdict::Step(step) if self.take_step(id, step) => {}
+                // What was counted is not there: it is looked at again, and not without end.
+                Verdict::Step(_) => return self.look_again(id, Some(self.now + AGAIN_MS)),
                 Verdict::Nothing(due) => return self.look_again(id, due),
             }
         }
@@ -120,7 +124,7 @@ impl Shard {
         let job = self.jobs.live_mut(id).filter(|job| job.stopping.is_none())?;
         let deployment = job.rollout.as_ref()?.active()?;
         let way_back = deployment.is_way_back();
-        let rules = Rules::of(&job.job, deployment.promoted, way_back);
+        let rules = Rules::of(&job.job, deployment.is_whole());
         if deployment.state == State::Paused || job.is_held() {
             return Some(Verdict::Nothing(None));
         }
@@ -203,21 +207,27 @@ impl Shard {
         Some(counts)
     }
 
-    fn take_step(&mut self, id: JobId, step: Step) {
+    /// Takes a step; false where there was nothing to do.
+    fn take_step(&mut self, id: JobId, step: Step) -> bool {
         if let Some(extra) = step.extra {
             self.commit(Record::DeploymentTurned { id, turn: Turn::Extra(extra), at: self.now });
             self.stop_beyond(id);
         }
-        let Some(job) = self.jobs.live(id) else { return };
+        let Some(job) = self.jobs.live(id) else { return false };
         let turned: Vec<u32> = job.derived.old_waiting.iter().take(step.turn as usize).copied().collect();
         let unready = self.outdated(id, step.stop_unready, false);
         let ready = self.outdated(id, step.stop_ready, true);
-        if !turned.is_empty() {
+        let any = !turned.is_empty();
+        if any {
             self.commit(Record::Turned { id, indexes: turned, at: self.now });
         }
         self.kill_tasks(id, &unready, GRACE_MS);
         self.kill_tasks(id, &ready, GRACE_MS);
-        self.publish_deployment(id, "step");
+        let took = step.extra.is_some() || any || !unready.is_empty() || !ready.is_empty();
+        if took {
+            self.publish_deployment(id, "step");
+        }
+        took
     }
 
     /// Tasks of older versions that are to stop: below the count where they do their work.

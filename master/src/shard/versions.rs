@@ -160,7 +160,7 @@ impl Shard {
         let live = self.jobs.live(id)?;
         let deployment = live.rollout.as_ref()?.deployment.as_ref()?;
         let counts = self.deployment_counts(id)?;
-        let rules = Rules::of(&live.job, deployment.promoted, deployment.is_way_back());
+        let rules = Rules::of(&live.job, deployment.is_whole());
         Some(DeploymentView {
             id: of_job(id, deployment),
             role: live.job.role.clone(),

@@ -235,7 +235,7 @@ fn a_bad_canary_is_all_that_ever_was_of_its_version() {
 fn it_stands_still_and_ends_when_somebody_says_so() {
     let (mut world, id) = running(5, 1, quick());
     let deployment = world.deploy(service("2", 5, 1, quick())).1.unwrap();
-    world.go(id, &[], 3);
+    world.go(id, &[], 1);
     world.ask(Request::Deployment { id: deployment, wish: DeploymentWish::Pause });
     world.go(id, &[], 10);
     let before = world.deployment(id);
@@ -243,14 +243,14 @@ fn it_stands_still_and_ends_when_somebody_says_so() {
     assert_eq!((world.deployment(id).ready, world.deployment(id).state), (before.ready, State::Paused));
     assert!(before.ready < 5 && before.ready > 0, "{before:?}");
     world.ask(Request::Deployment { id: deployment, wish: DeploymentWish::Resume });
-    world.go(id, &[], 3);
+    world.go(id, &[], 1);
     world.ask(Request::Deployment { id: deployment, wish: DeploymentWish::Cancel { back: true } });
     world.go(id, &[], 60);
     let view = world.deployment(id);
     assert_eq!((view.cause, view.state, view.to), (Cause::RolledBack, State::Done, 1));
     assert!(world.all_run(id, 5, 1));
     let deployment = world.deploy(service("3", 5, 1, quick())).1.unwrap();
-    world.go(id, &[], 3);
+    world.go(id, &[], 1);
     world.ask(Request::Deployment { id: deployment, wish: DeploymentWish::Cancel { back: false } });
     world.go(id, &[], 20);
     assert_eq!(world.deployment(id).state, State::Cancelled);
@@ -343,7 +343,7 @@ fn new_tasks_are_believed_when_they_have_settled() {
 fn a_new_leader_goes_on_and_ends_nothing_for_what_it_does_not_know() {
     let (mut world, id) = running(6, 2, quick());
     world.deploy(service("2", 6, 2, quick()));
-    world.go(id, &[], 3);
+    world.go(id, &[], 1);
     let before = world.deployment(id);
     assert!(before.ready > 0 && before.old > 0, "{before:?}");
     world.agents.get_mut(&A).unwrap().killed.clear();
