@@ -15,6 +15,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use protocol::link::VERSION;
 use protocol::{Role, ShardId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -95,6 +96,10 @@ pub(super) async fn known(
     role: Option<Role>,
     ended: bool,
 ) -> Result<Vec<DeploymentView>, ApiError> {
+    // Masters of before know none, nor the question.
+    if !api.door.peers().all_speak(VERSION) {
+        return Ok(Vec::new());
+    }
     let view = View::Deployments { job: job.map(|job| JobRef::Id(job.id)), role, ended };
     let answers = match job {
         Some(job) => vec![find::view(api, job.id.shard(), view).await?],
@@ -132,7 +137,7 @@ async fn found(api: &Api, caller: &Caller, text: &str) -> Result<DeploymentView,
     let missing = || ApiError::not_found("deployment");
     let id: DeploymentId = body::parsed("deployment", text)?;
     let shard: ShardId = id.job.shard();
-    if shard.0 >= api.door.shards() {
+    if shard.0 >= api.door.shards() || !api.door.peers().all_speak(VERSION) {
         return Err(missing());
     }
     let view = View::Deployments { job: Some(JobRef::Id(id.job)), role: None, ended: true };
@@ -199,6 +204,7 @@ pub async fn version(
 }
 
 async fn kept(api: &Api, view: &JobView) -> Result<Vec<VersionBody>, ApiError> {
+    api.all_understand()?;
     match find::view(api, view.id.shard(), View::Versions(JobRef::Id(view.id))).await? {
         Viewed::Versions(views) => Ok(views.iter().map(VersionBody::from).collect()),
         _ => Err(ApiError::internal("a shard answered another question than it was asked")),

@@ -112,8 +112,16 @@ impl Jobs {
         live.version_changed();
         live.job.count = job.count;
         self.rolling.insert(id);
+        self.still_held(id);
         self.resized(id, total, at);
         self.revive_ended(id, at);
+    }
+
+    /// Forgets that a job waits for others where it does no longer.
+    fn still_held(&mut self, id: JobId) {
+        if !self.live(id).is_some_and(LiveJob::is_held) {
+            self.held.remove(&id);
+        }
     }
 
     /// What has ended for good is wanted in the new version.
@@ -140,6 +148,7 @@ impl Jobs {
         let template = Arc::clone(&live.job.template);
         let former = std::mem::replace(&mut live.job, job.clone());
         live.job = Job { count, template, kind: former.kind, role: former.role, name: former.name, place: former.place, ..job.clone() };
+        self.still_held(id);
         self.scaled(id, job.count, at);
     }
 

@@ -258,16 +258,26 @@ impl Shard {
     }
 
     fn fail_deployment(&mut self, id: JobId, reason: &str) {
-        tracing::warn!(job = %id, reason, "a deployment failed");
+        let Some(job) = self.jobs.live(id) else { return };
+        let Some(deployment) = job.rollout.as_ref().and_then(|rollout| rollout.active()) else { return };
+        let (from, count) = (deployment.from, deployment.from_count);
+        let returns = job.job.update.auto_rollback && !deployment.is_way_back() && from > 0;
+        if !returns {
+            self.let_extra_go(id);
+        }
         self.turn(id, Turn::Failed(why(reason)), "failed");
         self.look_again(id, None);
-        let Some(job) = self.jobs.live(id).filter(|job| job.job.update.auto_rollback) else { return };
-        let Some(deployment) = job.rollout.as_ref().and_then(|rollout| rollout.deployment.as_ref()) else { return };
-        let (from, count) = (deployment.from, deployment.from_count);
-        if deployment.is_way_back() || from == 0 {
-            return;
+        if returns {
+            self.deploy_version(id, from, Some(count), Cause::Failed);
         }
-        self.deploy_version(id, from, Some(count), Cause::Failed);
+    }
+
+    /// Nobody goes on with a deployment that is under way: what runs beyond the count ends.
+    pub(super) fn let_extra_go(&mut self, id: JobId) {
+        if self.jobs.live(id).is_some_and(|job| job.total() > job.job.count) {
+            self.commit(Record::DeploymentTurned { id, turn: Turn::Extra(0), at: self.now });
+            self.stop_beyond(id);
+        }
     }
 
     /// Goes to an earlier version that is kept.

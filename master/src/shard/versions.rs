@@ -26,14 +26,15 @@ impl Shard {
             self.reply(id, Response::Deployed { job: target, new: false, deployment });
             return Ok(());
         }
-        let same = live.job.template == job.template && live.job.place == job.place;
-        self.make_way(target, force)?;
-        if same {
+        if live.job.template == job.template && live.job.place == job.place {
+            // No task is another for it: what is under way goes on.
+            let deployment = live.rollout.as_ref().and_then(|rollout| rollout.active()).map(|of| of_job(target, of));
             self.commit(Record::Retuned { id: target, job, at: self.now });
-            self.reply(id, Response::Deployed { job: target, new: true, deployment: None });
+            self.reply(id, Response::Deployed { job: target, new: true, deployment });
             self.changed(target, "applied");
             return Ok(());
         }
+        self.make_way(target, force)?;
         self.deploy_now(target, job, None, Cause::Applied);
         self.reply_deployed(id, target);
         Ok(())
@@ -142,7 +143,10 @@ impl Shard {
             (DeploymentWish::Cancel { back: true }, _) if !back => {
                 return refuse("has no version to go back to: it can be cancelled and left as it is");
             }
-            (DeploymentWish::Cancel { .. }, _) => {
+            (DeploymentWish::Cancel { back }, _) => {
+                if !back {
+                    self.let_extra_go(of.job);
+                }
                 self.turn(of.job, Turn::Cancelled(why("somebody cancelled it")), "cancelled");
             }
         }
