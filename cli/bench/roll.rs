@@ -45,7 +45,7 @@ fn service(wasm: &str, count: u32, over: bool, word: &str) -> Value {
     let (healthy, beyond) = if over { (1.0, 0.1) } else { (0.9, 0.0) };
     json!({
         "name": "service", "kind": "service", "count": count,
-        "task": { "wasm": wasm, "args": ["3600000", word] },
+        "task": { "wasm": wasm, "args": ["3600000"], "env": { "WORD": word } },
         "resources": { "cpu": SHARE_CPU, "memory": "1MiB" },
         "update": { "parallel": (count / 10).max(1), "min_healthy": healthy, "max_over": beyond, "settle": "0ms" },
     })

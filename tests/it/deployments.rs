@@ -20,7 +20,7 @@ enum Runs {
 fn file(cluster: &Cluster, name: &str, runs: Runs, count: u32, lines: &str) -> PathBuf {
     let path = cluster.folder.join(format!("{name}.toml"));
     let (wasm, args) = match runs {
-        Runs::Well(word) => (sample("sleep.wasm"), format!("[\"600000\", {word:?}]")),
+        Runs::Well(word) => (sample("sleep.wasm"), format!("[\"600000\"]\nenv = {{ WORD = {word:?} }}")),
         Runs::Badly => (sample("hello.wasm"), "[\"world\", \"3\"]".to_owned()),
     };
     let head = format!("name = {name:?}\nkind = \"service\"\ncount = {count}\n[task]\nwasm = {wasm:?}\nargs = {args}\n");
@@ -59,7 +59,7 @@ fn a_service_goes_forward_and_back_and_a_bad_version_returns_by_itself() {
     let second = file(&cluster, "web", Runs::Well("2"), 4, update);
     let (text, code) = said(&cluster, &["plan", second.to_str().unwrap()]);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains(r#"tasks.0.args: ["600000","1"] → ["600000","2"]"#) && text.contains("all 4 tasks are replaced"), "{text}");
+    assert!(text.contains(r#"tasks.0.env.WORD: "1" → "2""#) && text.contains("all 4 tasks are replaced"), "{text}");
     assert!(text.contains("4 on a1"), "{text}");
     let (text, code) = apply(&cluster, &second, &[]);
     assert_eq!(code, Some(0), "{text}");

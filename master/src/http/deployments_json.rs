@@ -17,7 +17,7 @@ pub struct DeploymentBody {
     pub role: String,
     /// What people call the job.
     pub title: String,
-    /// The version that holds until the new one has proved itself; 0: there is none.
+    /// The version that holds until the new one has proved itself, or, on a way back, the one that is left; 0: there is none.
     pub from: u32,
     /// The version that is to be.
     pub to: u32,
@@ -122,7 +122,9 @@ pub fn sentence(view: &DeploymentView) -> String {
     let DeploymentView { from, to, ready, count, title, .. } = view;
     let way = match (view.cause, from) {
         (_, 0) => format!("version {to}"),
-        (Cause::Failed, _) if view.state != State::Failed => format!("back from version {from} to {to}, since that failed: {}", view.why),
+        (Cause::Failed, _) if view.state != State::Failed => {
+            format!("back from version {from} to {to}, since {from} failed ({})", view.why)
+        }
         (Cause::Failed, _) => format!("back from version {from} to {to}"),
         (Cause::RolledBack, _) => format!("back from version {from} to {to}"),
         (Cause::Restarted, _) => format!("restart, version {from} to {to}"),

@@ -105,7 +105,9 @@ impl Jobs {
         live.version = to;
         live.old.retain(|old| old.version != to);
         live.job = Job { count: former.count, kind: former.kind, role: former.role, name: former.name, ..job.clone() };
-        live.begin(from, from_count, cause, at);
+        // A way back leads from what it leaves.
+        let way_back = matches!(cause, Cause::RolledBack | Cause::Failed);
+        live.begin(if way_back { before } else { from }, from_count, cause, at);
         if replaced {
             live.tally_anew();
         }

@@ -93,7 +93,7 @@ pub enum Cause {
 pub struct Deployment {
     /// From 1.
     pub number: u32,
-    /// The version that holds until the new one has proved itself; 0: there is none.
+    /// The version that holds until the new one has proved itself, or, on a way back, the one that is left; 0: there is none.
     pub from: u32,
     /// How many tasks that was to have: what a way back by itself returns to.
     pub from_count: u32,

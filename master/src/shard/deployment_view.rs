@@ -30,7 +30,7 @@ pub struct DeploymentView {
     pub role: Role,
     /// What people call the job.
     pub title: String,
-    /// The version that holds until the new one has proved itself; 0: there is none.
+    /// The version that holds until the new one has proved itself, or, on a way back, the one that is left; 0: there is none.
     pub from: u32,
     /// The version that is to be.
     pub to: u32,
