@@ -3,12 +3,14 @@
 mod access;
 mod bench;
 mod daemons;
+mod deploy;
 mod maintenance;
 mod reservations;
 
 pub use access::{Exec, PolicyFlags, PolicyVerb, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
 pub use bench::{Bench, BenchWhat};
 pub use daemons::{Agent, Master, Masters, MastersVerb};
+pub use deploy::{Apply, Restart, Rollback};
 pub use maintenance::{Maintenance, MaintenanceVerb};
 pub use reservations::ReserveFlags;
 
@@ -64,7 +66,7 @@ pub enum Verb {
     Run(Box<Run>),
     /// What a job file would change, or what would be if the cluster were another; changes nothing.
     Plan(Plan),
-    /// Make a job file so: create, or roll forward; waits until it runs (Ctrl-C leaves it running).
+    /// Make a job file so: create, or roll forward; waits until it runs (Ctrl-C leaves it running). Or promote, pause, resume, cancel that
     Apply(Apply),
     /// Jobs, or the tasks of one.
     Ps(Ps),
@@ -82,6 +84,10 @@ pub enum Verb {
     Stop(Stop),
     /// Give a job another number of tasks.
     Scale(Scale),
+    /// Replace all tasks of a service by others that are the same, as a new version is rolled out
+    Restart(Restart),
+    /// Go back to an earlier version of a service
+    Rollback(Rollback),
     /// Upload a bundle; prints its digest.
     Push(Push),
     /// Job files made of what another system has
@@ -285,16 +291,6 @@ pub struct Plan {
     /// 'scale JOB to 10', 'stop JOB', 'set role=web limit=cpu=8 guarantee=cpu=4 weight=2'. With a job file: what would become of that job then.
     #[arg(long, value_name = "HYPOTHESIS")]
     pub what_if: Vec<String>,
-}
-
-/// Flags of `skep apply`.
-#[derive(Debug, Args)]
-pub struct Apply {
-    /// The file, TOML or JSON.
-    pub file: PathBuf,
-    /// Return as soon as it is on record.
-    #[arg(long)]
-    pub detach: bool,
 }
 
 /// Flags of `skep ps`.

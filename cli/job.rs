@@ -1,8 +1,7 @@
-//! Jobs as the commands make them: from flags, from job files; bundles uploaded first; `apply`.
+//! Jobs as the commands make them: from flags, from job files; bundles uploaded first.
 
-use crate::args::{Apply, Reach, Run, Shape};
+use crate::args::Run;
 use crate::client::{Client, Refused};
-use crate::print;
 use crate::thing::{self, Bundle, Content, Sort};
 use anyhow::{Context, bail};
 use master::admit::{self, Source};
@@ -11,8 +10,6 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
-use std::process::ExitCode;
-use std::time::Duration;
 
 /// A job file that does not hold, with each problem drawn under its source.
 #[derive(Debug, thiserror::Error)]
@@ -164,68 +161,4 @@ pub async fn upload(client: &Client, bundles: &[Bundle]) -> anyhow::Result<()> {
         client.send(client.request(Method::PUT, &path).body(body)).await?;
     }
     Ok(())
-}
-
-/// How often `skep apply` looks how far it is.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// Makes a job file so, and waits until all of its tasks run and are well or, for a batch job, have ended.
-pub async fn apply(reach: &Reach, flags: Apply, shape: Shape) -> anyhow::Result<ExitCode> {
-    let client = Client::find(reach)?;
-    let draft = from_file(&flags.file)?;
-    let name = draft.job["name"].as_str().with_context(|| format!("{}: apply needs a job with a name", flags.file.display()))?.to_owned();
-    upload(&client, &draft.bundles).await?;
-    let role = draft.job["role"].as_str().map(|role| format!("?role={role}")).unwrap_or_default();
-    let path = format!("/v1/jobs/{name}{role}");
-    let answer = client.call(Method::PUT, &path, &draft.job).await?;
-    if flags.detach {
-        println!(
-            "{}",
-            if shape == Shape::Json { answer.to_string() } else { format!("{name} is on record as {}", print::text(&answer["id"])) }
-        );
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut shown = String::new();
-    loop {
-        let job = client.get(&path).await?;
-        let line = crate::show::progress(&job);
-        if shape == Shape::Table && line != shown {
-            println!("{name}: {line}");
-            shown = line;
-        }
-        let rolled = job["kind"] != "service" || all_of(&client, &name, &role, &job).await?;
-        if let Some(code) = settled(&job, rolled) {
-            if shape == Shape::Json {
-                println!("{job}");
-            }
-            return Ok(ExitCode::from(code));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            _ = tokio::signal::ctrl_c() => {
-                eprintln!("left as it is; `skep status {name}` shows it");
-                return Ok(ExitCode::SUCCESS);
-            }
-        }
-    }
-}
-
-/// Whether the tasks that a service is to have, as far as one page shows, are of its present version.
-async fn all_of(client: &Client, name: &str, role: &str, job: &Value) -> anyhow::Result<bool> {
-    let query = if role.is_empty() { "?limit=1000".to_owned() } else { format!("{role}&limit=1000") };
-    let answer = client.get(&format!("/v1/jobs/{name}/tasks{query}")).await?;
-    let count = job["count"].as_u64().unwrap_or(0);
-    let mut wanted = answer["tasks"].as_array().into_iter().flatten().filter(|task| task["index"].as_u64() < Some(count));
-    Ok(wanted.all(|task| task["version"] == job["version"]))
-}
-
-/// The exit code of `apply` where there is nothing left to wait for.
-fn settled(job: &Value, rolled: bool) -> Option<u8> {
-    let tasks = |phase: &str| job["tasks"][phase].as_u64().unwrap_or(0);
-    let count = job["count"].as_u64().unwrap_or(0);
-    if !job["ended_ms"].is_null() {
-        return Some(u8::from(tasks("finished") < count));
-    }
-    let well = job["health"]["healthy"].as_u64().is_none_or(|healthy| healthy >= count);
-    (job["kind"] == "service" && tasks("running") >= count && rolled && well).then_some(0)
 }

@@ -10,6 +10,7 @@ mod busybox;
 mod client;
 mod daemon;
 mod demo;
+mod deploy;
 mod exec;
 mod import;
 mod job;
@@ -114,7 +115,9 @@ async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::R
     match verb {
         Verb::Run(flags) => run::run(reach, *flags, shape).await,
         Verb::Plan(flags) => plan::plan(reach, &flags, shape).await,
-        Verb::Apply(flags) => job::apply(reach, flags, shape).await,
+        Verb::Apply(flags) => deploy::apply(reach, flags, shape).await,
+        Verb::Restart(flags) => deploy::restart(reach, flags, shape).await,
+        Verb::Rollback(flags) => deploy::rollback(reach, flags, shape).await,
         Verb::Ps(flags) => show::ps(reach, flags, shape).await,
         Verb::Status(flags) => show::status(reach, flags, shape).await,
         Verb::Explain(flags) => show::explain(reach, flags, shape).await,

@@ -1,12 +1,13 @@
 //! `skep plan`: what a job file would change, and what would be if.
 
 use crate::args::{Plan, Reach, Shape};
-use crate::client::Client;
+use crate::client::{Client, Refused};
 use crate::job::{from_file, upload};
 use crate::print::{self, text};
 use crate::show::amounts;
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -39,8 +40,43 @@ async fn of_file(client: &Client, file: &Path, shape: Shape) -> anyhow::Result<E
         if let Some(change) = fit["change"].as_str().filter(|change| !change.is_empty()) {
             println!("help: {}", print::plain(change));
         }
+        if plan["replaces"] == true {
+            println!("all {} tasks are replaced, as its [update] says", plan["count"]);
+        }
+        if action != "nothing" {
+            placement(client, &draft.job).await?;
+        }
     }
     Ok(ExitCode::from(u8::from(action != "nothing")))
+}
+
+/// Shows where the tasks of a job would go, tried out on a copy of the cluster.
+async fn placement(client: &Client, job: &Value) -> anyhow::Result<()> {
+    let answer = match client.call(Method::POST, "/v1/what-if", &json!({ "what_if": [], "job": job })).await {
+        Ok(answer) => answer,
+        // A cluster that is too large or too busy for that, or of an earlier version.
+        Err(error) if error.downcast_ref::<Refused>().is_some() => {
+            println!("where they would go was not tried out: {error}");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let own = |task: &Value| match (job["name"].as_str(), task["task"].as_str().and_then(|task| task.rsplit_once('.'))) {
+        (Some(name), Some((of, _))) => of == name,
+        _ => true,
+    };
+    let goes = |task: &&Value| task["to"]["name"].is_string() && own(task);
+    let mut by_agent: BTreeMap<String, u64> = BTreeMap::new();
+    for task in rows(&answer["tasks"]).iter().filter(goes) {
+        *by_agent.entry(text(&task["to"]["name"])).or_default() += 1;
+    }
+    for (agent, tasks) in by_agent {
+        println!("  {tasks} on {agent}");
+    }
+    for job in rows(&answer["waiting"]) {
+        println!("  {}: {}", text(&job["job"]), text(&job["text"]));
+    }
+    Ok(())
 }
 
 /// Shows what would be if; 1 where tasks would wait or end that do not now.

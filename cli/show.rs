@@ -151,6 +151,9 @@ async fn one_job(client: &Client, named: &Named, job: &Value) -> anyhow::Result<
     println!("state    {}, submitted {} ago", text(&job["state"]), print::ago(job["submitted_ms"].as_u64().unwrap_or(0)));
     println!("tasks    {} wanted: {}", job["count"], progress(job));
     println!("restarts {}", job["restarts"]);
+    if let Some(deployment) = crate::deploy::last(client, named).await?.filter(|_| job["kind"] == "service") {
+        println!("update   {} ({}, {})", text(&deployment["text"]), text(&deployment["id"]), text(&deployment["state"]));
+    }
     if job["ended_ms"].is_null() {
         unwell::lines(client, named, job).await?.iter().for_each(|line| println!("{line}"));
         println!("{}", reasons(&client.get(&named.path("/explain", "")).await?));
@@ -317,7 +320,7 @@ fn stands(answer: &Value) -> String {
 }
 
 /// The reasons of an explanation, a line each.
-fn reasons(answer: &Value) -> String {
+pub fn reasons(answer: &Value) -> String {
     let fit = &answer["fit"];
     let mut lines = vec![text(&answer["text"])];
     for (what, agents) in fit["short"].as_object().into_iter().flatten() {

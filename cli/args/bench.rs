@@ -172,6 +172,15 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 100_000)]
         tasks: u32,
     },
+    /// A service goes to a new version, a tenth of its tasks at a time: until all are of it and do their work, and the fewest that did meanwhile.
+    Roll {
+        /// How many tasks.
+        #[arg(long, default_value_t = 1_000)]
+        count: u32,
+        /// None may be missing: a tenth runs beyond the count instead.
+        #[arg(long)]
+        over: bool,
+    },
     /// An agent killed: until its tasks are placed anew.
     Detect,
 }

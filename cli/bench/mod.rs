@@ -18,6 +18,7 @@ mod page;
 mod policies;
 mod processes;
 mod rest;
+mod roll;
 mod tasks;
 
 use crate::args::{Bench, BenchWhat};
@@ -104,6 +105,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             BenchWhat::Page { count, tasks } => page::page(&mut figures, &flags.samples, run, (*count, *tasks)).await?,
+            BenchWhat::Roll { count, over } => roll::roll(&mut figures, &flags.samples, run, *count, *over).await?,
             BenchWhat::Detect => rest::detect(&mut figures, &flags.samples, run).await?,
         }
     }

@@ -1,9 +1,11 @@
 //! A job once it has been admitted: a template of tasks, how many, and how to replace them. How people write one is `master::admit`'s.
 
 mod about;
+mod update;
 mod wire;
 
 pub use about::{About, LABEL_NAME_BYTES_MAX, LABELS_BYTES_MAX, LABELS_MAX, ORIGIN_BYTES_MAX, Origin};
+pub use update::{AFTER_MAX, DEADLINE_MS_DEFAULT, SETTLE_MS_DEFAULT, Strategy, UPDATE_MS_MAX, Update};
 
 use crate::bounded;
 use crate::place::Placement;
@@ -44,6 +46,10 @@ pub struct Job {
     pub place: Option<Arc<Placement>>,
     /// What people and programs say of it, and nothing here reads; `None`: nothing.
     pub about: Option<Arc<About>>,
+    /// How the tasks of a service are replaced when a new version is applied, beyond `update_parallel`.
+    pub update: Update,
+    /// Services of its role that have to do their work before its own tasks begin, at most [`AFTER_MAX`].
+    pub after: Vec<Name>,
 }
 
 impl Job {
@@ -52,7 +58,7 @@ impl Job {
     pub fn since(&self) -> u16 {
         let of_tasks = self.template.is_revocable() || self.template.has_checks();
         let is_new = of_tasks || self.place.is_some() || self.about.is_some() || self.role.parent().is_some();
-        if is_new { 3 } else { 1 }
+        if is_new || self.update != Update::default() || !self.after.is_empty() { 3 } else { 1 }
     }
 
     /// What was said of it by names, sorted by them.

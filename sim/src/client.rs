@@ -6,6 +6,7 @@ use crate::lent::Revocable;
 use crate::machine::BROKEN;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
+use crate::rolls::Wishes;
 use master::shard::event::JobRef;
 use master::shard::{Refusal, Request, Response};
 use protocol::job::RestartPolicy;
@@ -32,6 +33,8 @@ pub struct Submission {
     pub followed: bool,
     /// Whether it was stopped or scaled since, or refused.
     pub touched: bool,
+    /// Whether somebody asked to stop it.
+    pub stopped: bool,
 }
 
 /// A request that waits for answers.
@@ -60,6 +63,8 @@ pub struct Clients {
     revocable: Revocable,
     checked: Checked,
     wants: Wants,
+    /// Services that change their versions.
+    versions: Wishes,
     bug: Option<Bug>,
 }
 
@@ -110,6 +115,8 @@ pub(crate) fn job(resources: Resources, count: u32, longest_ms: u64) -> Job {
         update_parallel: 1,
         place: None,
         about: None,
+        update: protocol::job::Update::default(),
+        after: vec![],
     }
 }
 
@@ -174,6 +181,7 @@ impl Clients {
             revocable: Revocable::new(plan),
             checked: Checked::new(plan),
             wants: Wants::new(plan),
+            versions: Wishes::new(plan),
             bug,
         }
     }
@@ -206,13 +214,19 @@ impl Clients {
         if unended.len() > UNENDED_MAX {
             let about = unended[random.below(unended.len() as u64) as usize];
             let job = self.touch(about);
+            self.submissions[about].stopped = true;
             return (self.ask(about), job.shard(), Request::Stop { job: JobRef::Id(job), grace_ms: random.below(2_000) });
+        }
+        if let Some((about, request)) = self.versions.wish(&self.submissions) {
+            let job = self.touch(about);
+            return (self.ask(about), job.shard(), request);
         }
         let old = if self.submissions.is_empty() { 0 } else { random.below(self.submissions.len() as u64) as usize };
         match random.below(10) {
             0 if !self.submissions.is_empty() => self.submit(old),
             1 if self.submissions.get(old).is_some_and(|old| old.acknowledged.is_some()) => {
                 let job = self.touch(old);
+                self.submissions[old].stopped = true;
                 (self.ask(old), job.shard(), Request::Stop { job: JobRef::Id(job), grace_ms: random.below(2_000) })
             }
             2 if self.submissions.get(old).is_some_and(|old| old.acknowledged.is_some()) => {
@@ -226,6 +240,7 @@ impl Clients {
                 }
                 job.place = self.places.as_mut().and_then(crate::places::draw);
                 self.wants.draw(&mut job);
+                self.versions.draw(&mut job);
                 self.revocable.draw(&mut job);
                 self.checked.draw(&mut job);
                 self.add(job)
@@ -288,6 +303,7 @@ impl Clients {
             ended: false,
             followed: false,
             touched: false,
+            stopped: false,
         });
         self.submit(number)
     }
@@ -321,6 +337,7 @@ impl Clients {
             | Response::Done
             | Response::Viewed(_)
             | Response::Numbered(_)
+            | Response::Deployed { .. }
             | Response::Framework(_) => {}
             Response::Refused(Refusal::Conflict { reason }) => {
                 // Only a job that was dropped from the history, key and all, can meet another one of its name.

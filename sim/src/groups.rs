@@ -232,12 +232,17 @@ impl World {
             Some(Bug::MisplacesAgents) => crate::places::misplace(&mut event),
             Some(Bug::GrantsDouble) => crate::limits::double(&mut event),
             Some(Bug::PreemptsUpwards) => crate::limits::upwards(&mut event),
+            Some(Bug::RollsAtOnce) => crate::rolls::at_once(&mut event),
             _ => {}
         }
         self.trace(|| format!("m{at} shard {index} <- {event:?}"));
-        let shown = self.masters[at].clock.show(self.now);
+        let clock = self.masters[at].clock;
+        let shown = clock.show(self.now);
         if let Some(seat) = self.masters[at].seats[index].as_mut().filter(|_| !swallowed) {
+            let before = self.rolls.before(&seat.shard, &event);
             seat.shard.handle(shown, event);
+            let since = clock.show(seat.since);
+            self.rolls.after(&before, &seat.shard, (shown, since), &self.check.jobs)?;
         }
         let actions = self.collect(at, index);
         self.act(at, shard, actions)?;

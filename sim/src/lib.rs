@@ -28,6 +28,7 @@ mod queue;
 mod raft;
 mod random;
 mod rights;
+mod rolls;
 pub mod scale;
 mod seat;
 pub mod trace;
@@ -87,6 +88,8 @@ pub struct Report {
     pub beside_kept: u64,
     /// Tasks that left their place to one of a higher priority.
     pub preempted: u64,
+    /// Tasks of services that did their work and were ended for another version.
+    pub replaced: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
     /// Pieces of snapshots that members of real groups were sent.
@@ -122,6 +125,7 @@ pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
         judged: world.limits.judged,
         beside_kept: world.kept.judged,
         preempted: world.check.rights.preempted,
+        replaced: world.rolls.replaced,
         leaders: world.leaders,
         pieces: world.known.pieces,
         digest: world.digest,

@@ -62,11 +62,13 @@ pub enum Bug {
     ForgetsDevices,
     /// Agents hear of each task that it is well.
     HearsTheIllAsWell,
+    /// Shards hear of each new version of a service that all of its tasks may be replaced at once.
+    RollsAtOnce,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -93,6 +95,7 @@ impl Bug {
         Self::PreemptsUpwards,
         Self::ForgetsDevices,
         Self::HearsTheIllAsWell,
+        Self::RollsAtOnce,
     ];
 
     /// Whether it is one of several masters only.
@@ -175,6 +178,8 @@ pub struct Plan {
     pub devices: bool,
     /// Whether jobs have checks, and tasks are not always well. Not where a build of before takes part, which asks nobody.
     pub checks: bool,
+    /// Whether services go from version to version. Not where a build of before takes part, which knows none, nor where others end tasks too.
+    pub rolls: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -200,8 +205,8 @@ impl Plan {
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
         let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), matches!(bug, Some(Bug::GrantsDouble | Bug::PreemptsUpwards)));
-        let of_checks = bug == Some(Bug::HearsTheIllAsWell);
-        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_checks;
+        let (of_checks, of_rolls) = (bug == Some(Bug::HearsTheIllAsWell), bug == Some(Bug::RollsAtOnce));
+        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_checks && !of_rolls;
         let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
@@ -255,8 +260,19 @@ impl Plan {
                     && !crate::REGRESSION_SEEDS.contains(&seed)
                     && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
                     && Random::new(seed ^ 0x4ea2).chance(300),
+            rolls: false,
             bug,
         }
+        .with_rolls()
+    }
+
+    /// Seeds that found something before services had versions are left as they were.
+    fn with_rolls(self) -> Self {
+        let may =
+            self.bug.is_none() && !crate::REGRESSION_SEEDS.contains(&self.seed) && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&self.seed);
+        let alone = !self.upgrades && self.frameworks == 0 && !self.limits;
+        let drawn = may && alone && Random::new(self.seed ^ 0x4011).chance(400);
+        Self { rolls: drawn || self.bug == Some(Bug::RollsAtOnce), ..self }
     }
 
     /// The version of the messages that a process speaks in this life.

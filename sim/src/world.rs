@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::raft::Message;
 use crate::random::Random;
+use crate::rolls::Rolls;
 use agent::ledger::event::{CheckId, Event as AgentEvent, Form, PrepareError};
 use master::shard::drains::ModeWish;
 use master::shard::{Event, Request};
@@ -138,6 +139,8 @@ pub struct World {
     /// What roles may hold.
     pub limits: Limits,
     pub kept: Kept,
+    /// What is seen of services that change their versions.
+    pub rolls: Rolls,
     pub(crate) random: Random,
     pub(crate) queue: Queue,
     pub(crate) masters: Vec<Master>,
@@ -191,6 +194,7 @@ impl World {
             frameworks: Frameworks::new(plan.frameworks),
             limits: Limits::new(plan.shards),
             kept: Kept::default(),
+            rolls: Rolls::new(&plan),
             masters: (0..plan.masters).map(|me| Master::new(&plan, me, &mut random)).collect(),
             random,
             queue,

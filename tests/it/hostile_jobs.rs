@@ -28,7 +28,7 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("count-zero-batch.toml", Some((BadValue, "count"))),
     ("cut-off.json", Some((Syntax, "task"))),
     ("date-count.toml", Some((WrongType, "count"))),
-    ("depends-on-itself.toml", Some((NotYet, "service.after"))),
+    ("depends-on-itself.toml", Some((Conflict, "service.after"))),
     ("device-half-over.toml", Some((BadValue, "resources.devices"))),
     ("device-path.toml", Some((BadValue, "resources.devices./dev/sda"))),
     ("device-zero.toml", Some((BadValue, "resources.devices"))),
@@ -71,7 +71,6 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("integer-above-2-64.toml", Some((TooLarge, "count"))),
     ("integer-hex.toml", Some((TooLarge, "count"))),
     ("kind-unknown.toml", Some((BadValue, "kind"))),
-    ("later-canary.toml", Some((NotYet, "update.canary"))),
     ("later-count-max.toml", Some((NotYet, "count.max"))),
     ("later-cron.toml", Some((NotYet, "kind"))),
     ("later-egress.toml", Some((NotYet, "limits.egress"))),
@@ -149,6 +148,11 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("wasm-userinfo-url.toml", Some((NotYet, "task.wasm"))),
     ("zero-cpu.toml", Some((BadValue, "resources.cpu"))),
     ("zero-memory.toml", Some((BadValue, "resources.memory"))),
+    ("update-deadline-blink.toml", Some((BadValue, "update.deadline"))),
+    ("update-healthy-minus.toml", Some((BadValue, "update.min_healthy"))),
+    ("update-over-double.toml", Some((TooLarge, "update.max_over"))),
+    ("update-rollback-text.toml", Some((WrongType, "update.auto_rollback"))),
+    ("update-strategy.toml", Some((BadValue, "update.strategy"))),
 ];
 
 /// The empty file is the only one that was uploaded, and stands for a module.

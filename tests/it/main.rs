@@ -7,6 +7,7 @@ mod browser;
 mod busybox;
 mod changed;
 mod cluster;
+mod deployments;
 mod devices;
 mod escapes;
 mod fenced;

@@ -6,6 +6,8 @@ use sim::{Bug, OPENRAFT_REGRESSION_SEEDS, Plan, REGRESSION_SEEDS};
 const SEEDS: u64 = 30;
 /// Seeds within which each bug on purpose must be seen; some seeds have too few faults for some bugs.
 const BUG_SEEDS: u64 = 10;
+/// Seeds in which services change their versions.
+const VERSION_SEEDS: usize = 4;
 /// Seeds that run openraft itself, each twice: of one, three and five masters.
 const OPENRAFT_SEEDS: [u64; 4] = [2, 3, 6, 100];
 /// How long things break in them, in milliseconds.
@@ -29,6 +31,18 @@ fn no_promise_is_broken_in_some_seeds() {
     assert!(sum(|report| report.acks) > 1_000 && sum(|report| report.ended) > 10_000, "the seeds do too little to show anything");
     assert!((1..=SEEDS).any(|seed| Plan::new(seed, None).places), "no seed has jobs that may not go everywhere");
     assert!(sum(|report| report.refused) < sum(|report| report.staged) / 10, "too many stagings find no room");
+}
+
+#[test]
+fn services_go_from_version_to_version_and_no_promise_is_broken() {
+    let short = |seed: &u64| {
+        let plan = Plan::new(*seed, None);
+        plan.rolls && !plan.real_groups && plan.trouble_ms < 900_000 && plan.request_ms <= 10_000
+    };
+    let reports: Vec<sim::Report> = (2_000..).filter(short).take(VERSION_SEEDS).map(holds).collect();
+    assert!(reports.iter().map(|report| report.replaced).sum::<u64>() > 20, "too few services change their versions");
+    let seen = (1..=BUG_SEEDS).any(|seed| sim::seed(seed, Some(Bug::RollsAtOnce)).broken.is_some());
+    assert!(seen, "RollsAtOnce was not seen in {BUG_SEEDS} seeds");
 }
 
 #[test]

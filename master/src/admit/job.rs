@@ -9,7 +9,7 @@ use super::spec::{JobSpec, TaskSpec};
 use protocol::devices::may_ask;
 use protocol::ids::ROLE_DEFAULT;
 use protocol::job::PRIORITY_DEFAULT;
-use protocol::job::{COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
+use protocol::job::{AFTER_MAX, COUNT_MAX, FENCE_VARIABLE, PRIORITY_MAX, RestartPolicy};
 use protocol::resources::PORTS_PER_TASK_MAX;
 use protocol::{Checks, Digest, Job, Kind, Name, Resources, Restart, Role, Template};
 use std::sync::Arc;
@@ -69,9 +69,14 @@ pub fn admit(spec: JobSpec, looked: &impl Fn(Digest) -> Option<Verdict>) -> Resu
 pub(super) fn kind(spec: &JobSpec) -> Kind {
     let lasts = |task: &TaskSpec| !task.resources.ports.is_empty() || task.health.is_some() || task.readiness.is_some();
     let lasts = spec.tasks.iter().any(lasts);
-    let goes_on = spec.restart.policy == Some(RestartPolicy::Always) || lasts || spec.update_parallel.is_some() || spec.fenced;
+    let goes_on = spec.restart.policy == Some(RestartPolicy::Always) || lasts || is_service(spec);
     let guess = if goes_on && spec.restart.policy != Some(RestartPolicy::Never) { Kind::Service } else { Kind::Batch };
     spec.kind.unwrap_or(guess)
+}
+
+/// True where something is said that only a service has.
+fn is_service(spec: &JobSpec) -> bool {
+    spec.update.is_said() || spec.fenced || !spec.after.is_empty()
 }
 
 /// What each task is promised, all members together; `None` where that cannot be counted.
@@ -108,9 +113,11 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
         count: spec.count.unwrap_or(1),
         template: Arc::new(Template { members, resources }),
         restart,
-        update_parallel: spec.update_parallel.unwrap_or(1),
+        update_parallel: spec.update.parallel(),
         place: super::place::build(spec.place),
         about: super::labels::build(spec.labels, spec.origin),
+        update: spec.update.build(),
+        after: spec.after,
     })
 }
 
@@ -168,7 +175,8 @@ impl Judge<'_> {
         self.within("priority", spec.priority, (0, PRIORITY_MAX), |priority| priority.to_string());
         let least = if kind(spec) == Kind::Batch { 1 } else { 0 };
         self.within("count", spec.count, (least, COUNT_MAX), |count| count.to_string());
-        self.within("update.parallel", spec.update_parallel, (1, COUNT_MAX), |count| count.to_string());
+        self.update(&spec.update);
+        self.after();
         if resources(spec).and_then(|sum| sum.checked_mul(spec.count.unwrap_or(1))).is_none() {
             let message = "so many tasks with these resources are more than can be counted";
             self.say(Code::TooLarge, "count", message.to_owned());
@@ -211,6 +219,21 @@ impl Judge<'_> {
                 Problem::new(Code::BadValue, &field, message)
                     .with_help("at most 1 of a kind, or 2, 3 and so on; a group has its devices together"),
             );
+        }
+    }
+
+    /// What begins after others is a service, and others than itself.
+    fn after(&mut self) {
+        let spec = self.spec;
+        if spec.after.len() > AFTER_MAX {
+            self.say(Code::TooLarge, "service.after", format!("{} services: at most {AFTER_MAX}", spec.after.len()));
+        }
+        if let Some(name) = spec.name.as_ref().filter(|name| spec.after.contains(name)) {
+            self.say(Code::Conflict, "service.after", format!("a cycle: {name} would begin after itself"));
+        }
+        if kind(spec) == Kind::Batch && !spec.after.is_empty() {
+            let problem = Problem::new(Code::NotYet, "service.after", "this version knows no order of batch jobs yet");
+            self.push(problem.with_help("kind = \"service\""));
         }
     }
 

@@ -18,6 +18,7 @@ pub mod problem;
 mod read;
 pub mod spec;
 mod tree;
+pub mod update;
 pub mod wasm;
 
 pub use amount::{resource, thousandths};
@@ -25,6 +26,7 @@ pub use bundle::{Form, Verdict};
 pub use job::{admit, resources};
 pub use problem::{Code, PROBLEMS_MAX, Problem, render};
 pub use spec::{JobSpec, Source};
+pub use update::strategy_name;
 pub use wasm::{Inspection, Rejection, WasmKind, inspect};
 
 /// Longest text of a job, in bytes.

@@ -2,6 +2,7 @@
 //!
 //! Knows how to write itself as JSON. How it is read from text is `read`'s, what it means is `job`'s.
 
+use super::update::UpdateSpec;
 use protocol::job::{HostMount, Network, Origin, RestartPolicy};
 use protocol::{Constraint, Digest, Field, Kind, Name, Role, resources::Device};
 use serde_json::{Map, Value, json};
@@ -28,8 +29,10 @@ pub struct JobSpec {
     pub tasks: Vec<TaskSpec>,
     /// `[restart]`, or its policy alone.
     pub restart: RestartSpec,
-    /// `update.parallel`.
-    pub update_parallel: Option<u32>,
+    /// `[update]`.
+    pub update: UpdateSpec,
+    /// `service.after`: services of its role that it begins after.
+    pub after: Vec<Name>,
     /// `service.fenced`: of its one task never two attempts are alive at once.
     pub fenced: bool,
     /// `[place]`.
@@ -260,8 +263,11 @@ impl JobSpec {
             put(&mut job, "readiness", task.readiness.as_ref().map(CheckSpec::to_value));
         }
         put(&mut job, "restart", self.restart.to_value());
-        put(&mut job, "update", self.update_parallel.map(|parallel| json!({ "parallel": parallel })));
-        put(&mut job, "service", self.fenced.then(|| json!({ "fenced": true })));
+        put(&mut job, "update", self.update.to_value());
+        let mut service = Map::new();
+        put(&mut service, "fenced", self.fenced.then(|| Value::from(true)));
+        put(&mut service, "after", (!self.after.is_empty()).then(|| self.after.iter().map(Name::as_str).collect()));
+        put(&mut job, "service", unless_empty(service));
         put(&mut job, "place", self.place.to_value());
         put(&mut job, "labels", of_pairs(&self.labels));
         Value::Object(job).to_string()
@@ -276,13 +282,13 @@ fn field(group: bool, at: usize, name: &str) -> String {
     }
 }
 
-fn put(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
+pub(super) fn put(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
     if let Some(value) = value {
         map.insert(key.to_owned(), value);
     }
 }
 
-fn unless_empty(map: Map<String, Value>) -> Option<Value> {
+pub(super) fn unless_empty(map: Map<String, Value>) -> Option<Value> {
     (!map.is_empty()).then_some(Value::Object(map))
 }
 
@@ -348,7 +354,7 @@ impl TaskSpec {
 }
 
 /// Thousandths as people write them.
-fn milli(amount: u64) -> Value {
+pub(super) fn milli(amount: u64) -> Value {
     Value::from(format!("{}.{:03}", amount / 1_000, amount % 1_000))
 }
 
@@ -356,7 +362,7 @@ fn bytes(amount: u64) -> Value {
     Value::from(format!("{amount}B"))
 }
 
-fn millis(amount: u64) -> Value {
+pub(super) fn millis(amount: u64) -> Value {
     Value::from(format!("{amount}ms"))
 }
 

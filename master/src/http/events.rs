@@ -4,6 +4,7 @@
 use super::Api;
 use super::access::{Caller, now};
 use super::body::{self, Asked};
+use super::deployments_json::DeploymentBody;
 use super::error::{ApiError, ErrorAnswer};
 use super::event_log::{Event, Read, Start};
 use super::heard::Heard;
@@ -83,6 +84,13 @@ pub enum EventBody<'a> {
         health: &'a str,
         /// Which attempts, on which agents, and why they are not.
         attempts: Vec<FoundBody<'a>>,
+    },
+    /// A deployment is new or has gone on.
+    Deployment {
+        /// `started`, `step`, `waiting`, `promoted`, `paused`, `resumed`, `done`, `failed`, `cancelled`.
+        what: &'a str,
+        /// How it stands.
+        deployment: Box<DeploymentBody>,
     },
     /// The tokens on record are others now.
     Tokens,
@@ -165,6 +173,9 @@ fn text(change: &Change, at: Time) -> String {
         }
         Change::Agent { agent, name, what } => ("agent", EventBody::Agent { agent: agent.to_string(), name, what }),
         Change::Framework { framework, name, what } => ("framework", EventBody::Framework { framework: framework.to_string(), name, what }),
+        Change::Deployment { view, what } => {
+            ("deployment", EventBody::Deployment { what, deployment: Box::new(DeploymentBody::from(&**view)) })
+        }
         // Those who read this hear of it as of any other task.
         Change::Own { .. } => return String::new(),
         Change::Tokens => ("tokens", EventBody::Tokens),
@@ -197,6 +208,10 @@ impl Filter {
             Change::Job { job, role, .. } | Change::Tasks { job, role, .. } | Change::Health { job, role, .. } => {
                 let wanted = self.role.as_ref().is_none_or(|wanted| wanted == role) && self.job.is_none_or(|wanted| wanted == *job);
                 wanted && self.caller.sees(role)
+            }
+            Change::Deployment { view, .. } => {
+                let wanted = self.role.as_ref().is_none_or(|wanted| *wanted == view.role);
+                wanted && self.job.is_none_or(|wanted| wanted == view.job()) && self.caller.sees(&view.role)
             }
             Change::Agent { .. } | Change::Framework { .. } => self.role.is_none() && self.job.is_none(),
             Change::Own { .. } => false,

@@ -2,10 +2,14 @@
 
 use super::access::Caller;
 use super::body::Asked;
+use super::deployments_json::DeploymentBody;
 use super::error::{ApiError, ErrorAnswer};
 use super::gate::Segment;
 use super::jobs_json::{AmountBody, SpecBody, TaskBody};
 use super::{Api, find, health, spec};
+use crate::jobs::rollout::State as Standing;
+use crate::shard::after::Stands;
+use crate::shard::deployment_view::DeploymentView;
 use crate::shard::event::{JobRef, Level, Limit, Refusal, Request, Response as Answer};
 use crate::shard::view::{Explanation, JobView, NOT_THERE, SINGLE, ShapeView, View, Viewed};
 use axum::Json;
@@ -13,9 +17,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use protocol::message::shard_of_job;
-use protocol::{Job, JobId, Placement, Resources, Role};
+use protocol::{Job, JobId, Kind, Placement, Resources, Role};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
@@ -39,6 +44,12 @@ pub struct ExplainBody {
     pub role: String,
     /// The answer in one sentence, for people.
     pub text: String,
+    /// Of a service: the way to its present version, while that is under way or where it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentBody>,
+    /// What it begins after and still waits for: the name, and how that stands.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub after: BTreeMap<String, &'static str>,
     /// How many tasks wait for resources.
     pub waiting: u32,
     /// How many wait until their backoff is over.
@@ -86,6 +97,8 @@ pub struct PlanBody {
     pub id: Option<String>,
     /// What would be different, a field each, as `count: 3 → 5`.
     pub changes: Vec<String>,
+    /// True where all tasks of a service would be replaced by others for that.
+    pub replaces: bool,
     /// What the job would be, every default filled in.
     pub spec: SpecBody,
     /// How many tasks it would have.
@@ -108,10 +121,21 @@ pub async fn explain(
     let (why, fit) = of_job(&api, &found, query.index).await?;
     let mut task: Vec<TaskBody> = why.task.iter().map(|task| TaskBody::new(id, task)).collect();
     health::beside(&api, &found, &mut task).await?;
+    let (deployment, after) = underway(&api, &caller, &found).await?;
+    let mut text = sentence(why.waiting, why.backing_off, why.ahead, &fit);
+    if !after.is_empty() {
+        let all: Vec<String> = after.iter().map(|(name, stands)| format!("{name}, which {stands}")).collect();
+        text = format!("its tasks begin after {}", all.join(", and "));
+    }
+    if let Some(deployment) = &deployment {
+        text = format!("{}; {text}", deployment.text);
+    }
     Ok(Json(ExplainBody {
         job: id.to_string(),
         role: why.role.to_string(),
-        text: sentence(why.waiting, why.backing_off, why.ahead, &fit),
+        text,
+        deployment,
+        after,
         waiting: why.waiting,
         backing_off: why.backing_off,
         retry_at_ms: why.retry_at.map(|time| time.0),
@@ -136,6 +160,28 @@ pub(super) async fn of_job(api: &Api, found: &JobView, index: Option<u32>) -> Re
     };
     let fit = fit(api, &why.role, &why.shape, place).await?;
     Ok((why, fit))
+}
+
+/// What of a job is under way: its deployment, where that is not done, and what it still begins after.
+async fn underway(api: &Api, caller: &Caller, job: &JobView) -> Result<(Option<DeploymentBody>, BTreeMap<String, &'static str>), ApiError> {
+    if job.job.kind != Kind::Service || job.ended.is_some() {
+        return Ok((None, BTreeMap::new()));
+    }
+    let deployments = super::deployments::known(api, caller, Some(job), None, true).await?;
+    let tells = |view: &&DeploymentView| view.state != Standing::Done;
+    let deployment = deployments.iter().find(tells).map(DeploymentBody::from);
+    if job.job.after.is_empty() {
+        return Ok((deployment, BTreeMap::new()));
+    }
+    let Viewed::After(after) = find::view(api, job.id.shard(), View::After(JobRef::Id(job.id))).await? else {
+        return Err(ApiError::internal("a shard answered another question than it was asked"));
+    };
+    let stands = |stands| match stands {
+        Stands::Missing => "is not there",
+        Stands::Begins => "is not ready",
+        Stands::Ready => "is ready",
+    };
+    Ok((deployment, after.into_iter().map(|(name, how)| (name.to_string(), stands(how))).collect()))
 }
 
 /// Says what a job file would change, and whether one of its tasks fits now. Changes nothing.
@@ -167,8 +213,10 @@ pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMa
         Some(_) if changes.is_empty() => "nothing",
         Some(_) => "update",
     };
+    let replaces = |view: &JobView| view.job.kind == Kind::Service && (view.job.template != job.template || view.job.place != job.place);
+    let replaces = before.as_deref().is_some_and(replaces);
     let id = before.map(|view| view.id.to_string());
-    Ok(Json(PlanBody { action, id, changes, spec: (&job).into(), count: job.count, fit }))
+    Ok(Json(PlanBody { action, id, changes, replaces, spec: (&job).into(), count: job.count, fit }))
 }
 
 async fn fit(api: &Api, role: &Role, shape: &Resources, place: Option<(Placement, Vec<Limit>)>) -> Result<FitBody, ApiError> {
@@ -285,14 +333,34 @@ fn differences(before: &Job, after: &Job) -> Vec<String> {
         if let Some(fields) = fields.as_object_mut() {
             fields.insert("count".to_owned(), job.count.into());
             fields.insert("priority".to_owned(), job.priority.into());
-            fields.insert("kind".to_owned(), super::jobs_json::kind_text(job.kind).into());
+            fields.insert("kind".to_owned(), super::spec_json::kind_text(job.kind).into());
         }
         fields
     };
-    let (before, after) = (text(before), text(after));
-    let fields = after.as_object().into_iter().flatten();
-    let changed = fields.filter(|(field, value)| before.get(field.as_str()) != Some(*value));
-    changed.map(|(field, value)| format!("{field}: {} → {value}", before.get(field.as_str()).unwrap_or(&serde_json::Value::Null))).collect()
+    let mut changes = Vec::new();
+    different("", &text(before), &text(after), &mut changes);
+    changes
+}
+
+/// What is different between two texts, down to the fields in which it is.
+fn different(field: &str, before: &Value, after: &Value, changes: &mut Vec<String>) {
+    let below = |name: &str| if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
+    match (before, after) {
+        (Value::Object(old), Value::Object(new)) => {
+            let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            for name in names {
+                let of = |fields: &serde_json::Map<String, Value>| fields.get(name).cloned().unwrap_or_default();
+                different(&below(name), &of(old), &of(new), changes);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() && old.iter().chain(new).all(Value::is_object) => {
+            for (at, (old, new)) in old.iter().zip(new).enumerate() {
+                different(&below(&at.to_string()), old, new, changes);
+            }
+        }
+        (old, new) if old != new => changes.push(format!("{field}: {old} → {new}")),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -326,5 +394,13 @@ mod tests {
         assert_eq!(sentence(2, 0, 0, &fit), "2 tasks wait: of 3 agents 1 lack cpu, 2 may have none (rack is not r1)");
         assert_eq!(sentence(0, 2, 0, &fit), "2 of its tasks ended and wait until they are started again");
         assert_eq!(merged(&shape, &[view(1, 1, &[], 4_000, ""), views[0].clone()]).change, "");
+    }
+
+    #[test]
+    fn a_difference_is_said_of_the_field_in_which_it_is() {
+        let text = |args: &str, more: Value| serde_json::json!({ "tasks": [{ "args": [args], "env": more }], "count": 3 });
+        let mut changes = Vec::new();
+        different("", &text("a", serde_json::json!({})), &text("b", serde_json::json!({ "LOG": "info" })), &mut changes);
+        assert_eq!(changes, [r#"tasks.0.args: ["a"] → ["b"]"#, r#"tasks.0.env.LOG: null → "info""#]);
     }
 }

@@ -3,6 +3,7 @@
 use super::access::Caller;
 use super::agents::has;
 use super::body::{self, Asked};
+use super::deployments::{self, ForceQuery};
 use super::error::{ApiError, ErrorAnswer, unexpected};
 use super::gate::Segment;
 use super::jobs_json::{JobBody, JobRow, PHASES, TaskBody, phase_text};
@@ -39,6 +40,9 @@ pub struct SubmittedBody {
     pub id: String,
     /// False where an earlier submission with the same key made it, or where applying changed nothing.
     pub new: bool,
+    /// What brings a service to its new version, where tasks have to be replaced for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
     /// How it ended, where that was waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<JobRow>,
@@ -169,7 +173,7 @@ pub async fn submit(
     let (id, new) = submitted(answers.recv().await)?;
     // Who waits for the end takes none from others.
     drop(room);
-    let mut answer = SubmittedBody { id: id.to_string(), new, ended: None };
+    let mut answer = SubmittedBody { id: id.to_string(), new, deployment: None, ended: None };
     if query.follow {
         answer.ended = Some(match next(answers.recv().await)? {
             Answer::Ended(view) => (&*view).into(),
@@ -179,14 +183,15 @@ pub async fn submit(
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(answer)))
 }
 
-/// Makes a job be so: creates it, or gives it a new version.
-#[utoipa::path(put, path = "/v1/jobs/{job}", tag = "jobs", params(("job" = String, Path, description = "the job's name, the same as in the file")),
+/// Makes a job be so: creates it, or gives it a new version. Of a service a new version is rolled out as its `[update]` says, one at a time.
+#[utoipa::path(put, path = "/v1/jobs/{job}", tag = "jobs", params(("job" = String, Path, description = "the job's name, the same as in the file"), ForceQuery),
     request_body(content = String, description = "a job file", content_type = "application/toml"),
     responses((status = 201, body = SubmittedBody), (status = 200, body = SubmittedBody), (status = 400, body = ErrorAnswer), (status = 409, body = ErrorAnswer)))]
 pub async fn apply(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Segment(name): Segment,
+    Asked(query): Asked<ForceQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<SubmittedBody>), ApiError> {
@@ -197,8 +202,11 @@ pub async fn apply(
         return Err(ApiError::invalid("name", "the file names another job than the path"));
     }
     let shard = home(&api, &job, None);
-    let (id, new) = submitted(Some((RequestId(0), api.door.ask(shard, Request::Apply { job }).await?)))?;
-    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(SubmittedBody { id: id.to_string(), new, ended: None })))
+    // Masters of before know no deployments: as long as there is one, they would not understand the record.
+    let known = api.door.peers().all_speak(protocol::link::VERSION);
+    let request = if known { Request::Deploy { job, force: query.force } } else { Request::Apply { job } };
+    let answer = deployments::deployed(api.door.ask(shard, request).await?)?;
+    Ok((if answer.new { StatusCode::CREATED } else { StatusCode::OK }, Json(answer)))
 }
 
 /// Lists jobs.

@@ -2,11 +2,11 @@
 
 pub use super::exit_json::ExitBody;
 use super::health::{HealthCountsBody, TaskHealthBody};
-use super::spec_json::{AboutBody, CheckBody, PlaceBody, RestartBody};
+use super::spec_json::{AboutBody, CheckBody, PlaceBody, RestartBody, UpdateBody, kind_text};
 use crate::shard::view::{JobView, TaskView};
 use protocol::checks::CHECKS_VARIABLE;
 use protocol::job::{FENCE_VARIABLE, HostMount, Network, Process};
-use protocol::{Digest, Job, JobId, Kind, Lent, Limits, Member, Metering, Phase, Program, Resources};
+use protocol::{Digest, Job, JobId, Lent, Limits, Member, Metering, Phase, Program, Resources};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -67,6 +67,11 @@ pub struct SpecBody {
     pub restart: RestartBody,
     /// How many tasks are replaced at a time when a new version is applied.
     pub update_parallel: u32,
+    /// How else they are replaced.
+    pub update: UpdateBody,
+    /// Services of its role that it begins after.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// True where never two attempts of its one task are alive at once.
     pub fenced: bool,
     /// Where its tasks may go, where not everywhere.
@@ -329,15 +334,6 @@ impl From<&JobView> for JobRow {
     }
 }
 
-/// How people write a kind of job.
-pub const fn kind_text(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Batch => "batch",
-        Kind::Service => "service",
-        Kind::Task => "task",
-    }
-}
-
 impl From<&JobView> for JobBody {
     fn from(view: &JobView) -> Self {
         Self { row: view.into(), spec: (&view.job).into() }
@@ -351,6 +347,8 @@ impl From<&Job> for SpecBody {
             resources: (&job.template.resources).into(),
             restart: (&job.restart).into(),
             update_parallel: job.update_parallel,
+            update: (&job.update).into(),
+            after: job.after.iter().map(ToString::to_string).collect(),
             fenced: job.template.is_fenced(),
             place: job.place.as_deref().map(PlaceBody::from),
         }

@@ -4,12 +4,15 @@
 #![allow(unused_qualifications, reason = "the macro that describes a route spells every path out")]
 
 pub mod access;
+mod after;
 pub mod agent_tasks;
 pub mod agents;
 pub mod backup;
 mod body;
 pub mod bundles;
 pub mod demand;
+pub mod deployments;
+pub mod deployments_json;
 pub mod error;
 mod event_log;
 pub mod events;
@@ -245,6 +248,13 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(jobs::tasks))
         .routes(routes!(jobs::stop))
         .routes(routes!(jobs::scale))
+        .routes(routes!(deployments::list))
+        .routes(routes!(deployments::show))
+        .routes(routes!(deployments::change))
+        .routes(routes!(deployments::versions))
+        .routes(routes!(deployments::version))
+        .routes(routes!(deployments::restart))
+        .routes(routes!(deployments::rollback))
         .routes(routes!(explain::explain))
         .routes(routes!(logs::logs))
         .routes(routes!(exec::exec))

@@ -29,11 +29,12 @@ pub async fn looked(api: &Api, spec: JobSpec) -> Result<Job, ApiError> {
     judged(api, admitted(spec, api)?).await
 }
 
-/// The job, where the policy of its role takes it.
+/// The job, where what it begins after can begin before it, and the policy of its role takes it.
 ///
 /// # Errors
 /// An [`ApiError`] of status 422: with the policy's reason, or where it does not answer and jobs are refused then.
 pub async fn judged(api: &Api, job: Job) -> Result<Job, ApiError> {
+    super::after::check(api, &job).await?;
     if !api.plug_ins.judges(&job.role) {
         return Ok(job);
     }
@@ -71,12 +72,14 @@ pub fn admitted(spec: JobSpec, api: &Api) -> Result<Job, ApiError> {
     match api.door.peers().all_speak(job.since()) {
         true => Ok(job),
         false => {
-            let field = match (job.place.is_some(), job.about.is_some()) {
-                (true, _) => "place",
-                (false, true) => "labels",
-                (false, false) => "role",
+            let beyond = job.update != protocol::job::Update::default() || !job.after.is_empty();
+            let field = match (job.place.is_some(), job.about.is_some(), beyond) {
+                (true, ..) => "place",
+                (false, true, _) => "labels",
+                (false, false, true) => "update",
+                (false, false, false) => "role",
             };
-            let message = "a place, labels, and a role with parts, are for a cluster whose masters all know them: upgrade the others first";
+            let message = "a place, labels, a role with parts, and how a service is updated or what it begins after, are for a cluster whose masters all know them: upgrade the others first";
             Err(ApiError::conflict(message).with_field(field))
         }
     }

@@ -1,7 +1,8 @@
 //! Parts of a job as JSON: when its tasks are started again, where they may go, and what is said of it.
 
-use protocol::job::RestartPolicy;
-use protocol::{Check, Constraint, Field, Job, Placement, Probe, Restart};
+use crate::admit::strategy_name;
+use protocol::job::{RestartPolicy, Update};
+use protocol::{Check, Constraint, Field, Job, Kind, Placement, Probe, Restart};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -48,6 +49,42 @@ pub struct CheckBody {
     pub failures: u32,
 }
 
+/// How the tasks of a service are replaced by those of a new version.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct UpdateBody {
+    /// `rolling` or `blue-green`.
+    pub strategy: &'static str,
+    /// How many do their work at any time, in thousandths of the count; all but those that are replaced, where it is not said.
+    pub min_healthy_milli: Option<u32>,
+    /// How many may run beyond the count, in thousandths of it.
+    pub max_over_milli: u32,
+    /// So many first, until somebody says that the others may follow.
+    pub canary: u32,
+    /// How long it may take.
+    pub deadline_ms: u64,
+    /// True where the version before returns by itself when the new one fails.
+    pub auto_rollback: bool,
+    /// How often new tasks may end by themselves; twice, or by a twentieth of the count, where it is not said.
+    pub failures_max: Option<u32>,
+    /// How long new tasks have to do their work before that is believed.
+    pub settle_ms: u64,
+}
+
+impl From<&Update> for UpdateBody {
+    fn from(update: &Update) -> Self {
+        Self {
+            strategy: strategy_name(update.strategy),
+            min_healthy_milli: update.min_healthy_milli,
+            max_over_milli: update.max_over_milli,
+            canary: update.canary,
+            deadline_ms: update.deadline_ms,
+            auto_rollback: update.auto_rollback,
+            failures_max: update.failures_max,
+            settle_ms: update.settle_ms,
+        }
+    }
+}
+
 /// Where tasks may go, as in a job file.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct PlaceBody {
@@ -71,6 +108,15 @@ pub struct AboutBody {
 impl From<&Job> for AboutBody {
     fn from(job: &Job) -> Self {
         Self { labels: job.labels().iter().cloned().collect(), made_by: job.origin().map(|origin| origin.by.clone()) }
+    }
+}
+
+/// How people write a kind of job.
+pub const fn kind_text(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Batch => "batch",
+        Kind::Service => "service",
+        Kind::Task => "task",
     }
 }
 

@@ -315,10 +315,10 @@ impl Submissions {
         self.judge(head, job);
     }
 
-    /// Posts a job, once the policy of its role takes it where it has one.
+    /// Posts a job, once the policy of its role takes it where it has one, and where it begins after others, those do not begin after it.
     fn judge(&mut self, head: Head, job: Result<Job, ApiError>) {
         match job {
-            Ok(job) if self.api.plug_ins.judges(&job.role) => {
+            Ok(job) if self.api.plug_ins.judges(&job.role) || !job.after.is_empty() => {
                 let api = Arc::clone(&self.api);
                 self.judging = Some((Box::pin(async move { spec::judged(&api, job).await }), head));
             }

@@ -3,10 +3,12 @@
 use super::cell::{Cell, LivePhase, Slot};
 use super::job::{Derived, Entry, Key, LiveJob, OldVersion, end_position};
 use super::restart::{self, Facts, Next};
+use super::rollout::{Rollout, State};
 use super::state::Jobs;
 use super::tally::Tally;
 use crate::shard::record::Ended;
 use protocol::{AgentId, Exit, Job, JobId, Kind, Phase, Time};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Jobs {
@@ -24,6 +26,7 @@ impl Jobs {
             self.names.insert((job.role.clone(), name.clone()), id);
         }
         let derived = Derived { tally: Tally::of(job.place.as_deref()), ..Derived::default() };
+        let begins_after = !job.after.is_empty();
         let job = LiveJob {
             job: job.clone(),
             key,
@@ -31,21 +34,23 @@ impl Jobs {
             stopping: None,
             submitted: at,
             cells: super::Cells::default(),
-            uncommon: std::collections::BTreeMap::new(),
+            uncommon: BTreeMap::new(),
             restarts: 0,
             live: 0,
             waiting_cells: 0,
             ends: [0; 5],
             old: Vec::new(),
-            stands: std::collections::BTreeMap::new(),
+            stands: BTreeMap::new(),
+            rollout: begins_after.then(|| Box::new(Rollout::of(1, at))),
             derived,
         };
         self.lasting.entries.insert(id, Entry::Live(Box::new(job)));
         self.live.insert(id);
+        self.held.extend(begins_after.then_some(id));
         self.settle(id, at);
     }
 
-    /// A job has a new version.
+    /// A job has a new version, as masters of before make it: none of its versions is kept.
     pub fn applied(&mut self, id: JobId, job: &Job, at: Time) {
         self.unqueue(id);
         let Some(live) = self.live_mut(id) else { return };
@@ -53,25 +58,39 @@ impl Jobs {
         if current > 0 {
             live.old.push(OldVersion { version: live.version, template: Arc::clone(&live.job.template), live: current });
         }
-        let count = live.job.count;
+        let (count, before) = (live.job.count, live.total());
         live.version = live.version.saturating_add(1);
-        live.derived.roll_from = 0;
         let replaced = live.job.place != job.place;
         live.job = Job { count, kind: live.job.kind, ..job.clone() };
+        live.rollout = None;
+        live.version_changed();
         if replaced {
             live.tally_anew();
         }
+        self.rolling.remove(&id);
+        self.held.remove(&id);
+        self.resized(id, before, at);
         self.scaled(id, job.count, at);
     }
 
     /// A job has another count.
     pub fn scaled(&mut self, id: JobId, count: u32, at: Time) {
         let Some(job) = self.live_mut(id) else { return };
-        let before = job.job.count;
+        let before = job.total();
         job.job.count = if job.job.kind == Kind::Batch { count.max(job.cells.len()) } else { count };
-        let last = if job.job.kind == Kind::Service { count.max(before).min(job.cells.len()) } else { 0 };
-        for index in count.min(before)..last {
-            if count < before { self.withdraw(id, index, at) } else { self.revive(id, index, at) }
+        if let Some(deployment) = job.rollout.as_mut().and_then(|rollout| rollout.deployment.as_mut()) {
+            deployment.from_count = count;
+        }
+        self.resized(id, before, at);
+    }
+
+    /// A job had `before` tasks in all, and has another number now.
+    pub(super) fn resized(&mut self, id: JobId, before: u32, at: Time) {
+        let Some(job) = self.live_mut(id) else { return };
+        let now = job.total();
+        let last = if job.job.kind == Kind::Service { now.max(before).min(job.cells.len()) } else { 0 };
+        for index in now.min(before)..last {
+            if now < before { self.withdraw(id, index, at) } else { self.revive(id, index, at) }
         }
         self.settle(id, at);
     }
@@ -80,6 +99,10 @@ impl Jobs {
     pub fn stopped(&mut self, id: JobId, grace_ms: u64, at: Time) {
         let Some(job) = self.live_mut(id) else { return };
         job.stopping = Some(grace_ms);
+        if let Some(deployment) = job.rollout.as_mut().and_then(|rollout| rollout.deployment.as_mut()).filter(|of| of.is_active()) {
+            deployment.set(State::Cancelled, at);
+            deployment.why = "the job is being stopped".to_owned();
+        }
         let waits = |(_, cell): &(u32, &Cell)| cell.slot == Slot::Waiting;
         let last = if job.waiting_cells == 0 { 0 } else { usize::MAX };
         let waiting: Vec<u32> = job.cells.iter_from(0).take(last).filter(waits).map(|(index, _)| index).collect();
@@ -93,30 +116,35 @@ impl Jobs {
     fn withdraw(&mut self, id: JobId, index: u32, at: Time) {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
         let Some(cell) = job.cells.get_mut(index).filter(|cell| cell.slot == Slot::Waiting) else { return };
-        if !job.derived.again.remove(&index)
-            && let Some(due) = cell.retry_at()
-        {
-            self.timers.remove(&(due, id, index));
-        }
+        let due = cell.retry_at();
         cell.slot = Slot::Ended;
         cell.since = at;
         cell.note_exit(&Exit::Killed);
+        if !job.leave(index)
+            && let Some(due) = due
+        {
+            self.timers.remove(&(due, id, index));
+        }
         job.uncommon.remove(&index);
         job.waiting_cells -= 1;
         job.ends[end_position(Phase::Killed)] += 1;
     }
 
     /// A task that ended is wanted again.
-    fn revive(&mut self, id: JobId, index: u32, at: Time) {
+    pub(super) fn revive(&mut self, id: JobId, index: u32, at: Time) {
         let Some(job) = self.live_mut(id) else { return };
+        let (version, rolls) = (job.version, job.rollout.is_some());
         let Some(cell) = job.cells.get_mut(index).filter(|cell| cell.slot == Slot::Ended) else { return };
         let phase = cell.exit(job.uncommon.get(&index)).map_or(Phase::Failed, |exit| exit.phase());
         cell.slot = Slot::Waiting;
         cell.since = at;
         cell.delay_ms = 0;
+        if rolls {
+            cell.version = version;
+        }
         job.ends[end_position(phase)] -= 1;
         job.waiting_cells += 1;
-        job.derived.again.insert(index);
+        job.stand(index);
     }
 
     /// Tasks of a job were given to an agent.
@@ -124,17 +152,24 @@ impl Jobs {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
         let on_agent = self.by_agent.entry(agent).or_default();
         let before = on_agent.len();
-        let (version, count, mut staged) = (job.version, job.job.count, 0);
+        let (version, count, rolls, mut staged) = (job.version, job.total(), job.rollout.is_some(), 0);
+        let mut older: BTreeMap<u32, u32> = BTreeMap::new();
         for (index, number) in attempts.iter().copied() {
             let next = job.cells.len();
             match job.cells.get_mut(index) {
                 Some(cell) if cell.slot == Slot::Waiting => {
-                    if !job.derived.again.remove(&index)
-                        && let Some(due) = cell.retry_at()
+                    let due = cell.retry_at();
+                    // With versions on record it is as it was noted when it began to wait.
+                    let version = if rolls { cell.version } else { version };
+                    cell.stage_again(agent, number, version, at);
+                    if !job.leave(index)
+                        && let Some(due) = due
                     {
                         self.timers.remove(&(due, id, index));
                     }
-                    cell.stage_again(agent, number, version, at);
+                    if version != job.version {
+                        *older.entry(version).or_default() += 1;
+                    }
                     job.uncommon.remove(&index);
                     job.waiting_cells -= 1;
                 }
@@ -146,11 +181,19 @@ impl Jobs {
             on_agent.insert((id, index));
             staged += 1;
         }
+        let new = staged - older.values().sum::<u32>();
+        job.derived.new_phases[LivePhase::Staging as usize] += new;
+        let mut amounts = vec![(new, Arc::clone(&job.job.template))];
+        for (version, tasks) in older {
+            amounts.push((tasks, job.staged_older(version, tasks)));
+        }
         if job.derived.tally.is_some() {
             job.count(agent, staged, true);
             self.lines.changed = true;
         }
-        self.spent.more(&job.job.role, &job.job.template.resources, staged);
+        for (tasks, template) in amounts.iter().filter(|(tasks, _)| *tasks > 0) {
+            self.spent.more(&job.job.role, &template.resources, *tasks);
+        }
         if on_agent.len() > before {
             let known = self.lasting.incarnations.entry(agent).or_insert(Some(incarnation));
             *known = (before == 0 || *known == Some(incarnation)).then_some(incarnation);
@@ -184,6 +227,9 @@ impl Jobs {
         self.spent.less(&job.job.role, resources);
         let agent = cell.agent;
         job.derived.phases[cell.phase as usize] -= 1;
+        if cell.version == job.version {
+            job.derived.new_phases[cell.phase as usize] -= 1;
+        }
         job.live -= 1;
         if let Some(at) = job.old.iter().position(|old| old.version == cell.version) {
             job.old[at].live -= 1;
@@ -191,6 +237,7 @@ impl Jobs {
                 job.old.remove(at);
             }
         }
+        let version = job.rollout.as_deref_mut().map(|rollout| rollout.ended(job.version, cell.version, end, wanted));
         let facts = Facts { kind: job.job.kind, restart: &job.job.restart, wanted, retries: cell.retries, streak: cell.streak };
         let next = restart::next(facts, &end.exit, end.usage);
         cell.since = at;
@@ -209,11 +256,14 @@ impl Jobs {
                 cell.delay_ms = delay_ms;
                 cell.retries = cell.retries.saturating_add(u32::from(counted));
                 cell.streak = streak;
+                cell.version = version.unwrap_or(cell.version);
+                let due = cell.retry_at();
                 job.waiting_cells += 1;
                 job.restarts += 1;
-                match cell.retry_at() {
+                job.wait(end.index);
+                match due {
                     Some(due) => drop(self.timers.insert((due, id, end.index))),
-                    None => drop(job.derived.again.insert(end.index)),
+                    None => job.stand(end.index),
                 }
             }
         }
@@ -230,6 +280,8 @@ impl Jobs {
         let Some(Entry::Live(job)) = self.lasting.entries.remove(&id) else { return };
         let ended = job.end(at);
         self.history_tasks += ended.weight();
+        self.rolling.remove(&id);
+        self.held.remove(&id);
         self.lasting.entries.insert(id, Entry::Ended(Box::new(ended)));
         self.lasting.history.push_back(id);
         self.prune();

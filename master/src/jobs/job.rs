@@ -1,6 +1,7 @@
 //! A job as a shard keeps it: in full while it lives, packed once it has ended.
 
 use super::cell::{Cell, Cells, LivePhase, Slot};
+use super::rollout::Rollout;
 use super::tally::Tally;
 use protocol::{AgentId, Exit, Job, Kind, Name, Phase, Role, Stand, Template, Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -28,13 +29,14 @@ pub enum Entry {
     Ended(Box<EndedJob>),
 }
 
-/// [`Entry`] as it is written: a live job that counts where its tasks are has a variant of its own, so that all others have the bytes that they
-/// always had. New variants at the end.
+/// [`Entry`] as it is written: a live job that counts where its tasks are has a variant of its own, and so has one of which versions are kept, so that all
+/// others have the bytes that they always had. New variants at the end.
 #[derive(Serialize)]
 enum WrittenEntry<'a> {
     Live(&'a LiveJob),
     Ended(&'a EndedJob),
     Placed(&'a LiveJob, &'a BTreeMap<AgentId, Stand>),
+    Rolled(&'a LiveJob, &'a BTreeMap<AgentId, Stand>, &'a Rollout),
 }
 
 /// [`Entry`] as it is read.
@@ -43,11 +45,15 @@ enum ReadEntry {
     Live(Box<LiveJob>),
     Ended(Box<EndedJob>),
     Placed(Box<LiveJob>, BTreeMap<AgentId, Stand>),
+    Rolled(Box<LiveJob>, BTreeMap<AgentId, Stand>, Box<Rollout>),
 }
 
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let entry = match self {
+            Self::Live(job) if job.rollout.is_some() => {
+                WrittenEntry::Rolled(job, &job.stands, job.rollout.as_deref().expect("asked a line ago"))
+            }
             Self::Live(job) if !job.stands.is_empty() => WrittenEntry::Placed(job, &job.stands),
             Self::Live(job) => WrittenEntry::Live(job),
             Self::Ended(job) => WrittenEntry::Ended(job),
@@ -63,6 +69,10 @@ impl<'de> Deserialize<'de> for Entry {
             ReadEntry::Ended(job) => Self::Ended(job),
             ReadEntry::Placed(mut job, stands) => {
                 job.stands = stands;
+                Self::Live(job)
+            }
+            ReadEntry::Rolled(mut job, stands, rollout) => {
+                (job.stands, job.rollout) = (stands, Some(rollout));
                 Self::Live(job)
             }
         })
@@ -134,6 +144,9 @@ pub struct LiveJob {
     /// How the agents stand that have tasks of it, where its placement counts those: written by [`Entry`].
     #[serde(skip)]
     pub stands: BTreeMap<AgentId, Stand>,
+    /// Its other versions and its last deployment, where it has been applied: written by [`Entry`].
+    #[serde(skip)]
+    pub rollout: Option<Box<Rollout>>,
     /// What follows from the rest and from the time.
     #[serde(skip)]
     pub derived: Derived,
@@ -153,14 +166,24 @@ pub struct OldVersion {
 /// What is not on record of a live job.
 #[derive(Clone, Debug, Default)]
 pub struct Derived {
-    /// Cells that wait for resources, their backoff being over.
+    /// Cells that wait for resources, their backoff being over, and begin anew in the present version.
     pub again: BTreeSet<u32>,
+    /// The same of those that begin anew in the version before.
+    pub again_old: BTreeSet<u32>,
+    /// All cells that begin anew in the version before, whether their backoff is over or not.
+    pub old_waiting: BTreeSet<u32>,
+    /// The version of which tasks stand in a line, while `queued` is not 0.
+    pub line_version: u32,
     /// The line it stands in, while `queued` is not 0.
     pub line: u32,
     /// How many of its tasks stand there.
     pub queued: u32,
     /// Live tasks by what was said of them last, in the order of [`LivePhase`].
     pub phases: [u32; LivePhase::COUNT],
+    /// The same of those of the present version.
+    pub new_phases: [u32; LivePhase::COUNT],
+    /// Since when what a deployment waits for is so.
+    pub gate: Gate,
     /// Ports of tasks that have some, by index.
     pub ports: BTreeMap<u32, Vec<u16>>,
     /// Up to here no task runs an older version, or was looked at in this round.
@@ -169,43 +192,153 @@ pub struct Derived {
     pub tally: Option<Box<Tally>>,
 }
 
+/// Since when what a deployment waits for is so. Not on record: a new leader waits anew.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    /// A task of the new version does its work, and none has ended by itself since.
+    pub first: Option<Time>,
+    /// It has been so for long enough.
+    pub proved: bool,
+    /// Failures on record when that was noted.
+    pub failures: u32,
+    /// What was gathered for the goal: the first tasks, or all of them.
+    pub goal: Option<Time>,
+    /// When it is looked at again.
+    pub due: Option<Time>,
+}
+
 impl LiveJob {
+    /// How many tasks there are to be now: while versions change that may be more than its count.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.job.count.saturating_add(self.rollout.as_ref().map_or(0, |rollout| rollout.extra))
+    }
+
     /// Tasks that never began and may.
     #[must_use]
     pub fn fresh(&self) -> u32 {
-        if self.stopping.is_some() { 0 } else { self.job.count.saturating_sub(self.cells.len()) }
+        if self.is_held() { 0 } else { self.unbegun() }
     }
 
-    /// Tasks that wait for resources.
+    /// Tasks that never began and are to, whether they may now or not.
+    #[must_use]
+    pub fn unbegun(&self) -> u32 {
+        if self.stopping.is_some() { 0 } else { self.total().saturating_sub(self.cells.len()) }
+    }
+
+    /// True where its first tasks wait for other services of its role.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.job.after.is_empty() && self.rollout.as_ref().is_some_and(|rollout| !rollout.released)
+    }
+
+    /// Tasks that wait for resources and are of one version: while some begin anew in the version before, those; the others come after them.
     #[must_use]
     pub fn ready(&self) -> u32 {
-        self.fresh() + u32::try_from(self.derived.again.len()).expect("no more than cells")
+        match self.derived.again_old.len() {
+            0 => self.fresh() + u32::try_from(self.derived.again.len()).expect("no more than cells"),
+            old => u32::try_from(old).expect("no more than cells"),
+        }
+    }
+
+    /// Tasks that do their work as far as is known: of its present version, and of older ones.
+    #[must_use]
+    pub fn serving(&self) -> (u32, u32) {
+        let running = LivePhase::Running as usize;
+        let new = self.derived.new_phases[running];
+        (new, self.derived.phases[running].saturating_sub(new))
+    }
+
+    /// True where a task does its work as far as is known; [`Self::serving`] counts these.
+    #[must_use]
+    pub fn serves(&self, index: u32) -> bool {
+        self.cells.get(index).is_some_and(|cell| cell.slot == Slot::Live && cell.phase == LivePhase::Running)
+    }
+
+    /// The version in which the next attempt of a task begins.
+    #[must_use]
+    pub fn next_version(&self, index: u32) -> u32 {
+        let cell = self.cells.get(index).filter(|cell| cell.slot == Slot::Waiting && self.rollout.is_some());
+        cell.map_or(self.version, |cell| cell.version)
+    }
+
+    /// The version of the tasks that [`Self::ready`] counts.
+    #[must_use]
+    pub fn ready_version(&self) -> u32 {
+        if self.derived.again_old.is_empty() { self.version } else { self.held_version().unwrap_or(self.version) }
+    }
+
+    /// The version in which tasks of older ones begin anew when they end by themselves, where that is not the present one.
+    #[must_use]
+    pub fn held_version(&self) -> Option<u32> {
+        let deployment = self.rollout.as_ref()?.deployment.as_ref()?;
+        deployment.holds().filter(|version| *version != self.version)
+    }
+
+    /// A cell waits: noted where it begins anew in the version before.
+    pub fn wait(&mut self, index: u32) {
+        let held = self.held_version();
+        if held.is_some() && self.cells.get(index).map(|cell| cell.version) == held {
+            self.derived.old_waiting.insert(index);
+        }
+    }
+
+    /// A cell that waits does so for resources alone: it stands where those of its next version do.
+    pub fn stand(&mut self, index: u32) {
+        let old = self.derived.old_waiting.contains(&index);
+        let again = if old { &mut self.derived.again_old } else { &mut self.derived.again };
+        again.insert(index);
+    }
+
+    /// A cell waits no longer; true where it waited for resources alone.
+    pub fn leave(&mut self, index: u32) -> bool {
+        self.derived.old_waiting.remove(&index);
+        self.derived.again.remove(&index) | self.derived.again_old.remove(&index)
+    }
+
+    /// Which version the tasks that wait begin anew in, after a deployment has begun or changed.
+    pub fn stand_anew(&mut self) {
+        let standing: Vec<u32> = self.derived.again.iter().chain(&self.derived.again_old).copied().collect();
+        self.derived.again.clear();
+        self.derived.again_old.clear();
+        self.derived.old_waiting.clear();
+        if self.waiting_cells > 0 && self.held_version().is_some() {
+            let waiting = |(_, cell): &(u32, &Cell)| cell.slot == Slot::Waiting;
+            let waiting: Vec<u32> = self.cells.iter_from(0).filter(waiting).map(|(index, _)| index).collect();
+            waiting.into_iter().for_each(|index| self.wait(index));
+        }
+        standing.into_iter().for_each(|index| self.stand(index));
     }
 
     /// Tasks that wait until their backoff is over.
     #[must_use]
     pub fn backing_off(&self) -> u32 {
-        self.waiting_cells - u32::try_from(self.derived.again.len()).expect("no more than cells").min(self.waiting_cells)
+        let standing = self.derived.again.len() + self.derived.again_old.len();
+        self.waiting_cells - u32::try_from(standing).expect("no more than cells").min(self.waiting_cells)
     }
 
     /// False where the task is to end.
     #[must_use]
     pub fn wants(&self, index: u32) -> bool {
-        self.stopping.is_none() && (self.job.kind == Kind::Batch || index < self.job.count)
+        self.stopping.is_none() && (self.job.kind == Kind::Batch || index < self.total())
     }
 
     /// True where nothing of it runs and nothing will.
     #[must_use]
     pub fn is_over(&self) -> bool {
         let idle_service = self.job.kind == Kind::Service && self.job.count == 0;
-        self.live == 0 && (self.stopping.is_some() || self.fresh() == 0 && self.waiting_cells == 0 && !idle_service)
+        self.live == 0 && (self.stopping.is_some() || self.unbegun() == 0 && self.waiting_cells == 0 && !idle_service)
     }
 
     /// What the tasks of `version` are.
     #[must_use]
     pub fn template(&self, version: u32) -> &Arc<Template> {
-        let old = self.old.iter().find(|old| old.version == version);
-        old.map_or(&self.job.template, |old| &old.template)
+        if version == self.version {
+            return &self.job.template;
+        }
+        let old = self.old.iter().find(|old| old.version == version).map(|old| &old.template);
+        let kept = || self.rollout.as_ref()?.version(version).map(|version| &version.job.template);
+        old.or_else(kept).unwrap_or(&self.job.template)
     }
 
     /// Tasks that serve: those that run, and of those that have checks only the healthy ones.
@@ -232,6 +365,10 @@ impl LiveJob {
         if let Some(cell) = self.cells.get_mut(index).filter(|cell| cell.slot == Slot::Live) {
             self.derived.phases[cell.phase as usize] -= 1;
             self.derived.phases[phase as usize] += 1;
+            if cell.version == self.version {
+                self.derived.new_phases[cell.phase as usize] -= 1;
+                self.derived.new_phases[phase as usize] += 1;
+            }
             cell.phase = phase;
         }
     }
@@ -241,8 +378,11 @@ impl LiveJob {
         self.cells.forget_phases();
         self.derived = Derived::default();
         self.derived.phases[LivePhase::Staging as usize] = self.live;
+        self.derived.new_phases[LivePhase::Staging as usize] = self.live - self.outdated().min(self.live);
+        self.stand_anew();
         let waiting = |(_, cell): &(u32, &Cell)| cell.slot == Slot::Waiting && cell.delay_ms == 0;
-        self.derived.again = self.cells.iter_from(0).filter(waiting).map(|(index, _)| index).collect();
+        let waiting: Vec<u32> = self.cells.iter_from(0).filter(waiting).map(|(index, _)| index).collect();
+        waiting.into_iter().for_each(|index| self.stand(index));
         self.tally_anew();
     }
 

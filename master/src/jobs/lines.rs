@@ -64,28 +64,28 @@ impl Lines {
         self.get(*self.by_id.get(&id)?)
     }
 
-    /// Lets `count` tasks of a job stand in the line that is theirs; gives back which one that is.
-    pub fn join(&mut self, id: JobId, job: &Job, count: u32) -> u32 {
+    /// Lets `count` tasks of a job, each of which needs `shape`, stand in the line that is theirs; gives back which one that is.
+    pub fn join(&mut self, id: JobId, job: &Job, shape: &Resources, count: u32) -> u32 {
         self.changed = true;
-        let (role, priority, shape) = (&job.role, job.priority, &job.template.resources);
+        let (role, priority) = (&job.role, job.priority);
         let counted = job.place.as_ref().filter(|place| place.counts_tasks()).map(|_| id);
         let known = match &job.place {
             None => self.by_key.get(&(role.clone(), Reverse(priority), shape.clone())),
             Some(place) => self.placed.get(&(role.clone(), Reverse(priority), shape.clone(), Arc::clone(place), counted)),
         };
-        let at = known.copied().unwrap_or_else(|| self.line_new(job, counted));
+        let at = known.copied().unwrap_or_else(|| self.line_new(job, shape, counted));
         let line = self.lines[at as usize].as_mut().expect("a line stands where its key says");
         line.jobs.insert(id);
         line.count += u64::from(count);
         at
     }
 
-    fn line_new(&mut self, job: &Job, counted: Option<JobId>) -> u32 {
+    fn line_new(&mut self, job: &Job, shape: &Resources, counted: Option<JobId>) -> u32 {
         let at = self.free.pop().unwrap_or_else(|| u32::try_from(self.lines.len()).expect("fewer lines than jobs"));
         if at as usize == self.lines.len() {
             self.lines.push(None);
         }
-        let (role, priority, shape) = (job.role.clone(), job.priority, job.template.resources.clone());
+        let (role, priority, shape) = (job.role.clone(), job.priority, shape.clone());
         let place = job.place.as_ref().map(|place| {
             self.last_id += 1;
             self.by_id.insert(self.last_id, at);

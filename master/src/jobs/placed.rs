@@ -72,7 +72,8 @@ impl Jobs {
         let Some((job, tally)) = self.live(id).and_then(|job| Some((job, job.derived.tally.as_ref()?))) else {
             return vec![0; offers.len()];
         };
-        let room = |resources: &Resources| resources.times(&job.job.template.resources, ATTEMPTS_PER_MESSAGE_MAX as u32);
+        let shape = &job.template(job.ready_version()).resources;
+        let room = |resources: &Resources| resources.times(shape, ATTEMPTS_PER_MESSAGE_MAX as u32);
         let offers: Vec<(&Stand, u32)> = offers.iter().map(|(stand, resources)| (*stand, room(resources))).collect();
         tally.plan(&offers, job.ready())
     }

@@ -36,6 +36,10 @@ pub struct Jobs {
     pub spent: Spent,
     /// Jobs that have not ended.
     pub live: BTreeSet<JobId>,
+    /// Those of which a deployment is under way.
+    pub rolling: BTreeSet<JobId>,
+    /// Those whose first tasks wait for other jobs.
+    pub held: BTreeSet<JobId>,
     /// Live tasks by agent.
     pub by_agent: BTreeMap<AgentId, BTreeSet<(JobId, u32)>>,
     /// Tasks whose backoff is not over.
@@ -65,6 +69,8 @@ impl Jobs {
             lines: Lines::default(),
             spent: Spent::default(),
             live: BTreeSet::new(),
+            rolling: BTreeSet::new(),
+            held: BTreeSet::new(),
             by_agent: BTreeMap::new(),
             timers: BTreeSet::new(),
             names: BTreeMap::new(),
@@ -96,6 +102,10 @@ impl Jobs {
             Entry::Live(job) => {
                 job.recount();
                 self.live.insert(id);
+                if job.rollout.as_ref().is_some_and(|rollout| rollout.active().is_some()) {
+                    self.rolling.insert(id);
+                }
+                self.held.extend(job.is_held().then_some(id));
                 for (index, cell) in job.cells.iter_from(0) {
                     match cell.slot {
                         Slot::Live => {
@@ -197,14 +207,20 @@ impl Jobs {
     /// Puts the job where its waiting tasks belong.
     pub(super) fn requeue(&mut self, id: JobId) {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
-        let ready = job.ready();
+        let (ready, version) = (job.ready(), job.ready_version());
+        if job.derived.queued > 0 && job.derived.line_version != version {
+            self.lines.leave(job.derived.line, id, job.derived.queued);
+            job.derived.queued = 0;
+        }
         match (job.derived.queued, ready) {
             (before, now) if before == now => return,
             (0, _) => {
                 if let Some(tally) = job.derived.tally.as_mut() {
                     tally.begin();
                 }
-                job.derived.line = self.lines.join(id, &job.job, ready);
+                let shape = job.template(version).resources.clone();
+                job.derived.line = self.lines.join(id, &job.job, &shape, ready);
+                job.derived.line_version = version;
             }
             (before, 0) => self.lines.leave(job.derived.line, id, before),
             (before, now) => self.lines.adjust(job.derived.line, before, now),
@@ -232,7 +248,7 @@ impl Jobs {
         while let Some((_, id, index)) = self.timers.first().copied().filter(|(at, ..)| *at <= now) {
             self.timers.pop_first();
             if let Some(job) = self.live_mut(id) {
-                job.derived.again.insert(index);
+                job.stand(index);
             }
             self.requeue(id);
         }
@@ -284,9 +300,13 @@ impl Jobs {
     }
 }
 
+/// The first tasks of those that [`LiveJob::ready`] counts: all of one version.
 pub(super) fn first_waiting(job: &LiveJob, most: u32) -> Vec<(u32, u32)> {
-    let again = job.derived.again.iter().filter_map(|index| job.cells.get(*index).map(|cell| (*index, cell.number.saturating_add(1))));
+    let old = &job.derived.again_old;
+    let again = if old.is_empty() { &job.derived.again } else { old };
+    let again = again.iter().filter_map(|index| job.cells.get(*index).map(|cell| (*index, cell.number.saturating_add(1))));
     let begun = job.cells.len();
-    let fresh = (begun..begun + job.fresh()).map(|index| (index, 1));
+    let fresh = if old.is_empty() { job.fresh() } else { 0 };
+    let fresh = (begun..begun + fresh).map(|index| (index, 1));
     again.chain(fresh).take(most as usize).collect()
 }

@@ -167,10 +167,11 @@ impl Shard {
         self.held(Action::Peer { to: from, message });
     }
 
-    /// A launch of tasks in their job's present version.
+    /// A launch of tasks that are to begin, all in the same version of their job.
     fn launch(&self, id: protocol::JobId, attempts: Vec<(u32, u32)>) -> Option<Launch> {
         let job = self.jobs.live(id)?;
-        Some(super::reconcile::launch_of(id, job, job.version, attempts))
+        let version = attempts.first().map_or(job.version, |(index, _)| job.next_version(*index));
+        Some(super::reconcile::launch_of(id, job, version, attempts))
     }
 
     /// Says that attempts on one agent are in another state.

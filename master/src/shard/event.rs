@@ -5,6 +5,8 @@ use protocol::task::Placed;
 use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, Phase, RequestId, Role, ShardId};
 use serde::{Deserialize, Serialize};
 
+use super::deployment_view::DeploymentView;
+pub use super::deployment_view::DeploymentWish;
 use super::drains::ModeWish;
 pub use super::maintenance::WindowsRequest;
 pub use super::peer::{LEFT_MAX, Limit, PeerMessage, PlacedOffer, PlacedWant, WANTS_MAX, Want};
@@ -13,6 +15,7 @@ use super::quotas::RoleSettings;
 use super::reservations::ReservationChange;
 use super::view::{JobView, View, Viewed};
 use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest, OwnView};
+use crate::jobs::DeploymentId;
 use std::borrow::Cow;
 
 /// One word of a short list.
@@ -206,6 +209,36 @@ pub enum Request {
         /// Whose.
         job: JobRef,
     },
+    /// As `Apply`: a service keeps its versions, and goes to the new one step by step. Answered with `Response::Deployed`.
+    Deploy {
+        /// The job; it has a name.
+        job: Job,
+        /// True: in place of a deployment that is under way.
+        force: bool,
+    },
+    /// Replace all tasks of a service by others that are the same.
+    Restart {
+        /// Which.
+        job: JobRef,
+        /// True: in place of a deployment that is under way.
+        force: bool,
+    },
+    /// Go back to an earlier version of a service.
+    Rollback {
+        /// Which.
+        job: JobRef,
+        /// Which version; `None`: the one before.
+        to: Option<u32>,
+        /// True: in place of a deployment that is under way.
+        force: bool,
+    },
+    /// Something about a deployment that is under way.
+    Deployment {
+        /// Which.
+        id: DeploymentId,
+        /// What.
+        wish: DeploymentWish,
+    },
 }
 
 /// Something about the masters of the cluster.
@@ -352,6 +385,15 @@ pub enum Response {
     Framework(Vec<FrameworkEvent>),
     /// It is so, and this is the number of the last thing of its sort.
     Numbered(u64),
+    /// A service is to go to another version.
+    Deployed {
+        /// Its id.
+        job: JobId,
+        /// False where that changes nothing.
+        new: bool,
+        /// What brings it there; `None` where no task needs to be replaced.
+        deployment: Option<DeploymentId>,
+    },
 }
 
 /// Why a request was refused.
@@ -464,5 +506,12 @@ pub enum Change {
         health: Word,
         /// Which attempts, at most 256, and where; and why they are not well, for people.
         found: Vec<(Placed, String)>,
+    },
+    /// A deployment is new or has gone on.
+    Deployment {
+        /// How it stands.
+        view: Box<DeploymentView>,
+        /// `started`, `step`, `waiting`, `promoted`, `paused`, `resumed`, `done`, `failed`, `cancelled`.
+        what: Word,
     },
 }

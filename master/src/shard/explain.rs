@@ -72,11 +72,13 @@ impl Shard {
         };
         let pausing = if job.backing_off() == 0 { 0 } else { usize::MAX };
         let cells = job.cells.iter_from(0).take(pausing);
-        let retry_at = cells.filter(|(index, cell)| cell.slot == Slot::Waiting && !job.derived.again.contains(index));
+        let retry_at = cells.filter(|(index, cell)| {
+            cell.slot == Slot::Waiting && !job.derived.again.contains(index) && !job.derived.again_old.contains(index)
+        });
         Ok(Explanation {
             job: id,
             role: job.job.role.clone(),
-            shape: job.job.template.resources.clone(),
+            shape: job.template(job.ready_version()).resources.clone(),
             waiting: job.ready(),
             backing_off: job.backing_off(),
             retry_at: retry_at.filter_map(|(_, cell)| cell.retry_at()).min(),

@@ -11,6 +11,7 @@ pub mod record;
 pub mod snapshot;
 pub mod view;
 
+pub mod after;
 mod agents;
 mod aims;
 mod allocator;
@@ -20,6 +21,8 @@ mod bookings;
 mod concern;
 mod copy;
 mod demands;
+pub mod deployment_view;
+mod deployments;
 mod devices;
 pub mod drains;
 mod explain;
@@ -65,6 +68,7 @@ mod tokens;
 mod told;
 mod uncounted;
 mod updates;
+mod versions;
 mod victims;
 mod views;
 mod why;
@@ -149,6 +153,8 @@ pub struct Shard {
     /// Fenced attempts that are lost as soon as their leases are over.
     fences: Fences,
     totals: Totals,
+    /// Services on their way to another version, or that wait for others.
+    deployments: deployments::Due,
     /// How far live tasks say that they are.
     notes: BTreeMap<AttemptId, (u8, String)>,
     /// Why live tasks are not well.
@@ -209,6 +215,7 @@ impl Shard {
             preempted: BTreeSet::new(),
             fences: Fences::default(),
             totals: Totals::default(),
+            deployments: deployments::Due::default(),
             notes: BTreeMap::new(),
             healths: healths::Healths::default(),
             outputs: VecDeque::new(),
@@ -278,6 +285,11 @@ impl Shard {
                 }
                 self.groups.placed(&tasks.iter().map(|task| task.id).collect::<Vec<_>>());
             }
+            Record::Deployed { id, job, back_to, cause, at } => self.jobs.deployed(*id, job, *back_to, *cause, *at),
+            Record::Retuned { id, job, at } => self.jobs.retuned(*id, job, *at),
+            Record::Turned { id, indexes, at } => self.jobs.turned(*id, indexes, *at),
+            Record::Released { id, at } => self.jobs.released(*id, *at),
+            Record::DeploymentTurned { id, turn, at } => self.jobs.deployment_turned(*id, turn, *at),
         }
         self.spending.stir();
     }
@@ -294,6 +306,7 @@ impl Shard {
         self.expect_frameworks();
         self.end_broken_groups();
         self.lead_drains();
+        self.lead_deployments();
         self.tell_all(&PeerMessage::Led);
         self.maintenance = Maintenance::new(std::mem::take(&mut self.maintenance.lasting));
         (0..self.config.shards).for_each(|to| self.say_roles(ShardId(to)));
@@ -377,6 +390,8 @@ impl Shard {
                 self.watch_windows();
             }
             PeerMessage::Seek { seeking } => self.pool.seek(from, seeking),
+            PeerMessage::AfterAsked { job, role, names } => self.after_asked(from, job, &role, names),
+            PeerMessage::AfterSaid { job, stands } => self.after_said(job, stands),
         }
     }
 
@@ -390,6 +405,7 @@ impl Shard {
         self.watch_windows_due();
         self.watch_drains();
         self.watch_agents();
+        self.watch_deployments();
         self.end_fenced();
     }
 
@@ -416,6 +432,7 @@ impl Shard {
             self.maintenance.due(),
             self.pool.preempting.due(),
             self.pool.precedence.due,
+            self.deployments_due(),
         ];
         let timers = [offer, watch, shown, uses, self.quotas.due(), self.spending.due()].into_iter().chain(others);
         timers.flatten().min()

@@ -1,5 +1,6 @@
 //! What the shards of a cluster say to each other: demand, offers and what becomes of them, and how agents stand. Data only.
 
+use super::after::Stands;
 use super::limits::{Need, Quota};
 use super::maintenance::Window;
 use super::openings::Opening;
@@ -9,7 +10,7 @@ use super::seekers::Seeking;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
-use protocol::{AgentId, AttemptId, Field, Held, JobId, Offer, OfferId, Placement, Reservation, Resources, Role, Stand};
+use protocol::{AgentId, AttemptId, Field, Held, JobId, Name, Offer, OfferId, Placement, Reservation, Resources, Role, Stand};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -263,6 +264,22 @@ pub enum PeerMessage {
         agent: AgentId,
         /// Which.
         attempts: Vec<AttemptId>,
+    },
+    /// A framework's shard to those of jobs that one of its begins after: how do they stand?
+    AfterAsked {
+        /// The job that waits.
+        job: JobId,
+        /// Of which role they are.
+        role: Role,
+        /// Their names.
+        names: Vec<Name>,
+    },
+    /// The answer.
+    AfterSaid {
+        /// The job that waits.
+        job: JobId,
+        /// How they stand.
+        stands: Vec<(Name, Stands)>,
     },
 }
 

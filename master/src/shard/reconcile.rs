@@ -147,17 +147,34 @@ impl Shard {
         let Some(job) = self.jobs.live(id).filter(|job| job.live > 0) else { return };
         let from = match job.stopping {
             Some(_) => 0,
-            None if job.job.kind == Kind::Service => job.job.count,
+            None if job.job.kind == Kind::Service => job.total(),
             None => return,
         };
+        self.stop_from(id, from, job.stopping.unwrap_or(grace_ms));
+        self.roll(id);
+    }
+
+    /// Stops what of a service there is beyond what there is to be.
+    pub(super) fn stop_beyond(&mut self, id: JobId) {
+        let Some(job) = self.jobs.live(id).filter(|job| job.live > 0 && job.job.kind == Kind::Service) else { return };
+        self.stop_from(id, job.total(), GRACE_MS);
+    }
+
+    fn stop_from(&mut self, id: JobId, from: u32, grace_ms: u64) {
+        let Some(job) = self.jobs.live(id) else { return };
         let running = job.cells.iter_from(from).filter(|(_, cell)| cell.slot == Slot::Live && cell.phase != LivePhase::Killing);
         let indexes: Vec<u32> = running.map(|(index, _)| index).collect();
-        self.kill_tasks(id, &indexes, job.stopping.unwrap_or(grace_ms));
-        self.roll(id);
+        self.kill_tasks(id, &indexes, grace_ms);
     }
 
     /// Replaces some tasks of older versions, as many as may be down at a time.
     pub(super) fn roll(&mut self, id: JobId) {
+        if self.jobs.live(id).is_some_and(|job| job.rollout.is_some()) {
+            return if self.jobs.rolling.contains(&id) {
+                self.advance_deployment(id)
+            };
+        }
+        // As masters of before have put it on record.
         let unwell = self.unwell_and_outdated(id);
         let Some(job) = self.jobs.live_mut(id).filter(|job| job.stopping.is_none() && job.outdated() > 0) else { return };
         if job.job.kind != Kind::Service {

@@ -8,6 +8,7 @@ use super::maintenance::Windows;
 use super::plugins::PlugIn;
 use super::quotas::RoleSettings;
 use crate::frameworks::{FrameworkId, FrameworkInfo};
+use crate::jobs::rollout::{Cause, Turn};
 use crate::plugins::Kind;
 use protocol::{AgentId, AgentInfo, AttemptId, Exit, Job, JobId, Reservation, Role, ShardId, Stand, Time, Usage};
 use serde::{Deserialize, Serialize};
@@ -271,6 +272,53 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// A service goes to another version.
+    Deployed {
+        /// Which.
+        id: JobId,
+        /// What it is from now on.
+        job: Job,
+        /// The number of the earlier version that this is; `None`: it is a new one.
+        back_to: Option<u32>,
+        /// Why.
+        cause: Cause,
+        /// When.
+        at: Time,
+    },
+    /// A service is otherwise in what needs no new tasks.
+    Retuned {
+        /// Which.
+        id: JobId,
+        /// What it is from now on.
+        job: Job,
+        /// When.
+        at: Time,
+    },
+    /// Tasks of an older version that wait begin anew in the present one, and at once.
+    Turned {
+        /// The job.
+        id: JobId,
+        /// Which.
+        indexes: Vec<u32>,
+        /// When.
+        at: Time,
+    },
+    /// All that a job begins after does its work.
+    Released {
+        /// Which job.
+        id: JobId,
+        /// When.
+        at: Time,
+    },
+    /// Something happens to a job's deployment.
+    DeploymentTurned {
+        /// The job.
+        id: JobId,
+        /// What.
+        turn: Turn,
+        /// When.
+        at: Time,
+    },
 }
 
 /// A task of a group.
@@ -316,7 +364,12 @@ impl Record {
             | Self::PlacedGroup { at, .. }
             | Self::WindowsSet { at, .. }
             | Self::PlugInSet { at, .. }
-            | Self::ReservationsSet { at, .. } => *at,
+            | Self::ReservationsSet { at, .. }
+            | Self::Deployed { at, .. }
+            | Self::Retuned { at, .. }
+            | Self::Turned { at, .. }
+            | Self::Released { at, .. }
+            | Self::DeploymentTurned { at, .. } => *at,
         }
     }
 }

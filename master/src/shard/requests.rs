@@ -1,6 +1,7 @@
 //! The framework's shard: what people ask of jobs.
 
 use super::event::JobRef;
+use super::versions::may_become;
 use super::{Record, Refusal, Request, Response, Shard};
 use crate::jobs::{Entry, Key};
 use protocol::job::COUNT_MAX;
@@ -36,6 +37,10 @@ impl Shard {
                 self.jobs.retry_now(job);
             }),
             Request::Windows(request) => self.windows_request(id, request),
+            Request::Deploy { job, force } => self.deploy(id, job, force),
+            Request::Restart { job, force } => self.restart_job(id, &job, force),
+            Request::Rollback { job, to, force } => self.rollback(id, &job, to, force),
+            Request::Deployment { id: of, wish } => self.deployment_request(id, of, wish),
         };
         if let Err(refusal) = result {
             self.reply(id, Response::Refused(refusal));
@@ -83,7 +88,7 @@ impl Shard {
         if follow { self.follow(id, before) } else { Ok(()) }
     }
 
-    fn room_for(&self, job: &Job) -> Result<(), Refusal> {
+    pub(super) fn room_for(&self, job: &Job) -> Result<(), Refusal> {
         if job.count > COUNT_MAX {
             return Err(Refusal::Invalid { reason: format!("count: at most {COUNT_MAX} tasks") });
         }
@@ -98,24 +103,11 @@ impl Shard {
         Ok(())
     }
 
-    fn apply_job(&mut self, id: RequestId, job: Job) -> Result<(), Refusal> {
+    pub(super) fn apply_job(&mut self, id: RequestId, job: Job) -> Result<(), Refusal> {
         let Some(name) = &job.name else { return Err(Refusal::Invalid { reason: "name: what is applied needs one".into() }) };
         let before = self.jobs.named(&job.role, name).and_then(|id| self.jobs.live(id).map(|live| (id, live)));
         let Some((target, live)) = before else { return self.submit(id, job, None, false) };
-        if live.stopping.is_some() {
-            return Err(Refusal::Conflict { reason: format!("the job '{name}' is being stopped") });
-        }
-        if live.job.kind != job.kind {
-            return Err(Refusal::Invalid { reason: "kind: a batch job cannot become a service, nor a service a batch job".into() });
-        }
-        // What runs unfenced may live on somewhere, unseen.
-        if live.job.template.is_fenced() != job.template.is_fenced() {
-            let reason = "service.fenced: a job that runs cannot become fenced, nor cease to be: stop it first".into();
-            return Err(Refusal::Invalid { reason });
-        }
-        if job.count > COUNT_MAX {
-            return Err(Refusal::Invalid { reason: format!("count: at most {COUNT_MAX} tasks") });
-        }
+        may_become(live, &job)?;
         let new = live.job != job;
         if new {
             self.commit(Record::Applied { id: target, job, at: self.now });
@@ -188,7 +180,7 @@ impl Shard {
     }
 
     /// Does what follows from a job's new version, count or end.
-    fn changed(&mut self, id: JobId, what: &'static str) {
+    pub(super) fn changed(&mut self, id: JobId, what: &'static str) {
         if self.jobs.live(id).is_none() {
             return self.job_ended(id);
         }

@@ -45,12 +45,17 @@ impl Shard {
                 }
             }
         }
+        let mut heard: Vec<JobId> = Vec::new();
         for ((job, phase), attempts) in news {
             self.publish_tasks(job, phase.phase(), agent, &attempts);
             self.task_news(job, phase.phase());
-            self.roll(job);
+            if heard.last() != Some(&job) {
+                heard.push(job);
+            }
         }
         self.end_attempts(agent, ends);
+        // Not before all of it is known.
+        heard.into_iter().for_each(|job| self.roll(job));
         self.acknowledge(agent, acks);
         self.kill_at(agent, stale);
     }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod allocation;
+mod deployments;
 mod devices;
 mod drains;
 mod fences;
@@ -112,6 +113,8 @@ pub fn job(kind: Kind, count: u32, cpu_milli: u64) -> Job {
         update_parallel: 1,
         place: None,
         about: None,
+        update: protocol::job::Update::default(),
+        after: vec![],
     }
 }
 

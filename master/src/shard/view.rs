@@ -1,6 +1,8 @@
 //! What a shard shows of itself: questions and answers, data only. The HTTP API says them in JSON as they stand here.
 
+use super::after::Stands;
 use super::copy::Copied;
+use super::deployment_view::{DeploymentView, VersionView};
 use super::event::{JobRef, Limit, Master, Policy, Token, Word};
 use super::maintenance::{ConsentView, Window};
 use super::plugins::PlugInsView;
@@ -144,6 +146,19 @@ pub enum View {
         /// Which tasks, by index: at most [`PAGE_MAX`].
         indexes: Vec<u32>,
     },
+    /// Deployments: the last of each job, by job.
+    Deployments {
+        /// Only that of this job.
+        job: Option<JobRef>,
+        /// Only those of this role.
+        role: Option<Role>,
+        /// False: only those that are under way.
+        ended: bool,
+    },
+    /// The versions of a service that are kept.
+    Versions(JobRef),
+    /// What a job still waits for that it begins after.
+    After(JobRef),
 }
 
 /// An answer.
@@ -201,6 +216,12 @@ pub enum Viewed {
     HealthCounts(Vec<(JobId, HealthCounts)>),
     /// To [`View::Healths`], by index.
     Healths(Vec<(u32, HealthView)>),
+    /// To [`View::Deployments`].
+    Deployments(Vec<DeploymentView>),
+    /// To [`View::Versions`]: by number.
+    Versions(Vec<VersionView>),
+    /// To [`View::After`]: their names, and how they stand.
+    After(Vec<(Name, Stands)>),
 }
 
 /// How many tasks of a job run and have checks, by what is known of those.

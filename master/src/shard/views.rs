@@ -62,6 +62,9 @@ impl Shard {
             View::Healths { job, indexes } => {
                 Viewed::Healths(self.health_views(self.found(&job)?, &indexes[..indexes.len().min(PAGE_MAX)]))
             }
+            View::Deployments { job, role, ended } => Viewed::Deployments(self.deployment_views(job.as_ref(), role.as_ref(), ended)?),
+            View::After(job) => Viewed::After(self.held_view(self.found(&job)?)?),
+            View::Versions(job) => Viewed::Versions(self.version_views(&job)?),
             View::PlugIns => Viewed::PlugIns(self.plug_ins_view()),
             View::Copy { tasks_max } => Viewed::Copy(Box::new(self.copied(tasks_max)?)),
             View::FrameworkTasks { framework, from, skip, limit } => {
@@ -89,9 +92,9 @@ impl Shard {
             Entry::Live(job) => {
                 let mut tasks = ended_counts(&job.ends);
                 let mut add = |phase, n: u32| *tasks.entry(phase).or_insert(0) += n;
-                add(Phase::Waiting, job.fresh() + job.waiting_cells);
+                add(Phase::Waiting, job.unbegun() + job.waiting_cells);
                 if job.stopping.is_some() {
-                    add(Phase::Killed, job.job.count.saturating_sub(job.cells.len()));
+                    add(Phase::Killed, job.total().saturating_sub(job.cells.len()));
                 }
                 let unreachable = self.unreachable_of(id);
                 for (index, cell) in &unreachable {
@@ -129,7 +132,7 @@ impl Shard {
     }
 
     /// Live tasks of a job on agents that cannot be reached; there are few such agents.
-    fn unreachable_of(&self, id: JobId) -> Vec<(u32, Cell)> {
+    pub(super) fn unreachable_of(&self, id: JobId) -> Vec<(u32, Cell)> {
         let Some(job) = self.jobs.live(id) else { return Vec::new() };
         let on = |agent| self.jobs.by_agent.get(agent).into_iter().flat_map(|tasks| tasks.range((id, 0)..=(id, u32::MAX)));
         let tasks = self.unreachable.iter().flat_map(on);
@@ -138,7 +141,7 @@ impl Shard {
 
     fn task_views(&self, id: JobId, from: u32, limit: usize, phases: &[Phase]) -> Vec<TaskView> {
         let count = match self.jobs.entry(id) {
-            Some(Entry::Live(job)) => job.job.count.max(job.cells.len()),
+            Some(Entry::Live(job)) => job.total().max(job.cells.len()),
             Some(Entry::Ended(job)) => job.cells.len() + job.unbegun,
             None => 0,
         };
@@ -152,7 +155,7 @@ impl Shard {
         let (cell, uncommon, unbegun) = match self.jobs.entry(id)? {
             Entry::Live(job) => {
                 let phase = if job.stopping.is_some() { Phase::Killed } else { Phase::Waiting };
-                (job.cells.get(index), job.uncommon.get(&index), (index < job.job.count).then_some((phase, job.submitted)))
+                (job.cells.get(index), job.uncommon.get(&index), (index < job.total()).then_some((phase, job.submitted)))
             }
             Entry::Ended(job) => {
                 let unbegun = index.checked_sub(job.cells.len()).filter(|over| *over < job.unbegun);

@@ -1,7 +1,7 @@
 //! How a job stands in postcard. What came later is an extension: a job that has none has the bytes that it always had, so that builds of before
 //! read it; one that has some says so in place of its kind, by a variant that builds of before do not know.
 
-use super::{About, Job, Kind, Restart, Template};
+use super::{AFTER_MAX, About, Job, Kind, Restart, Template, Update};
 use crate::place::Placement;
 use crate::{Name, Role, bounded};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -36,6 +36,8 @@ enum WrittenKind<'a> {
 enum WrittenExtension<'a> {
     Place(&'a Placement),
     About(&'a About),
+    Update(&'a Update),
+    After(&'a [Name]),
 }
 
 /// [`Job`], as it is read.
@@ -63,13 +65,17 @@ enum ReadKind {
 enum ReadExtension {
     Place(Placement),
     About(About),
+    Update(Update),
+    After(#[serde(deserialize_with = "bounded::list::<_, _, AFTER_MAX>")] Vec<Name>),
 }
 
 impl Serialize for Job {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let place = self.place.as_deref().map(WrittenExtension::Place);
         let about = self.about.as_deref().map(WrittenExtension::About);
-        let extensions: Vec<_> = [place, about].into_iter().flatten().collect();
+        let update = (self.update != Update::default()).then_some(WrittenExtension::Update(&self.update));
+        let after = (!self.after.is_empty()).then_some(WrittenExtension::After(&self.after));
+        let extensions: Vec<WrittenExtension<'_>> = [place, about, update, after].into_iter().flatten().collect();
         let kind = match self.kind {
             kind if !extensions.is_empty() => WrittenKind::Extended(kind, extensions),
             Kind::Batch => WrittenKind::Batch,
@@ -91,14 +97,16 @@ impl<'de> Deserialize<'de> for Job {
             ReadKind::Task => (Kind::Task, vec![]),
             ReadKind::Extended(kind, extensions) => (kind, extensions),
         };
-        let (mut place, mut about) = (None, None);
+        let (mut place, mut about, mut update, mut after) = (None, None, Update::default(), Vec::new());
         for extension in extensions {
             match extension {
                 ReadExtension::Place(placement) => place = (!placement.is_empty()).then(|| Arc::new(placement)),
                 ReadExtension::About(said) => about = (!said.is_empty()).then(|| Arc::new(said)),
+                ReadExtension::Update(how) => update = how,
+                ReadExtension::After(names) => after = names,
             }
         }
-        Ok(Self { role, name, kind, priority, count, template, restart, update_parallel, place, about })
+        Ok(Self { role, name, kind, priority, count, template, restart, update_parallel, place, about, update, after })
     }
 }
 
@@ -164,6 +172,8 @@ mod tests {
             update_parallel: 1,
             place: None,
             about: None,
+            update: Update::default(),
+            after: vec![],
         }
     }
 
@@ -206,5 +216,17 @@ mod tests {
         let empty = Job { about: Some(Arc::default()), ..job.clone() };
         let read: Job = postcard::from_bytes(&postcard::to_allocvec(&empty).unwrap()).unwrap();
         assert_eq!((read.about, job.since()), (None, 3));
+    }
+
+    #[test]
+    fn how_a_job_is_updated_and_what_it_waits_for_are_extensions() {
+        let update = Update { canary: 1, max_over_milli: 500, ..Update::default() };
+        let job = Job { update, after: vec![Name::new("db").unwrap()], ..job(Kind::Service) };
+        let bytes = postcard::to_allocvec(&job).unwrap();
+        assert_eq!(postcard::from_bytes::<Job>(&bytes).unwrap(), job);
+        assert_eq!(job.since(), 3);
+        // Role and name, the variant, the kind, two extensions: how it is updated (rolling, no least, 500 over, 1 first, …) and what it waits for.
+        assert_eq!(&bytes[..18], b"\x03web\x01\x04shop\x03\x01\x02\x02\x00\x00\xf4\x03\x01");
+        assert_eq!(&bytes[18..28], b"\xc0\xcf\x24\x01\x00\xe8\x07\x03\x01\x02");
     }
 }

@@ -276,6 +276,19 @@ async fn stopped_tasks_are_killed_after_their_grace_whatever_they_do() {
 }
 
 #[tokio::test]
+async fn a_core_module_that_is_to_stop_ends_at_once_since_it_cannot_hear_of_it() {
+    let machine = Machine::new().await;
+    let mut executor = machine.1.launch(machine.spec(100)).await.unwrap();
+    executor.commands.launch(machine.launch(SLEEPER, 0..2)).unwrap();
+    tell(&mut executor).await;
+    starts(&mut executor, 2).await;
+    executor.commands.stop(vec![Key(0), Key(1)], 86_400_000);
+    tell(&mut executor).await;
+    let (_, ended) = ends(&mut executor, 2).await;
+    assert!(ended.values().all(|exit| *exit == Exit::Killed), "{ended:?}");
+}
+
+#[tokio::test]
 async fn what_is_left_of_a_killed_executor_says_who_ended_and_who_is_lost() {
     let machine = Machine::new().await;
     let mut executor = machine.1.launch(machine.spec(100)).await.unwrap();

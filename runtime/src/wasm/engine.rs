@@ -1,6 +1,6 @@
 //! One engine for each executor process: its settings, its pool, its linkers. The settings are made in one function, for whoever compiles too.
 
-use super::cache::{Cache, LoadError, Loaded, TABLES_PER_SLOT, reason};
+use super::cache::{Cache, Entry, LoadError, Loaded, TABLES_PER_SLOT, reason};
 use super::host::{Task, component_linker, core_linker};
 use super::inbox::Room;
 use super::limits::{INSTANCES_PER_TASK_MAX, MEMORIES_PER_TASK_MAX, TABLE_ELEMENTS_MAX, TABLES_PER_TASK_MAX, Ticker};
@@ -94,6 +94,14 @@ pub struct Prepared {
     pub(super) template: Template,
     pub(super) loaded: Arc<Loaded>,
     pub(super) stdin: Option<Arc<File>>,
+}
+
+impl Prepared {
+    /// True where a task of it can learn that it is to stop: a component can, a core module cannot.
+    #[must_use]
+    pub fn hears(&self) -> bool {
+        matches!(self.loaded.entry, Entry::Component(_))
+    }
 }
 
 impl Engine {

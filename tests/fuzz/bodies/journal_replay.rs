@@ -2,6 +2,7 @@
 //! frames of one that are sealed as they should be, or as edits of what a master left when it was killed, they are recovered from, to what it
 //! had decided at some moment, or refused with a reason.
 
+use master::jobs::rollout::{Cause, Turn as Step};
 use master::journal::network::{Alone, Timing};
 use master::journal::{Batch, Group, JournalError, Log, LogConfig, Recovered, Seat, Turn};
 use master::shard::{Record, Shard, ShardConfig};
@@ -240,11 +241,13 @@ fn job() -> Job {
         update_parallel: 1,
         place: None,
         about: None,
+        update: protocol::job::Update::default(),
+        after: vec![],
     }
 }
 
 /// The life of a job.
-fn records() -> [Record; 7] {
+fn records() -> [Record; 14] {
     let id = protocol::JobId::new(ShardId(0), 1);
     [
         Record::AgentSeen { agent: AgentId(1), info: AgentInfo::default(), incarnation: 1, at: Time(1) },
@@ -252,6 +255,13 @@ fn records() -> [Record; 7] {
         Record::Staged { id, agent: AgentId(1), incarnation: 1, attempts: vec![(0, 1), (1, 1)], at: Time(3) },
         Record::Scaled { id, count: 1, at: Time(4) },
         Record::Applied { id, job: job(), at: Time(5) },
+        Record::DeploymentTurned { id, turn: Step::Began, at: Time(5) },
+        Record::Deployed { id, job: job(), back_to: None, cause: Cause::Applied, at: Time(5) },
+        Record::DeploymentTurned { id, turn: Step::Extra(2), at: Time(5) },
+        Record::Turned { id, indexes: vec![0, 1], at: Time(5) },
+        Record::DeploymentTurned { id, turn: Step::Failed("x".into()), at: Time(5) },
+        Record::Deployed { id, job: job(), back_to: Some(2), cause: Cause::Failed, at: Time(5) },
+        Record::Retuned { id, job: job(), at: Time(5) },
         Record::Stopped { id, grace_ms: 5, at: Time(6) },
         Record::AgentGone { agent: AgentId(1), at: Time(7) },
     ]

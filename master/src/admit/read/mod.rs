@@ -4,6 +4,7 @@
 mod checks;
 mod place;
 mod task;
+mod update;
 
 use super::amount::{self, AmountError};
 use super::problem::{Code, PROBLEMS_MAX, Problem, quoted};
@@ -65,18 +66,17 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("health", &["http", "https", "tcp", "exec", "wasm", "port", "grace", "every", "timeout", "failures"]),
     ("restart", &["policy", "retries", "backoff"]),
     ("restart.backoff", &["first", "factor", "max"]),
-    ("update", &["parallel"]),
-    ("service", &["fenced"]),
+    ("update", &["parallel", "min_healthy", "max_over", "canary", "strategy", "deadline", "auto_rollback", "max_failures", "settle"]),
+    ("service", &["fenced", "after"]),
     ("place", &["constraints", "spread"]),
     ("count", &[]),
 ];
 
 /// Fields that job files have, and that this version does not.
 const FIELDS_LATER: &[(&str, &[&str])] = &[
-    ("service", &["http", "after", "schedule"]),
+    ("service", &["http", "schedule"]),
     ("task", &["bundle", "fetch", "scratch"]),
     ("task.mount", &["volume"]),
-    ("update", &["canary", "min_healthy", "deadline", "auto_rollback"]),
     ("count", &["min", "max", "target"]),
 ];
 
@@ -112,8 +112,8 @@ pub(super) fn job(root: Node<'_>, reader: &mut Reader) -> JobSpec {
             "health" => health = Some((span, reader.check("health", node))),
             "readiness" => readiness = Some((span, reader.check("readiness", node))),
             "restart" => reader.restart(node, &mut spec.restart),
-            "update" => spec.update_parallel = reader.update(node),
-            "service" => spec.fenced = reader.service(node),
+            "update" => spec.update = reader.update(node),
+            "service" => (spec.fenced, spec.after) = reader.service(node),
             "place" => spec.place = reader.place(node),
             "labels" => spec.labels = reader.pairs("labels", node),
             other => reader.unknown("", other, span),
@@ -319,24 +319,6 @@ impl Reader {
         None
     }
 
-    /// True where it is to be fenced.
-    fn service(&mut self, node: Node<'_>) -> bool {
-        let mut fenced = false;
-        for Entry { key, span, node } in self.entries("service", node) {
-            match key.as_ref() {
-                "fenced" => {
-                    self.mark("service.fenced", &node);
-                    fenced = match node.value {
-                        Value::Bool(fenced) => fenced,
-                        _ => self.wrong_type("service.fenced", &node, "true or false").unwrap_or(false),
-                    };
-                }
-                other => self.unknown("service", other, span),
-            }
-        }
-        fenced
-    }
-
     fn list<'a, T>(&mut self, field: &str, node: Node<'a>, item: impl Fn(&mut Self, Node<'a>) -> Option<T>) -> Vec<T> {
         self.mark(field, &node);
         match node.value {
@@ -398,17 +380,6 @@ impl Reader {
                 other => self.unknown("restart.backoff", other, span),
             }
         }
-    }
-
-    fn update(&mut self, node: Node<'_>) -> Option<u32> {
-        let mut parallel = None;
-        for Entry { key, span, node } in self.entries("update", node) {
-            match key.as_ref() {
-                "parallel" => parallel = self.small("update.parallel", node),
-                other => self.unknown("update", other, span),
-            }
-        }
-        parallel
     }
 }
 

@@ -148,7 +148,7 @@ impl Reader {
         resources
     }
 
-    fn flag(&mut self, field: &str, node: Node<'_>) -> Option<bool> {
+    pub(super) fn flag(&mut self, field: &str, node: Node<'_>) -> Option<bool> {
         self.mark(field, &node);
         match node.value {
             Value::Bool(flag) => Some(flag),

@@ -2,9 +2,13 @@
 
 use super::app::Reader;
 use super::held::Held;
+use super::ports;
 use super::words::Object;
 use super::wrong::Faults;
 use crate::admit::JobSpec;
+use crate::admit::spec::CheckSpec;
+use protocol::checks::FAILURES_MAX;
+use serde_json::Value;
 
 const PROTOCOLS: [&str; 7] = ["HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP"];
 /// Longest time of a check, in seconds.
@@ -62,8 +66,76 @@ pub fn read_readiness(check: &mut Reader<'_>) {
     check.flag("preserveLastResponse", false);
 }
 
-/// Puts the checks of an app into its job. Agents make none yet, so there is nothing to put there: they are kept and given back alone.
-pub fn apply(_fields: &Object, _spec: &mut JobSpec, _faults: &mut Faults) {}
+/// Puts the checks of an app into its job: one of each kind, which is what a task has.
+pub fn apply(fields: &Object, spec: &mut JobSpec, faults: &mut Faults) {
+    let ports = ports::of(fields);
+    let objects = |name: &str| fields.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
+    for (at, check) in objects("healthChecks").enumerate() {
+        let path = format!("/healthChecks({at})");
+        if at > 0 {
+            faults.say(&path, "a task has one health check");
+        } else if let Some(made) = made(check, &ports, &path, faults)
+            && let Some(task) = spec.tasks.first_mut()
+        {
+            task.health = Some(made);
+        }
+    }
+    for (at, check) in objects("readinessChecks").enumerate() {
+        let path = format!("/readinessChecks({at})");
+        let named = check.get("portName").and_then(Value::as_str);
+        let port = ports.iter().find(|port| port.label.as_deref() == named).or(ports.first());
+        match (at, port, spec.tasks.first_mut()) {
+            (0, Some(port), Some(task)) => task.readiness = Some(CheckSpec { port: Some(port.name.clone()), ..asked_over_http(check) }),
+            (0, ..) => faults.say(&path, "asks at a port, and the app has none"),
+            _ => faults.say(&path, "a task has one readiness check"),
+        }
+    }
+}
+
+/// One of `healthChecks` as an agent asks.
+fn made(check: &Object, ports: &[ports::Port], path: &str, faults: &mut Faults) -> Option<CheckSpec> {
+    let ms = |name: &str| check.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1_000.0) as u64);
+    let failures = check.get("maxConsecutiveFailures").and_then(Value::as_u64).and_then(|failures| u32::try_from(failures).ok());
+    let when = CheckSpec {
+        grace_ms: ms("gracePeriodSeconds"),
+        every_ms: ms("intervalSeconds").map(|every| every.max(1)),
+        timeout_ms: ms("timeoutSeconds").map(|timeout| timeout.max(1)),
+        // None is never: nothing is ended for it.
+        failures: failures.map(|failures| if failures == 0 { FAILURES_MAX } else { failures }),
+        ..CheckSpec::default()
+    };
+    let protocol = check.get("protocol").and_then(Value::as_str).unwrap_or("HTTP");
+    if protocol == "COMMAND" {
+        let value = check.get("command").and_then(|command| command.get("value")).and_then(Value::as_str).unwrap_or_default();
+        return Some(CheckSpec { exec: ["/bin/sh", "-c", value].map(str::to_owned).to_vec(), ..when });
+    }
+    let number = |name: &str| check.get(name).and_then(Value::as_u64);
+    let port = match number("port") {
+        Some(wanted) => ports.iter().find(|port| port.name.as_str() == wanted.to_string()),
+        None => ports.get(usize::try_from(number("portIndex").unwrap_or(0)).unwrap_or(usize::MAX)),
+    };
+    let Some(port) = port else {
+        faults.say(path, "asks at a port that the app does not have");
+        return None;
+    };
+    let port = Some(port.name.clone());
+    match protocol.trim_start_matches("MESOS_") {
+        "TCP" => Some(CheckSpec { tcp: port, ..when }),
+        _ => {
+            let asked = asked_over_http(check);
+            Some(CheckSpec { port, http: asked.http, https: asked.https, ..when })
+        }
+    }
+}
+
+/// What is asked for over HTTP or HTTPS, and when a readiness check asks.
+fn asked_over_http(check: &Object) -> CheckSpec {
+    let ms = |name: &str| check.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1_000.0) as u64);
+    let path = check.get("path").and_then(Value::as_str).unwrap_or("/").to_owned();
+    let secure = check.get("protocol").and_then(Value::as_str).is_some_and(|protocol| protocol.ends_with("HTTPS"));
+    let (http, https) = if secure { (None, Some(path)) } else { (Some(path), None) };
+    CheckSpec { http, https, every_ms: ms("intervalSeconds"), timeout_ms: ms("timeoutSeconds"), ..CheckSpec::default() }
+}
 
 /// How many tasks of an app are healthy, and how many are not: none of either while nobody looks.
 pub fn counts(_held: &Held) -> (u32, u32) {

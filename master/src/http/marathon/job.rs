@@ -9,7 +9,8 @@ use super::wrong::{Faults, Wrong};
 use super::{MADE_BY, health};
 use crate::admit::JobSpec;
 use crate::admit::spec::{Source, TaskSpec};
-use protocol::job::{HostMount, Network, Origin, RestartPolicy};
+use crate::admit::update::UpdateSpec;
+use protocol::job::{HostMount, Network, Origin, RestartPolicy, UPDATE_MS_MAX};
 use protocol::resources::Device;
 use protocol::{Constraint, Digest, Field, Kind, Name, Rule};
 use serde_json::Value;
@@ -69,7 +70,7 @@ pub fn made(app: &App, host_network: bool) -> Result<Made, Wrong> {
     (spec.name, spec.role, spec.kind, spec.count) = (Some(name), Some(role), Some(Kind::Service), Some(app.instances));
     spec.tasks = vec![task];
     restart(fields, &mut spec);
-    spec.update_parallel = Some(parallel(fields, app.instances));
+    spec.update = update(fields);
     spec.place.constraints = list(fields, "constraints").iter().filter_map(|value| constraint(&texts(value)).ok()).collect();
     spec.labels = labels(fields).into_iter().collect();
     health::apply(fields, &mut spec, &mut faults);
@@ -187,12 +188,20 @@ fn restart(fields: &Object, spec: &mut JobSpec) {
     spec.restart.backoff_max_ms = Some(ms("maxLaunchDelaySeconds").max(ms("backoffSeconds")));
 }
 
-/// How many tasks may be down while they are replaced: what `upgradeStrategy.minimumHealthCapacity` leaves, and one at least.
-fn parallel(fields: &Object, instances: u32) -> u32 {
-    let least = fields.get("upgradeStrategy").and_then(|strategy| strategy.get("minimumHealthCapacity")).and_then(Value::as_f64);
-    let kept = (f64::from(instances) * least.unwrap_or(1.0)).ceil();
-    // A cast of a float saturates.
-    instances.saturating_sub(kept as u32).max(1)
+/// How tasks are replaced: within `upgradeStrategy`, and never back by itself, as Marathon does not.
+fn update(fields: &Object) -> UpdateSpec {
+    let share = |name: &str| {
+        let share = fields.get("upgradeStrategy").and_then(|strategy| strategy.get(name)).and_then(Value::as_f64).unwrap_or(1.0);
+        // A cast of a float saturates.
+        Some((share.clamp(0.0, 1.0) * 1_000.0).ceil() as u32)
+    };
+    UpdateSpec {
+        min_healthy_milli: share("minimumHealthCapacity"),
+        max_over_milli: share("maximumOverCapacity"),
+        auto_rollback: Some(false),
+        deadline_ms: Some(UPDATE_MS_MAX),
+        ..UpdateSpec::default()
+    }
 }
 
 /// A constraint of a job.

@@ -56,6 +56,8 @@ pub(crate) fn job(count: u32) -> Job {
         update_parallel: 1,
         place: None,
         about: None,
+        update: protocol::job::Update::default(),
+        after: vec![],
     }
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Task {
     lease: Option<Lease>,
     /// 0 until it starts.
     since_ms: AtomicU64,
+    /// It has no way to learn that it is to stop.
+    deaf: AtomicBool,
     /// What was told last of the time that it used, in microseconds.
     told_us: AtomicU64,
     /// It is among [`Waiting::progress`].
@@ -243,6 +245,7 @@ impl Tasks {
                     log,
                     lease: until_ns.map(Lease::new),
                     since_ms: AtomicU64::new(0),
+                    deaf: AtomicBool::new(false),
                     told_us: AtomicU64::new(0),
                     progressed: AtomicBool::new(false),
                 });
@@ -262,8 +265,9 @@ impl Tasks {
         for key in keys {
             let Some(live) = book.live.get_mut(key) else { continue };
             live.task.control.stop();
-            // One that did not start has nothing to finish.
-            if grace.is_zero() || live.task.since_ms.load(Ordering::SeqCst) == 0 {
+            // One that did not start has nothing to finish, and one that cannot hear of it never would.
+            let late = live.task.since_ms.load(Ordering::SeqCst) == 0 || live.task.deaf.load(Ordering::SeqCst);
+            if grace.is_zero() || late {
                 live.task.control.kill();
             } else if live.kill_at.is_none_or(|earlier| at < earlier) {
                 live.kill_at = Some(at);
@@ -402,6 +406,7 @@ impl Drop for FirstTurn {
 /// One task from its first turn to its end. Told as started only where it did not end in that turn.
 async fn run(tasks: Arc<Tasks>, prepared: Arc<Prepared>, start: Start, task: Arc<Task>) {
     let mut first = Some(FirstTurn(Arc::clone(&tasks)));
+    task.deaf.store(!prepared.hears(), Ordering::SeqCst);
     let output = Arc::new(Outlet { tasks: Arc::clone(&tasks), task: Arc::clone(&task) });
     let mut running = pin!(tasks.engine.run(&prepared, &start, output, &task.control));
     let mut told = false;

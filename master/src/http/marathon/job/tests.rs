@@ -44,7 +44,7 @@ fn a_command_is_a_script_with_what_marathon_tells_a_task() {
         (task.resources.cpu_milli, task.resources.memory_bytes, task.resources.disk_bytes),
         (Some(250), Some(32 << 20), Some(10 << 20))
     );
-    assert_eq!((task.resources.devices[0].milli, spec.count, spec.update_parallel), (2_000, Some(3), Some(2)));
+    assert_eq!((task.resources.devices[0].milli, spec.count), (2_000, Some(3)));
     assert_eq!(
         (spec.restart.backoff_first_ms, spec.restart.backoff_factor_milli, spec.restart.backoff_max_ms),
         (Some(2_000), Some(2_000), Some(60_000))
