@@ -241,18 +241,18 @@ impl LiveJob {
         }
     }
 
-    /// Tasks that do their work as far as is known: of its present version, and of older ones.
+    /// Tasks that do their work as far as is known, and are well where they have checks: of its present version, and of older ones.
     #[must_use]
     pub fn serving(&self) -> (u32, u32) {
-        let running = LivePhase::Running as usize;
-        let new = self.derived.new_phases[running];
-        (new, self.derived.phases[running].saturating_sub(new))
+        let serving = |phases: &[u32; LivePhase::COUNT]| phases[LivePhase::Running as usize] + phases[LivePhase::Healthy as usize];
+        let new = serving(&self.derived.new_phases);
+        (new, serving(&self.derived.phases).saturating_sub(new))
     }
 
     /// True where a task does its work as far as is known; [`Self::serving`] counts these.
     #[must_use]
     pub fn serves(&self, index: u32) -> bool {
-        self.cells.get(index).is_some_and(|cell| cell.slot == Slot::Live && cell.phase == LivePhase::Running)
+        self.cells.get(index).is_some_and(|cell| cell.slot == Slot::Live && matches!(cell.phase, LivePhase::Running | LivePhase::Healthy))
     }
 
     /// The version in which the next attempt of a task begins.
@@ -343,8 +343,9 @@ impl LiveJob {
 
     /// Tasks that serve: those that run, and of those that have checks only the healthy ones.
     #[must_use]
-    pub const fn ready_tasks(&self) -> u32 {
-        self.derived.phases[LivePhase::Running as usize] + self.derived.phases[LivePhase::Healthy as usize]
+    pub fn ready_tasks(&self) -> u32 {
+        let (new, old) = self.serving();
+        new + old
     }
 
     /// What a live task is that runs, before anything is known of its checks.

@@ -147,10 +147,7 @@ pub async fn carry_out(api: &Api, changes: Vec<Change>, force: bool, version: &s
                 find::done(api, held.view.id.shard(), Request::Stop { job: JobRef::Id(held.view.id), grace_ms }).await?;
                 ("StopApplication", (held.view.id, held.view.version))
             }
-            (What::Apply(job), before) => {
-                let version = before.map_or(1, |held| held.view.version + 1);
-                (action, (apply(api, &id, *job, force).await?, version))
-            }
+            (What::Apply(job), _) => (action, apply(api, &id, *job, force).await?),
         };
         steps.push(Step { app: id, action: done.0, job: done.1, before: old, done: false });
     }
@@ -159,13 +156,16 @@ pub async fn carry_out(api: &Api, changes: Vec<Change>, force: bool, version: &s
     Ok(Begun { version: version.to_owned(), deployment: deployment.id })
 }
 
-/// Makes the job be so. One of the same name that is about to end has to have ended: who forces it waits for that.
-async fn apply(api: &Api, id: &AppId, job: Job, force: bool) -> Result<JobId, Wrong> {
+/// Makes the job be so; gives back which it is, and its version. One of the same name that is about to end has to have ended: who forces it waits for that.
+async fn apply(api: &Api, id: &AppId, job: Job, force: bool) -> Result<(JobId, u32), Wrong> {
     let shard = jobs::home(api, &job, None);
     let until = tokio::time::Instant::now() + ENDS_WITHIN;
     loop {
-        match api.door.ask(shard, Request::Apply { job: job.clone() }).await.map_err(crate::http::error::ApiError::from)? {
-            Answer::Submitted { job, .. } => return Ok(job),
+        match api.door.ask(shard, Request::Deploy { job: job.clone(), force }).await.map_err(crate::http::error::ApiError::from)? {
+            Answer::Submitted { job, .. } | Answer::Deployed { job, .. } => {
+                let view = find::viewed(api, shard, JobRef::Id(job)).await?;
+                return Ok((job, view.map_or(1, |view| view.version)));
+            }
             Answer::Refused(Refusal::Conflict { .. }) if force && tokio::time::Instant::now() < until => {
                 tokio::time::sleep(LOOK_AGAIN).await
             }

@@ -10,7 +10,8 @@ use super::words::{Query, timestamp, uuid};
 use super::wrong::Wrong;
 use crate::http::Api;
 use crate::http::access::{Caller, now};
-use crate::shard::event::Level;
+use crate::shard::event::{JobRef, Level, Request, Response as Answer};
+use crate::shard::view::{View, Viewed};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -170,7 +171,7 @@ pub async fn settle_of(api: &Api, concerns: impl Fn(JobId) -> bool) -> Result<(V
     for mut deployment in open {
         let before = deployment.steps.iter().filter(|step| step.done).count();
         for step in deployment.steps.iter_mut().filter(|step| !step.done && concerns(step.job.0)) {
-            step.done = step.is_done(held::known(api, &caller, &step.app).await?.as_ref());
+            step.done = step.is_done(held::known(api, &caller, &step.app).await?.as_ref()) && !is_rolling(api, step.job.0).await?;
         }
         let done = deployment.steps.iter().filter(|step| step.done).count();
         let mut all = api.marathon.deployments.all();
@@ -185,6 +186,13 @@ pub async fn settle_of(api: &Api, concerns: impl Fn(JobId) -> bool) -> Result<(V
         }
     }
     Ok((over, further))
+}
+
+/// True while a job goes from one version to another.
+async fn is_rolling(api: &Api, job: JobId) -> Result<bool, Wrong> {
+    let view = View::Deployments { job: Some(JobRef::Id(job)), role: None, ended: false };
+    let asked = api.door.ask(job.shard(), Request::View(view)).await.map_err(crate::http::error::ApiError::from)?;
+    Ok(matches!(asked, Answer::Viewed(viewed) if matches!(&*viewed, Viewed::Deployments(all) if !all.is_empty())))
 }
 
 /// Lets a change of these apps begin: refuses it while another is not done, or ends that where it is forced.
