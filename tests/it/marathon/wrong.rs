@@ -137,6 +137,13 @@ fn an_update_says_what_changes_and_the_whole_says_it_all() {
     assert_eq!(get(&cluster, "/v2/apps")["apps"].as_array().unwrap().len(), 1);
     let (status, answer) = call(&cluster, "DELETE", "/v2/apps/a", &Value::Null);
     assert!(status == 200 && answer["deploymentId"].is_string());
+    // A group without apps is there all the same, and gone when it is taken away.
+    assert_eq!(call(&cluster, "POST", "/v2/groups", &json!({ "id": "/x/y" })).0, 201);
+    let tree = get(&cluster, "/v2/groups");
+    assert_eq!((&tree["groups"][0]["id"], &tree["groups"][0]["groups"][0]["id"]), (&json!("/x"), &json!("/x/y")), "{tree}");
+    assert_eq!(call(&cluster, "DELETE", "/v2/groups/x", &Value::Null).0, 200);
+    assert_eq!(get(&cluster, "/v2/groups")["groups"], json!([]));
+    assert_eq!(call(&cluster, "POST", "/v2/groups", &json!({ "id": "/g".repeat(9) })).0, 422);
     // Who makes it again at once waits for its end, where that is forced.
     let (status, answer) = call(&cluster, "POST", "/v2/apps?force=true", &app);
     assert_eq!(status, 201, "{answer}");

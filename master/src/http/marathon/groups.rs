@@ -15,8 +15,8 @@ use crate::shard::event::Level;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use protocol::Time;
 use protocol::job::COUNT_MAX;
+use protocol::{Role, Time};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +33,7 @@ pub struct Groups(Mutex<BTreeSet<AppId>>);
 impl Groups {
     fn keep(&self, group: AppId) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < EMPTY_MAX && !group.is_root() {
+        if all.len() < EMPTY_MAX && !group.is_root() && group.parts().count() <= DEPTH_MAX {
             all.insert(group);
         }
     }
@@ -54,7 +54,8 @@ impl Groups {
 /// [`Wrong`].
 pub async fn show(api: &Api, caller: &Caller, group: &AppId, query: &Query) -> Result<Response, Wrong> {
     let all = held::within(api, caller, group).await?;
-    let empty = api.marathon.groups.within(group);
+    let mut empty = api.marathon.groups.within(group);
+    empty.retain(|group| role(group).is_some_and(|role| caller.sees(&role)));
     if all.is_empty() && empty.is_empty() && !group.is_root() {
         return Err(missing(group));
     }
@@ -73,15 +74,31 @@ pub async fn show(api: &Api, caller: &Caller, group: &AppId, query: &Query) -> R
             if above.is_root() || above == *group {
                 break;
             }
-            by_group.entry(above.clone()).or_default();
             above = above.parent();
         }
         let text = writer.text(held).await?;
         let app = serde_json::from_str(&text).map_err(|_| Wrong::bad(format!("{}: what it was made of is no JSON", held.id)))?;
         by_group.entry(held.id.parent()).or_default().push(app);
     }
-    let tree = Tree { by_group, newest, since: api.since, apps: shows("group.apps"), groups: shows("group.groups") };
-    Ok(Json(tree.json(group, 0)).into_response())
+    // A group is in others, whether anything else is in these or not.
+    for empty in by_group.keys().cloned().collect::<Vec<_>>() {
+        let mut above = empty.parent();
+        while !above.is_root() && above != *group && above.is_within(group) {
+            by_group.entry(above.clone()).or_default();
+            above = above.parent();
+        }
+    }
+    let mut below: BTreeMap<AppId, Vec<AppId>> = BTreeMap::new();
+    for other in by_group.keys().filter(|other| !other.is_root()) {
+        below.entry(other.parent()).or_default().push(other.clone());
+    }
+    let mut tree = Tree { by_group, below, newest, since: api.since, apps: shows("group.apps"), groups: shows("group.groups") };
+    Ok(Json(tree.json(group)).into_response())
+}
+
+/// The role of the apps that are directly in a group.
+fn role(group: &AppId) -> Option<Role> {
+    group.resolve("app").ok()?.place().ok().map(|(role, _)| role)
 }
 
 fn version(held: &Held) -> Time {
@@ -92,8 +109,10 @@ fn missing(group: &AppId) -> Wrong {
     Wrong::not_found(format!("Group '{group}' does not exist"))
 }
 
+/// Apps by the group that they are in, to be taken out group by group.
 struct Tree {
     by_group: BTreeMap<AppId, Vec<Value>>,
+    below: BTreeMap<AppId, Vec<AppId>>,
     newest: BTreeMap<AppId, Time>,
     since: Time,
     apps: bool,
@@ -101,10 +120,11 @@ struct Tree {
 }
 
 impl Tree {
-    fn json(&self, group: &AppId, depth: usize) -> Value {
-        let below = self.by_group.keys().filter(|other| !other.is_root() && other.parent() == *group && *other != group);
-        let groups: Vec<Value> = below.filter(|_| self.groups && depth < 2 * DEPTH_MAX).map(|other| self.json(other, depth + 1)).collect();
-        let apps = self.by_group.get(group).filter(|_| self.apps).cloned().unwrap_or_default();
+    /// A group with all that is in it. Groups are no deeper than a role has parts.
+    fn json(&mut self, group: &AppId) -> Value {
+        let below = self.below.remove(group).filter(|_| self.groups).unwrap_or_default();
+        let groups: Vec<Value> = below.iter().map(|other| self.json(other)).collect();
+        let apps = self.by_group.remove(group).filter(|_| self.apps).unwrap_or_default();
         let version = timestamp(self.newest.get(group).copied().unwrap_or(self.since));
         json!({ "id": group.as_str(), "apps": apps, "groups": groups, "pods": [], "dependencies": [], "version": version })
     }
@@ -276,6 +296,10 @@ pub async fn put(api: &Api, caller: &Caller, base: &AppId, query: &Query, body: 
 async fn change(api: &Api, caller: &Caller, group: &AppId, query: &Query, body: &Object) -> Result<Begun, Wrong> {
     caller.must_level(Level::Operator)?;
     let (changes, groups) = changes(api, caller, group, body).await?;
+    for group in groups.iter().filter(|group| !group.is_root()) {
+        let role = role(group).ok_or_else(|| Wrong::at("/id", format!("{group}: groups are at most {DEPTH_MAX} deep")))?;
+        caller.must(Level::Operator, &role)?;
+    }
     let version = timestamp(now());
     let begun = carry_out(api, changes, query.flag("force"), &version).await?;
     groups.into_iter().for_each(|group| api.marathon.groups.keep(group));
