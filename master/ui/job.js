@@ -88,7 +88,7 @@ class Job extends Part {
       ["kind", one.kind], ["bundle", h("code", { title: one.bundle }, brief(one.bundle))], ["command", one.process?.command.join(" ")], ["arguments", one.args.length ? h("code", null, one.args.join(" ")) : null],
       ["environment", Object.keys(one.env).length ? Object.entries(one.env).map(([name, value]) => h("div", null, h("code", null, `${name}=${value}`))) : null],
       ["config", Object.keys(one.config).length ? Object.entries(one.config).map(([name, value]) => h("div", null, h("code", null, `${name} = ${value}`))) : null],
-      ["promised", amounts(one.resources)], ["ports", one.ports.join(", ")], ["health", checks(one.health)], ["readiness", checks(one.readiness)], ["network", one.process?.network],
+      ["promised", amounts(one.resources)], ["ports", one.ports.join(", ")], ["health", checks(one.health, true)], ["readiness", checks(one.readiness, false)], ["network", one.process?.network],
       ["ends at", [one.limits.fuel_max && `${short(one.limits.fuel_max)} fuel`, one.limits.time_ms_max && `${span(one.limits.time_ms_max)}`, one.limits.cpu_time_ms_max && `${span(one.limits.cpu_time_ms_max)} of processor time`, `${bytes(one.limits.memory_bytes_max)} of memory`].filter(Boolean).join(" · ")],
     ]));
     const restart = spec.restart;
@@ -163,11 +163,11 @@ function rollout(update) {
   return parts.filter(Boolean).join(" · ");
 }
 
-/** What is asked of a task, how often, and when it is given up. */
-function checks(check) {
+/** What is asked of a task, how often, and, where that ends it, when it is given up. */
+function checks(check, ends) {
   if (!check) return null;
   const what = check.path ?? check.export ?? (check.command?.length ? check.command.join(" ") : "");
-  return `${check.kind} ${what}${check.port ? ` at port ${check.port}` : ""} · every ${span(check.every_ms)}, ${check.failures} failures end it`;
+  return `${check.kind} ${what}${check.port ? ` at port ${check.port}` : ""} · every ${span(check.every_ms)}${ends ? `, ${check.failures} failures end it` : ""}`;
 }
 
 /** Why an agent is none for a task, as the end of a sentence. */
