@@ -194,6 +194,8 @@ mod tests {
                 assert_ne!(Checks::parse(broken), Checks::parse(&text), "{broken}");
             }
         }
+        let tcp = Checks { health: Some(check(Probe::Tcp { port: Name::new("http").unwrap() })), readiness: None };
+        assert_eq!(tcp.to_text(), "01010468747470e8078827f4030300", "jobs on record have these bytes");
         assert_eq!((Checks::parse(""), Checks::parse("é0"), Checks::parse("0000")), (None, None, Some(Checks::default())));
     }
 }
