@@ -150,7 +150,10 @@ async fn one_job(client: &Client, named: &Named, job: &Value) -> anyhow::Result<
         println!("update   {} ({}, {})", text(&deployment["text"]), text(&deployment["id"]), text(&deployment["state"]));
     }
     if job["ended_ms"].is_null() {
-        println!("{}", reasons(&client.get(&named.path("/explain", "")).await?));
+        let mut why = client.get(&named.path("/explain", "")).await?;
+        // It stands above.
+        why["deployment"].take();
+        println!("{}", reasons(&why));
     } else {
         println!("it waits for nothing: it has ended");
     }
@@ -306,7 +309,8 @@ fn stands(answer: &Value) -> String {
 /// The reasons of an explanation, a line each.
 pub fn reasons(answer: &Value) -> String {
     let fit = &answer["fit"];
-    let mut lines = vec![text(&answer["text"])];
+    let deployment = answer["deployment"]["text"].as_str().map(print::plain);
+    let mut lines: Vec<String> = deployment.into_iter().chain([text(&answer["text"])]).collect();
     for (what, agents) in fit["short"].as_object().into_iter().flatten() {
         lines.push(format!("  {agents} of {} agents: {}", fit["agents"], print::plain(what)));
     }
