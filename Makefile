@@ -93,6 +93,8 @@ bench: samples
 	target/release/skep bench rest
 	target/release/skep bench cold
 	target/release/skep bench detect
+	target/release/skep bench roll
+	target/release/skep bench roll --over
 	target/release/skep bench tasks --kind native
 	target/release/skep bench tasks --kind container
 	target/release/skep bench latency --kind native

@@ -156,7 +156,10 @@ async fn one_job(client: &Client, named: &Named, job: &Value) -> anyhow::Result<
     }
     if job["ended_ms"].is_null() {
         unwell::lines(client, named, job).await?.iter().for_each(|line| println!("{line}"));
-        println!("{}", reasons(&client.get(&named.path("/explain", "")).await?));
+        let mut why = client.get(&named.path("/explain", "")).await?;
+        // It stands above.
+        why["deployment"].take();
+        println!("{}", reasons(&why));
     } else {
         println!("it waits for nothing: it has ended");
     }
@@ -322,7 +325,8 @@ fn stands(answer: &Value) -> String {
 /// The reasons of an explanation, a line each.
 pub fn reasons(answer: &Value) -> String {
     let fit = &answer["fit"];
-    let mut lines = vec![text(&answer["text"])];
+    let deployment = answer["deployment"]["text"].as_str().map(print::plain);
+    let mut lines: Vec<String> = deployment.into_iter().chain([text(&answer["text"])]).collect();
     for (what, agents) in fit["short"].as_object().into_iter().flatten() {
         lines.push(format!("  {agents} of {} agents: {}", fit["agents"], print::plain(what)));
     }

@@ -137,6 +137,11 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("unknown-field.toml", Some((UnknownField, "resources.memroy"))),
     ("unknown-unit.toml", Some((BadValue, "resources.memory"))),
     ("unknown-version.json", Some((UnknownField, "version"))),
+    ("update-deadline-blink.toml", Some((BadValue, "update.deadline"))),
+    ("update-healthy-minus.toml", Some((BadValue, "update.min_healthy"))),
+    ("update-over-double.toml", Some((TooLarge, "update.max_over"))),
+    ("update-rollback-text.toml", Some((WrongType, "update.auto_rollback"))),
+    ("update-strategy.toml", Some((BadValue, "update.strategy"))),
     ("utf16.json", Some((Syntax, ""))),
     ("wasm-decimal-url.toml", Some((NotYet, "task.wasm"))),
     ("wasm-file-url.toml", Some((NotYet, "task.wasm"))),
@@ -148,11 +153,6 @@ const CASES: &[(&str, Option<(Code, &str)>)] = &[
     ("wasm-userinfo-url.toml", Some((NotYet, "task.wasm"))),
     ("zero-cpu.toml", Some((BadValue, "resources.cpu"))),
     ("zero-memory.toml", Some((BadValue, "resources.memory"))),
-    ("update-deadline-blink.toml", Some((BadValue, "update.deadline"))),
-    ("update-healthy-minus.toml", Some((BadValue, "update.min_healthy"))),
-    ("update-over-double.toml", Some((TooLarge, "update.max_over"))),
-    ("update-rollback-text.toml", Some((WrongType, "update.auto_rollback"))),
-    ("update-strategy.toml", Some((BadValue, "update.strategy"))),
 ];
 
 /// The empty file is the only one that was uploaded, and stands for a module.

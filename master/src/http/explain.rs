@@ -127,9 +127,6 @@ pub async fn explain(
         let all: Vec<String> = after.iter().map(|(name, stands)| format!("{name}, which {stands}")).collect();
         text = format!("its tasks begin after {}", all.join(", and "));
     }
-    if let Some(deployment) = &deployment {
-        text = format!("{}; {text}", deployment.text);
-    }
     Ok(Json(ExplainBody {
         job: id.to_string(),
         role: why.role.to_string(),

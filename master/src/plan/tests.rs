@@ -157,9 +157,15 @@ fn a_job_is_tried_where_something_else_came_true() {
     let short = tried(&["lose rack=r1"], job("new", Kind::Service, 12, 1_000));
     let waiting = short.waiting.iter().find(|waiting| waiting.title == "new").unwrap();
     assert_eq!(waiting.why.waiting, 8, "{short:?}");
-    // A job of that name gets a new version: those that run are started again one by one, as whenever it is applied.
+    // A job of that name gets another count: those that run are left alone.
     let grown = tried(&[], job("web", Kind::Service, 13, 1_000));
-    assert_eq!((of_fate(&grown, Fate::Starts), of_fate(&grown, Fate::Restarts), grown.changed.len()), (1, 12, 13), "{grown:?}");
+    assert_eq!((of_fate(&grown, Fate::Starts), of_fate(&grown, Fate::Restarts), grown.changed.len()), (1, 0, 1), "{grown:?}");
+    // Or a new version: they are started again one by one, as whenever it is applied.
+    let mut other = job("web", Kind::Service, 13, 1_000);
+    Arc::make_mut(&mut other.template).members[0].args.push("2".into());
+    let replaced = tried(&[], other);
+    let counts = (of_fate(&replaced, Fate::Starts), of_fate(&replaced, Fate::Restarts), replaced.changed.len());
+    assert_eq!(counts, (1, 12, 13), "{replaced:?}");
     let wrong = predict(copies(&world), &ScoreMap::new(), &[], Some(job("web", Kind::Batch, 1, 1_000))).unwrap_err();
     assert!(wrong.to_string().contains("cannot become"), "{wrong}");
 }
