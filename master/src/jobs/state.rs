@@ -262,7 +262,7 @@ impl Jobs {
             job.cells.iter_from(0).filter(waits).map(|(index, cell)| (index, cell.retry_at())).collect();
         for (index, due) in waiting {
             if due.is_some_and(|at| self.timers.remove(&(at, id, index))) {
-                job.derived.again.insert(index);
+                job.stand(index);
             }
         }
         self.requeue(id);
