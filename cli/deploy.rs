@@ -210,6 +210,8 @@ async fn fits_nowhere(client: &Client, named: &Named) -> anyhow::Result<Option<S
     let answer = client.get(&named.path("/explain", "")).await?;
     let (waiting, fit) = (answer["waiting"].as_u64().unwrap_or(0), &answer["fit"]);
     let never = waiting > 0 && fit["agents"].as_u64() > Some(0) && fit["would_fit_empty"] == 0 && fit["fitting"] == 0;
+    // What cannot be reached now may be back in a moment, and have room.
+    let never = never && fit["short"]["unreachable"].is_null();
     Ok(never.then(|| reasons(&answer)))
 }
 
