@@ -159,7 +159,7 @@ impl Shown {
 }
 
 fn bar(done: u64, all: u64) -> String {
-    let full = if all == 0 { BAR } else { done.min(all) * BAR / all };
+    let full = (done.min(all) * BAR).checked_div(all).unwrap_or(BAR);
     format!("[{}{}] ", "#".repeat(usize::try_from(full).unwrap_or(0)), "-".repeat(usize::try_from(BAR - full).unwrap_or(0)))
 }
 
