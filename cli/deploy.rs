@@ -159,7 +159,7 @@ impl Shown {
 }
 
 fn bar(done: u64, all: u64) -> String {
-    let full = if all == 0 { BAR } else { done.min(all) * BAR / all };
+    let full = (done.min(all) * BAR).checked_div(all).unwrap_or(BAR);
     format!("[{}{}] ", "#".repeat(usize::try_from(full).unwrap_or(0)), "-".repeat(usize::try_from(BAR - full).unwrap_or(0)))
 }
 
@@ -210,6 +210,8 @@ async fn fits_nowhere(client: &Client, named: &Named) -> anyhow::Result<Option<S
     let answer = client.get(&named.path("/explain", "")).await?;
     let (waiting, fit) = (answer["waiting"].as_u64().unwrap_or(0), &answer["fit"]);
     let never = waiting > 0 && fit["agents"].as_u64() > Some(0) && fit["would_fit_empty"] == 0 && fit["fitting"] == 0;
+    // What cannot be reached now may be back in a moment, and have room.
+    let never = never && fit["short"]["unreachable"].is_null();
     Ok(never.then(|| reasons(&answer)))
 }
 

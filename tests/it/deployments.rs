@@ -173,10 +173,13 @@ fn a_service_begins_after_those_that_it_names_and_none_waits_for_itself() {
     let (text, code) = apply(&cluster, &db, &[]);
     assert!(code == Some(2) && text.contains("db after web after db"), "{text}");
     let db = file(&cluster, "db", Runs::Well("1"), 1, "");
-    assert_eq!(apply(&cluster, &db, &[]).1, Some(0));
+    let (text, code) = apply(&cluster, &db, &[]);
+    assert_eq!(code, Some(0), "{text}");
     cluster.until("it begins", |cluster| cluster.tasks("web", "running") == 2);
+    cluster.until("it has proved itself", |cluster| deployment(cluster, "web").contains("done"));
     // Once it has begun it waits no more.
     cluster.text(&["stop", "db"]);
     cluster.until("it has ended", |cluster| cluster.tasks("db", "killed") == 1);
-    assert_eq!(apply(&cluster, &file(&cluster, "web", Runs::Well("2"), 2, "[service]\nafter = [\"db\"]\n"), &[]).1, Some(0));
+    let (text, code) = apply(&cluster, &file(&cluster, "web", Runs::Well("2"), 2, "[service]\nafter = [\"db\"]\n"), &[]);
+    assert_eq!(code, Some(0), "{text}");
 }
