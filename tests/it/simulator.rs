@@ -30,6 +30,7 @@ fn no_promise_is_broken_in_some_seeds() {
     let sum = |of: fn(&sim::Report) -> u64| reports.iter().map(of).sum::<u64>();
     assert!(sum(|report| report.acks) > 1_000 && sum(|report| report.ended) > 10_000, "the seeds do too little to show anything");
     assert!((1..=SEEDS).any(|seed| Plan::new(seed, None).places), "no seed has jobs that may not go everywhere");
+    assert!((1..=SEEDS).any(|seed| Plan::new(seed, None).checks), "no seed asks tasks whether they are well");
     assert!(sum(|report| report.refused) < sum(|report| report.staged) / 10, "too many stagings find no room");
 }
 

@@ -308,7 +308,7 @@ impl MemberJudge<'_, '_> {
         }
         for (key, value) in pairs {
             let wrong = match key.as_str() {
-                key if key.is_empty() => "the empty name names nothing",
+                "" => "the empty name names nothing",
                 FENCE_VARIABLE | CHECKS_VARIABLE if name == "env" => "it is kept for what the job says itself",
                 key if key.contains('=') => "a name cannot hold '='",
                 key if key.chars().any(char::is_control) => "a name cannot hold control characters",
