@@ -42,6 +42,7 @@ export function unwritten(job) {
       if (says && !KNOWN[what].includes(name)) found.push(`${where}${name}`);
     }
   };
+  if (job.made_by) found.push("made_by");
   look(job.spec, "spec", "");
   look(job.spec.restart, "restart", "restart.");
   look(job.spec.place, "place", "place.");
@@ -184,5 +185,6 @@ export function write(job) {
   if (spec.place?.spread.length) place.push(`spread = ${list(spec.place.spread)}`);
   if (spec.place?.constraints.length) place.push(`constraints = [${spec.place.constraints.map(list).join(", ")}]`);
   table("place", place);
+  table("labels", Object.entries(job.labels ?? {}).map(([name, text]) => `${key(name)} = ${quote(text)}`));
   return `${out.join("\n")}\n`;
 }
