@@ -112,6 +112,27 @@ fn checks_dependencies_and_how_it_is_replaced_are_those_of_the_job() {
 }
 
 #[test]
+fn checks_and_ports_that_cannot_be_are_refused_by_their_path() {
+    let command = json!({ "protocol": "COMMAND", "command": { "value": "x" } });
+    let slow = json!({ "protocol": "COMMAND", "command": { "value": "x" }, "timeoutSeconds": 301 });
+    for (name, value, path) in [
+        ("healthChecks", json!([{ "path": "/", "portIndex": 1 }]), "/healthChecks(0)/portIndex"),
+        ("healthChecks", json!([{ "protocol": "TCP", "port": 8080 }]), "/healthChecks(0)/port"),
+        ("healthChecks", json!([slow]), "/healthChecks(0)/timeoutSeconds"),
+        ("healthChecks", json!([command, { "path": "/" }]), "/healthChecks(1)"),
+        ("readinessChecks", json!([{}]), "/readinessChecks(0)"),
+        ("ports", json!([8080, 0, 8080]), "/ports"),
+        ("portDefinitions", json!([{ "port": 8080 }, { "port": 8080 }]), "/portDefinitions"),
+    ] {
+        let body = json!({ "cmd": "x", name: value });
+        let wrong = app(&body).and_then(|app| made(&app, true)).err().unwrap_or_else(|| panic!("{body}"));
+        assert!(wrong.faults_said().iter().any(|fault| fault.path == path), "{body}: {:?}", wrong.faults_said());
+    }
+    let any = app(&json!({ "cmd": "x", "ports": [0], "requirePorts": true })).unwrap_err();
+    assert_eq!(any.faults_said()[0].path, "/requirePorts");
+}
+
+#[test]
 fn what_cannot_be_kept_is_refused_by_its_path() {
     let digest = format!("sha256:{}", Digest::of(b"x"));
     let with = |name: &str, value: Value| json!({ "cmd": "x", name: value });
@@ -151,26 +172,6 @@ fn what_cannot_be_kept_is_refused_by_its_path() {
         (with("requirePorts", json!("yes")), "/requirePorts"),
         (with("healthChecks", json!([{ "protocol": "SMTP" }])), "/healthChecks(0)/protocol"),
         (with("healthChecks", json!([{ "protocol": "COMMAND" }])), "/healthChecks(0)/command"),
-        (with("healthChecks", json!([{ "path": "/", "portIndex": 1 }])), "/healthChecks(0)/portIndex"),
-        (with("healthChecks", json!([{ "protocol": "TCP", "port": 8080 }])), "/healthChecks(0)/port"),
-        (
-            with("healthChecks", json!([{ "protocol": "COMMAND", "command": { "value": "x" }, "timeoutSeconds": 301 }])),
-            "/healthChecks(0)/timeoutSeconds",
-        ),
-        (with("healthChecks", json!([{ "protocol": "COMMAND", "command": { "value": "x" } }, { "path": "/" }])), "/healthChecks(1)"),
-        (with("readinessChecks", json!([{}])), "/readinessChecks(0)"),
-        (with("ports", json!([8080, 0, 8080])), "/ports"),
-        (
-            with("ports", json!([0]))
-                .as_object()
-                .map(|app| {
-                    let mut app = app.clone();
-                    app.insert("requirePorts".into(), true.into());
-                    json!(app)
-                })
-                .unwrap(),
-            "/requirePorts",
-        ),
         (with("dependencies", json!(["/web/shop"])), "/dependencies"),
         (with("resourceLimits", json!({ "cpus": 2 })), "/resourceLimits/cpus"),
         (with("container", json!({ "type": "LXC" })), "/container/type"),
