@@ -46,7 +46,7 @@ pub struct Check {
     pub every_ms: u64,
     /// Milliseconds after which no answer is a failure.
     pub timeout_ms: u64,
-    /// So many failures in a row and it is not well.
+    /// After so many failures in a row it is ended; 0: never.
     pub failures_max: u32,
 }
 
@@ -166,7 +166,7 @@ impl Member {
             let times = within(check.every_ms, EVERY_MS) && within(check.timeout_ms, TIMEOUT_MS) && check.grace_ms <= GRACE_MS_MAX;
             probe
                 && times
-                && within(check.failures_max.into(), (1, FAILURES_MAX.into()))
+                && within(check.failures_max.into(), (0, FAILURES_MAX.into()))
                 && check.probe.port().is_none_or(|port| ports.contains(&port))
         };
         Checks::parse(text).is_some_and(|checks| !checks.is_empty() && checks.each().all(good))

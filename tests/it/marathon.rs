@@ -118,6 +118,45 @@ fn an_app_is_a_job_and_comes_back_whole_after_the_master_was_killed() {
 }
 
 #[test]
+fn what_is_under_way_is_seen_and_ended_also_where_another_was_asked_for_it() {
+    let mut cluster = pool();
+    let check = |command: &str| {
+        let command = json!({ "value": command });
+        json!([{ "protocol": "COMMAND", "command": command, "gracePeriodSeconds": 0, "intervalSeconds": 1, "maxConsecutiveFailures": 0 }])
+    };
+    let app = json!({ "id": "/web/shop", "cmd": "sleep 600", "cpus": 0.1, "mem": 32, "instances": 2, "healthChecks": check("true") });
+    assert_eq!(call(&cluster, "POST", "/v2/apps", &app).0, 201);
+    cluster.until("its deployment is over", is_settled);
+    let before = get(&cluster, "/v2/apps/web/shop")["app"].clone();
+    let (status, begun) = call(&cluster, "PUT", "/v2/apps/web/shop", &json!({ "cmd": "sleep 601", "healthChecks": check("false") }));
+    assert_eq!(status, 200, "{begun}");
+    let id = begun["deploymentId"].clone();
+    // A master that was started anew knows no more of it than any other that was not asked.
+    cluster.kill_master();
+    cluster.start_master();
+    cluster.until("it answers again", |cluster| call(cluster, "GET", "/v2/deployments", &Value::Null).0 == 200);
+    cluster.until("tasks are not well", |cluster| get(cluster, "/v2/apps/web/shop")["app"]["tasksUnhealthy"] != 0);
+    let all = get(&cluster, "/v2/deployments");
+    assert!(all[0]["id"] == id && all[0]["currentActions"][0]["action"] == "RestartApplication" && all[1].is_null(), "{all}");
+    assert_eq!(get(&cluster, "/v2/apps/web/shop")["app"]["deployments"], json!([{ "id": id }]));
+    let (status, refused) = call(&cluster, "PUT", "/v2/apps/web/shop", &json!({ "cmd": "sleep 602" }));
+    assert_eq!((status, &refused["deployments"]), (409, &json!([{ "id": id }])), "{refused}");
+    let path = format!("/v2/deployments/{}", id.as_str().unwrap());
+    let (status, back) = call(&cluster, "DELETE", &path, &Value::Null);
+    assert!(status == 200 && back["deploymentId"].is_string() && back["deploymentId"] != id, "{status} {back}");
+    cluster.until("it has gone back", is_settled);
+    let after = get(&cluster, "/v2/apps/web/shop")["app"].clone();
+    assert_eq!((&after["cmd"], &after["version"], &after["tasksHealthy"]), (&json!("sleep 600"), &before["version"], &json!(2)), "{after}");
+    let versions = get(&cluster, "/v2/apps/web/shop/versions")["versions"].clone();
+    assert!(versions[0] == before["version"] && versions[1].is_string(), "{versions}");
+    assert_eq!(call(&cluster, "DELETE", &path, &Value::Null).0, 404, "it is over");
+    // Of what was begun otherwise it is the same.
+    cluster.text(&["restart", "shop", "--role", "web", "--detach"]);
+    cluster.until("its deployment is over", is_settled);
+    assert_eq!(get(&cluster, "/v2/apps/web/shop")["app"]["tasksHealthy"], 2);
+}
+
+#[test]
 fn webassembly_and_what_else_was_uploaded_are_apps_too() {
     let cluster = pool();
     let digest = cluster.text(&["push", crate::cluster::sample("hello.wasm").to_str().unwrap()]);

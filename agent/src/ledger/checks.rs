@@ -95,7 +95,8 @@ impl One {
     }
 
     fn is_over(&self) -> bool {
-        self.id.purpose == Purpose::Health && self.failures >= self.check.failures_max
+        let most = self.check.failures_max;
+        self.id.purpose == Purpose::Health && most > 0 && self.failures >= most
     }
 }
 

@@ -13,7 +13,7 @@ pub const GRACE_MS_DEFAULT: u64 = 30_000;
 pub const EVERY_MS_DEFAULT: u64 = 5_000;
 /// How long an answer may take where nobody says, in milliseconds.
 pub const TIMEOUT_MS_DEFAULT: u64 = 5_000;
-/// How many failures in a row end a task where nobody says.
+/// How many failures in a row end a task where nobody says; 0 ends none.
 pub const FAILURES_DEFAULT: u32 = 3;
 
 impl CheckSpec {
@@ -112,7 +112,7 @@ impl MemberJudge<'_, '_> {
         self.within(&of("grace"), check.grace_ms, (0, GRACE_MS_MAX), millis);
         self.within(&of("every"), check.every_ms, EVERY_MS, millis);
         self.within(&of("timeout"), check.timeout_ms, TIMEOUT_MS, millis);
-        self.within(&of("failures"), check.failures, (1, FAILURES_MAX), |count| count.to_string());
+        self.within(&of("failures"), check.failures, (0, FAILURES_MAX), |count| count.to_string());
     }
 
     /// What one form can ask.

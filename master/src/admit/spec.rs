@@ -125,7 +125,7 @@ pub struct CheckSpec {
     pub every_ms: Option<u64>,
     /// `timeout`.
     pub timeout_ms: Option<u64>,
-    /// `failures`.
+    /// `failures`; 0 ends nothing.
     pub failures: Option<u32>,
 }
 

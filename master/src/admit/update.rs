@@ -10,7 +10,7 @@ const WHOLE_MILLI: u32 = 1_000;
 /// The shortest deadline that can be named, in milliseconds.
 const DEADLINE_MS_MIN: u64 = 1_000;
 /// Most failures that can be named.
-const FAILURES_MAX: u32 = 1_000_000;
+pub const FAILURES_MAX: u32 = 1_000_000;
 
 /// `[update]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

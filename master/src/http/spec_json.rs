@@ -45,7 +45,7 @@ pub struct CheckBody {
     pub every_ms: u64,
     /// How long an answer may take.
     pub timeout_ms: u64,
-    /// So many failures in a row end it.
+    /// So many failures in a row end it; 0: none do.
     pub failures: u32,
 }
 

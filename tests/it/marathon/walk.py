@@ -129,6 +129,12 @@ settled()
 assert not before & {task.id for task in client.list_tasks("/web/shop")}
 versions = client.list_versions("/web/shop")
 assert client.get_version("/web/shop", versions[0]).cmd == "sleep 603", versions
+assert client.get_version("/web/shop", versions[-1]).cmd.startswith("echo it is"), versions
+client.rollback_app("/web/shop", versions[-1])
+settled()
+app = client.get_app("/web/shop", embed_tasks=True)
+assert app.cmd.startswith("echo it is") and app.instances == 3 and len(client.list_versions("/web/shop")) > len(versions), app
+assert {task.version for task in app.tasks} == {client.list_versions("/web/shop")[0]}, app.tasks
 refused(lambda: client.rollback_app("/web/shop", "2001-01-01T00:00:00.000Z"), 404)
 refused(lambda: client.rollback_app("/web/shop", "yesterday"), 422)
 
@@ -151,6 +157,54 @@ assert killed == [], killed
 assert len(client.kill_tasks("/web/shop")) == 2
 running("/web/shop", 2)
 say(killed=True)
+
+# Whether tasks are well; a version that never gets well goes nowhere, and can be taken back.
+def check(command, failures):
+    return MarathonHealthCheck(
+        protocol="COMMAND", command=command, grace_period_seconds=0, interval_seconds=1, timeout_seconds=10, max_consecutive_failures=failures
+    )
+
+
+client.create_app("/checked", MarathonApp(cmd="sleep 600", cpus=0.1, mem=32, instances=2, health_checks=[check("true", 3)]))
+settled()
+app = client.get_app("/checked", embed_tasks=True)
+assert app.tasks_healthy == 2 and app.tasks_unhealthy == 0, app
+results = [result for task in app.tasks for result in task.health_check_results]
+assert len(results) == 2 and all(result.alive and result.consecutive_failures == 0 for result in results), results
+good = app.version
+deployment = client.update_app("/checked", MarathonApp(cmd="sleep 601", health_checks=[check("false", 0)]))["deploymentId"]
+until("the new tasks are not well", lambda: client.get_app("/checked").tasks_unhealthy == 2)
+app = client.get_app("/checked", embed_tasks=True)
+assert app.tasks_healthy == 2 and [each.id for each in app.deployments] == [deployment], app
+assert {task.version for task in app.tasks} == {good, app.version}, app.tasks
+unwell = [task for task in app.tasks if not task.health_check_results[0].alive]
+assert {task.version for task in unwell} == {app.version} and unwell[0].health_check_results[0].last_failure_cause, unwell
+assert {task.id for task in unwell} == {task.health_check_results[0].task_id for task in unwell}
+refused(lambda: client.scale_app("/checked", 3), 409)
+back = client.delete_deployment(deployment)
+assert back["deploymentId"] != deployment, back
+settled()
+app = client.get_app("/checked", embed_tasks=True)
+assert (app.cmd, app.version, app.tasks_healthy) == ("sleep 600", good, 2) and {task.version for task in app.tasks} == {good}, app
+deployment = client.update_app("/checked", MarathonApp(health_checks=[check("false", 1)]))["deploymentId"]
+until("one was ended", lambda: any(event.event_type == "unhealthy_task_kill_event" for event in heard))
+client.delete_deployment(deployment, force=True)
+until("it is given up", lambda: deployment not in [each.id for each in client.list_deployments()])
+client.delete_app("/checked", force=True)
+say(health=True)
+
+# What begins after others waits for those of its group.
+database = MarathonApp(id="db", cmd="sleep 600", cpus=500, mem=32)
+client.create_group(MarathonGroup(id="/dep", apps=[MarathonApp(id="api", cmd="sleep 600", cpus=0.1, mem=32, dependencies=["db"]), database]))
+until("the database waits", lambda: "/dep/db" in [item.app.id for item in client.list_queue()])
+api = client.get_app("/dep/api")
+assert api.tasks_running == 0 and api.tasks_staged == 0 and api.dependencies == ["/dep/db"], api
+client.update_app("/dep/db", MarathonApp(cpus=0.1), force=True)
+settled()
+assert client.get_app("/dep/api").tasks_running == 1 and client.get_app("/dep/db").tasks_running == 1
+client.delete_group("/dep", force=True)
+until("the group is gone", lambda: client.list_deployments() == [])
+say(dependencies=True)
 
 # Groups.
 api = MarathonApp(id="api", cmd="sleep 600", cpus=0.1, mem=32)
@@ -216,7 +270,8 @@ refused(lambda: client.get_app("/web/shop"), 404)
 until("nothing is left", lambda: client.list_apps() == [] and client.list_tasks() == [] and client.list_deployments() == [])
 kinds = {event.event_type for event in heard}
 wanted = {"deployment_info", "deployment_success", "deployment_failed", "status_update_event", "instance_changed_event", "group_change_success",
-          "api_post_event", "app_terminated_event", "deployment_step_success"}
+          "api_post_event", "app_terminated_event", "deployment_step_success", "health_status_changed_event",
+          "unhealthy_task_kill_event"}
 until("all events were heard", lambda: wanted <= {event.event_type for event in heard})
 updates = [event for event in heard if event.event_type == "status_update_event"]
 assert {"TASK_RUNNING", "TASK_KILLED"} <= {event.task_status for event in updates}, kinds

@@ -76,6 +76,7 @@ fn requests_that_are_wrong_are_told_so_with_the_codes_of_marathon() {
         ("PUT", "/v2/groups/g", r#"{"apps":[{"id":"/elsewhere/a","cmd":"x"}]}"#, 422),
         ("PUT", "/v2/groups/g", r#"{"dependencies":["/x"]}"#, 422),
         ("PUT", "/v2/groups/g", r#"{"apps":{}}"#, 422),
+        ("PUT", "/v2/groups/g", r#"{"apps":[{"id":"a","cmd":"x","dependencies":["b"]},{"id":"b","cmd":"x","dependencies":["a"]}]}"#, 422),
         ("POST", "/v2/groups", "[]", 400),
         ("POST", "/v2/deployments", "{}", 405),
         ("DELETE", "/v2/apps", "", 405),

@@ -96,6 +96,16 @@ fn what_fails_in_its_grace_is_left_alone_and_what_fails_after_it_is_ended_with_t
 }
 
 #[test]
+fn where_no_number_of_failures_ends_it_that_is_told_and_it_goes_on() {
+    let never = Checks { health: Some(Check { failures_max: 0, ..check() }), readiness: None };
+    let mut bench = Bench::checked(&never, 1..2);
+    bench.next(Ok(()));
+    let outputs: Vec<Output> = (0..2 * GRACE_MS / EVERY_MS).flat_map(|_| bench.next(Err("no answer"))).collect();
+    assert_eq!((stopped(&outputs), healths(&outputs)), (vec![], vec![(1, Verdict::Unhealthy, "no answer".into())]));
+    assert_eq!(healths(&bench.next(Ok(()))), [(1, Verdict::Healthy, String::new())]);
+}
+
+#[test]
 fn a_success_ends_the_grace_and_only_failures_in_a_row_count() {
     let mut bench = Bench::checked(&health(), 1..2);
     let outputs = bench.next(Ok(()));

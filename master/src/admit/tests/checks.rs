@@ -88,7 +88,7 @@ fn what_is_no_check_is_said_with_its_field() {
         (format!("{SERVER}[health]\nhttp = \"healthz\""), Code::BadValue, "health.http"),
         (format!("{SERVER}[health]\nhttps = \"/{}\"", "x".repeat(1_024)), Code::TooLarge, "health.https"),
         (format!("{SERVER}[health]\ntcp = \"admni\""), Code::BadValue, "health.tcp"),
-        (format!("{SERVER}[health]\nhttp = \"/\"\nfailures = 0"), Code::BadValue, "health.failures"),
+        (format!("{SERVER}[health]\nhttp = \"/\"\nfailures = 1001"), Code::BadValue, "health.failures"),
         (format!("{SERVER}[health]\nhttp = \"/\"\nevery = \"10ms\""), Code::BadValue, "health.every"),
         (format!("{SERVER}[health]\nhttp = \"/\"\ngrace = \"2d\""), Code::TooLarge, "health.grace"),
         (format!("{SERVER}[health]\nhttp = \"/\"\nintervall = \"2s\""), Code::UnknownField, "health.intervall"),

@@ -72,7 +72,7 @@ pub async fn list(api: &Api, caller: &Caller, query: &Query) -> Result<Response,
     events::settled(api, super::deployments::settle(api).await?);
     let mut all = held::within(api, caller, &AppId::root()).await?;
     all.retain(|held| filter.wants(held));
-    let writer = Writer::new(api, Embed::of(query)).await?;
+    let writer = Writer::new(api, Embed::of(query), &all).await?;
     let (mut parts, mut output) = (vec![], String::from("{\"apps\":["));
     for (at, held) in all.iter().enumerate() {
         if at > 0 {
@@ -105,8 +105,9 @@ pub async fn create(api: &Api, caller: &Caller, query: &Query, body: &[u8]) -> R
     held::is_free(api, &id).await?;
     let change = prepare(api, caller, &id, &body, None, false).await?;
     let begun = carry_out(api, vec![change], query.flag("force"), &timestamp(now())).await?;
-    let writer = Writer::new(api, Embed { tasks: true, ..Embed::of_one() }).await?;
-    let text = writer.text(&held::app(api, caller, &id).await?).await?;
+    let held = held::app(api, caller, &id).await?;
+    let writer = Writer::new(api, Embed { tasks: true, ..Embed::of_one() }, std::slice::from_ref(&held)).await?;
+    let text = writer.text(&held).await?;
     events::posted(api, &id, "/v2/apps", &text);
     let mut response = json_text(StatusCode::CREATED, text.into());
     if let Ok(deployment) = HeaderValue::from_str(&begun.deployment) {
@@ -123,7 +124,7 @@ pub async fn show(api: &Api, caller: &Caller, id: &AppId, query: &Query) -> Resu
     events::settled(api, super::deployments::settle(api).await?);
     let held = held::app(api, caller, id).await?;
     let embed = if query.all("embed").next().is_none() { Embed::of_one() } else { Embed::of(query) };
-    let text = Writer::new(api, embed).await?.text(&held).await?;
+    let text = Writer::new(api, embed, std::slice::from_ref(&held)).await?.text(&held).await?;
     Ok(json_text(StatusCode::OK, format!("{{\"app\":{text}}}").into()))
 }
 
@@ -133,7 +134,7 @@ pub async fn show(api: &Api, caller: &Caller, id: &AppId, query: &Query) -> Resu
 /// [`Wrong`].
 pub async fn of_group(api: &Api, caller: &Caller, group: &AppId, query: &Query) -> Result<Response, Wrong> {
     let all = held::within(api, caller, group).await?;
-    let writer = Writer::new(api, Embed::of(query)).await?;
+    let writer = Writer::new(api, Embed::of(query), &all).await?;
     let mut texts = vec![];
     for held in &all {
         texts.push(writer.text(held).await?);
@@ -214,7 +215,8 @@ async fn tell_posted(api: &Api, caller: &Caller, id: &AppId) -> Result<(), Wrong
     if events::is_heard(api)
         && let Some(held) = held::known(api, caller, id).await?
     {
-        let text = Writer::new(api, Embed { counts: true, ..Embed::default() }).await?.text(&held).await?;
+        let embed = Embed { counts: true, ..Embed::default() };
+        let text = Writer::new(api, embed, std::slice::from_ref(&held)).await?.text(&held).await?;
         events::posted(api, id, &format!("/v2/apps{id}"), &text);
     }
     Ok(())

@@ -6,10 +6,11 @@ use super::held::Held;
 use super::id::AppId;
 use super::words::{Object, time, timestamp};
 use super::wrong::Wrong;
-use super::{events, job, ports};
+use super::{dependencies, events, job, ports};
 use crate::http::access::{Caller, now};
 use crate::http::error::unexpected;
 use crate::http::{Api, find, jobs, spec};
+use crate::jobs::DeploymentId;
 use crate::shard::event::{JobRef, Level, Refusal, Request, Response as Answer};
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue};
@@ -124,47 +125,96 @@ async fn admitted(api: &Api, app: &App, host_network: bool) -> Result<Job, Wrong
     Ok(spec::looked(api, made.spec).await?)
 }
 
+/// Apps that are being changed by this master, and by how many requests: it tells of what it begins with them itself.
+#[derive(Debug)]
+pub struct Changing<'a> {
+    api: &'a Api,
+    apps: Vec<AppId>,
+}
+
+impl<'a> Changing<'a> {
+    /// They are, until this is dropped.
+    pub fn new(api: &'a Api, apps: &[AppId]) -> Self {
+        let mut all = api.marathon.changing();
+        apps.iter().for_each(|app| *all.entry(app.clone()).or_insert(0) += 1);
+        Self { api, apps: apps.to_vec() }
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        let mut all = self.api.marathon.changing();
+        for app in &self.apps {
+            if let Some(n) = all.get_mut(app) {
+                *n -= 1;
+                if *n == 0 {
+                    all.remove(app);
+                }
+            }
+        }
+    }
+}
+
 /// Does it all, as one deployment of this version. A change that is forced takes the place of one that is not done.
 ///
 /// # Errors
 /// [`Wrong`] of status 409 where another change is not done, and where a shard refuses one: those before it are done then.
 pub async fn carry_out(api: &Api, changes: Vec<Change>, force: bool, version: &str) -> Result<Begun, Wrong> {
+    let mut changes = changes;
+    dependencies::judge(api, &mut changes).await?;
     let touched = |change: &&Change| !matches!(change.what, What::Nothing);
-    let apps: Vec<AppId> = changes.iter().filter(touched).map(|change| change.id.clone()).collect();
+    let job = |change: &Change| (change.id.clone(), change.before.as_ref().map(|held| held.view.id));
+    let apps: Vec<(AppId, Option<JobId>)> = changes.iter().filter(touched).map(job).collect();
     deployments::lock(api, &apps, force).await?;
-    let mut steps = vec![];
+    do_all(api, changes, vec![], force, version).await
+}
+
+/// Does it all beside what has been begun, whatever else is not done.
+///
+/// # Errors
+/// [`Wrong`] where a shard refuses one: those before it are done then.
+pub async fn carry_out_beside(api: &Api, changes: Vec<Change>, begun: Vec<Step>, version: &str) -> Result<Begun, Wrong> {
+    do_all(api, changes, begun, true, version).await
+}
+
+async fn do_all(api: &Api, changes: Vec<Change>, mut steps: Vec<Step>, force: bool, version: &str) -> Result<Begun, Wrong> {
+    let apps: Vec<AppId> = changes.iter().map(|change| change.id.clone()).collect();
+    let _changing = Changing::new(api, &apps);
     for change in changes {
         let Change { id, before, what, action } = change;
         let old = before.as_ref().map(|held| held.view.job.clone());
         let done = match (what, before) {
             (What::Nothing, _) | (What::Scale(_) | What::Remove, None) => continue,
             (What::Scale(count), Some(held)) => {
-                find::done(api, held.view.id.shard(), Request::Scale { job: JobRef::Id(held.view.id), count }).await?;
-                ("ScaleApplication", (held.view.id, held.view.version))
+                let known = timestamp(later(Some(&held)));
+                let job = job::scaled(&held.view.job, count, if known.as_str() > version { &known } else { version });
+                ("ScaleApplication", apply(api, &id, job, force).await?)
             }
             (What::Remove, Some(held)) => {
                 let grace_ms = job::grace_ms(&held.fields());
                 find::done(api, held.view.id.shard(), Request::Stop { job: JobRef::Id(held.view.id), grace_ms }).await?;
-                ("StopApplication", (held.view.id, held.view.version))
+                ("StopApplication", (held.view.id, held.view.version, None))
             }
             (What::Apply(job), _) => (action, apply(api, &id, *job, force).await?),
         };
-        steps.push(Step { app: id, action: done.0, job: done.1, before: old, done: false });
+        let (action, (job, number, rolling)) = done;
+        steps.push(Step { app: id, action, job: (job, number), rolling, before: old, done: false });
     }
     let deployment = deployments::begin(api, version, steps);
     events::begun(api, &deployment);
     Ok(Begun { version: version.to_owned(), deployment: deployment.id })
 }
 
-/// Makes the job be so; gives back which it is, and its version. One of the same name that is about to end has to have ended: who forces it waits for that.
-async fn apply(api: &Api, id: &AppId, job: Job, force: bool) -> Result<(JobId, u32), Wrong> {
+/// Makes the job be so; gives back which it is, its version, and what brings it there. One of the same name that is about to end has to have ended: who forces it waits for that.
+async fn apply(api: &Api, id: &AppId, job: Job, force: bool) -> Result<(JobId, u32, Option<DeploymentId>), Wrong> {
     let shard = jobs::home(api, &job, None);
     let until = tokio::time::Instant::now() + ENDS_WITHIN;
     loop {
         match api.door.ask(shard, Request::Deploy { job: job.clone(), force }).await.map_err(crate::http::error::ApiError::from)? {
-            Answer::Submitted { job, .. } | Answer::Deployed { job, .. } => {
+            Answer::Submitted { job, .. } => return Ok((job, 1, None)),
+            Answer::Deployed { job, deployment, .. } => {
                 let view = find::viewed(api, shard, JobRef::Id(job)).await?;
-                return Ok((job, view.map_or(1, |view| view.version)));
+                return Ok((job, view.map_or(1, |view| view.version), deployment));
             }
             Answer::Refused(Refusal::Conflict { .. }) if force && tokio::time::Instant::now() < until => {
                 tokio::time::sleep(LOOK_AGAIN).await

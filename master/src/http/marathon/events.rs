@@ -1,7 +1,7 @@
 //! `/v2/events`: what becomes of apps, in the events that Marathon's clients know, and no others. One task makes them of what changes, for all who
 //! listen; who is too slow, or would miss something, is let go, as by Marathon, and comes back.
 
-use super::deployments::{self, Deployment};
+use super::deployments::{self, Deployment, Looked};
 use super::follow::Follow;
 use super::held::Held;
 use super::id::AppId;
@@ -100,14 +100,21 @@ pub fn begun(api: &Api, deployment: &Deployment) {
 }
 
 /// Deployments are over, and others have got further.
-pub fn settled(api: &Api, (over, further): (Vec<Deployment>, Vec<Deployment>)) {
-    for deployment in further.iter().chain(&over) {
-        let body = json!({ "plan": deployment.plan(), "currentStep": deployment.current() });
-        tell(api, "deployment_step_success", &apps(deployment), body);
-    }
-    for deployment in &over {
-        tell(api, "deployment_success", &apps(deployment), json!({ "id": deployment.id, "plan": deployment.plan() }));
-    }
+pub fn settled(api: &Api, looked: Looked) {
+    looked.further.iter().chain(&looked.over).for_each(|deployment| stepped(api, deployment));
+    looked.over.iter().for_each(|deployment| succeeded(api, deployment));
+    looked.failed.iter().for_each(|deployment| failed(api, deployment));
+}
+
+/// A step of a deployment is done.
+pub fn stepped(api: &Api, deployment: &Deployment) {
+    let body = json!({ "plan": deployment.plan(), "currentStep": deployment.current() });
+    tell(api, "deployment_step_success", &apps(deployment), body);
+}
+
+/// A deployment is done.
+pub fn succeeded(api: &Api, deployment: &Deployment) {
+    tell(api, "deployment_success", &apps(deployment), json!({ "id": deployment.id, "plan": deployment.plan() }));
 }
 
 /// A deployment was given up.
@@ -138,7 +145,17 @@ pub fn task(api: &Api, held: &Held, body: Value) {
     tell(api, "status_update_event", &[&held.id], body);
 }
 
-/// The same in the words of later versions.
+/// A task of an app is well, or no longer.
+pub fn health(api: &Api, held: &Held, body: Value) {
+    tell(api, "health_status_changed_event", &[&held.id], body);
+}
+
+/// A task of an app was ended since it was not well.
+pub fn unhealthy(api: &Api, held: &Held, body: Value) {
+    tell(api, "unhealthy_task_kill_event", &[&held.id], body);
+}
+
+/// The same as of a task in the words of later versions.
 pub fn instance(api: &Api, held: &Held, body: Value) {
     tell(api, "instance_changed_event", &[&held.id], body);
 }
@@ -188,8 +205,10 @@ async fn hear(api: &Api, follow: &mut Follow, next: &mut u64) -> (BTreeSet<JobId
                 missed(api);
             }
             let Some(change) = event.told.as_ref().and_then(|told| told.change()) else { continue };
-            if let Change::Job { job, .. } | Change::Tasks { job, .. } = change {
-                changed.insert(*job);
+            match change {
+                Change::Job { job, .. } | Change::Tasks { job, .. } | Change::Health { job, .. } => drop(changed.insert(*job)),
+                Change::Deployment { view, .. } => drop(changed.insert(view.job())),
+                _ => {}
             }
             if let Err(wrong) = follow.hear(api, change).await {
                 tracing::debug!(?wrong, "an event of an app could not be made");

@@ -1,8 +1,8 @@
 //! `/metrics` as JSON, in the form of Marathon's: what there is of apps and their tasks, by its names.
 
-use super::held;
 use super::id::AppId;
 use super::wrong::Wrong;
+use super::{deployments, held};
 use crate::http::access::{Caller, now};
 use crate::http::{Api, status};
 use axum::Json;
@@ -28,7 +28,7 @@ pub async fn json(api: &Api, caller: &Caller) -> Result<Response, Wrong> {
     let mut gauges = Map::new();
     for (name, value) in [
         ("marathon.apps.active.gauge", all.len() as u64),
-        ("marathon.deployments.active.gauge", api.marathon.deployments.by_app().len() as u64),
+        ("marathon.deployments.active.gauge", deployments::by_job(api).await?.len() as u64),
         ("marathon.instances.running.gauge", sum(&[Phase::Running])),
         ("marathon.instances.staged.gauge", sum(&[Phase::Staging, Phase::Starting])),
         ("marathon.instances.waiting.gauge", sum(&[Phase::Waiting])),

@@ -62,7 +62,7 @@ pub async fn show(api: &Api, caller: &Caller, group: &AppId, query: &Query) -> R
     let embeds: Vec<&str> = query.all("embed").collect();
     let shows = |what: &str| embeds.is_empty() || embeds.iter().any(|embed| embed.starts_with(what));
     let embed = if embeds.is_empty() { Embed::default() } else { Embed::of(query) };
-    let writer = Writer::new(api, Embed { counts: !embeds.is_empty() && embed.counts, ..embed }).await?;
+    let writer = Writer::new(api, Embed { counts: !embeds.is_empty() && embed.counts, ..embed }, &all).await?;
     let mut by_group: BTreeMap<AppId, Vec<Value>> = empty.into_iter().map(|group| (group, vec![])).collect();
     let mut newest: BTreeMap<AppId, Time> = BTreeMap::new();
     for held in &all {
@@ -329,7 +329,7 @@ async fn scale(api: &Api, caller: &Caller, group: &AppId, query: &Query, factor:
 async fn rollback(api: &Api, caller: &Caller, group: &AppId, query: &Query, version: &str) -> Result<Response, Wrong> {
     let mut changes = vec![];
     for held in held::within(api, caller, group).await? {
-        let body = versions::fields(api, &held, version).await?;
+        let body = versions::fields_at(api, &held, version).await?;
         changes.push(prepare(api, caller, &held.id.clone(), &body, Some(held), false).await?);
     }
     if changes.is_empty() {

@@ -7,24 +7,35 @@ use super::words::Object;
 use super::wrong::Faults;
 use crate::admit::JobSpec;
 use crate::admit::spec::CheckSpec;
-use protocol::checks::FAILURES_MAX;
-use serde_json::Value;
+use crate::http::error::ApiError;
+use crate::http::{Api, find};
+use crate::shard::event::JobRef;
+use crate::shard::view::{HealthCounts, HealthView, PAGE_MAX, TaskView, View, Viewed};
+use protocol::checks::{EVERY_MS, FAILURES_MAX, TIMEOUT_MS};
+use protocol::task::Verdict;
+use protocol::{JobId, Phase, ShardId};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 const PROTOCOLS: [&str; 7] = ["HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP"];
-/// Longest time of a check, in seconds.
+/// Longest grace and delay of a check, in seconds.
 const SECONDS_MAX: f64 = 86_400.0;
+/// Longest time between two checks, in seconds.
+const INTERVAL_SECONDS_MAX: f64 = (EVERY_MS.1 / 1_000) as f64;
+/// Longest time that an answer may take, in seconds.
+const TIMEOUT_SECONDS_MAX: f64 = (TIMEOUT_MS.1 / 1_000) as f64;
 
 /// One of `healthChecks`.
 pub fn read(check: &mut Reader<'_>) {
     let protocol = check.word("protocol", &PROTOCOLS, "HTTP");
     check.number("gracePeriodSeconds", 300.0, (0.0, SECONDS_MAX), true);
-    check.number("intervalSeconds", 60.0, (0.0, SECONDS_MAX), true);
-    check.number("timeoutSeconds", 20.0, (0.0, SECONDS_MAX), true);
-    check.number("maxConsecutiveFailures", 3.0, (0.0, 1_000.0), true);
+    check.number("intervalSeconds", 60.0, (0.0, INTERVAL_SECONDS_MAX), true);
+    check.number("timeoutSeconds", 20.0, (0.0, TIMEOUT_SECONDS_MAX), true);
+    check.number("maxConsecutiveFailures", 3.0, (0.0, f64::from(FAILURES_MAX)), true);
     if protocol == "COMMAND" {
         let command = check.object("command").cloned();
-        match command.as_ref().and_then(|command| command.get("value")).and_then(serde_json::Value::as_str) {
-            Some(value) => drop(check.out.insert("command".into(), serde_json::json!({ "value": value }))),
+        match command.as_ref().and_then(|command| command.get("value")).and_then(Value::as_str) {
+            Some(value) => drop(check.out.insert("command".into(), json!({ "value": value }))),
             None => check.say("command", "a check by a command has one: {\"value\": …}"),
         }
         return;
@@ -59,10 +70,10 @@ pub fn read_readiness(check: &mut Reader<'_>) {
     check.out.insert("path".into(), path.into());
     let port = check.text("portName").unwrap_or_else(|| "http-api".to_owned());
     check.out.insert("portName".into(), port.into());
-    check.number("intervalSeconds", 30.0, (1.0, SECONDS_MAX), true);
-    check.number("timeoutSeconds", 10.0, (1.0, SECONDS_MAX), true);
+    check.number("intervalSeconds", 30.0, (1.0, INTERVAL_SECONDS_MAX), true);
+    check.number("timeoutSeconds", 10.0, (1.0, TIMEOUT_SECONDS_MAX), true);
     let codes = check.body.get("httpStatusCodesForReady").filter(|codes| codes.is_array()).cloned();
-    check.out.insert("httpStatusCodesForReady".into(), codes.unwrap_or_else(|| serde_json::json!([200])));
+    check.out.insert("httpStatusCodesForReady".into(), codes.unwrap_or_else(|| json!([200])));
     check.flag("preserveLastResponse", false);
 }
 
@@ -98,10 +109,10 @@ fn made(check: &Object, ports: &[ports::Port], path: &str, faults: &mut Faults) 
     let failures = check.get("maxConsecutiveFailures").and_then(Value::as_u64).and_then(|failures| u32::try_from(failures).ok());
     let when = CheckSpec {
         grace_ms: ms("gracePeriodSeconds"),
-        every_ms: ms("intervalSeconds").map(|every| every.max(1)),
-        timeout_ms: ms("timeoutSeconds").map(|timeout| timeout.max(1)),
-        // None is never: nothing is ended for it.
-        failures: failures.map(|failures| if failures == 0 { FAILURES_MAX } else { failures }),
+        // 0 is as often, and as short, as can be.
+        every_ms: ms("intervalSeconds").map(|every| every.max(EVERY_MS.0)),
+        timeout_ms: ms("timeoutSeconds").map(|timeout| timeout.max(TIMEOUT_MS.0)),
+        failures,
         ..CheckSpec::default()
     };
     let protocol = check.get("protocol").and_then(Value::as_str).unwrap_or("HTTP");
@@ -115,7 +126,13 @@ fn made(check: &Object, ports: &[ports::Port], path: &str, faults: &mut Faults) 
         None => ports.get(usize::try_from(number("portIndex").unwrap_or(0)).unwrap_or(usize::MAX)),
     };
     let Some(port) = port else {
-        faults.say(path, "asks at a port that the app does not have");
+        match number("port") {
+            Some(port) => faults.say(
+                format!("{path}/port"),
+                format!("{port} is no port that each task of the app has: require it (requirePorts), or name one by portIndex"),
+            ),
+            None => faults.say(format!("{path}/portIndex"), format!("the app has {} ports", ports.len())),
+        }
         return None;
     };
     let port = Some(port.name.clone());
@@ -137,7 +154,59 @@ fn asked_over_http(check: &Object) -> CheckSpec {
     CheckSpec { http, https, every_ms: ms("intervalSeconds"), timeout_ms: ms("timeoutSeconds"), ..CheckSpec::default() }
 }
 
-/// How many tasks of an app are healthy, and how many are not: none of either while nobody looks.
-pub fn counts(_held: &Held) -> (u32, u32) {
-    (0, 0)
+/// True where an app asks whether its tasks are well, as Marathon means that: being ready is something else.
+pub fn is_asked(held: &Held) -> bool {
+    held.view.job.template.members.iter().any(|member| member.has_checks() && member.checks().health.is_some())
+}
+
+/// How many tasks of these apps are well, of those that ask.
+///
+/// # Errors
+/// An [`ApiError`] where a shard cannot answer now.
+pub async fn counts(api: &Api, all: &[Held]) -> Result<BTreeMap<JobId, HealthCounts>, ApiError> {
+    let mut asked: BTreeMap<ShardId, Vec<JobId>> = BTreeMap::new();
+    for held in all.iter().filter(|held| is_asked(held)) {
+        asked.entry(held.view.id.shard()).or_default().push(held.view.id);
+    }
+    let mut counts = BTreeMap::new();
+    for (shard, jobs) in &asked {
+        for jobs in jobs.chunks(PAGE_MAX) {
+            let Viewed::HealthCounts(found) = find::view(api, *shard, View::HealthCounts { jobs: jobs.to_vec() }).await? else {
+                return Err(ApiError::internal("a shard answered another question than it was asked"));
+            };
+            counts.extend(found);
+        }
+    }
+    Ok(counts)
+}
+
+/// Whether tasks of an app are well, by index; nothing where it has no checks.
+///
+/// # Errors
+/// As [`counts`].
+pub async fn of_tasks(api: &Api, held: &Held, tasks: &[TaskView]) -> Result<BTreeMap<u32, HealthView>, ApiError> {
+    let mut found = BTreeMap::new();
+    let indexes: Vec<u32> = tasks.iter().filter(|task| task.phase == Phase::Running).map(|task| task.index).collect();
+    for indexes in indexes.chunks(PAGE_MAX).filter(|_| held.view.job.template.has_checks()) {
+        let view = View::Healths { job: JobRef::Id(held.view.id), indexes: indexes.to_vec() };
+        let Viewed::Healths(page) = find::view(api, held.view.id.shard(), view).await? else {
+            return Err(ApiError::internal("a shard answered another question than it was asked"));
+        };
+        found.extend(page);
+    }
+    Ok(found)
+}
+
+/// What was found of a task, as clients read it: nothing before something was. When, and how often in a row, is its agent's to know.
+pub fn result(found: &HealthView, task: &str) -> Option<Value> {
+    let alive = match found.verdict {
+        Verdict::Healthy => true,
+        Verdict::Unhealthy => false,
+        Verdict::Unready => return None,
+    };
+    let mut result = json!({ "alive": alive, "consecutiveFailures": u32::from(!alive), "instanceId": task, "taskId": task });
+    if !alive {
+        result["lastFailureCause"] = found.reason.as_str().into();
+    }
+    Some(result)
 }

@@ -6,7 +6,8 @@ use super::id::AppId;
 use super::words::{Object, without_nulls};
 use super::wrong::Wrong;
 use super::{apps, job, ports};
-use crate::admit::Source;
+use crate::admit::update::UpdateSpec;
+use crate::admit::{JobSpec, Source};
 use protocol::Digest;
 use protocol::job::Network;
 use serde_json::{Value, json};
@@ -16,10 +17,7 @@ const TRIES_MAX: usize = 64;
 /// Most groups in groups that are read.
 const DEPTH_MAX: usize = 16;
 /// What an app says and no job does.
-const UNSAID: [(&str, &str); 8] = [
-    ("healthChecks", "agents make no checks of tasks yet"),
-    ("readinessChecks", "agents make no checks of tasks yet"),
-    ("dependencies", "jobs do not wait for each other yet"),
+const UNSAID: [(&str, &str); 5] = [
     ("unreachableStrategy", "tasks of a silent agent are replaced after the master's --replace-after-ms"),
     ("taskKillGracePeriodSeconds", "`skep stop --grace` says it"),
     ("acceptedResourceRoles", "a job has what is kept for its role, and what is kept for nobody"),
@@ -96,10 +94,12 @@ fn one(id: &AppId, mut body: Object) -> Result<Imported, String> {
         }
     }
     for _ in 0..TRIES_MAX {
-        let wrong = match normal(id, &body, has_ports).and_then(|app| job::made(&app, !ports::of(&app.fields).is_empty())) {
-            Ok(made) => {
+        let made = normal(id, &body, has_ports).and_then(|app| Ok((job::made(&app, !ports::of(&app.fields).is_empty())?, app)));
+        let wrong = match made {
+            Ok((made, app)) => {
                 let job::Made { mut spec, script } = made;
                 spec.origin = None;
+                notes.extend(unlike(&app.fields, &mut spec));
                 if spec.tasks.iter().any(|task| task.limits.egress == Some(Network::None)) {
                     notes.push(
                         "its tasks reach nothing: say limits.egress = \"host\" where they need to, which its role must be allowed".into(),
@@ -131,6 +131,22 @@ fn one(id: &AppId, mut body: Object) -> Result<Imported, String> {
         }
     }
     Err(format!("{id}: too much of it cannot be a job"))
+}
+
+/// Makes it be replaced as job files usually are, within the bounds of the app, and says what of it is otherwise than with Marathon.
+fn unlike(fields: &Object, spec: &mut JobSpec) -> Vec<String> {
+    let (min_healthy_milli, max_over_milli) = (spec.update.min_healthy_milli, spec.update.max_over_milli);
+    spec.update = UpdateSpec { min_healthy_milli, max_over_milli, ..UpdateSpec::default() };
+    let mut notes =
+        vec!["a version that does not prove itself goes back by itself: say update.auto_rollback = false where it is not to".to_owned()];
+    let all = fields.get("dependencies").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let is_kept = |text: &&str| {
+        let place = AppId::parse(text).ok().and_then(|id| id.place().ok());
+        place.is_some_and(|(role, name)| Some(role) == spec.role && spec.after.contains(&name))
+    };
+    let lost = all.filter(|text| !is_kept(text));
+    notes.extend(lost.map(|text| format!("left out: dependencies, {text} (a service waits for others of its own role)")));
+    notes
 }
 
 /// Puts a file in place of what would be fetched or pulled from elsewhere; gives back what that is called.
@@ -203,20 +219,26 @@ fn toml(json: &str, id: &AppId) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::admit::{Format, parse};
+    use protocol::Name;
 
     #[test]
     fn an_app_becomes_a_job_file_and_what_it_has_not_is_said() {
         let app = json!({
             "id": "/web/shop", "cmd": "python3 -m http.server $PORT0", "cpus": 0.5, "mem": 64, "instances": 2, "ports": [0],
-            "constraints": [["rack", "NEAR"], ["hostname", "UNIQUE"]], "healthChecks": [{ "path": "/" }], "user": "root", "secrets": { "a": { "source": "b" } },
-            "env": { "A": "b" }, "labels": { "team": "x" }, "tasksRunning": 2,
+            "constraints": [["rack", "NEAR"], ["hostname", "UNIQUE"]], "healthChecks": [{ "path": "/up" }, { "path": "/" }], "user": "root", "secrets": { "a": { "source": "b" } },
+            "env": { "A": "b" }, "labels": { "team": "x" }, "tasksRunning": 2, "dependencies": ["db", "/other/x"],
+            "upgradeStrategy": { "minimumHealthCapacity": 0.5, "maximumOverCapacity": 0.25 },
         });
         let [made] = &import(&app.to_string()).unwrap()[..] else { panic!() };
         let spec = parse(&made.text, Format::Toml).unwrap_or_else(|problems| panic!("{problems:?}\n{}", made.text));
         assert_eq!((spec.name.unwrap().as_str(), spec.role.unwrap().as_str(), spec.count), ("shop", "web", Some(2)));
         assert_eq!((spec.tasks[0].native.clone(), spec.place.constraints.len()), (Some(Source::File("web-shop.sh".into())), 1));
         assert_eq!(made.script.as_deref(), Some(&b"#!/bin/sh\npython3 -m http.server $PORT0\n"[..]));
-        for what in ["healthChecks", "/constraints(0)", "/user", "/secrets"] {
+        let health = spec.tasks[0].health.clone().unwrap();
+        assert_eq!((health.http.as_deref(), health.every_ms, health.failures), (Some("/up"), Some(60_000), Some(3)), "{}", made.text);
+        let update = UpdateSpec { min_healthy_milli: Some(500), max_over_milli: Some(250), ..UpdateSpec::default() };
+        assert_eq!((spec.update, spec.after.iter().map(Name::as_str).collect::<Vec<_>>()), (update, vec!["db"]), "{}", made.text);
+        for what in ["/healthChecks(1)", "/constraints(0)", "/user", "/secrets", "/other/x"] {
             assert!(made.notes.iter().any(|note| note.contains(what)), "{what}: {:?}", made.notes);
         }
     }

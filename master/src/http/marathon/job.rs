@@ -6,15 +6,16 @@ use super::id::task_id_gap;
 use super::ports::{self, Port};
 use super::words::Object;
 use super::wrong::{Faults, Wrong};
-use super::{MADE_BY, health};
+use super::{MADE_BY, dependencies, health};
 use crate::admit::JobSpec;
 use crate::admit::spec::{Source, TaskSpec};
-use crate::admit::update::UpdateSpec;
+use crate::admit::update::{FAILURES_MAX, UpdateSpec};
 use protocol::job::{HostMount, Network, Origin, RestartPolicy, UPDATE_MS_MAX};
 use protocol::resources::Device;
-use protocol::{Constraint, Digest, Field, Kind, Name, Rule};
+use protocol::{Constraint, Digest, Field, Job, Kind, Name, Rule};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What the script of a command is called inside.
 const SCRIPT: &str = "command";
@@ -70,7 +71,8 @@ pub fn made(app: &App, host_network: bool) -> Result<Made, Wrong> {
     (spec.name, spec.role, spec.kind, spec.count) = (Some(name), Some(role), Some(Kind::Service), Some(app.instances));
     spec.tasks = vec![task];
     restart(fields, &mut spec);
-    spec.update = update(fields);
+    spec.update = update(fields, &ports);
+    spec.after = spec.role.as_ref().map(|role| dependencies::after(fields, role)).unwrap_or_default();
     spec.place.constraints = list(fields, "constraints").iter().filter_map(|value| constraint(&texts(value)).ok()).collect();
     spec.labels = labels(fields).into_iter().collect();
     health::apply(fields, &mut spec, &mut faults);
@@ -189,19 +191,42 @@ fn restart(fields: &Object, spec: &mut JobSpec) {
 }
 
 /// How tasks are replaced: within `upgradeStrategy`, and never back by itself, as Marathon does not.
-fn update(fields: &Object) -> UpdateSpec {
+fn update(fields: &Object, ports: &[Port]) -> UpdateSpec {
     let share = |name: &str| {
         let share = fields.get("upgradeStrategy").and_then(|strategy| strategy.get(name)).and_then(Value::as_f64).unwrap_or(1.0);
         // A cast of a float saturates.
         Some((share.clamp(0.0, 1.0) * 1_000.0).ceil() as u32)
     };
+    // What takes certain ports has no room beside itself.
+    let is_fixed = ports.iter().any(Port::is_fixed);
     UpdateSpec {
         min_healthy_milli: share("minimumHealthCapacity"),
-        max_over_milli: share("maximumOverCapacity"),
+        max_over_milli: if is_fixed { Some(0) } else { share("maximumOverCapacity") },
         auto_rollback: Some(false),
         deadline_ms: Some(UPDATE_MS_MAX),
+        failures_max: Some(FAILURES_MAX),
+        settle_ms: Some(0),
         ..UpdateSpec::default()
     }
+}
+
+/// The same job with another number of tasks, as it was asked for then.
+pub fn scaled(job: &Job, count: u32, at: &str) -> Job {
+    let mut about = job.about.as_deref().cloned().unwrap_or_default();
+    if let Some(origin) = &mut about.origin {
+        let mut fields: Object = serde_json::from_str(&origin.note).unwrap_or_default();
+        let info = fields.get("versionInfo").and_then(|info| info.get("lastConfigChangeAt")).cloned();
+        let info = info.unwrap_or_else(|| version(&fields).into());
+        fields.insert("version".into(), at.into());
+        fields.insert("versionInfo".into(), serde_json::json!({ "lastScalingAt": at, "lastConfigChangeAt": info }));
+        origin.note = Value::Object(fields).to_string();
+    }
+    Job { count, about: Some(Arc::new(about)), ..job.clone() }
+}
+
+/// True where two jobs of apps differ at most in how many tasks they have, and when that was asked for.
+pub fn is_scaled(one: &Job, other: &Job) -> bool {
+    scaled(one, 0, "") == scaled(other, 0, "")
 }
 
 /// A constraint of a job.

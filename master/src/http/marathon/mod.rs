@@ -5,6 +5,7 @@ mod app;
 mod apps;
 mod change;
 mod container;
+mod dependencies;
 mod deployments;
 mod events;
 pub mod figures;
@@ -36,7 +37,7 @@ use held::Held;
 use id::AppId;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use words::{Object, Query, decoded};
 use wrong::Wrong;
@@ -56,11 +57,18 @@ pub struct Shared {
     deployments: deployments::Deployments,
     groups: groups::Groups,
     bus: events::Bus,
+    /// Apps that are being changed, each with by how many requests.
+    changing: Mutex<BTreeMap<AppId, usize>>,
     /// Which app has which service port, and when that was looked at.
     served: Mutex<Option<(Instant, BTreeMap<u16, AppId>)>>,
 }
 
 impl Shared {
+    fn changing(&self) -> MutexGuard<'_, BTreeMap<AppId, usize>> {
+        // Nothing inside the lock can panic half way.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives the ports of an app that may be any their service ports; `before` are those that it had.
     ///
     /// # Errors

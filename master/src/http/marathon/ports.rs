@@ -25,6 +25,13 @@ pub struct Port {
     pub service: u16,
 }
 
+impl Port {
+    /// True where each task has just this one.
+    pub fn is_fixed(&self) -> bool {
+        self.name.as_str().bytes().all(|byte| byte.is_ascii_digit())
+    }
+}
+
 /// The fields that say something of ports.
 pub fn read<'a>(reader: &mut Reader<'a>, has_ports: bool) {
     networks(reader);
@@ -39,6 +46,8 @@ pub fn read<'a>(reader: &mut Reader<'a>, has_ports: bool) {
         let mut of = Reader::new(body, place, reader.faults);
         let read = of.objects("portMappings", mapping);
         count(reader, "container/portMappings", read.len());
+        differ(reader, "container/portMappings", read.iter().map(|port| number(port, "hostPort")));
+        differ(reader, "container/portMappings", read.iter().map(|port| number(port, "servicePort")));
         if let Some(Value::Object(container)) = reader.out.get_mut("container") {
             container.insert("portMappings".into(), read.into_iter().map(Value::Object).collect());
         }
@@ -61,6 +70,7 @@ pub fn read<'a>(reader: &mut Reader<'a>, has_ports: bool) {
         (false, false) => vec![],
     };
     count(reader, "portDefinitions", given.len());
+    differ(reader, if reader.has("portDefinitions") { "portDefinitions" } else { "ports" }, given.iter().map(|port| number(port, "port")));
     if fixed && given.iter().any(|port| number(port, "port") == 0) {
         reader.say("requirePorts", "a port is 0, which is any: which is required?");
     }
@@ -78,6 +88,14 @@ fn is_alone(fields: &Object) -> bool {
 fn count(reader: &mut Reader<'_>, name: &str, n: usize) {
     if n > usize::from(PORTS_PER_TASK_MAX) {
         reader.say(name, format!("a task has at most {PORTS_PER_TASK_MAX} ports"));
+    }
+}
+
+/// Refuses a port that stands there twice; 0 is any.
+fn differ(reader: &mut Reader<'_>, name: &str, ports: impl Iterator<Item = u16>) {
+    let mut seen = BTreeSet::new();
+    if let Some(port) = ports.filter(|port| *port > 0).find(|port| !seen.insert(*port)) {
+        reader.say(name, format!("Elements must be unique: {port} stands there twice"));
     }
 }
 

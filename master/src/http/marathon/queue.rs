@@ -48,7 +48,7 @@ fn reason(short: &str) -> &'static str {
 /// # Errors
 /// [`Wrong`].
 pub async fn list(api: &Api, caller: &Caller, query: &Query) -> Result<Response, Wrong> {
-    let writer = Writer::new(api, Embed::default()).await?;
+    let writer = Writer::new(api, Embed::default(), &[]).await?;
     let mut rows = vec![];
     for held in held::within(api, caller, &AppId::root()).await?.iter().filter(|held| held.count(&[Phase::Waiting]) > 0) {
         rows.push(row(api, &writer, held, query).await?);

@@ -2,12 +2,12 @@
 //! thousands of them are a list in no time.
 
 use super::held::{Agents, Held};
-use super::id::AppId;
 use super::words::{Object, Query};
-use super::{health, tasks};
+use super::{deployments, health, tasks};
 use crate::http::Api;
 use crate::http::error::ApiError;
-use protocol::Phase;
+use crate::shard::view::HealthCounts;
+use protocol::{JobId, Phase};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -67,21 +67,25 @@ impl Embed {
 pub struct Writer<'a> {
     /// What is shown beside them.
     pub embed: Embed,
-    /// Open deployments by app.
-    pub deployments: BTreeMap<AppId, Vec<String>>,
+    /// Open deployments by job.
+    deployments: BTreeMap<JobId, Vec<String>>,
     /// The agents, where tasks are shown.
     pub agents: Agents,
+    /// How many tasks are well, of apps that ask.
+    healths: BTreeMap<JobId, HealthCounts>,
     api: &'a Api,
 }
 
 impl<'a> Writer<'a> {
-    /// One that shows this beside apps.
+    /// One that shows this beside these apps.
     ///
     /// # Errors
     /// An [`ApiError`] where a shard cannot answer now.
-    pub async fn new(api: &'a Api, embed: Embed) -> Result<Self, ApiError> {
+    pub async fn new(api: &'a Api, embed: Embed, all: &[Held]) -> Result<Self, ApiError> {
         let agents = if embed.needs_tasks() { super::held::agents(api).await? } else { Agents::new() };
-        Ok(Self { embed, deployments: api.marathon.deployments.by_app(), agents, api })
+        let healths = if embed.counts { health::counts(api, all).await? } else { BTreeMap::new() };
+        let deployments = if embed.deployments { deployments::by_job(api).await? } else { BTreeMap::new() };
+        Ok(Self { embed, deployments, agents, healths, api })
     }
 
     /// Writes one app behind what is there.
@@ -92,7 +96,7 @@ impl<'a> Writer<'a> {
         output.push_str(held.note().strip_suffix('}').unwrap_or("{\"id\":\"\""));
         write!(output, ",\"instances\":{}", held.view.job.count).expect("memory does not fail to be written");
         if self.embed.counts {
-            let (healthy, unhealthy) = health::counts(held);
+            let HealthCounts { healthy, unhealthy, .. } = self.healths.get(&held.view.id).copied().unwrap_or_default();
             let (staged, running) = (held.count(&[Phase::Staging, Phase::Starting]), held.count(&[Phase::Running]));
             write!(
                 output,
@@ -101,7 +105,7 @@ impl<'a> Writer<'a> {
             .expect("memory does not fail to be written");
         }
         if self.embed.deployments {
-            let ids = self.deployments.get(&held.id).map_or(&[][..], Vec::as_slice);
+            let ids = self.deployments.get(&held.view.id).map_or(&[][..], Vec::as_slice);
             let ids: Vec<Value> = ids.iter().map(|id| json!({ "id": id })).collect();
             write!(output, ",\"deployments\":{}", Value::from(ids)).expect("memory does not fail to be written");
         }
@@ -117,7 +121,7 @@ impl<'a> Writer<'a> {
 
     async fn write_tasks(&self, held: &Held, output: &mut String) -> Result<(), ApiError> {
         let all = tasks::of(self.api, held, &[]).await?;
-        let shown = tasks::Shown::new(held, &self.agents);
+        let shown = tasks::Shown::new(held, &self.agents).look(self.api, &all).await?;
         let mut more = Object::new();
         if self.embed.tasks {
             more.insert("tasks".into(), all.iter().filter(|task| tasks::is_live(task.phase)).map(|task| shown.json(task)).collect());

@@ -5,15 +5,16 @@ use super::held::{self, Agents, Held};
 use super::id::{AppId, attempt, task_id};
 use super::words::{Query, timestamp};
 use super::wrong::{Fault, Wrong};
-use super::{apps, job, ports};
+use super::{apps, health, job, ports, versions};
 use crate::http::access::{Caller, now};
 use crate::http::error::ApiError;
 use crate::http::{Api, find};
 use crate::shard::event::{JobRef, Level, Request};
-use crate::shard::view::{PAGE_MAX, TaskView, View, Viewed};
+use crate::shard::view::{HealthView, PAGE_MAX, TaskView, View, Viewed};
 use axum::Json;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use protocol::task::Verdict;
 use protocol::{AttemptId, Exit, Phase, Time};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -55,14 +56,50 @@ pub struct Shown<'a> {
     prefix: String,
     version: String,
     services: Vec<u16>,
+    /// What earlier versions are called, by number, where tasks are of some.
+    earlier: BTreeMap<u32, String>,
+    /// True where the app asks whether its tasks are well.
+    asks: bool,
+    /// Whether tasks are well, by index.
+    healths: BTreeMap<u32, HealthView>,
 }
 
 impl<'a> Shown<'a> {
-    /// Those of this app.
+    /// Those of this app, of which nothing but what they say themselves is shown.
     pub fn new(held: &'a Held, agents: &'a Agents) -> Self {
         let fields = held.fields();
         let services = ports::of(&fields).iter().map(|port| port.service).collect();
-        Self { held, agents, prefix: held.id.task_prefix(), version: job::version(&fields).to_owned(), services }
+        let version = job::version(&fields).to_owned();
+        let (earlier, healths) = (BTreeMap::new(), BTreeMap::new());
+        Self { held, agents, prefix: held.id.task_prefix(), version, services, earlier, asks: health::is_asked(held), healths }
+    }
+
+    /// The same with what is known elsewhere of these tasks: what their versions are called, and whether they are well.
+    ///
+    /// # Errors
+    /// An [`ApiError`] where the app's shard cannot answer now.
+    pub async fn look(mut self, api: &Api, tasks: &[TaskView]) -> Result<Self, ApiError> {
+        if tasks.iter().any(|task| task.attempt > 0 && task.version != self.held.view.version) {
+            let kept = versions::kept(api, self.held).await?.into_iter();
+            self.earlier = kept.map(|kept| (kept.number, job::version(&kept.fields).to_owned())).collect();
+        }
+        self.healths = health::of_tasks(api, self.held, tasks).await?;
+        Ok(self)
+    }
+
+    /// Which version a task is of; the present one where its own is not kept.
+    fn version(&self, task: &TaskView) -> &str {
+        let earlier = self.earlier.get(&task.version).filter(|_| task.version != self.held.view.version);
+        earlier.unwrap_or(&self.version)
+    }
+
+    /// Whether a task is well, where its app asks that.
+    fn health(&self, task: &TaskView) -> Option<&HealthView> {
+        self.healths.get(&task.index).filter(|_| self.asks)
+    }
+
+    fn result(&self, task: &TaskView) -> Option<Value> {
+        health::result(self.health(task)?, &self.id(task))
     }
 
     /// The id of a task's last attempt.
@@ -92,11 +129,10 @@ impl<'a> Shown<'a> {
             "state": state_text(task.phase),
             "stagedAt": at,
             "startedAt": started,
-            // Of a version before the present one its app keeps nothing.
-            "version": self.version,
+            "version": self.version(task),
             "ipAddresses": [],
             "localVolumes": [],
-            "healthCheckResults": [],
+            "healthCheckResults": self.result(task).into_iter().collect::<Vec<_>>(),
             "region": part(domain.map(|domain| &domain.region)),
             "zone": part(domain.map(|domain| &domain.zone)),
             "role": self.held.id.parts().next().filter(|_| !self.held.id.parent().is_root()).unwrap_or("*"),
@@ -114,7 +150,7 @@ impl<'a> Shown<'a> {
             "taskId": self.id(task),
             "slaveId": task.agent.map(|agent| agent.to_string()),
             "timestamp": timestamp(task.since),
-            "version": self.version,
+            "version": self.version(task),
         });
         Some((task.since, value))
     }
@@ -130,7 +166,11 @@ impl<'a> Shown<'a> {
                 let mean = ages.iter().sum::<u64>() as f64 / ages.len() as f64 / 1_000.0;
                 json!({ "averageSeconds": mean, "medianSeconds": ages[ages.len() / 2] as f64 / 1_000.0 })
             });
-            let counts = json!({ "staged": count(&[Phase::Staging, Phase::Starting]), "running": count(&[Phase::Running]), "healthy": 0, "unhealthy": 0 });
+            let are = |verdict| tasks.iter().filter(|task| self.health(task).is_some_and(|found| found.verdict == verdict)).count();
+            let counts = json!({
+                "staged": count(&[Phase::Staging, Phase::Starting]), "running": count(&[Phase::Running]), "healthy": are(Verdict::Healthy),
+                "unhealthy": are(Verdict::Unhealthy),
+            });
             let mut stats = json!({ "counts": counts });
             if let Some(life) = life {
                 stats["lifeTime"] = life;
@@ -191,8 +231,9 @@ pub async fn list(api: &Api, caller: &Caller, headers: &HeaderMap, query: &Query
     let phases = if phases.is_empty() { LIVE.to_vec() } else { phases };
     let mut rows = vec![];
     for held in &all {
-        let shown = Shown::new(held, &agents);
-        rows.extend(of(api, held, &phases).await?.iter().map(|task| shown.json(task)));
+        let tasks = of(api, held, &phases).await?;
+        let shown = Shown::new(held, &agents).look(api, &tasks).await?;
+        rows.extend(tasks.iter().map(|task| shown.json(task)));
     }
     Ok(Json(json!({ "tasks": rows })).into_response())
 }
@@ -206,8 +247,11 @@ fn wants_text(headers: &HeaderMap) -> bool {
 async fn endpoints(api: &Api, all: &[Held], agents: &Agents) -> Result<String, ApiError> {
     let mut text = String::new();
     for held in all {
-        let shown = Shown::new(held, agents);
-        let tasks = of(api, held, &[Phase::Running]).await?;
+        let mut tasks = of(api, held, &[Phase::Running]).await?;
+        let shown = Shown::new(held, agents).look(api, &tasks).await?;
+        // What is not well, or not yet, is sent nothing.
+        let serves = |task: &TaskView| shown.healths.get(&task.index).is_some_and(|found| found.verdict == Verdict::Healthy);
+        tasks.retain(|task| !held.view.job.template.has_checks() || serves(task));
         if shown.services.is_empty() {
             let hosts: String = tasks.iter().map(|task| format!("{}\t", shown.host(task))).collect();
             text.push_str(&format!("{}\t \t{hosts}\n", shown.prefix));
@@ -261,7 +305,7 @@ pub async fn remove(api: &Api, caller: &Caller, id: &AppId, task: Option<&str>, 
     let mut found = of(api, &held, &LIVE).await?;
     let rows: Vec<Value>;
     {
-        let shown = Shown::new(&held, &agents);
+        let shown = Shown::new(&held, &agents).look(api, &found).await?;
         match task {
             Some(wanted) => found.retain(|task| shown.id(task) == wanted),
             None => {
@@ -314,7 +358,7 @@ pub async fn remove_all(api: &Api, caller: &Caller, query: &Query, body: &[u8]) 
         caller.must(Level::Operator, &held.view.job.role)?;
         let mut found = of(api, &held, &LIVE).await?;
         {
-            let shown = Shown::new(&held, &agents);
+            let shown = Shown::new(&held, &agents).look(api, &found).await?;
             found.retain(|task| ids.contains(&shown.id(task).as_str()));
             rows.extend(found.iter().map(|task| shown.json(task)));
         }

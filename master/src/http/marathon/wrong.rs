@@ -183,6 +183,11 @@ const PATHS: &[(&str, &str)] = &[
     ("task.wasm", "/fetch/0/uri"),
     ("task.native", "/fetch/0/uri"),
     ("task.file", "/fetch/0/destPath"),
+    ("health", "/healthChecks(0)"),
+    ("readiness", "/readinessChecks(0)"),
+    ("update.min_healthy", "/upgradeStrategy/minimumHealthCapacity"),
+    ("update.max_over", "/upgradeStrategy/maximumOverCapacity"),
+    ("service.after", "/dependencies"),
     ("labels", "/labels"),
     ("count", "/instances"),
     ("name", "/id"),
@@ -210,6 +215,9 @@ impl From<ApiError> for Wrong {
         };
         if !body.problems.is_empty() {
             return Self::faults(body.problems.iter().map(fault).collect());
+        }
+        if body.field.as_deref() == Some("service.after") && status == StatusCode::UNPROCESSABLE_ENTITY {
+            return Self::at("/dependencies", body.message.clone());
         }
         wrong
     }

@@ -83,6 +83,56 @@ fn what_was_uploaded_runs_as_what_it_is() {
 }
 
 #[test]
+fn checks_dependencies_and_how_it_is_replaced_are_those_of_the_job() {
+    let body = json!({
+        "cmd": "x", "instances": 4, "ports": [8080, 8081], "requirePorts": true, "dependencies": ["db", "/other/db", "cache"],
+        "healthChecks": [{ "protocol": "TCP", "port": 8081, "intervalSeconds": 0, "timeoutSeconds": 0, "maxConsecutiveFailures": 0, "gracePeriodSeconds": 7 }],
+        "readinessChecks": [{ "protocol": "HTTPS", "path": "/ready", "intervalSeconds": 2 }],
+    });
+    let spec = job(&body).spec;
+    assert_eq!(spec.after.iter().map(Name::as_str).collect::<Vec<_>>(), ["cache", "db"]);
+    // What takes certain ports has no room beside itself.
+    assert_eq!((spec.update.min_healthy_milli, spec.update.max_over_milli, spec.update.auto_rollback), (Some(1_000), Some(0), Some(false)));
+    let (health, readiness) = (spec.tasks[0].health.clone().unwrap(), spec.tasks[0].readiness.clone().unwrap());
+    assert_eq!((health.tcp.as_ref().map(Name::as_str), health.failures, health.grace_ms), (Some("8081"), Some(0), Some(7_000)));
+    assert!(health.every_ms == Some(protocol::checks::EVERY_MS.0) && health.timeout_ms == Some(protocol::checks::TIMEOUT_MS.0));
+    assert_eq!(
+        (readiness.https.as_deref(), readiness.port.as_ref().map(Name::as_str), readiness.every_ms),
+        (Some("/ready"), Some("8080"), Some(2_000))
+    );
+    let over = job(&json!({ "cmd": "x", "ports": [8080], "upgradeStrategy": { "maximumOverCapacity": 0.25 } })).spec.update;
+    assert_eq!((over.min_healthy_milli, over.max_over_milli), (Some(1_000), Some(250)));
+    // Another number of tasks is another version, and no other configuration.
+    let looked = |_| Some(crate::admit::Verdict { form: crate::admit::Form::Script, wasm: Err(crate::admit::wasm::Rejection::Text) });
+    let one = crate::admit::admit(job(&json!({ "cmd": "x" })).spec, &looked).unwrap();
+    let two = scaled(&one, 7, "2020-01-02T00:00:00.000Z");
+    assert!(two.count == 7 && two.template == one.template && is_scaled(&one, &two) && one != two);
+    let note: Value = serde_json::from_str(&two.origin().unwrap().note).unwrap();
+    assert_eq!(note["versionInfo"], json!({ "lastScalingAt": "2020-01-02T00:00:00.000Z", "lastConfigChangeAt": "" }));
+}
+
+#[test]
+fn checks_and_ports_that_cannot_be_are_refused_by_their_path() {
+    let command = json!({ "protocol": "COMMAND", "command": { "value": "x" } });
+    let slow = json!({ "protocol": "COMMAND", "command": { "value": "x" }, "timeoutSeconds": 301 });
+    for (name, value, path) in [
+        ("healthChecks", json!([{ "path": "/", "portIndex": 1 }]), "/healthChecks(0)/portIndex"),
+        ("healthChecks", json!([{ "protocol": "TCP", "port": 8080 }]), "/healthChecks(0)/port"),
+        ("healthChecks", json!([slow]), "/healthChecks(0)/timeoutSeconds"),
+        ("healthChecks", json!([command, { "path": "/" }]), "/healthChecks(1)"),
+        ("readinessChecks", json!([{}]), "/readinessChecks(0)"),
+        ("ports", json!([8080, 0, 8080]), "/ports"),
+        ("portDefinitions", json!([{ "port": 8080 }, { "port": 8080 }]), "/portDefinitions"),
+    ] {
+        let body = json!({ "cmd": "x", name: value });
+        let wrong = app(&body).and_then(|app| made(&app, true)).err().unwrap_or_else(|| panic!("{body}"));
+        assert!(wrong.faults_said().iter().any(|fault| fault.path == path), "{body}: {:?}", wrong.faults_said());
+    }
+    let any = app(&json!({ "cmd": "x", "ports": [0], "requirePorts": true })).unwrap_err();
+    assert_eq!(any.faults_said()[0].path, "/requirePorts");
+}
+
+#[test]
 fn what_cannot_be_kept_is_refused_by_its_path() {
     let digest = format!("sha256:{}", Digest::of(b"x"));
     let with = |name: &str, value: Value| json!({ "cmd": "x", name: value });
