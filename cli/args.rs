@@ -7,7 +7,7 @@ mod deploy;
 mod maintenance;
 mod reservations;
 
-pub use access::{Exec, PolicyFlags, PolicyVerb, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
+pub use access::{Audit, Exec, PolicyFlags, PolicyVerb, RoleSet, Roles, RolesVerb, Tokens, TokensVerb, Top};
 pub use bench::{Bench, BenchWhat};
 pub use daemons::{Agent, Master, Masters, MastersVerb};
 pub use deploy::{Apply, Restart, Rollback};
@@ -102,6 +102,8 @@ pub enum Verb {
     Tokens(Tokens),
     /// What native and container tasks of roles may have of their hosts: shown, or set
     Roles(Roles),
+    /// Who called to change something, when, and what became of it; of the master that is asked, newest first
+    Audit(Audit),
     /// Policies as wasm components: which agents are best for tasks, which jobs are taken
     Policy(PolicyFlags),
     /// The processes that decide: shown, or one of them removed

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod audit;
 mod backup;
 mod bench;
 mod browser;
@@ -133,6 +134,7 @@ async fn other(verb: Verb, reach: &args::Reach, shape: args::Shape) -> anyhow::R
         Verb::Frameworks(flags) => manage::frameworks(reach, flags, shape).await,
         Verb::Tokens(flags) => manage::tokens(reach, flags, shape).await,
         Verb::Roles(flags) => roles::roles(reach, flags, shape).await,
+        Verb::Audit(flags) => audit::audit(reach, &flags, shape).await,
         Verb::Policy(flags) => policies::policy(reach, flags, shape).await,
         Verb::Masters(flags) => masters::masters(reach, flags, shape).await,
         Verb::Master(flags) => daemon::master(flags, shape).await,

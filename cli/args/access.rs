@@ -118,6 +118,17 @@ pub struct Top {
     pub limit: usize,
 }
 
+/// Flags of `skep audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Most calls that are shown.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub limit: u64,
+    /// Only calls of numbers below this.
+    #[arg(long, value_name = "NUMBER")]
+    pub before: Option<u64>,
+}
+
 /// Flags of `skep policy`.
 #[derive(Debug, Args)]
 pub struct PolicyFlags {

@@ -1,6 +1,7 @@
 //! The binary end to end, hostile inputs, and the rules of the house.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
+mod audit;
 #[path = "../../cli/browser.rs"]
 mod browser;
 #[path = "../../cli/busybox.rs"]

@@ -9,7 +9,7 @@ use super::frameworks_json::{EventBody, Lines, inverse_id, offer_id};
 use super::jobs::GRACE_MS_DEFAULT;
 use super::reservations::ChangeBody;
 use super::subscription::{self, Subscriber};
-use super::{Api, find, spec};
+use super::{Api, audit, find, spec};
 use crate::admit::Format;
 use crate::frameworks::{Call, Filters, FrameworkId, FrameworkInfo, FrameworkRequest, REFUSE_MS_DEFAULT, REVOCABLE, TaskLaunch};
 use crate::shard::event::{Level, Request};
@@ -63,6 +63,20 @@ pub struct CallBody {
     update: Option<SubscribeBody>,
     /// True: the framework ends, with all its tasks.
     teardown: Option<bool>,
+}
+
+impl CallBody {
+    /// What of it lasts; nothing where all that it says is of its offers, its updates and what its tasks are to hear, which it does all the time.
+    fn lasting(&self) -> Option<&'static str> {
+        let said = [
+            ("subscribe", self.subscribe.is_some()),
+            ("update", self.update.is_some()),
+            ("accept", self.accept.is_some()),
+            ("kill", self.kill.is_some()),
+            ("teardown", self.teardown.is_some()),
+        ];
+        said.into_iter().find(|(_, is_said)| *is_said).map(|(what, _)| what)
+    }
 }
 
 /// A framework.
@@ -197,6 +211,10 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
     caller.must_level(Level::Operator)?;
     let text = body::whole(&headers, body).await?;
     let mut call: CallBody = serde_json::from_slice(&text).map_err(|error| ApiError::invalid("body", error.to_string()))?;
+    match call.lasting() {
+        Some(what) => audit::it_is(what),
+        None => audit::it_changes_nothing(),
+    }
     if let Some(mut subscribe) = call.subscribe.take() {
         let framework = subscribe.id.as_deref().map(|id| body::parsed("subscribe.id", id)).transpose()?;
         if let Some(elsewhere) = framework.and_then(|framework: FrameworkId| elsewhere(&api, framework.shard())) {

@@ -104,7 +104,7 @@ async fn known(api: &Api, text: &str) -> Result<Caller, ApiError> {
 }
 
 /// Lets in who shows a token, and tells the route who that is.
-pub async fn token(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+pub async fn token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let shown = single(request.headers(), header::AUTHORIZATION);
     let caller = match shown {
         Ok(Some(text)) => known(&api, text).await,
@@ -112,15 +112,17 @@ pub async fn token(State(api): State<Arc<Api>>, mut request: Request, next: Next
         Err(error) => Err(error),
     };
     match caller {
-        Ok(caller) => {
-            tracing::debug!(method = %request.method(), path = request.uri().path(), token = %caller.token, "a request");
-            request.extensions_mut().insert(caller);
-            let stale =
-                request.uri().query().is_some_and(|query| query.split('&').any(|pair| matches!(pair, "stale" | "stale=" | "stale=true")));
-            STALE.scope(stale, next.run(request)).await
-        }
+        Ok(caller) => let_in(&api, caller, request, next).await,
         Err(error) => error.into_response(),
     }
+}
+
+/// Has `caller` answered.
+pub async fn let_in(api: &Api, caller: Caller, mut request: Request, next: Next) -> Response {
+    tracing::debug!(method = %request.method(), path = request.uri().path(), token = %caller.token, "a request");
+    request.extensions_mut().insert(caller.clone());
+    let stale = request.uri().query().is_some_and(|query| query.split('&').any(|pair| matches!(pair, "stale" | "stale=" | "stale=true")));
+    STALE.scope(stale, api.audit.answered(&caller, request, next)).await
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {

@@ -7,6 +7,7 @@ pub mod access;
 mod after;
 pub mod agent_tasks;
 pub mod agents;
+pub mod audit;
 pub mod backup;
 mod body;
 pub mod bundles;
@@ -145,6 +146,7 @@ pub struct Api {
     cluster: String,
     root: Digest,
     tokens: Tokens,
+    audit: audit::Audit,
     policies: Policies,
     bundles: Bundles,
     shelf: Shelf,
@@ -287,6 +289,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(maintenance::cancel))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
         .routes(routes!(roles::list))
         .routes(routes!(masters::list))
         .routes(routes!(log_level::show, log_level::set))
@@ -319,6 +322,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         cluster: config.cluster,
         root: config.root,
         tokens: Tokens::default(),
+        audit: audit::Audit::start(&config.data_dir),
         policies: Policies::default(),
         inspections: Inspections::new(config.bundles.clone(), shelf.clone()),
         shelf,

@@ -86,12 +86,11 @@ pub(super) fn plain(api: &Arc<Api>, port: u16) -> Router {
         .with_state(Arc::clone(api))
 }
 
-async fn anybody(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+async fn anybody(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::AUTHORIZATION) {
         return gate::token(State(api), request, next).await;
     }
-    request.extensions_mut().insert(Caller::nobody(Level::Operator));
-    next.run(request).await
+    gate::let_in(&api, Caller::nobody(Level::Operator), request, next).await
 }
 
 async fn only_post() -> Response {

@@ -8,7 +8,7 @@ use crate::http::access::Caller;
 use crate::http::agents::set_mode;
 use crate::http::error::ApiError;
 use crate::http::jobs::GRACE_MS_DEFAULT;
-use crate::http::{Api, body, find, reservations};
+use crate::http::{Api, audit, body, find, reservations};
 use crate::shard::drains::ModeWish;
 use crate::shard::event::{Level, Request};
 use axum::Json;
@@ -27,6 +27,10 @@ pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, header
         let bytes = body::whole(&headers, body).await?;
         let call: Value = serde_json::from_slice(&bytes).map_err(|error| ApiError::invalid("body", error.to_string()))?;
         let kind = words::text(&call, "type").ok_or_else(|| ApiError::invalid("type", "Expecting 'type' to be present"))?;
+        match is_a_look(kind) {
+            true => audit::it_changes_nothing(),
+            false => audit::it_is(kind),
+        }
         match kind {
             "SUBSCRIBE" => watch(Arc::clone(&api), caller).await,
             "LIST_FILES" => {
@@ -49,6 +53,11 @@ pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, header
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
+}
+
+/// True of a call that changes nothing.
+fn is_a_look(kind: &str) -> bool {
+    kind == "SUBSCRIBE" || ["GET_", "LIST_", "READ_"].iter().any(|start| kind.starts_with(start))
 }
 
 async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<Option<Value>, ApiError> {

@@ -9,7 +9,7 @@ use crate::frameworks::{Call, FrameworkId, FrameworkRequest, TaskLaunch, UNKNOWN
 use crate::http::access::Caller;
 use crate::http::error::ApiError;
 use crate::http::subscription::{self, Subscriber};
-use crate::http::{Api, body, find, json_problems, spec};
+use crate::http::{Api, audit, body, find, json_problems, spec};
 use crate::shard::event::{Level, Refusal, Request, Response as Answer};
 use axum::body::Body;
 use axum::extract::State;
@@ -21,6 +21,21 @@ use std::sync::Arc;
 
 /// The header that has the number of a subscription.
 pub const STREAM_HEADER: &str = "mesos-stream-id";
+
+/// What frameworks say all the time, of their offers, their updates and what their tasks are to hear: not in the audit record.
+const IN_PASSING: [&str; 11] = [
+    "ACCEPT_INVERSE_OFFERS",
+    "ACKNOWLEDGE",
+    "ACKNOWLEDGE_OPERATION_STATUS",
+    "DECLINE",
+    "DECLINE_INVERSE_OFFERS",
+    "MESSAGE",
+    "RECONCILE",
+    "RECONCILE_OPERATIONS",
+    "REQUEST",
+    "REVIVE",
+    "SUPPRESS",
+];
 
 /// Answers a call.
 pub async fn scheduler(State(api): State<Arc<Api>>, at: At, caller: Caller, headers: HeaderMap, body: Body) -> Response {
@@ -38,6 +53,10 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
     }
     let bytes = body::whole(headers, body).await.map_err(IntoResponse::into_response)?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(format!("Failed to parse body into JSON: {error}")))?;
+    match value["type"].as_str() {
+        Some(kind) if IN_PASSING.contains(&kind) => audit::it_changes_nothing(),
+        kind => audit::it_is(kind.unwrap_or_default()),
+    }
     let (framework, said) = call::read(&value, &caller.token).map_err(bad)?;
     if let Said::Unknown(kind) = said {
         return Err((StatusCode::NOT_IMPLEMENTED, format!("call {kind} is not known")).into_response());
