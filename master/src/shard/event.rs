@@ -1,11 +1,10 @@
 //! All that can happen to a shard and all that it can want done: closed lists, data only.
 
 use crate::shard::record::Record;
-use protocol::task::Placed;
-use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, Phase, RequestId, Role, ShardId};
+use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, RequestId, Role, ShardId};
 use serde::{Deserialize, Serialize};
 
-use super::deployment_view::DeploymentView;
+pub use super::change::Change;
 pub use super::deployment_view::DeploymentWish;
 use super::drains::ModeWish;
 pub use super::maintenance::WindowsRequest;
@@ -14,7 +13,7 @@ use super::plugins::Place;
 use super::quotas::RoleSettings;
 use super::reservations::ReservationChange;
 use super::view::{JobView, View, Viewed};
-use crate::frameworks::{FrameworkEvent, FrameworkId, FrameworkRequest, OwnView};
+use crate::frameworks::{FrameworkEvent, FrameworkRequest};
 use crate::jobs::DeploymentId;
 use std::borrow::Cow;
 
@@ -431,87 +430,4 @@ pub enum Refusal {
     /// The master that leads the shard went away while it was asked.
     #[error("the leading master went away while it was asked: whether it was done is not known; ask again with the same key, or look")]
     Unknown,
-}
-
-/// Something that those who watch may want to know. Committed before it is said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Change {
-    /// A job is new or has a new version, count or end.
-    Job {
-        /// Which.
-        job: JobId,
-        /// Its role.
-        role: Role,
-        /// What people call it.
-        title: String,
-        /// `submitted`, `applied`, `scaled`, `stopping`, `ended`.
-        what: Word,
-    },
-    /// Tasks of one job are in another state.
-    Tasks {
-        /// The job.
-        job: JobId,
-        /// Its role.
-        role: Role,
-        /// The state.
-        phase: Phase,
-        /// Which attempts, at most 4,096; and where.
-        placed: Vec<Placed>,
-    },
-    /// An agent came, went or returned.
-    Agent {
-        /// Which.
-        agent: AgentId,
-        /// What people call it.
-        name: String,
-        /// `registered`, `unreachable`, `reachable`, `lost`, `gone`, `draining`, `maintenance`, `inactive`, `active`.
-        what: Word,
-    },
-    /// The tokens on record are others now.
-    Tokens,
-    /// The policies on record are others now.
-    Policies,
-    /// The masters on record are others now.
-    Masters,
-    /// A framework came, went or returned.
-    Framework {
-        /// Which.
-        framework: FrameworkId,
-        /// What people call it.
-        name: String,
-        /// `subscribed`, `disconnected`, `updated`, `removed`.
-        what: Word,
-    },
-    /// A task of a framework is new or in another state.
-    Own {
-        /// Whose.
-        framework: FrameworkId,
-        /// The task.
-        task: OwnView,
-        /// True where it is new.
-        new: bool,
-    },
-    /// The windows of maintenance on record are others now.
-    Maintenance,
-    /// The plug-ins on record are others now.
-    PlugIns,
-    /// Tasks of one job that have checks are well, or no longer, or not yet.
-    Health {
-        /// The job.
-        job: JobId,
-        /// Its role.
-        role: Role,
-        /// `healthy`, `unready` or `unhealthy`.
-        health: Word,
-        /// Which attempts, at most 256, and where; and why they are not well, for people.
-        found: Vec<(Placed, String)>,
-    },
-    /// A deployment is new or has gone on.
-    Deployment {
-        /// How it stands.
-        view: Box<DeploymentView>,
-        /// `started`, `step`, `waiting`, `promoted`, `paused`, `resumed`, `done`, `failed`, `cancelled`.
-        what: Word,
-    },
 }

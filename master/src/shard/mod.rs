@@ -18,6 +18,7 @@ mod allocator;
 pub(crate) mod amounts;
 mod attempts;
 mod bookings;
+pub mod change;
 mod concern;
 mod copy;
 mod demands;
@@ -464,23 +465,6 @@ impl Shard {
     fn tell_all(&mut self, message: &PeerMessage) {
         for to in 0..self.config.shards {
             self.at_once(Action::Peer { to: ShardId(to), message: message.clone() });
-        }
-    }
-
-    /// When the other shards are to be told what roles hold here.
-    fn uses_due(&self) -> Option<Time> {
-        self.pool.elsewhere.due().filter(|_| self.config.shards > 1)
-    }
-
-    /// Tells them, where it is time.
-    fn say_uses(&mut self) {
-        if self.uses_due().is_none_or(|due| due > self.now) {
-            return;
-        }
-        let Some(uses) = self.pool.uses(self.now) else { return };
-        let own = self.config.id;
-        for to in (0..self.config.shards).map(ShardId).filter(|to| *to != own) {
-            self.at_once(Action::Peer { to, message: PeerMessage::Uses(uses.clone()) });
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::amounts;
 use super::pool::Pool;
+use super::{Action, PeerMessage, Shard};
 use protocol::{Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,5 +171,24 @@ fn exchange(sums: &mut BTreeMap<Role, Resources>, role: Role, before: &Resources
     amounts::add(sum, now, 1);
     if sum.is_none() {
         sums.remove(&role);
+    }
+}
+
+impl Shard {
+    /// When the other shards are to be told what roles hold here.
+    pub(super) fn uses_due(&self) -> Option<Time> {
+        self.pool.elsewhere.due().filter(|_| self.config.shards > 1)
+    }
+
+    /// Tells them, where it is time.
+    pub(super) fn say_uses(&mut self) {
+        if self.uses_due().is_none_or(|due| due > self.now) {
+            return;
+        }
+        let Some(uses) = self.pool.uses(self.now) else { return };
+        let own = self.config.id;
+        for to in (0..self.config.shards).map(ShardId).filter(|to| *to != own) {
+            self.at_once(Action::Peer { to, message: PeerMessage::Uses(uses.clone()) });
+        }
     }
 }
