@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
+/// Answers every request at its first port.
+const SERVER: &str = r#"use IO::Socket::INET; my $server = IO::Socket::INET->new(LocalPort => $ENV{PORT0}, Listen => 16, ReuseAddr => 1) or die $!;
+while (my $client = $server->accept) { while (<$client>) { last if /^\r?\n$/ } print $client "HTTP/1.1 200 OK\r\n\r\n"; close $client }"#;
+
 fn pool() -> Cluster {
     let mut cluster = Cluster::master(&["--marathon", "127.0.0.1:0"]);
     for agent in ["a1", "a2"] {
@@ -72,7 +76,7 @@ fn an_app_is_a_job_and_comes_back_whole_after_the_master_was_killed() {
     assert!(status == 422 && refused["details"][0]["errors"][0].as_str().unwrap().contains("--host-network"), "{refused}");
     cluster.text(&["roles", "set", "web", "--host-network", "true"]);
     let app = json!({
-        "id": "web/shop", "cmd": "echo at $HOST:$PORT0 $PORTS as $MESOS_TASK_ID of $MARATHON_APP_ID; sleep 600", "cpus": 0.1, "mem": 32, "instances": 2,
+        "id": "web/shop", "cmd": format!("echo at $HOST:$PORT0 $PORTS as $MESOS_TASK_ID of $MARATHON_APP_ID; exec perl -e '{SERVER}'"), "cpus": 0.1, "mem": 32, "instances": 2,
         "portDefinitions": [{ "port": 0, "name": "http", "labels": { "VIP_0": "x" } }, { "port": 31_050 }], "labels": { "team": "x" }, "env": { "A": "b" },
         "healthChecks": [{ "protocol": "HTTP", "path": "/health", "portIndex": 0 }], "upgradeStrategy": { "minimumHealthCapacity": 0.5 },
         "constraints": [["hostname", "UNIQUE"]], "unreachableStrategy": { "inactiveAfterSeconds": 60, "expungeAfterSeconds": 120 },
@@ -82,6 +86,7 @@ fn an_app_is_a_job_and_comes_back_whole_after_the_master_was_killed() {
     assert_eq!((status, &made["id"], &made["dependencies"]), (201, &json!("/web/shop"), &json!(["/db"])), "{made}");
     cluster.until("its deployment is over", is_settled);
     let shown = get(&cluster, "/v2/apps//web/shop")["app"].clone();
+    assert_eq!((&shown["tasksHealthy"], &shown["tasksUnhealthy"]), (&json!(2), &json!(0)), "{shown}");
     assert_eq!(
         (&shown["tasksRunning"], &shown["resourceLimits"], &shown["healthChecks"][0]["gracePeriodSeconds"]),
         (&json!(2), &json!({ "mem": 64 }), &json!(300))
@@ -106,7 +111,9 @@ fn an_app_is_a_job_and_comes_back_whole_after_the_master_was_killed() {
     cluster.start_master();
     let still = |shown: &Value| {
         let mut app = shown.clone();
-        ["tasks", "tasksRunning", "tasksStaged", "deployments"].iter().for_each(|name| drop(app.as_object_mut().unwrap().remove(*name)));
+        ["tasks", "tasksRunning", "tasksStaged", "tasksHealthy", "deployments"]
+            .iter()
+            .for_each(|name| drop(app.as_object_mut().unwrap().remove(*name)));
         app
     };
     cluster.until("it answers again", |cluster| call(cluster, "GET", "/v2/apps/web/shop", &Value::Null).0 == 200);

@@ -52,6 +52,7 @@ fn each_form_is_what_it_says_with_every_default() {
     }
     let said = server("[health]\nhttp = \"/\"\ngrace = \"2m\"\nevery = \"100ms\"\ntimeout = \"1s\"\nfailures = 7").health.unwrap();
     assert_eq!((said.grace_ms, said.every_ms, said.timeout_ms, said.failures_max), (120_000, 100, 1_000, 7));
+    assert_eq!(server("[health]\nhttp = \"/\"\nfailures = 0").health.unwrap().failures_max, 0);
     let job = admitted("[task]\nwasm = \"BUNDLE\"\n[health]\nwasm = \"well\"").unwrap();
     assert_eq!(job.template.first().checks().health, Some(check(Probe::Wasm { export: "well".into() })));
     assert!(job.kind == Kind::Service && job.template.first().env.iter().all(|(name, _)| name == protocol::checks::CHECKS_VARIABLE));
@@ -88,7 +89,7 @@ fn what_is_no_check_is_said_with_its_field() {
         (format!("{SERVER}[health]\nhttp = \"healthz\""), Code::BadValue, "health.http"),
         (format!("{SERVER}[health]\nhttps = \"/{}\"", "x".repeat(1_024)), Code::TooLarge, "health.https"),
         (format!("{SERVER}[health]\ntcp = \"admni\""), Code::BadValue, "health.tcp"),
-        (format!("{SERVER}[health]\nhttp = \"/\"\nfailures = 1001"), Code::BadValue, "health.failures"),
+        (format!("{SERVER}[health]\nhttp = \"/\"\nfailures = 1001"), Code::TooLarge, "health.failures"),
         (format!("{SERVER}[health]\nhttp = \"/\"\nevery = \"10ms\""), Code::BadValue, "health.every"),
         (format!("{SERVER}[health]\nhttp = \"/\"\ngrace = \"2d\""), Code::TooLarge, "health.grace"),
         (format!("{SERVER}[health]\nhttp = \"/\"\nintervall = \"2s\""), Code::UnknownField, "health.intervall"),
