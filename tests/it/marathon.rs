@@ -15,8 +15,9 @@ while (my $client = $server->accept) { while (<$client>) { last if /^\r?\n$/ } p
 
 fn pool() -> Cluster {
     let mut cluster = Cluster::master(&["--marathon", "127.0.0.1:0"]);
-    for agent in ["a1", "a2"] {
-        cluster.add_agent(agent, "cpu=2,memory=2GiB,ports=31000-31099");
+    // Both are on this machine: what one's tasks listen at the other's cannot.
+    for (agent, ports) in [("a1", "31600-31649"), ("a2", "31650-31699")] {
+        cluster.add_agent(agent, &format!("cpu=2,memory=2GiB,ports={ports}"));
     }
     cluster
 }
