@@ -51,13 +51,13 @@ fn each_call_that_changes_something_is_on_record_with_who_made_it_and_how_it_end
     let mesos = |call: Value| ask(&cluster.mesos, "POST", "/api/v1", &[("Content-Type", "application/json")], &call.to_string());
     assert!(mesos(json!({ "type": "GET_AGENTS" })).contains(" 200 "));
     let weights = json!({ "type": "UPDATE_WEIGHTS", "update_weights": { "weight_infos": [{ "role": "web", "weight": 3.0 }] } });
-    assert!(mesos(weights).contains(" 200 "));
+    assert!(mesos(weights).contains(" 403 "));
     cluster.text(&["tokens", "revoke", &viewer]);
 
     let of = |call: &str, status: u16, who: &str| (call.to_owned(), json!(status), json!(Some(who).filter(|who| !who.is_empty())));
     let expected = [
         of(&format!("DELETE /v1/tokens/{viewer}"), 204, &admin),
-        of("POST /api/v1 UPDATE_WEIGHTS", 200, ""),
+        of("POST /api/v1 UPDATE_WEIGHTS", 403, ""),
         of("GET /v1/backup", 200, &admin),
         of("DELETE /v1/tokens/…", 404, &admin),
         of("POST /v1/jobs", 400, &admin),
@@ -107,7 +107,12 @@ fn a_call_whose_client_leaves_before_it_is_answered_is_on_record_too() {
             let caller = Caller::new(&cluster, &cluster.token);
             // A body that never ends.
             let body = reqwest::Body::wrap_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-            let request = caller.http.post(format!("{}/v1/jobs", caller.url)).bearer_auth(&caller.token).body(body);
+            let request = caller
+                .http
+                .post(format!("{}/v1/jobs", caller.url))
+                .bearer_auth(&caller.token)
+                .header("content-type", "application/json")
+                .body(body);
             tokio::time::timeout(std::time::Duration::from_millis(500), request.send()).await.unwrap_err();
         });
     };
@@ -117,5 +122,7 @@ fn a_call_whose_client_leaves_before_it_is_answered_is_on_record_too() {
         calls(cluster).iter().any(|(call, ..)| call == "POST /v1/jobs")
     });
     let (_, status, token) = calls(&cluster).remove(0);
-    assert_eq!((status, token), (Value::Null, json!(id(&cluster.token))));
+    // Where its route sees that the body broke off, it says so though nobody hears it.
+    assert!(status == Value::Null || status == 400, "{status}");
+    assert_eq!(token, json!(id(&cluster.token)));
 }
