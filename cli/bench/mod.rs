@@ -47,28 +47,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
     let mut figures = Figures::default();
     for run in 1..=flags.runs {
         match &flags.what {
-            BenchWhat::Tasks { count, kind, separate, masters } => {
-                match *masters {
-                    1 => {}
-                    3 => {
-                        wasm_only(kind)?;
-                        tasks::by_three(&mut figures, &flags.samples, run, count.unwrap_or(tasks::COUNT), *separate).await?;
-                        continue;
-                    }
-                    other => bail!("--masters {other}: expected 1 or 3"),
-                }
-                if kind != "wasm" {
-                    let count = count.unwrap_or(processes::COUNT);
-                    processes::whole(&mut figures, run, count, processes::Kind::named(kind)?).await?;
-                    continue;
-                }
-                let count = &count.unwrap_or(tasks::COUNT);
-                if *separate {
-                    tasks::separate(&mut figures, &flags.samples, run, *count).await?
-                } else {
-                    tasks::whole(&mut figures, &flags.samples, run, *count).await?
-                }
-            }
+            BenchWhat::Tasks { .. } => many(&mut figures, &flags, run).await?,
             BenchWhat::Latency { count, kind, process } => {
                 if kind != "wasm" {
                     processes::latency(&mut figures, run, *count, processes::Kind::named(kind)?).await?;
@@ -111,6 +90,21 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
     }
     figures.close();
     Ok(ExitCode::SUCCESS)
+}
+
+/// `skep bench tasks`.
+async fn many(figures: &mut Figures, flags: &Bench, run: u32) -> anyhow::Result<()> {
+    let BenchWhat::Tasks { count, kind, separate, masters } = &flags.what else { return Ok(()) };
+    match (*masters, kind.as_str()) {
+        (3, kind) => {
+            wasm_only(kind)?;
+            tasks::by_three(figures, &flags.samples, run, count.unwrap_or(tasks::COUNT), *separate).await
+        }
+        (1, "wasm") if *separate => tasks::separate(figures, &flags.samples, run, count.unwrap_or(tasks::COUNT)).await,
+        (1, "wasm") => tasks::whole(figures, &flags.samples, run, count.unwrap_or(tasks::COUNT)).await,
+        (1, kind) => processes::whole(figures, run, count.unwrap_or(processes::COUNT), processes::Kind::named(kind)?).await,
+        (other, _) => bail!("--masters {other}: expected 1 or 3"),
+    }
 }
 
 fn wasm_only(kind: &str) -> anyhow::Result<()> {
