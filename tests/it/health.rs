@@ -8,8 +8,14 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-const RESOURCES: &str = "cpu=64,memory=64GiB,disk=4GiB,ports=21500-21599";
+/// What an agent promises: no two tests have the same ports, since their servers listen on one machine.
+fn resources() -> String {
+    static NUMBER: AtomicU16 = AtomicU16::new(0);
+    let first = 21_500 + 20 * NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("cpu=64,memory=64GiB,disk=4GiB,ports={first}-{}", first + 19)
+}
 
 /// A server that answers with the status that it was told last: `GET /set/STATUS`; `hang` is no answer, `late` none to begin with.
 const SERVER: &str = r#"#!/usr/bin/perl
@@ -33,7 +39,7 @@ while (my $client = $server->accept) {
 
 /// A cluster whose default role may use the host's network.
 fn cluster() -> Cluster {
-    let cluster = Cluster::of_one(RESOURCES);
+    let cluster = Cluster::of_one(&resources());
     cluster.text(&["roles", "set", "default", "--host-network", "true"]);
     write(&cluster, "server", SERVER);
     cluster
@@ -46,7 +52,7 @@ fn serve(cluster: &Cluster, count: u32, status: &str, checks: &str) {
          [resources]\ncpu = 0.1\nmemory = \"32MiB\"\nports = [\"http\"]\n[limits]\negress = \"host\"\n[restart]\nbackoff = {{ first = \"100ms\" }}\n{checks}\n"
     );
     let file = write(cluster, "web.toml", text);
-    cluster.text(&["apply", "--detach", file.to_str().unwrap()]);
+    cluster.text(&["apply", "--detach", "--force", file.to_str().unwrap()]);
 }
 
 fn task(cluster: &Cluster, index: usize) -> Value {
@@ -151,7 +157,7 @@ fn a_server_that_begins_late_has_its_grace_and_a_port_that_takes_connections_is_
 
 #[test]
 fn a_program_beside_the_task_says_how_it_is() {
-    let cluster = Cluster::of_one(RESOURCES);
+    let cluster = Cluster::of_one(&resources());
     write(&cluster, "sleeper", "#!/bin/sh\ntouch /sandbox/well\nexec sleep 600\n");
     let job = |failures: u32, exec: &str| {
         let text = format!(
@@ -161,7 +167,7 @@ fn a_program_beside_the_task_says_how_it_is() {
         write(&cluster, "web.toml", text)
     };
     let file = job(1_000, "[\"sh\", \"-c\", \"echo it is gone; test -e /sandbox/well\"]");
-    cluster.text(&["apply", file.to_str().unwrap()]);
+    cluster.text(&["apply", "--force", file.to_str().unwrap()]);
     assert!(healthy(&cluster, 1), "apply waits until it is well");
     // It comes and goes, and nobody ends it for that.
     for _ in 0..3 {
@@ -174,7 +180,7 @@ fn a_program_beside_the_task_says_how_it_is() {
     assert_eq!(task(&cluster, 0)["attempt"], 1);
     // One that hangs is ended with its check, and so is what it began.
     let file = job(2, "[\"sh\", \"-c\", \"test -e /sandbox/well || sleep 1000\"]");
-    cluster.text(&["apply", file.to_str().unwrap()]);
+    cluster.text(&["apply", "--force", file.to_str().unwrap()]);
     let before = task(&cluster, 0)["attempt"].as_u64().unwrap();
     cluster.text(&["exec", "web.0", "--", "rm", "/sandbox/well"]);
     cluster.until("it is ended", |cluster| task(cluster, 0)["attempt"].as_u64() == Some(before + 1) && healthy(cluster, 1));
@@ -200,7 +206,7 @@ const EXPORTS: &str = r#"(module
 
 #[test]
 fn an_export_of_a_wasm_program_says_how_it_is() {
-    let cluster = Cluster::of_one(RESOURCES);
+    let cluster = Cluster::of_one(&resources());
     fs::write(cluster.folder.join("exports.wasm"), wat::parse_str(EXPORTS).unwrap()).unwrap();
     let apply = |name: &str, count: u32, export: &str, more: &str| {
         let text = format!(
@@ -208,7 +214,7 @@ fn an_export_of_a_wasm_program_says_how_it_is() {
              [health]\nwasm = \"{export}\"\nevery = \"200ms\"\ntimeout = \"1s\"\ngrace = \"60s\"\n"
         );
         let file = write(&cluster, &format!("{name}.toml"), text);
-        cluster.text(&["apply", "--detach", file.to_str().unwrap()]);
+        cluster.text(&["apply", "--detach", "--force", file.to_str().unwrap()]);
     };
     apply("fine", 200, "well", "");
     apply("timed", 1, "well", "[limits]\ncpu_time = \"60s\"");
@@ -300,6 +306,6 @@ fn https_is_asked_whatever_the_certificate_is() {
     let text = "name = \"web\"\nkind = \"service\"\n[task]\nnative = \"tls\"\ncommand = [\"sh\", \"-c\", \"exec openssl s_server -www -accept 127.0.0.1:$PORT_HTTP -cert /bundle/cert.pem -key /bundle/key.pem\"]\n\
         [resources]\nports = [\"http\"]\n[limits]\negress = \"host\"\n[health]\nhttps = \"/\"\nevery = \"200ms\"\n";
     let file = write(&cluster, "web.toml", text);
-    cluster.text(&["apply", "--detach", file.to_str().unwrap()]);
+    cluster.text(&["apply", "--detach", "--force", file.to_str().unwrap()]);
     cluster.until("it is well", |cluster| healthy(cluster, 1));
 }

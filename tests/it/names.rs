@@ -149,7 +149,7 @@ fn the_text_is_one_that_haproxy_takes() {
         return println!("skipped: no haproxy");
     }
     let file = cluster.folder.join("haproxy.cfg");
-    let head = "defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n\n";
+    let head = "defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n\nfrontend all\n  bind 127.0.0.1:29999\n  default_backend web.default-http\n\n";
     std::fs::write(&file, format!("{head}{text}")).unwrap();
     let checked = Command::new("haproxy").arg("-c").arg("-f").arg(&file).output().unwrap();
     assert!(checked.status.success(), "{}{text}", String::from_utf8_lossy(&checked.stderr));

@@ -144,6 +144,7 @@ impl Server {
         let says = asked.opt().map_or(UDP_BYTES, |opt| usize::from(opt.udp_packet_size));
         let most = most.unwrap_or_else(|| says.clamp(UDP_BYTES, UDP_BYTES_MAX));
         let mut reply = Packet::new_reply(asked.id());
+        *reply.opcode_mut() = asked.opcode();
         if asked.has_flags(PacketFlag::RECURSION_DESIRED) {
             reply.set_flags(PacketFlag::RECURSION_DESIRED);
         }

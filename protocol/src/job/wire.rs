@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(postcard::from_bytes::<Job>(&bytes).unwrap(), job);
         assert_eq!(job.since(), 3);
         // Role and name, the variant, the kind, two extensions: how it is updated (rolling, no least, 500 over, 1 first, …) and what it waits for.
-        assert_eq!(&bytes[..18], b"\x03web\x01\x04shop\x03\x01\x02\x02\x00\x00\xf4\x03\x01");
-        assert_eq!(&bytes[18..28], b"\xc0\xcf\x24\x01\x00\xe8\x07\x03\x01\x02");
+        assert_eq!(&bytes[..19], b"\x03web\x01\x04shop\x03\x01\x02\x02\x00\x00\xf4\x03\x01");
+        assert_eq!(&bytes[19..29], b"\xc0\xcf\x24\x01\x00\xe8\x07\x03\x01\x02");
     }
 }

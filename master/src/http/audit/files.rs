@@ -165,7 +165,7 @@ mod tests {
         let dir = folder.path().join("audit");
         let each = serde_json::to_vec(&call("/0000000")).unwrap().len() as u64;
         // Two calls to a file.
-        let mut files = Files::open(dir.clone(), each + 1).unwrap();
+        let mut files = Files::open(dir.clone(), each + 5).unwrap();
         assert_eq!(numbers(&files, u64::MAX, 10), [0; 0]);
         for n in 0..5 {
             files.add(&mut [call(&format!("/{n:07}"))]).unwrap();
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(numbers(&files, 3, 2), [2, 1]);
         assert_eq!(numbers(&files, 1, 2), [0; 0]);
         drop(files);
-        let mut files = Files::open(dir.clone(), each + 1).unwrap();
+        let mut files = Files::open(dir.clone(), each + 5).unwrap();
         for n in 5..2 * FILES_MAX as u64 + 6 {
             files.add(&mut [call(&format!("/{n:07}"))]).unwrap();
         }
