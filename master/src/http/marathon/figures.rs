@@ -20,7 +20,7 @@ pub fn are_wanted(headers: &HeaderMap) -> bool {
 /// The figures.
 ///
 /// # Errors
-/// [`Wrong`] where a shard cannot answer now.
+/// `Wrong` where a shard cannot answer now.
 pub async fn json(api: &Api, caller: &Caller) -> Result<Response, Wrong> {
     let all = held::within(api, caller, &AppId::root()).await?;
     let sum = |phases: &[Phase]| all.iter().map(|held| u64::from(held.count(phases))).sum::<u64>();
