@@ -5,7 +5,7 @@ use sim::{Bug, OPENRAFT_REGRESSION_SEEDS, Plan, REGRESSION_SEEDS};
 /// Seeds beside those that once found something.
 const SEEDS: u64 = 30;
 /// Seeds within which each bug on purpose must be seen; some seeds have too few faults for some bugs.
-const BUG_SEEDS: u64 = 10;
+const BUG_SEEDS: u64 = 30;
 /// Seeds in which services change their versions.
 const VERSION_SEEDS: usize = 4;
 /// Seeds that run openraft itself, each twice: of one, three and five masters.
