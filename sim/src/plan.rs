@@ -270,8 +270,7 @@ impl Plan {
     fn with_rolls(self) -> Self {
         let may =
             self.bug.is_none() && !crate::REGRESSION_SEEDS.contains(&self.seed) && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&self.seed);
-        // What is ended for its health is not told apart here from what a deployment ends.
-        let alone = !self.upgrades && self.frameworks == 0 && !self.limits && !self.checks;
+        let alone = !self.upgrades && self.frameworks == 0 && !self.limits;
         let drawn = may && alone && Random::new(self.seed ^ 0x4011).chance(400);
         Self { rolls: drawn || self.bug == Some(Bug::RollsAtOnce), ..self }
     }

@@ -14,6 +14,7 @@ use master::shard::event::JobRef;
 use master::shard::view::{TaskView, View, Viewed};
 use master::shard::{Event, Request, Shard};
 use protocol::job::{COUNT_MAX, Strategy, Update};
+use protocol::task::Verdict as Found;
 use protocol::{Digest, Job, JobId, Kind, Metering, Phase, Program, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -202,9 +203,14 @@ fn deployments(shard: &Shard) -> Vec<DeploymentView> {
     }
 }
 
+/// The tasks of a job; those that run and are not well, as far as the shard knows, as ones that still begin: they do no work that is promised.
 fn tasks(shard: &Shard, job: JobId) -> Vec<TaskView> {
-    match shard.viewed(View::Tasks { job: JobRef::Id(job), from: 0, limit: TASKS_MAX, phases: vec![] }) {
-        Ok(Viewed::Tasks(tasks)) => tasks,
-        _ => vec![],
+    let asked = View::Tasks { job: JobRef::Id(job), from: 0, limit: TASKS_MAX, phases: vec![] };
+    let Ok(Viewed::Tasks(mut tasks)) = shard.viewed(asked) else { return vec![] };
+    let asked = View::Healths { job: JobRef::Id(job), indexes: tasks.iter().map(|task| task.index).collect() };
+    let Ok(Viewed::Healths(healths)) = shard.viewed(asked) else { return tasks };
+    for (index, _) in healths.iter().filter(|(_, health)| health.verdict != Found::Healthy) {
+        tasks.iter_mut().filter(|task| task.index == *index && task.phase == Phase::Running).for_each(|task| task.phase = Phase::Starting);
     }
+    tasks
 }

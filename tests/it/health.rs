@@ -274,11 +274,12 @@ fn a_roll_waits_for_readiness_and_a_new_version_that_is_never_ready_takes_no_mor
     let versions = |cluster: &Cluster| cluster.all_tasks("web").iter().map(|task| task["version"].as_u64().unwrap()).collect::<Vec<_>>();
     cluster.until("the first is new, and not ready", |cluster| {
         let job = cluster.json(&["status", "web"]);
-        job["health"]["healthy"] == 2 && job["health"]["unready"] == 1 && !cluster.all_tasks("web")[0]["health"]["reason"].is_null()
+        let asked = cluster.all_tasks("web")[0]["health"]["reason"].to_string().contains("HTTP 503");
+        job["health"]["healthy"] == 2 && job["health"]["unready"] == 1 && asked
     });
     assert_eq!(versions(&cluster), [2, 1, 1]);
     let (text, code) = said(&cluster, &["status", "web"]);
-    assert!(code == Some(0) && text.contains("web.0 is unready: "), "{text}");
+    assert!(code == Some(0) && text.contains("web.0 is unready: HTTP 503"), "{text}");
     set(&cluster, 0, "200");
     cluster.until("the second is new", |cluster| versions(cluster) == [2, 2, 1]);
     assert_eq!(task(&cluster, 0)["attempt"], 2, "what is not ready was not ended");

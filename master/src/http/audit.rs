@@ -298,6 +298,16 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_is_dropped_before_its_answer_is_on_record_without_one() {
+        let (wishes, mut wished) = mpsc::channel(1);
+        let (method, path) = ("POST".to_owned(), "/v1/jobs".to_owned());
+        let call = Call { number: 0, at_ms: 1, token: "a".into(), method, path, what: None, status: None };
+        drop(Pending { wishes, note: Arc::default(), call: Some(call) });
+        let Ok(Wish::Add(call)) = wished.try_recv() else { panic!("it is not on record") };
+        assert_eq!((call.path.as_str(), call.status), ("/v1/jobs", None));
+    }
+
+    #[test]
     fn what_changes_nothing_is_told_by_method_and_path() {
         for (method, path, expected) in [
             (Method::GET, "/v1/jobs", false),

@@ -157,7 +157,9 @@ impl Shard {
             return Some(Verdict::Step(step));
         }
         let proves = first_at.filter(|at| *at > now);
-        Some(Verdict::Nothing([proves, goal_at, Some(deadline)].into_iter().flatten().min()))
+        // Then what nobody has told counts as what does no work.
+        let known = Some(led + UNKNOWN_MS).filter(|at| counts.old_unknown > 0 && *at > now);
+        Some(Verdict::Nothing([proves, goal_at, known, Some(deadline)].into_iter().flatten().min()))
     }
 
     /// How the tasks of a job stand.
@@ -179,7 +181,9 @@ impl Shard {
         };
         let led = self.deployments.led;
         if self.now < led + UNKNOWN_MS && led > Time::ZERO {
-            (counts.old_unknown, counts.old_unready) = (counts.old_unready, 0);
+            // Of those that are not well their agents have said so.
+            let said = u32::try_from(self.unwell_and_outdated(id).len()).expect("no more than tasks").min(counts.old_unready);
+            (counts.old_unknown, counts.old_unready) = (counts.old_unready - said, said);
         }
         // What is out of reach may or may not do its work.
         for (index, cell) in self.unreachable_of(id).iter().filter(|(_, cell)| cell.phase != LivePhase::Killing) {

@@ -29,7 +29,7 @@ use super::{Api, body, gate};
 use crate::shard::event::Level;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
@@ -106,18 +106,11 @@ pub(super) fn open() -> Router<Arc<Api>> {
 pub(super) fn plain(api: &Arc<Api>) -> Router {
     routes()
         .route("/metrics", get(metrics))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(api), anybody))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(api), gate::anybody))
         .merge(open())
         .fallback(async || (StatusCode::NOT_FOUND, "this port serves Marathon's API alone"))
         .layer(middleware::from_fn_with_state(Arc::clone(api), gate::host))
         .with_state(Arc::clone(api))
-}
-
-async fn anybody(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if request.headers().contains_key(header::AUTHORIZATION) {
-        return gate::token(State(api), request, next).await;
-    }
-    gate::let_in(&api, Caller::nobody(Level::Operator), request, next).await
 }
 
 async fn ping(headers: HeaderMap) -> Response {

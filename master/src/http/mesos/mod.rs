@@ -19,13 +19,11 @@ mod task;
 mod watch;
 mod words;
 
-use super::access::Caller;
 use super::{Api, find, gate};
-use crate::shard::event::Level;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Extension, Json, Router};
@@ -79,18 +77,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 /// The routes for clients that know neither TLS nor tokens. Who shows a token all the same has to show a good one.
 pub(super) fn plain(api: &Arc<Api>, port: u16) -> Router {
     routes()
-        .route_layer(middleware::from_fn_with_state(Arc::clone(api), anybody))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(api), gate::anybody))
         .layer(Extension(At { plain: Some(port) }))
         .fallback(async || (StatusCode::NOT_FOUND, "this port serves Mesos' API alone"))
         .layer(middleware::from_fn_with_state(Arc::clone(api), gate::host))
         .with_state(Arc::clone(api))
-}
-
-async fn anybody(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if request.headers().contains_key(header::AUTHORIZATION) {
-        return gate::token(State(api), request, next).await;
-    }
-    gate::let_in(&api, Caller::nobody(Level::Operator), request, next).await
 }
 
 async fn only_post() -> Response {

@@ -140,3 +140,33 @@ fn a_roll_waits_until_the_new_one_is_well_and_goes_over_old_ones_that_are_not() 
     assert_eq!(world.job(id).version, 2);
     world.check();
 }
+
+/// Three tasks of a service with checks under a new leader that heard of two of them; and a new version of it.
+fn half_heard() -> (World, Vec<AttemptId>) {
+    let (mut world, _, attempts) = with(checked(3));
+    world.find(A, &attempts, Verdict::Healthy, "");
+    world.new_leader();
+    world.register(A, cpu(4_000), 1);
+    world.find(A, &[attempts[0], attempts[2]], Verdict::Healthy, "");
+    let mut next = checked(3);
+    Arc::make_mut(&mut next.template).members[0].args = vec!["2".into()];
+    assert!(matches!(world.ask(Request::Deploy { job: next, force: false }), Response::Deployed { .. }));
+    (world, attempts)
+}
+
+#[test]
+fn a_new_leader_waits_for_what_it_does_not_know_and_not_for_ever() {
+    let (mut world, attempts) = half_heard();
+    world.pass(10_000, &[A]);
+    assert_eq!(world.agents[&A].killed, []);
+    world.pass(10_000, &[A]);
+    assert_eq!(world.agents[&A].killed, [attempts[1]]);
+}
+
+#[test]
+fn what_was_said_to_be_unwell_a_new_leader_replaces_at_once() {
+    let (mut world, attempts) = half_heard();
+    world.find(A, &attempts[1..2], Verdict::Unready, "HTTP 503 from :31001/ready");
+    world.pass(1_000, &[A]);
+    assert_eq!(world.agents[&A].killed, [attempts[1]]);
+}
