@@ -102,6 +102,7 @@ bench: samples
 	target/release/skep bench recover
 	target/release/skep bench agents
 	target/release/skep bench apps
+	target/release/skep bench events
 	target/release/skep bench failover
 	target/release/skep bench cold-start
 	target/release/skep bench overload

@@ -85,7 +85,11 @@ async fn versions(client: &Client, named: &Named, shape: Shape) -> anyhow::Resul
     for version in answer["versions"].as_array().into_iter().flatten() {
         let since = print::ago(version["since_ms"].as_u64().unwrap_or(0));
         let present = if version["current"] == true { "present" } else { "" };
-        table.add_row([text(&version["version"]), since, text(&version["cause"]), text(&version["count"]), present.to_owned()]);
+        let why = match version["cause"].as_str() {
+            Some("failed") => "returned by itself".to_owned(),
+            _ => text(&version["cause"]),
+        };
+        table.add_row([text(&version["version"]), since, why, text(&version["count"]), present.to_owned()]);
     }
     println!("{table}");
     Ok(ExitCode::SUCCESS)

@@ -98,6 +98,15 @@ pub enum BenchWhat {
         #[arg(long, default_value_t = 200)]
         agents: u32,
     },
+    /// Readers of what changes, while fifty jobs a second are submitted: until each has read of each.
+    Events {
+        /// How many readers.
+        #[arg(long, default_value_t = 100)]
+        count: u32,
+        /// For how long jobs are submitted, in seconds.
+        #[arg(long, default_value_t = 20)]
+        seconds: u32,
+    },
     /// Three masters under many agents with running tasks; again and again one that leads is killed: until a job of its shards is placed, until
     /// all agents are back, and whether any task was started again.
     Failover {

@@ -6,6 +6,7 @@ mod cluster;
 mod cold_start;
 mod crowd;
 mod day;
+mod events;
 mod failover;
 mod figure;
 mod frameworks;
@@ -69,6 +70,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
             BenchWhat::Recover { count } => processes::recover(&mut figures, run, *count).await?,
             BenchWhat::Agents { count } => agents::agents(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Apps { count, agents } => apps::apps(&mut figures, run, *count, *agents).await?,
+            BenchWhat::Events { count, seconds } => events::events(&mut figures, &flags.samples, run, *count, *seconds).await?,
             BenchWhat::Failover { count, kills } => failover::failover(&mut figures, &flags.samples, run, *count, *kills).await?,
             BenchWhat::ColdStart { count } => cold_start::cold_start(&mut figures, &flags.samples, run, *count).await?,
             BenchWhat::Overload { seconds } => overload::overload(&mut figures, &flags.samples, run, *seconds).await?,

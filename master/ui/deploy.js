@@ -11,6 +11,9 @@ const OPEN = ["running", "waiting", "paused"];
 /** Deployments of the overview. */
 const SHOWN_MAX = 8;
 
+/** Why a version is or was the present one. */
+const CAUSES = { applied: "applied", restarted: "restarted", "rolled-back": "gone back to", failed: "returned by itself" };
+
 /** How far one is. */
 function way(one) {
   return meter(one.count ? one.ready / one.count : 1, `ready of ${one.title}`);
@@ -35,7 +38,8 @@ class Deploy extends Part {
     if (key === this.shown) return;
     this.shown = key;
     const focused = this.contains(document.activeElement) ? document.activeElement.textContent : "";
-    fill(this, last && last.state !== "done" ? this.stands(last) : null, versions.length > 1 ? this.versions(versions) : null);
+    const tells = last && (last.state !== "done" || last.cause === "failed");
+    fill(this, tells ? this.stands(last) : null, versions.length > 1 ? this.versions(versions, last?.cause === "failed" ? last.from : 0) : null);
     if (focused) [...this.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
   }
 
@@ -55,14 +59,15 @@ class Deploy extends Part {
       open ? h("div", { class: "actions" }, one.state === "waiting" && wish("promote", "Promote", "all others follow"), one.state === "paused" ? wish("resume", "Resume", "it goes on") : wish("pause", "Pause", "it is held"), wish("cancel", "Cancel", "the version before returns"), wish("cancel", "Leave as it is", "all stays as it is", { back: "false" })) : null);
   }
 
-  versions(versions) {
+  /** `failed`: the number of the one that had to be left, or 0. */
+  versions(versions, failed) {
     const back = (one) => async () => {
       if (!(await ask(`Roll back to version ${one.version}?`, h("p", null, "Its tasks are replaced by those of that version, step by step."), "Roll back"))) return;
       await attempt(() => call("POST", jobPath(this.job, "/rollback"), { body: JSON.stringify({ version: one.version }), type: "application/json" }), `going back to version ${one.version}`);
       this.ended?.();
       this.load();
     };
-    const row = (one) => h("li", null, h("b", null, `v${one.version}`), ` ${one.cause} `, when(one.since_ms), ` · ${count(one.count)} tasks `, one.current ? pill("now", "running") : h("button", { type: "button", onclick: back(one) }, `Roll back to v${one.version}`));
+    const row = (one) => h("li", null, h("b", null, `v${one.version}`), ` ${CAUSES[one.cause] ?? one.cause} `, when(one.since_ms), ` · ${count(one.count)} tasks `, one.version === failed ? pill("failed") : null, " ", one.current ? pill("now", "running") : h("button", { type: "button", onclick: back(one) }, `Roll back to v${one.version}`));
     return card("Versions", h("ul", { class: "versions" }, [...versions].sort((a, b) => b.version - a.version).map(row)));
   }
 }

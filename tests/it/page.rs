@@ -2,6 +2,7 @@
 
 use crate::browser::{Browser, BrowserError, program};
 use crate::cluster::{Cluster, PATIENCE, sample};
+use crate::processes::write;
 use serde_json::json;
 use std::path::Path;
 
@@ -189,6 +190,79 @@ fn edit(browser: &mut Browser, cluster: &Cluster) {
     });
     browser
         .so("the page shows it", "[...document.querySelectorAll('tbody tr')].filter((row) => row.textContent.includes('v2')).length === 4");
+}
+
+/// A native service: what it is told is in `WORD`, `bad` ends it at once; it is well while it has a file that says so.
+const STEPPER: &str = "name = \"web\"\nkind = \"service\"\ncount = 3\n[task]\nnative = \"stepper\"\nenv = { WORD = \"one\" }\n[resources]\ncpu = 0.1\nmemory = \"32MiB\"\n\
+                       [restart]\nbackoff = { first = \"100ms\", factor = 1 }\n[health]\nexec = [\"test\", \"-e\", \"/sandbox/well\"]\nevery = \"200ms\"\nfailures = 0\n\
+                       [update]\ncanary = 1\nsettle = \"100ms\"\n";
+
+#[test]
+fn a_rollout_is_clicked_through_a_bad_version_returns_and_an_earlier_one_is_gone_back_to() {
+    let cluster = racks();
+    let Some(mut browser) = browser(&cluster, (1280, 900)) else { return };
+    write(&cluster, "stepper", "#!/bin/sh\n[ $WORD = bad ] && exit 3\ntouch /sandbox/well\nexec sleep 600\n");
+    let file = write(&cluster, "web.toml", STEPPER);
+    cluster.text(&["apply", file.to_str().unwrap()]);
+    let id = cluster.json(&["status", "web"])["id"].as_str().unwrap().to_owned();
+    browser.go(&home(&cluster)).unwrap();
+    browser.shows("all can be reached");
+    let job = format!("#/jobs/{id}");
+    browser.turn(&job);
+    browser.shows("healthy 3");
+    cluster.text(&["exec", "web.0", "--", "rm", "/sandbox/well"]);
+    browser.shows("unhealthy 1");
+    browser.shows("test: exit code 1");
+    picture(&mut browser, "unhealthy");
+    cluster.text(&["exec", "web.0", "--", "touch", "/sandbox/well"]);
+    browser.shows("healthy 3");
+
+    // One of the next version comes first, and waits to be believed.
+    word(&mut browser, "one", "two");
+    browser.shows("version 1 → 2");
+    browser.shows("the first 1 are ready");
+    of_version(&mut browser, 2, 1);
+    browser.turn("#/overview");
+    browser.shows("version 1 to 2: the first 1 are ready");
+    picture(&mut browser, "deploying");
+    browser.turn(&job);
+    browser.push("Promote");
+    of_version(&mut browser, 2, 3);
+    browser.shows("Roll back to v1");
+    browser.so("it is done", "!document.body.innerText.includes('version 1 → 2')");
+
+    // One that is bad is tried with one task, and goes by itself; why stays to be read.
+    word(&mut browser, "two", "bad");
+    browser.shows("back from version 3 to 2, since 3 failed");
+    browser.shows("exit code 3");
+    of_version(&mut browser, 2, 3);
+    browser.shows("to 2, since 3 failed (");
+    browser.shows("v2 returned by itself");
+    picture(&mut browser, "failed");
+
+    browser.push("Roll back to v1");
+    browser.push("Roll back");
+    of_version(&mut browser, 1, 3);
+    let words: Vec<_> = (0..3).map(|index| cluster.text(&["exec", &format!("web.{index}"), "--", "sh", "-c", "echo $WORD"])).collect();
+    assert_eq!(words, ["one\n"; 3]);
+    no_complaints(&mut browser);
+}
+
+/// Edits the job that is shown: one word of it becomes another.
+fn word(browser: &mut Browser, from: &str, to: &str) {
+    browser.push("Edit");
+    browser.so("the file is written", &format!("document.querySelector('textarea')?.value.includes({})", quoted(&quoted(from))));
+    let text = browser.eval("document.querySelector('textarea').value").unwrap();
+    browser.write("textarea", &text.as_str().unwrap().replace(&quoted(from), &quoted(to)));
+    browser.shows("A new version");
+    browser.push("Apply changes");
+}
+
+/// Waits until the page shows so many tasks of a version that run.
+fn of_version(browser: &mut Browser, version: u32, count: u32) {
+    let rows = "[...document.querySelectorAll('tbody tr')].map((row) => row.textContent)";
+    let shown = format!("{rows}.filter((text) => text.includes('running') && text.includes('v{version}')).length === {count}");
+    browser.so(&format!("{count} run in version {version}"), &shown);
 }
 
 /// While the page is looked at, without touching it.
