@@ -1,7 +1,7 @@
 //! How the constraints of a job are judged, as far as an agent alone says: pure. What depends on where other tasks of the job are is
-//! `jobs::tally`'s.
+//! `jobs::tally`'s; what other jobs have on the agent is asked.
 
-use protocol::{Constraint, Rule, Stand};
+use protocol::{Constraint, JobId, Neighbour, Rule, Stand};
 use regex::{Regex, RegexBuilder};
 
 /// Most memory of one compiled expression, in bytes.
@@ -48,24 +48,27 @@ impl Matcher {
         Self { rules: constraints.iter().map(ready).collect() }
     }
 
-    /// The constraints that this agent does not meet, whatever runs where.
-    pub fn against<'a>(&'a self, stand: &'a Stand) -> impl Iterator<Item = &'a Constraint> {
-        self.rules.iter().filter(|(constraint, regex)| !holds(constraint, regex.as_ref(), stand)).map(|(constraint, _)| constraint)
+    /// The constraints that this agent does not meet, wherever other tasks of the job are; `has` says of which other jobs there are tasks on it.
+    pub fn against<'a>(&'a self, stand: &'a Stand, has: impl Fn(JobId) -> bool + 'a) -> impl Iterator<Item = &'a Constraint> {
+        let broken = move |(constraint, regex): &&(Constraint, Option<Regex>)| !holds(constraint, regex.as_ref(), stand, &has);
+        self.rules.iter().filter(broken).map(|(constraint, _)| constraint)
     }
 
     /// True where it meets all of them.
-    #[must_use]
-    pub fn admits(&self, stand: &Stand) -> bool {
-        self.against(stand).next().is_none()
+    pub fn admits(&self, stand: &Stand, has: impl Fn(JobId) -> bool) -> bool {
+        self.against(stand, has).next().is_none()
     }
 }
 
-fn holds(constraint: &Constraint, regex: Option<&Regex>, stand: &Stand) -> bool {
+fn holds(constraint: &Constraint, regex: Option<&Regex>, stand: &Stand, has: &impl Fn(JobId) -> bool) -> bool {
+    let is_there = |other: &Neighbour| other.id.is_some_and(has);
     let Some(value) = constraint.field.of(stand) else { return matches!(constraint.rule, Rule::Unlike(_)) };
     match &constraint.rule {
         Rule::Is(wanted) | Rule::Cluster(Some(wanted)) => value == wanted,
         Rule::Like(_) => regex.is_some_and(|regex| regex.is_match(value)),
         Rule::Unlike(_) => regex.is_some_and(|regex| !regex.is_match(value)),
+        Rule::Near(other) => is_there(other),
+        Rule::Apart(other) => !is_there(other),
         Rule::Unique | Rule::Cluster(None) | Rule::GroupBy(_) | Rule::MaxPer(_) => true,
     }
 }
@@ -73,14 +76,14 @@ fn holds(constraint: &Constraint, regex: Option<&Regex>, stand: &Stand) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{FaultDomain, Field};
+    use protocol::{FaultDomain, Field, Name};
 
     fn check(field: &str, rule: Rule, expected: bool) {
         let attributes = [("disk".to_owned(), "ssd-2".to_owned())].into();
         let domain = FaultDomain { rack: "r1".into(), ..FaultDomain::default() };
         let stand = Stand { name: "a7".into(), domain, attributes };
         let constraint = Constraint { field: Field::named(field), rule };
-        assert_eq!(Matcher::new(std::slice::from_ref(&constraint)).admits(&stand), expected, "{constraint}");
+        assert_eq!(Matcher::new(std::slice::from_ref(&constraint)).admits(&stand, |job| job == JobId(7)), expected, "{constraint}");
     }
 
     #[test]
@@ -105,6 +108,11 @@ mod tests {
             check("zone", rule, false);
         }
         check("rack", Rule::Unlike(text("(")), false);
+        for (id, there) in [(Some(JobId(7)), true), (Some(JobId(8)), false), (None, false)] {
+            let other = || Neighbour { name: Name::new("db").unwrap(), id };
+            check("hostname", Rule::Near(other()), there);
+            check("hostname", Rule::Apart(other()), !there);
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use ids::{AgentId, AttemptId, Digest, JobId, Name, OfferId, RequestId, Role,
 pub use job::{Job, Kind, Limits, Member, Metering, Program, Restart, Template};
 pub use message::{FromAgent, FromMaster, Join, JoinReply};
 pub use offer::Offer;
-pub use place::{Constraint, Field, Placement, Rule, Stand};
+pub use place::{Constraint, Field, Neighbour, Placement, Rule, Stand};
 pub use reservation::{Reservation, ReservedFor};
 pub use resources::{Device, Lent, PortRange, Resources};
 pub use task::{Exit, Health, Held, Loss, MemberId, Phase, Progress, TaskState, Update, Usage, Verdict};

@@ -1,7 +1,7 @@
 //! Where the tasks of a job may go: what an agent must be, and over what they are spread. How a rule is judged is `master::place`'s.
 
 use crate::agent::{Attributes, FaultDomain};
-use crate::{AgentInfo, bounded};
+use crate::{AgentInfo, JobId, Name, bounded};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -47,7 +47,7 @@ pub enum Field {
     Attribute(String),
 }
 
-/// Marathon's operators. An agent without the field is let in by [`Rule::Unlike`] alone. New ones at the end.
+/// Marathon's operators, and two about other jobs. An agent without the field is let in by [`Rule::Unlike`] alone. New ones at the end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Rule {
     /// No two tasks of the job have the same value.
@@ -65,6 +65,27 @@ pub enum Rule {
     MaxPer(u32),
     /// It is this value.
     Is(String),
+    /// Tasks of that job are there. Of [`Field::Hostname`] alone.
+    Near(Neighbour),
+    /// None are. Of [`Field::Hostname`] alone.
+    Apart(Neighbour),
+}
+
+/// Another job of the same role, beside whose tasks those of a job may be, or may not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its name.
+    pub name: Name,
+    /// The one that is called so now, as far as whoever says this knows; of a job on record `None`, since another may be called so later.
+    pub id: Option<JobId>,
+}
+
+impl Neighbour {
+    /// Whichever job is called so.
+    #[must_use]
+    pub const fn named(name: Name) -> Self {
+        Self { name, id: None }
+    }
 }
 
 /// What is known of an agent that fields are asked of.
@@ -85,6 +106,11 @@ impl Placement {
         self.constraints.is_empty() && self.spread.is_empty()
     }
 
+    /// The other jobs that it is about.
+    pub fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.constraints.iter().filter_map(|constraint| constraint.rule.neighbour())
+    }
+
     /// True where it depends on where other tasks of the job are.
     #[must_use]
     pub fn counts_tasks(&self) -> bool {
@@ -93,6 +119,23 @@ impl Placement {
 }
 
 impl Rule {
+    /// The other job that it is about.
+    #[must_use]
+    pub const fn neighbour(&self) -> Option<&Neighbour> {
+        match self {
+            Self::Near(other) | Self::Apart(other) => Some(other),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub const fn neighbour_mut(&mut self) -> Option<&mut Neighbour> {
+        match self {
+            Self::Near(other) | Self::Apart(other) => Some(other),
+            _ => None,
+        }
+    }
+
     /// True where it depends on where other tasks of the job are.
     #[must_use]
     pub const fn counts_tasks(&self) -> bool {
@@ -110,6 +153,8 @@ impl Rule {
             Self::Unlike(_) => "UNLIKE",
             Self::MaxPer(_) => "MAX_PER",
             Self::Is(_) => "IS",
+            Self::Near(_) => "NEAR",
+            Self::Apart(_) => "APART",
         }
     }
 
@@ -120,6 +165,7 @@ impl Rule {
             Self::Unique | Self::Cluster(None) | Self::GroupBy(0) => None,
             Self::Cluster(Some(text)) | Self::Like(text) | Self::Unlike(text) | Self::Is(text) => Some(text.clone()),
             Self::GroupBy(n) | Self::MaxPer(n) => Some(n.to_string()),
+            Self::Near(other) | Self::Apart(other) => Some(other.name.to_string()),
         }
     }
 }
@@ -236,5 +282,7 @@ mod tests {
         assert_eq!(shown("@rack", Rule::Is("r1".into())), r#"["rack", "IS", "r1"]"#);
         assert_eq!(shown("hostname", Rule::Unique), r#"["hostname", "UNIQUE"]"#);
         assert_eq!(shown("rack", Rule::MaxPer(2)), r#"["rack", "MAX_PER", "2"]"#);
+        let apart = Rule::Apart(Neighbour { name: Name::new("db").unwrap(), id: Some(JobId(7)) });
+        assert_eq!(shown("hostname", apart), r#"["hostname", "APART", "db"]"#);
     }
 }

@@ -176,10 +176,13 @@ impl Rolls {
             over => over,
         };
         let runs = |task: &&TaskView| task.phase == Phase::Running;
+        // With a deployment that is given up what ran beyond the count ends, whatever the others do.
+        let given_up = matches!(view.state, State::Failed | State::Cancelled);
         let of = |index: u32| after.iter().find(|task| task.index == index);
         let stopped = before
             .iter()
             .filter(runs)
+            .filter(|task| task.index < count || !given_up)
             .filter(|task| of(task.index).is_some_and(|now| now.attempt == task.attempt && now.phase == Phase::Killing));
         let (stopped, ready) = (stopped.count() as u32, after.iter().filter(runs).count() as u32);
         self.replaced += u64::from(stopped);

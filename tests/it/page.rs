@@ -165,7 +165,8 @@ fn a_service_is_made_scaled_edited_watched_and_stopped_from_the_page() {
     browser.turn("#/jobs");
     browser.so(
         "the job is in the list",
-        "(() => { const all = [...document.querySelectorAll('td.main a')]; const one = all.find((one) => one.textContent.startsWith('sleeper')); \
+        "(() => { const all = [...document.querySelectorAll('td.main a')]; \
+         const one = all.find((one) => /^#.jobs.[^/]*$/.test(one.getAttribute('href')) && one.textContent.startsWith('sleeper')); \
          one?.click(); return Boolean(one); })()",
     );
     browser.push("Stop");

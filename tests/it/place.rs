@@ -82,3 +82,39 @@ fn tasks_run_where_their_rules_say_and_what_waits_says_why() {
     let (text, code) = apply(&cluster, "wrong", 1, "constraints = [[\"rack\", \"NEAR\"], [\"rack\", \"LIKE\", \"(\"]]");
     assert!(code != Some(0) && text.contains("'NEAR' is no operator") && text.contains("constraints"), "{text}");
 }
+
+#[test]
+fn jobs_are_kept_near_each_other_and_apart() {
+    let cluster = racks();
+    assert_eq!(apply(&cluster, "cache", 1, r#"constraints = [["hostname", "IS", "a2"]]"#).1, Some(0));
+    cluster.until("the cache runs", |cluster| cluster.tasks("cache", "running") == 1);
+    assert_eq!(apply(&cluster, "web", 2, r#"constraints = [["hostname", "NEAR", "cache"]]"#).1, Some(0));
+    assert_eq!(apply(&cluster, "batch", 4, r#"constraints = [["hostname", "APART", "cache"]]"#).1, Some(0));
+    assert_eq!(apply(&cluster, "orphan", 1, r#"constraints = [["hostname", "NEAR", "nobody"]]"#).1, Some(0));
+    cluster.until("all that may run do", |cluster| cluster.tasks("web", "running") + cluster.tasks("batch", "running") == 6);
+    assert_eq!(running(&cluster, "web"), on(&[("a2", 2)]));
+    assert_eq!(running(&cluster, "batch").get("a2"), None);
+    let why = cluster.text(&["explain", "orphan"]);
+    assert!(why.contains("3 of 3 agents: place: no task of nobody is there"), "{why}");
+    assert_eq!(
+        apply(&cluster, "nobody", 1, r#"constraints = [["hostname", "APART", "cache"], ["hostname", "APART", "batch"]]"#).1,
+        Some(0)
+    );
+    cluster.until("its rules let it run, or nobody", |cluster| {
+        let free = 3 - 1 - running(cluster, "batch").len() as u64;
+        cluster.tasks("nobody", "running") == free.min(1) && cluster.tasks("orphan", "running") == free.min(1)
+    });
+    cluster.text(&["stop", "cache"]);
+    cluster.text(&["stop", "batch"]);
+    cluster.until("the neighbour came", |cluster| cluster.tasks("orphan", "running") == 1);
+    assert_eq!(running(&cluster, "orphan"), running(&cluster, "nobody"));
+    let (text, code) = apply(
+        &cluster,
+        "self",
+        1,
+        r#"constraints = [["hostname", "APART", "self"], ["rack", "NEAR", "web"], ["hostname", "NEAR", "A b"]]"#,
+    );
+    assert!(code == Some(2) && text.contains("'A b' is no name of a job"), "{text}");
+    let (text, code) = apply(&cluster, "self", 1, r#"constraints = [["hostname", "APART", "self"], ["rack", "NEAR", "web"]]"#);
+    assert!(code == Some(2) && text.contains("UNIQUE") && text.contains("NEAR of 'rack': it holds of agents"), "{text}");
+}

@@ -42,7 +42,7 @@ pub(super) fn judge(spec: &JobSpec) -> Vec<Problem> {
     judge.restart();
     judge.fenced();
     judge.devices();
-    judge.place(&spec.place);
+    judge.place(&spec.place, spec.name.as_ref());
     judge.labels();
     judge.problems
 }

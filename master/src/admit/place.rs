@@ -6,12 +6,12 @@ use super::spec::PlaceSpec;
 use protocol::agent::ATTRIBUTE_BYTES_MAX;
 use protocol::job::COUNT_MAX;
 use protocol::place::{CONSTRAINTS_MAX, PATTERN_BYTES_MAX, SPREAD_MAX};
-use protocol::{Field, Placement, Rule};
+use protocol::{Constraint, Field, Name, Neighbour, Placement, Rule};
 use std::sync::Arc;
 
 impl Judge<'_> {
-    /// All that is wrong with a place.
-    pub(super) fn place(&mut self, place: &PlaceSpec) {
+    /// All that is wrong with a place of a job that is called so.
+    pub(super) fn place(&mut self, place: &PlaceSpec, own: Option<&Name>) {
         for (field, found, most) in
             [("place.constraints", place.constraints.len(), CONSTRAINTS_MAX), ("place.spread", place.spread.len(), SPREAD_MAX)]
         {
@@ -31,11 +31,29 @@ impl Judge<'_> {
                 Rule::MaxPer(n) | Rule::GroupBy(n) if *n > COUNT_MAX => {
                     self.say(Code::TooLarge, field, format!("{n} is too much: at most {COUNT_MAX}"));
                 }
+                Rule::Near(other) | Rule::Apart(other) => self.neighbour(field, constraint, (other, own)),
                 Rule::Unique | Rule::Cluster(None) | Rule::GroupBy(_) | Rule::MaxPer(_) => {}
             }
         }
         for (at, named) in place.spread.iter().enumerate() {
             self.field(&format!("place.spread.{at}"), named);
+        }
+    }
+
+    /// Other jobs are told apart on agents, not on racks, which other shards know of.
+    fn neighbour(&mut self, field: &str, constraint: &Constraint, (other, own): (&Neighbour, Option<&Name>)) {
+        let rule = constraint.rule.name();
+        if constraint.field != Field::Hostname {
+            let message = format!(
+                "{rule} of {}: it holds of agents, write [\"hostname\", \"{rule}\", \"{}\"]",
+                quoted(constraint.field.name()),
+                other.name
+            );
+            self.say(Code::BadValue, field, message);
+        }
+        if own == Some(&other.name) {
+            let message = format!("{rule} of the job itself: for one task on each agent write [\"hostname\", \"UNIQUE\"]");
+            self.say(Code::Conflict, field, message);
         }
     }
 

@@ -56,7 +56,9 @@ impl Demand {
             if wish.shape.is_none() {
                 return Err("a wish is for something: its resources are none".into());
             }
-            if let Some(counts) = wish.constraints.iter().find(|constraint| constraint.rule.counts_tasks()) {
+            if let Some(counts) =
+                wish.constraints.iter().find(|constraint| constraint.rule.counts_tasks() || constraint.rule.neighbour().is_some())
+            {
                 return Err(format!("{counts} depends on where other tasks are, which a framework decides itself"));
             }
         }
@@ -77,7 +79,7 @@ impl Demand {
         let stand = Stand::from(info);
         let (mut left, mut taken, mut cover) = (resources.clone(), Resources::NONE, Cover::new());
         for (at, wanted) in self.0.iter().enumerate() {
-            if wanted.unmet() == 0 || wanted.wish.role != *role || !wanted.matcher.admits(&stand) {
+            if wanted.unmet() == 0 || wanted.wish.role != *role || !wanted.matcher.admits(&stand, |_| false) {
                 continue;
             }
             let n = left.times(&wanted.wish.shape, wanted.unmet());
@@ -103,7 +105,7 @@ impl Demand {
     /// offers were for.
     pub fn placed(&mut self, role: &Role, need: &Resources, info: &AgentInfo, covers: &Cover) {
         let stand = Stand::from(info);
-        let open = |wanted: &Wanted| wanted.wish.count > 0 && wanted.wish.role == *role && wanted.matcher.admits(&stand);
+        let open = |wanted: &Wanted| wanted.wish.count > 0 && wanted.wish.role == *role && wanted.matcher.admits(&stand, |_| false);
         let find = |fits: &dyn Fn(&Wanted) -> bool| self.0.iter().position(|wanted| open(wanted) && fits(wanted));
         let meant = || covers.iter().map(|(at, _)| *at).find(|at| self.0.get(*at).is_some_and(open));
         let at = find(&|wanted| wanted.wish.shape == *need).or_else(|| find(&|wanted| wanted.wish.shape.contains(need))).or_else(meant);

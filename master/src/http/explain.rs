@@ -17,7 +17,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use protocol::message::shard_of_job;
-use protocol::{Job, JobId, Kind, Placement, Resources, Role};
+use protocol::{Job, JobId, Kind, Name, Placement, Resources, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -191,18 +191,7 @@ pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMa
     let fit = fit(&api, &job.role, &job.template.resources, place).await?;
     let before = match &job.name {
         None => None,
-        Some(name) => {
-            let shard = shard_of_job(&job.role, name.as_str(), api.door.shards());
-            let asked = Request::View(View::Job(JobRef::Name(job.role.clone(), name.clone())));
-            match api.door.ask(shard, asked).await? {
-                Answer::Viewed(viewed) => match *viewed {
-                    Viewed::Job(view) if view.ended.is_none() => Some(view),
-                    _ => None,
-                },
-                Answer::Refused(Refusal::NotFound { .. }) => None,
-                other => return Err(super::error::unexpected(&other)),
-            }
-        }
+        Some(name) => named(&api, &job.role, name).await?,
     };
     let changes = before.as_ref().map(|view| differences(&view.job, &job)).unwrap_or_default();
     let action = match &before {
@@ -216,7 +205,25 @@ pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMa
     Ok(Json(PlanBody { action, id, changes, replaces, spec: (&job).into(), count: job.count, fit }))
 }
 
-async fn fit(api: &Api, role: &Role, shape: &Resources, place: Option<(Placement, Vec<Limit>)>) -> Result<FitBody, ApiError> {
+/// The live job of a role that is called so.
+async fn named(api: &Api, role: &Role, name: &Name) -> Result<Option<Box<JobView>>, ApiError> {
+    let asked = Request::View(View::Job(JobRef::Name(role.clone(), name.clone())));
+    match api.door.ask(shard_of_job(role, name.as_str(), api.door.shards()), asked).await? {
+        Answer::Viewed(viewed) => match *viewed {
+            Viewed::Job(view) if view.ended.is_none() => Ok(Some(view)),
+            _ => Ok(None),
+        },
+        Answer::Refused(Refusal::NotFound { .. }) => Ok(None),
+        other => Err(super::error::unexpected(&other)),
+    }
+}
+
+async fn fit(api: &Api, role: &Role, shape: &Resources, mut place: Option<(Placement, Vec<Limit>)>) -> Result<FitBody, ApiError> {
+    for constraint in place.iter_mut().flat_map(|(place, _)| &mut place.constraints) {
+        if let Some(other) = constraint.rule.neighbour_mut() {
+            other.id = named(api, role, &other.name).await?.map(|view| view.id);
+        }
+    }
     let (role, shape) = (role.clone(), shape.clone());
     let view = match place {
         None => View::ExplainShape { role, shape: shape.clone() },

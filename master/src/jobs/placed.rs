@@ -4,7 +4,7 @@ use super::lines::LinePlace;
 use super::state::{Jobs, Pick, first_waiting};
 use crate::shard::event::{Limit, PlacedWant, Want};
 use protocol::message::ATTEMPTS_PER_MESSAGE_MAX;
-use protocol::{AgentId, JobId, Resources, ShardId, Stand};
+use protocol::{AgentId, JobId, Name, Resources, Role, ShardId, Stand};
 use std::sync::Arc;
 
 /// Whose tasks an offer for a line is for.
@@ -34,6 +34,12 @@ impl Jobs {
             made
         };
         lines.into_iter().map(want).collect()
+    }
+
+    /// The names of other jobs by which tasks that wait are kept near or apart, with their role.
+    pub fn neighbours(&self) -> impl Iterator<Item = (Role, Name)> {
+        let lines = self.lines.placed().into_iter().filter_map(|line| Some((line, line.place.as_ref()?)));
+        lines.flat_map(|(line, of)| of.place.neighbours().map(|other| (line.role.clone(), other.name.clone())))
     }
 
     /// How many more tasks of a job each value of a field takes, where its placement counts them: the rules, without how far it is spread.

@@ -51,7 +51,7 @@ impl Tally {
                 Rule::MaxPer(most) => By::Most(most),
                 Rule::Cluster(None) => By::Same,
                 Rule::GroupBy(least) => By::Even(least),
-                Rule::Cluster(Some(_)) | Rule::Like(_) | Rule::Unlike(_) | Rule::Is(_) => return None,
+                Rule::Cluster(Some(_)) | Rule::Like(_) | Rule::Unlike(_) | Rule::Is(_) | Rule::Near(_) | Rule::Apart(_) => return None,
             };
             Some((&constraint.field, by))
         });

@@ -224,6 +224,9 @@ impl Shard {
                 seat.unknown += 1;
             }
         }
+        let beside = self.pool.neighbours_of(held.iter().map(|held| &held.attempt));
+        self.pool.neighbours_moved(slot, &beside);
+        let seat = &mut self.pool.seats[slot as usize];
         if seat.standing == Standing::Joining {
             (seat.unheard, seat.unheard_beats) = ((0..shards).map(ShardId).collect(), 0);
         }

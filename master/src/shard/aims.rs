@@ -120,7 +120,8 @@ impl Pool {
 
     /// The same, of tasks whose agents must be so.
     pub(super) fn class_placed(&mut self, role: &Role, asked: (&Resources, u8), constraints: &[Constraint], refs: u32) -> u32 {
-        let rules = self.aims.rules.hold(constraints);
+        let seats = &self.seats;
+        let rules = self.aims.rules.hold(constraints, |job| Self::slots_with(seats, job));
         let class = self.class_of(role, asked, Some(rules), refs);
         self.aims.rules.drop(rules); // The class holds it.
         class
@@ -182,6 +183,15 @@ impl Pool {
             want.aim = Some(aim);
         }
         self.stir(at);
+    }
+
+    /// Whom the rule set of a want lets in is not the same any more.
+    pub(super) fn look_once_more(&mut self, at: u32) {
+        let Some(mut aim) = self.wants.get_mut(at as usize).and_then(Option::as_mut).and_then(|want| want.aim.take()) else { return };
+        if aim.mask.is_some() {
+            self.look_anew(at, &mut aim);
+        }
+        self.put_back(at, aim);
     }
 
     fn look_anew(&self, at: u32, aim: &mut Aim) {

@@ -182,11 +182,12 @@ impl Pool {
         seat.offered_attempts -= offer.count;
         class.refs += u64::from(offer.count);
         let given = std::mem::take(&mut offer.given);
-        if given.is_empty() {
+        if given.is_empty() && !self.aims.rules.asks_for_any() {
             attempts.for_each(|attempt| seat.insert(attempt, offer.class));
         } else {
             let attempts: Vec<AttemptId> = attempts.collect();
             attempts.iter().for_each(|attempt| seat.insert(*attempt, offer.class));
+            self.neighbours_moved(offer.slot, &self.neighbours_of(attempts.iter()));
             self.pass_on(offer.slot, attempts.into_iter(), given);
         }
         let want = self.by_want.get(&offer.key()).and_then(|at| self.wants[*at as usize].as_mut());

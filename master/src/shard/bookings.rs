@@ -43,6 +43,8 @@ impl Shard {
         let mut offered_resources = Resources::NONE;
         amounts::add(&mut offered_resources, &class.shape, offered.count);
         let here = slot == offered.slot && seat.standing == Standing::Here && !seat.disconnected;
+        // What is beside it may have changed since.
+        let here = here && (!self.pool.aims.rules.asks_for_any() || self.pool.meets(class, slot));
         here && offered_resources.contains(&need) && attempts <= ATTEMPTS_PER_MESSAGE_MAX as u32
     }
 

@@ -47,7 +47,7 @@ impl PeerMessage {
             Self::Ranks { .. } | Self::Yield { .. } => 3,
             Self::Seek { .. } | Self::Windows { .. } | Self::Revocable { .. } => 3,
             Self::ShownReserved { .. } | Self::Reserve { .. } | Self::Misfits { .. } => 3,
-            Self::AfterAsked { .. } | Self::AfterSaid { .. } => 3,
+            Self::AfterAsked { .. } | Self::AfterSaid { .. } | Self::BesideAsked { .. } | Self::BesideSaid { .. } => 3,
             _ => 1,
         }
     }

@@ -102,6 +102,7 @@ impl Shard {
         self.jobs.lines.changed = false;
         let always = std::mem::take(&mut self.demands.again) || due;
         let (mut wants, mut placed) = (self.jobs.lines.wants(), self.jobs.placed_wants());
+        self.resolve(&mut placed);
         self.keep_within_quotas(&mut wants, &mut placed);
         let (plain_new, placed_new) = (always || wants != self.demands.said, always || placed != self.demands.said_placed);
         if !plain_new && !placed_new {

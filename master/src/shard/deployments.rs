@@ -56,12 +56,13 @@ impl Shard {
     /// When something is to be looked at though nothing happens.
     pub(super) fn deployments_due(&self) -> Option<Time> {
         let next = self.deployments.at.first().map(|(at, _)| *at);
-        next.into_iter().chain(self.after_due()).min()
+        next.into_iter().chain(self.after_due()).chain(self.beside_due()).min()
     }
 
     /// What time alone does.
     pub(super) fn watch_deployments(&mut self) {
         self.ask_after();
+        self.ask_beside();
         while let Some((_, id)) = self.deployments.at.first().copied().filter(|(at, _)| *at <= self.now) {
             self.deployments.at.pop_first();
             if let Some(job) = self.jobs.live_mut(id) {

@@ -1,10 +1,10 @@
 //! Why a task waits: counts of reasons, and the smallest change that would help.
 
-use super::amounts;
 use super::event::Limit;
 use super::pool::{Pool, Seat, Silence, Standing};
 use super::view::{Explanation, NOT_THERE, SINGLE, ShapeView};
 use super::{Refusal, Shard};
+use super::{amounts, beside};
 use crate::jobs::{Entry, Slot};
 use crate::place::Matcher;
 use protocol::resources::ResourceKind;
@@ -35,8 +35,8 @@ impl Asked {
     }
 
     /// All rules against this agent.
-    fn against(&self, stand: &Stand) -> Vec<Against> {
-        let broken = self.matcher.iter().flat_map(|matcher| matcher.against(stand));
+    fn against(&self, stand: &Stand, has: impl Fn(JobId) -> bool) -> Vec<Against> {
+        let broken = self.matcher.iter().flat_map(|matcher| matcher.against(stand, &has));
         let fixed = broken.map(|constraint| Against { text: reason(constraint, stand), without: Some(constraint.to_string()) });
         let full = |limit: &&Limit| limit.value(stand).is_some_and(|value| limit.of(value) == 0);
         let counted = self.limits.iter().filter(full).map(|limit| {
@@ -54,6 +54,8 @@ pub(super) fn reason(Constraint { field, rule }: &Constraint, stand: &Stand) -> 
         Rule::Is(wanted) | Rule::Cluster(Some(wanted)) => format!("{field} is not {wanted}"),
         Rule::Unlike(pattern) => format!("{field} is like {pattern}"),
         Rule::Like(pattern) => format!("{field} is not like {pattern}"),
+        Rule::Near(other) => format!("no task of {} is there", other.name),
+        Rule::Apart(other) => format!("a task of {} is there", other.name),
         Rule::Unique | Rule::Cluster(None) | Rule::GroupBy(_) | Rule::MaxPer(_) => format!("{field} is counted"),
     }
 }
@@ -123,7 +125,8 @@ impl Shard {
         let mut without = None;
         for (id, known) in self.rest.agents.iter().filter(|(_, known)| !known.gone) {
             view.agents += 1;
-            let against = asked.against(&Stand::from(&known.info));
+            let against = asked
+                .against(&Stand::from(&known.info), |job| self.pool.seat(*id).is_some_and(|(_, seat)| beside::has(&seat.attempts, job)));
             let singles = Singles::of(&known.info.capacity);
             let fits_empty = known.info.capacity.contains(&alone) && Pool::short_devices(singles.as_ref(), &alone).is_empty();
             view.would_fit_empty += u32::from(fits_empty && against.is_empty());

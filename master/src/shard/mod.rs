@@ -17,6 +17,7 @@ mod aims;
 mod allocator;
 pub(crate) mod amounts;
 mod attempts;
+mod beside;
 mod bookings;
 pub mod change;
 mod concern;
@@ -156,6 +157,7 @@ pub struct Shard {
     totals: Totals,
     /// Services on their way to another version, or that wait for others.
     deployments: deployments::Due,
+    beside: beside::Beside,
     /// How far live tasks say that they are.
     notes: BTreeMap<AttemptId, (u8, String)>,
     /// Why live tasks are not well.
@@ -217,6 +219,7 @@ impl Shard {
             fences: Fences::default(),
             totals: Totals::default(),
             deployments: deployments::Due::default(),
+            beside: beside::Beside::default(),
             notes: BTreeMap::new(),
             healths: healths::Healths::default(),
             outputs: VecDeque::new(),
@@ -393,6 +396,8 @@ impl Shard {
             PeerMessage::Seek { seeking } => self.pool.seek(from, seeking),
             PeerMessage::AfterAsked { job, role, names } => self.after_asked(from, job, &role, names),
             PeerMessage::AfterSaid { job, stands } => self.after_said(job, stands),
+            PeerMessage::BesideAsked { role, names } => self.beside_asked(from, role, names),
+            PeerMessage::BesideSaid { role, ids } => self.beside_said(&role, ids),
         }
     }
 

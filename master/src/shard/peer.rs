@@ -281,6 +281,20 @@ pub enum PeerMessage {
         /// How they stand.
         stands: Vec<(Name, Stands)>,
     },
+    /// A framework's shard to those of jobs that some of its tasks are kept near or apart: who is called so?
+    BesideAsked {
+        /// Of which role they are.
+        role: Role,
+        /// Their names.
+        names: Vec<Name>,
+    },
+    /// The answer.
+    BesideSaid {
+        /// Of which role they are.
+        role: Role,
+        /// The live jobs that are called so; `None`: there is none.
+        ids: Vec<(Name, Option<JobId>)>,
+    },
 }
 
 /// Tasks of one shape that wait, and may not go everywhere.

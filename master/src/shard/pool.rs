@@ -318,7 +318,11 @@ impl Pool {
         let seat = &mut self.seats[slot as usize];
         let with_devices = seat.devices.is_some() && !shape.shape.devices.is_empty();
         let (mut new, mut explained, mut fresh) = (0, 0, Vec::new());
+        let mut beside = Vec::new();
         for attempt in attempts {
+            if self.aims.rules.asks_for(attempt.task.job) && beside.last() != Some(&attempt.task.job) {
+                beside.push(attempt.task.job);
+            }
             match seat.attempts.get_mut(&attempt) {
                 Some(known) if *known == CLASS_UNKNOWN => {
                     *known = class;
@@ -343,6 +347,7 @@ impl Pool {
         }
         self.charge(class, new + explained, true);
         self.give(slot, class, &fresh);
+        self.neighbours_moved(slot, &beside);
         new
     }
 
@@ -383,6 +388,7 @@ impl Pool {
             self.charge(class, n, false);
             self.class_drop(class, n);
         }
+        self.neighbours_moved(slot, &self.neighbours_of(attempts.iter()));
         self.refresh_freed(slot);
     }
 }

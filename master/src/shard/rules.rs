@@ -1,10 +1,11 @@
 //! What the agents of this shard are, as far as jobs ask for it. Constraints that many tasks share are one *rule set*, and who meets it is worked out
-//! once for each agent; slots by the value of a field are kept while a want counts tasks by it. So no decision looks at agents one by one.
+//! once for each agent, and again when tasks of a job come or go that it asks for; slots by the value of a field are kept while a want counts tasks by it. So
+//! no decision looks at agents one by one.
 
 use super::mask::Mask;
 use super::pool::place;
 use crate::place::Matcher;
-use protocol::{Constraint, Field, Stand};
+use protocol::{Constraint, Field, JobId, Stand};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub(super) struct Rules {
     free: Vec<u32>,
     by_key: BTreeMap<Vec<Constraint>, u32>,
     fields: BTreeMap<Field, Values>,
+    /// The jobs that rule sets ask for, and the slots of agents with tasks of each.
+    beside: BTreeMap<JobId, BTreeSet<u32>>,
     /// By slot.
     stands: Vec<Arc<Stand>>,
     /// Of the index.
@@ -42,14 +45,27 @@ fn value<'a>(field: &Field, stand: &'a Stand) -> &'a str {
     field.of(stand).unwrap_or("")
 }
 
+/// The jobs that constraints ask for.
+fn asked(constraints: &[Constraint]) -> impl Iterator<Item = JobId> {
+    constraints.iter().filter_map(|constraint| constraint.rule.neighbour()?.id)
+}
+
+/// True where tasks of a job are on the agent in this slot.
+fn is_beside(beside: &BTreeMap<JobId, BTreeSet<u32>>, slot: u32) -> impl Fn(JobId) -> bool {
+    move |job| beside.get(&job).is_some_and(|slots| slots.contains(&slot))
+}
+
 impl Rules {
-    /// The set of these constraints, held once more.
-    pub fn hold(&mut self, constraints: &[Constraint]) -> u32 {
+    /// The set of these constraints, held once more; `with`: the slots of agents with tasks of a job.
+    pub fn hold(&mut self, constraints: &[Constraint], with: impl Fn(JobId) -> BTreeSet<u32>) -> u32 {
         let at = self.by_key.get(constraints).copied().unwrap_or_else(|| {
+            for job in asked(constraints) {
+                self.beside.entry(job).or_insert_with(|| with(job));
+            }
             let matcher = Matcher::new(constraints);
             let mut mask = Mask::new(self.size);
             for (slot, stand) in (0..).zip(&self.stands) {
-                mask.set(slot, matcher.admits(stand));
+                mask.set(slot, matcher.admits(stand, is_beside(&self.beside, slot)));
             }
             let set = RuleSet { matcher, key: constraints.to_vec(), mask, refs: 0 };
             let at = place(&mut self.sets, &mut self.free, set);
@@ -78,7 +94,43 @@ impl Rules {
         {
             self.by_key.remove(&set.key);
             self.free.push(at);
+            for job in asked(&set.key) {
+                if !self.sets.iter().flatten().any(|set| asked(&set.key).any(|other| other == job)) {
+                    self.beside.remove(&job);
+                }
+            }
         }
+    }
+
+    /// True where rules ask for tasks of any job.
+    pub fn asks_for_any(&self) -> bool {
+        !self.beside.is_empty()
+    }
+
+    /// True where rules ask for tasks of this job.
+    pub fn asks_for(&self, job: JobId) -> bool {
+        self.beside.contains_key(&job)
+    }
+
+    /// Tasks of a job are on the agent in `slot` now, or no longer: the rule sets of which that changes something.
+    pub fn moved(&mut self, job: JobId, slot: u32, is_there: bool) -> Vec<u32> {
+        let Some(slots) = self.beside.get_mut(&job) else { return Vec::new() };
+        if !(if is_there { slots.insert(slot) } else { slots.remove(&slot) }) {
+            return Vec::new();
+        }
+        let Some(stand) = self.stands.get(slot as usize) else { return Vec::new() };
+        let mut changed = Vec::new();
+        for (at, set) in (0..).zip(&mut self.sets) {
+            let Some(set) = set.as_mut().filter(|set| asked(&set.key).any(|other| other == job)) else { continue };
+            set.mask.set(slot, set.matcher.admits(stand, is_beside(&self.beside, slot)));
+            changed.push(at);
+        }
+        changed
+    }
+
+    /// True where tasks of a job that rules ask for are on the agent in this slot.
+    pub fn has_beside(&self, slot: u32) -> impl Fn(JobId) -> bool {
+        is_beside(&self.beside, slot)
     }
 
     /// How many slots the index has.
@@ -116,7 +168,7 @@ impl Rules {
         let before = std::mem::replace(&mut self.stands[slot as usize], Arc::new(stand));
         let stand = &self.stands[slot as usize];
         for set in self.sets.iter_mut().flatten() {
-            set.mask.set(slot, set.matcher.admits(stand));
+            set.mask.set(slot, set.matcher.admits(stand, is_beside(&self.beside, slot)));
         }
         for (field, values) in &mut self.fields {
             values.remove(value(field, &before), slot);

@@ -118,7 +118,9 @@ impl Pool {
             let may: Vec<_> = unmet.iter().filter(|class| self.meets(class, slot)).collect();
             let Some(nearest) = may.iter().find(|class| free.contains(&class.shape)).or(may.first()) else {
                 let (stand, rules) = (Stand::from(info), first.rules.and_then(|rules| self.aims.rules.matcher(rules)));
-                let broken = rules.and_then(|matcher| matcher.against(&stand).next().map(|constraint| reason(constraint, &stand)));
+                let broken = rules.and_then(|matcher| {
+                    matcher.against(&stand, self.aims.rules.has_beside(slot)).next().map(|constraint| reason(constraint, &stand))
+                });
                 return Some(format!("{NOT_THERE}{}", broken.unwrap_or_default()));
             };
             let short: Vec<String> = free.short_of(&nearest.shape).iter().map(ToString::to_string).collect();

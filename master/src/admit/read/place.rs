@@ -4,11 +4,10 @@ use super::Reader;
 use crate::admit::problem::{Code, Problem, quoted};
 use crate::admit::spec::PlaceSpec;
 use crate::admit::tree::{Entry, Node, Value};
-use protocol::{Constraint, Field, Rule};
+use protocol::{Constraint, Field, Name, Neighbour, Rule};
 
 /// What a constraint looks like.
-const EXAMPLE: &str =
-    "write it as [\"rack\", \"MAX_PER\", \"2\"]: a field, UNIQUE, CLUSTER, GROUP_BY, LIKE, UNLIKE, MAX_PER or IS, and what that takes";
+const EXAMPLE: &str = "write it as [\"rack\", \"MAX_PER\", \"2\"]: a field, UNIQUE, CLUSTER, GROUP_BY, LIKE, UNLIKE, MAX_PER, IS, NEAR or APART, and what that takes";
 
 impl Reader {
     /// `[place]`.
@@ -97,6 +96,12 @@ fn rule(parts: &[String]) -> Result<Rule, String> {
         "UNLIKE" => Ok(Rule::Unlike(needed("a regular expression")?)),
         "MAX_PER" => Ok(Rule::MaxPer(number(needed("a whole number")?)?)),
         "IS" => Ok(Rule::Is(needed("a value")?)),
+        "NEAR" => Ok(Rule::Near(neighbour(&needed("the name of a job")?)?)),
+        "APART" => Ok(Rule::Apart(neighbour(&needed("the name of a job")?)?)),
         other => Err(format!("{} is no operator", quoted(other))),
     }
+}
+
+fn neighbour(text: &str) -> Result<Neighbour, String> {
+    Name::new(text).map(Neighbour::named).map_err(|error| format!("{} is no name of a job: {error}", quoted(text)))
 }

@@ -1,5 +1,7 @@
 //! Tasks that may not go everywhere, over several shards: what is said at once arrives before what waits for a commit, as with real masters.
 
+mod beside;
+
 use super::*;
 use protocol::message::shard_of_agent;
 use protocol::{Constraint, FaultDomain, Field, Placement, Rule, Stand};
