@@ -7,6 +7,7 @@ use crate::machine::BROKEN;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
 use crate::rolls::Wishes;
+use crate::system::Systems;
 use master::shard::event::JobRef;
 use master::shard::{Refusal, Request, Response};
 use protocol::job::RestartPolicy;
@@ -61,6 +62,7 @@ pub struct Clients {
     /// What draws where tasks may go, where jobs say so.
     places: Option<Random>,
     revocable: Revocable,
+    systems: Systems,
     checked: Checked,
     wants: Wants,
     /// Services that change their versions.
@@ -179,6 +181,7 @@ impl Clients {
             fenced,
             places,
             revocable: Revocable::new(plan),
+            systems: Systems::new(plan),
             checked: Checked::new(plan),
             wants: Wants::new(plan),
             versions: Wishes::new(plan),
@@ -239,6 +242,7 @@ impl Clients {
                     crate::lease::fence(&mut job);
                 }
                 job.place = self.places.as_mut().and_then(crate::places::draw);
+                self.systems.draw(&mut job, self.submissions.len());
                 self.wants.draw(&mut job);
                 self.versions.draw(&mut job);
                 self.revocable.draw(&mut job);

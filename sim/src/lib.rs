@@ -31,6 +31,7 @@ mod rights;
 mod rolls;
 pub mod scale;
 mod seat;
+mod system;
 pub mod trace;
 mod trouble;
 mod world;

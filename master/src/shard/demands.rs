@@ -3,9 +3,10 @@
 use super::event::{Change, PlacedWant, Want};
 use super::{Action, PeerMessage, Record, Shard, ShardConfig};
 use crate::jobs::state::Pick;
-use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, shard_of_agent};
 use protocol::task::Placed;
 use protocol::{AgentId, AttemptId, Offer, OfferId, Phase, ShardId, Time};
+use std::sync::Arc;
 
 /// What was demanded last.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ impl Shard {
         }
         self.say_demand();
         self.say_spending();
+        self.say_matching();
         let mut declines = std::mem::take(&mut self.demands.declines);
         declines.sort_unstable();
         for offers in declines.chunk_by(|a, b| a.shard == b.shard) {
@@ -114,7 +116,8 @@ impl Shard {
                 self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::Demand { wants: wants.clone(), seen } });
             }
             if placed_new && !(placed.is_empty() && self.demands.said_placed.is_empty()) {
-                self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::DemandPlaced { wants: placed.clone(), seen } });
+                let wants = of_shard(&placed, ShardId(to), self.config.shards);
+                self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::DemandPlaced { wants, seen } });
             }
         }
         (self.demands.said, self.demands.said_placed) = (wants, placed);
@@ -183,4 +186,16 @@ impl Shard {
             self.publish(Change::Tasks { job, role: role.clone(), phase, placed });
         }
     }
+}
+
+/// The wants as one of so many shards is told them: of system jobs, those for its own agents.
+fn of_shard(wants: &[PlacedWant], to: ShardId, shards: u16) -> Vec<PlacedWant> {
+    let own = |want: &PlacedWant| {
+        let Some(agents) = &want.agents else { return Some(want.clone()) };
+        let agents: Vec<AgentId> = agents.iter().copied().filter(|agent| shard_of_agent(*agent, shards) == to).collect();
+        let count = u32::try_from(agents.len()).expect("no more than tasks").min(want.want.count);
+        let said = Want { count, ..want.want.clone() };
+        (count > 0).then(|| PlacedWant { want: said, agents: Some(Arc::new(agents)), ..want.clone() })
+    };
+    wants.iter().filter_map(own).collect()
 }

@@ -40,6 +40,7 @@ pub mod limits;
 pub mod maintenance;
 mod mask;
 mod masters;
+mod matching;
 mod openings;
 mod owned;
 mod peer;
@@ -156,6 +157,8 @@ pub struct Shard {
     totals: Totals,
     /// Services on their way to another version, or that wait for others.
     deployments: deployments::Due,
+    /// Which agents match system jobs, as asked and as said.
+    matching: matching::Matching,
     /// How far live tasks say that they are.
     notes: BTreeMap<AttemptId, (u8, String)>,
     /// Why live tasks are not well.
@@ -217,6 +220,7 @@ impl Shard {
             fences: Fences::default(),
             totals: Totals::default(),
             deployments: deployments::Due::default(),
+            matching: matching::Matching::default(),
             notes: BTreeMap::new(),
             healths: healths::Healths::default(),
             outputs: VecDeque::new(),
@@ -291,6 +295,7 @@ impl Shard {
             Record::Turned { id, indexes, at } => self.jobs.turned(*id, indexes, *at),
             Record::Released { id, at } => self.jobs.released(*id, *at),
             Record::DeploymentTurned { id, turn, at } => self.jobs.deployment_turned(*id, turn, *at),
+            Record::Matched { id, joined, left, at } => self.jobs.matched(*id, joined, left, *at),
         }
         self.spending.stir();
     }
@@ -308,6 +313,7 @@ impl Shard {
         self.end_broken_groups();
         self.lead_drains();
         self.lead_deployments();
+        self.matching.lead(self.now);
         self.tell_all(&PeerMessage::Led);
         self.maintenance = Maintenance::new(std::mem::take(&mut self.maintenance.lasting));
         (0..self.config.shards).for_each(|to| self.say_roles(ShardId(to)));
@@ -385,7 +391,7 @@ impl Shard {
             PeerMessage::OffersPlaced { offers } => self.take_placed(from, offers),
             PeerMessage::Ranks { ranks } => drop(self.ranks.insert(from, ranks.into_iter().collect())),
             PeerMessage::Yield { agent, attempts, below, grace_ms } => self.yield_place(agent, &attempts, below, grace_ms),
-            PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards),
+            PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards).into_iter().for_each(|id| self.roll(id)),
             PeerMessage::Windows { windows } => {
                 self.windows_said(from, windows);
                 self.watch_windows();
@@ -393,6 +399,10 @@ impl Shard {
             PeerMessage::Seek { seeking } => self.pool.seek(from, seeking),
             PeerMessage::AfterAsked { job, role, names } => self.after_asked(from, job, &role, names),
             PeerMessage::AfterSaid { job, stands } => self.after_said(job, stands),
+            PeerMessage::MatchesAsked { asked } => self.matching.asked(from, asked),
+            PeerMessage::MatchesSaid { job, turn, whole, matching, perhaps, others } => {
+                self.matches_said((from, whole), (job, turn), [&matching, &perhaps, &others]);
+            }
         }
     }
 

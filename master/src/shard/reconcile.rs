@@ -148,6 +148,7 @@ impl Shard {
         let from = match job.stopping {
             Some(_) => 0,
             None if job.job.kind == Kind::Service => job.total(),
+            None if job.derived.everywhere.as_ref().is_some_and(|everywhere| everywhere.any_leaves()) => 0,
             None => return,
         };
         self.stop_from(id, from, job.stopping.unwrap_or(grace_ms));
@@ -163,6 +164,7 @@ impl Shard {
     fn stop_from(&mut self, id: JobId, from: u32, grace_ms: u64) {
         let Some(job) = self.jobs.live(id) else { return };
         let running = job.cells.iter_from(from).filter(|(_, cell)| cell.slot == Slot::Live && cell.phase != LivePhase::Killing);
+        let running = running.filter(|(index, _)| !job.wants(*index));
         let indexes: Vec<u32> = running.map(|(index, _)| index).collect();
         self.kill_tasks(id, &indexes, grace_ms);
     }
