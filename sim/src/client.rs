@@ -268,6 +268,12 @@ impl Clients {
         (id, shard, Request::Submit { job: job.clone(), key: Some(key), follow: true })
     }
 
+    /// System jobs that were acknowledged.
+    #[must_use]
+    pub fn systems(&self) -> u64 {
+        self.submissions.iter().filter(|one| one.job.kind == Kind::System && one.acknowledged.is_some()).count() as u64
+    }
+
     /// The first submission that nobody has acknowledged, or of whose end nobody would tell.
     #[must_use]
     pub fn unanswered(&self) -> Option<usize> {
