@@ -205,13 +205,12 @@ impl Plan {
         let mut random = Random::new(seed ^ 0x91a7);
         // Bugs among masters, and of leases, take many faults to be seen.
         let (among_masters, of_leases) = (bug.is_some_and(Bug::needs_masters), bug.is_some_and(Bug::needs_leases));
-        let many_faults = among_masters || of_leases;
-        let all_at_once = bug == Some(Bug::GivesUpMost);
+        let (many_faults, all_at_once) = (among_masters || of_leases, bug == Some(Bug::GivesUpMost));
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
         let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), matches!(bug, Some(Bug::GrantsDouble | Bug::PreemptsUpwards)));
-        let (of_checks, of_rolls) = (bug == Some(Bug::HearsTheIllAsWell), matches!(bug, Some(Bug::RollsAtOnce | Bug::OverlooksAgents)));
-        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_checks && !of_rolls;
+        let of_jobs = matches!(bug, Some(Bug::HearsTheIllAsWell | Bug::RollsAtOnce | Bug::OverlooksAgents));
+        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_jobs;
         let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {

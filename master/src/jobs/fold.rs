@@ -71,8 +71,10 @@ impl Jobs {
         if replaced {
             live.tally_anew();
         }
+        let kind = live.job.kind;
         self.rolling.remove(&id);
         self.held.remove(&id);
+        self.system_changed(id, kind);
         self.resized(id, before, at);
         self.scaled(id, job.count, at);
     }

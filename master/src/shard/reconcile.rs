@@ -179,14 +179,14 @@ impl Shard {
         // As masters of before have put it on record.
         let unwell = self.unwell_and_outdated(id);
         let Some(job) = self.jobs.live_mut(id).filter(|job| job.stopping.is_none() && job.outdated() > 0) else { return };
-        if job.job.kind != Kind::Service {
+        if !job.job.kind.lasts() {
             return;
         }
         if !unwell.is_empty() {
             self.kill_tasks(id, &unwell, GRACE_MS);
         }
         let Some(job) = self.jobs.live_mut(id) else { return };
-        let down = job.job.count.saturating_sub(job.ready_tasks());
+        let down = job.wanted().saturating_sub(job.ready_tasks());
         let most = job.job.update_parallel.max(1).saturating_sub(down) as usize;
         if most == 0 {
             return;

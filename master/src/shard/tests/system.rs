@@ -324,3 +324,68 @@ fn agents_of_other_shards_have_one_too_and_each_its_own() {
         right(&cluster, 1);
     }
 }
+
+#[test]
+fn the_first_tasks_begin_once_what_they_begin_after_does_its_work() {
+    let mut world = World::new();
+    world.register(A, cpu(1_000), 1);
+    let (id, _) = world.deploy(Job { after: vec![name("db")], ..everywhere("1", 100, quick()) });
+    world.work(id, &[A], &[], 10);
+    assert_eq!((world.spread(id), world.count(id, Phase::Waiting), world.deployment(id).state), (vec![0], 1, State::Running));
+    let (db, _) = world.deploy(Job { name: Some(name("db")), update: quick(), ..job(Kind::Service, 1, 100) });
+    world.work(db, &[A], &[], 40);
+    assert_eq!((world.spread(id), world.deployment(id).state), (vec![1], State::Done));
+    // And another begins after it.
+    let (next, _) = world.deploy(Job { name: Some(name("web")), after: vec![name("log")], update: quick(), ..job(Kind::Service, 1, 100) });
+    world.work(next, &[A], &[], 40);
+    assert_eq!(world.spread(next), [1]);
+}
+
+#[test]
+fn a_role_with_a_limit_has_as_many_as_that_lets() {
+    let mut world = World::new();
+    for agent in [A, B, C] {
+        world.register(agent, cpu(1_000), 1);
+    }
+    let limit = crate::shard::limits::Quota::new([(protocol::resources::ResourceKind::Cpu, 250)].into_iter());
+    let settings = crate::shard::quotas::RoleSettings { limit, ..crate::shard::quotas::RoleSettings::default() };
+    world.ask(Request::SetRole { role: as_role("default"), settings, force: false });
+    world.pass(2 * SECOND, &[A, B, C]);
+    let (id, _) = world.deploy(everywhere("1", 100, quick()));
+    world.work(id, &[A, B, C], &[], 40);
+    assert_eq!((world.spread(id).iter().sum::<usize>(), world.count(id, Phase::Waiting), world.job(id).job.count), (2, 1, 3));
+    world.ask(Request::SetRole { role: as_role("default"), settings: crate::shard::quotas::RoleSettings::default(), force: false });
+    world.work(id, &[A, B, C], &[], 60);
+    assert_eq!(world.spread(id), [1, 1, 1]);
+}
+
+#[test]
+fn many_agents_cost_as_many_letters_and_records_as_they_are_and_then_none() {
+    let mut world = World::new();
+    let agents: Vec<AgentId> = (1..=400).map(AgentId).collect();
+    for agent in &agents[..300] {
+        world.register(*agent, cpu(1_000), 1);
+    }
+    let (said, records) = (world.peers_said, world.journal.len());
+    let (id, _) = world.deploy(everywhere("1", 100, quick()));
+    let (said, records) = (world.peers_said - said, world.journal.len() - records);
+    assert!(said < 300 + 20 && records < 300 + 20, "{said} letters, {records} records");
+    let before = world.peers_said;
+    for agent in &agents[300..] {
+        world.register(*agent, cpu(1_000), 1);
+    }
+    assert_eq!(world.job(id).job.count, 400);
+    let letters = (world.peers_said - before) / 100;
+    assert!(letters < 25, "{letters} letters for one that joins");
+    let all: Vec<AttemptId> = agents.iter().flat_map(|agent| world.held(*agent)).collect();
+    assert_eq!(all.len(), 400);
+    for agent in &agents {
+        let held = world.held(*agent);
+        world.running(*agent, &held);
+    }
+    world.pass(2 * SECOND, &agents);
+    let (said, records) = (world.peers_said, world.journal.len());
+    world.pass(5 * SECOND, &agents);
+    assert!(world.peers_said - said < 40 && world.journal.len() == records, "{} letters of nothing", world.peers_said - said);
+    world.check();
+}
