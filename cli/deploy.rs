@@ -257,7 +257,12 @@ fn settled(job: &Value) -> Option<u8> {
     if !job["ended_ms"].is_null() {
         return Some(u8::from(tasks("finished") < count));
     }
-    (job["kind"] == "service" && tasks("running") >= count).then_some(0)
+    match job["kind"].as_str() {
+        Some("service") => (tasks("running") >= count).then_some(0),
+        // What waits for room on its own agent nobody waits for.
+        Some("system") => (tasks("running") + tasks("waiting") >= count).then_some(0),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -273,6 +278,8 @@ mod tests {
         assert_eq!(verdict(&deployment("done", "failed"), false), Some(1));
         assert_eq!(verdict(&deployment("running", "applied"), false), Some(1));
         assert_eq!(verdict(&deployment("failed", "applied"), true), Some(1));
+        let system = |running: u32, waiting: u32, staging: u32| json!({ "kind": "system", "count": 3, "tasks": { "running": running, "waiting": waiting, "staging": staging } });
+        assert_eq!([system(3, 0, 0), system(2, 1, 0), system(2, 0, 1)].map(|job| settled(&job)), [Some(0), Some(0), None]);
         assert_eq!((bar(0, 4), bar(4, 4)), (format!("[{}] ", "-".repeat(24)), format!("[{}] ", "#".repeat(24))));
     }
 }

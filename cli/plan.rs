@@ -32,7 +32,7 @@ async fn of_file(client: &Client, file: &Path, shape: Shape) -> anyhow::Result<E
     if shape == Shape::Json {
         println!("{plan}");
     } else {
-        println!("{action}: {} tasks", plan["count"]);
+        println!("{action}: {}", tasks(&plan["count"], &draft.job));
         for change in plan["changes"].as_array().into_iter().flatten() {
             println!("  {}", text(change));
         }
@@ -48,6 +48,11 @@ async fn of_file(client: &Client, file: &Path, shape: Shape) -> anyhow::Result<E
         }
     }
     Ok(ExitCode::from(u8::from(action != "nothing")))
+}
+
+/// How many tasks a job would have.
+fn tasks(count: &Value, job: &Value) -> String {
+    if job["kind"] == "system" { format!("one task on each of {count} agents") } else { format!("{count} tasks") }
 }
 
 /// Shows where the tasks of a job would go, tried out on a copy of the cluster.

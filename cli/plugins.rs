@@ -88,6 +88,7 @@ impl Admission for Admitting {
             JobKind::Batch => "batch",
             JobKind::Service => "service",
             JobKind::Task => "task",
+            JobKind::System => "system",
         };
         self.0.admit(&policy::Job {
             role: job.role.to_string(),

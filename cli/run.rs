@@ -26,7 +26,7 @@ pub async fn run(reach: &Reach, flags: Run, shape: Shape) -> anyhow::Result<Exit
         println!("{id}");
         return Ok(ExitCode::SUCCESS);
     }
-    if draft.job["kind"] == "service" {
+    if draft.job["kind"] == "service" || draft.job["kind"] == "system" {
         println!("{id} is on record; `skep status {id}` shows it, `skep stop {id}` ends it");
         return Ok(ExitCode::SUCCESS);
     }

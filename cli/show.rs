@@ -39,6 +39,12 @@ pub fn progress(job: &Value) -> String {
     let tasks = job["tasks"].as_object();
     let parts: Vec<String> = tasks.into_iter().flatten().map(|(phase, count)| format!("{count} {}", print::plain(phase))).collect();
     let health = unwell::counts(job).map(|counts| format!(" ({counts})")).unwrap_or_default();
+    if job["kind"] == "system" && job["ended_ms"].is_null() {
+        let running = job["tasks"]["running"].as_u64().unwrap_or(0);
+        let others: Vec<String> = parts.iter().filter(|part| !part.ends_with(" running")).cloned().collect();
+        let others = if others.is_empty() { others.concat() } else { format!(": {}", others.join(", ")) };
+        return format!("{running} of {} agents{others}{health}", job["count"]);
+    }
     if parts.is_empty() { "no tasks".to_owned() } else { format!("{}{health}", parts.join(", ")) }
 }
 
@@ -149,9 +155,12 @@ async fn one_job(client: &Client, named: &Named, job: &Value) -> anyhow::Result<
         job["version"]
     );
     println!("state    {}, submitted {} ago", text(&job["state"]), print::ago(job["submitted_ms"].as_u64().unwrap_or(0)));
-    println!("tasks    {} wanted: {}", job["count"], progress(job));
+    match job["kind"].as_str() {
+        Some("system") => println!("tasks    running on {}", progress(job)),
+        _ => println!("tasks    {} wanted: {}", job["count"], progress(job)),
+    }
     println!("restarts {}", job["restarts"]);
-    if let Some(deployment) = crate::deploy::last(client, named).await?.filter(|_| job["kind"] == "service") {
+    if let Some(deployment) = crate::deploy::last(client, named).await?.filter(|_| job["kind"] == "service" || job["kind"] == "system") {
         println!("update   {} ({}, {})", text(&deployment["text"]), text(&deployment["id"]), text(&deployment["state"]));
     }
     if job["ended_ms"].is_null() {
@@ -327,6 +336,9 @@ pub fn reasons(answer: &Value) -> String {
     let fit = &answer["fit"];
     let deployment = answer["deployment"]["text"].as_str().map(print::plain);
     let mut lines: Vec<String> = deployment.into_iter().chain([text(&answer["text"])]).collect();
+    for one in answer["agents"].as_array().into_iter().flatten() {
+        lines.push(format!("  {} (task {}): {}", text(&one["name"]), one["task"], text(&one["why"])));
+    }
     for (what, agents) in fit["short"].as_object().into_iter().flatten() {
         lines.push(format!("  {agents} of {} agents: {}", fit["agents"], print::plain(what)));
     }

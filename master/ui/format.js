@@ -83,6 +83,9 @@ export function amounts(amount) {
   return parts.join(" · ") || "nothing";
 }
 
+/** Whether a job's tasks are kept running until it is stopped. */
+export const lasts = (job) => job.kind === "service" || job.kind === "system";
+
 /** How people call a job. */
 export function title(job) {
   return job.name ?? job.id;

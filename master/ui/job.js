@@ -4,7 +4,7 @@ import "./logs.js";
 import "./deploy.js";
 import { call, follow, get, jobPath, path, post } from "./api.js";
 import { Part, calmly, fill, h } from "./dom.js";
-import { LIVE, PHASES, amounts, brief, bytes, clock, count, moment, short, span, title } from "./format.js";
+import { LIVE, PHASES, amounts, brief, bytes, clock, count, lasts, moment, short, span, title } from "./format.js";
 import { stand } from "./jobs.js";
 import { agentName } from "./live.js";
 import { ask, attempt, card, command, failure, facts, field, head, pager, phaseBar, pill, table, toast, when } from "./parts.js";
@@ -61,9 +61,9 @@ class Job extends Part {
     const stands = stand(job);
     const live = job.state !== "ended";
     const actions = [
-      live && h("button", { type: "button", id: "scale", onclick: () => this.scale() }, "Scale"),
+      live && job.kind !== "system" && h("button", { type: "button", id: "scale", onclick: () => this.scale() }, "Scale"),
       live && job.name && h("a", { class: "button", id: "edit", href: `#/jobs/${job.id}/edit` }, "Edit"),
-      live && job.kind === "service" && h("button", { type: "button", id: "restart", onclick: () => this.restart() }, "Restart"),
+      live && lasts(job) && h("button", { type: "button", id: "restart", onclick: () => this.restart() }, "Restart"),
       live && h("button", { type: "button", id: "stop", class: "danger", onclick: () => this.stop() }, "Stop"),
       !live && job.name && h("a", { class: "button", href: `#/jobs/${job.id}/edit` }, "Run again"),
     ];
@@ -73,11 +73,11 @@ class Job extends Part {
     const focused = this.top.contains(document.activeElement) ? document.activeElement.id : "";
     fill(this.top,
       head(title(job), h("span", null, pill(stands), ` ${job.kind} in role `, h("b", null, job.role), ` · version ${job.version} · submitted `, when(job.submitted_ms), job.restarts ? ` · ${short(job.restarts)} restarts` : ""), actions),
-      h("section", { class: "card" }, phaseBar(job.tasks, job.count), h("p", { class: "states" }, PHASES.filter((phase) => job.tasks[phase]).map((phase) => h("span", null, pill(phase), " ", h("b", null, count(job.tasks[phase])))), h("span", { class: "dim" }, `of ${count(job.count)}`), ["healthy", "unready", "unhealthy"].filter((word) => job.health?.[word]).map((word) => h("span", null, pill(word), " ", h("b", null, count(job.health[word])))))));
+      h("section", { class: "card" }, phaseBar(job.tasks, job.count), h("p", { class: "states" }, PHASES.filter((phase) => job.tasks[phase]).map((phase) => h("span", null, pill(phase), " ", h("b", null, count(job.tasks[phase])))), h("span", { class: "dim" }, job.kind === "system" ? `on ${count(job.count)} ${job.count === 1 ? "agent that matches" : "agents that match"}` : `of ${count(job.count)}`), ["healthy", "unready", "unhealthy"].filter((word) => job.health?.[word]).map((word) => h("span", null, pill(word), " ", h("b", null, count(job.health[word])))))));
     if (focused) this.top.querySelector(`#${focused}`)?.focus();
     this.parts();
     if (!this.log.firstChild) {
-      const follows = job.kind !== "service" || job.count <= 8;
+      const follows = !lasts(job) || job.count <= 8;
       fill(this.log, h("h2", null, "Output"), follows ? h("skep-logs", { job: job.id }) : h("p", { class: "dim" }, `Of ${count(job.count)} tasks of a service the output is read one by one: open a task, or type `, command(`skep logs ${title(job)}`)));
     }
   }
@@ -109,7 +109,7 @@ class Job extends Part {
       this.table.update(page.tasks);
       fill(this.says, page.tasks.length ? [] : h("p", { class: "empty" }, this.phase ? "No task is in that state." : "It has no task."));
       const words = page.tasks.length ? `${count(page.tasks.length)} of ${count(this.job.count)} ${this.job.count === 1 ? "task" : "tasks"}${page.tasks[0].index ? `, from ${count(page.tasks[0].index)} on` : ""}` : "";
-      this.pager.update(words, this.from.length > 1, page.next !== undefined && page.tasks.at(-1)?.index + 1 < this.job.count);
+      this.pager.update(words, this.from.length > 1, page.next !== undefined && (this.job.kind === "system" || page.tasks.at(-1)?.index + 1 < this.job.count));
     } catch (error) {
       if (error.name !== "AbortError") fill(this.says, failure(error, () => this.tasks()));
     }
@@ -184,6 +184,7 @@ export async function reasons(job, index, signal) {
     const why = await get(path(jobPath(job, "/explain"), { index }), signal);
     const short = Object.entries(why.fit.short).sort((a, b) => b[1] - a[1]);
     return card("Why it waits", h("p", null, why.text),
+      why.agents?.length ? h("ul", { class: "reasons" }, why.agents.map((one) => h("li", null, h("a", { href: `#/agents/${one.agent}` }, one.name), ` ${one.why}`))) : null,
       short.length ? h("ul", { class: "reasons" }, short.map(([reason, agents]) => h("li", null, h("b", null, `${count(agents)} of ${count(why.fit.agents)}`), ` agents ${lack(reason)}`))) : null,
       why.fit.change ? h("p", { class: "help" }, h("b", null, "would fit "), why.fit.change) : null,
       why.retry_at_ms ? h("p", { class: "dim" }, `The next is started again at ${clock(why.retry_at_ms)}.`) : null);

@@ -140,7 +140,7 @@ function update(spec) {
 
 function restart(job) {
   const of = job.spec.restart;
-  const usual = job.kind === "service" ? "always" : "never";
+  const usual = job.kind === "service" || job.kind === "system" ? "always" : "never";
   const out = [];
   if (of.policy !== usual) out.push(`policy = ${quote(of.policy)}`);
   if (of.retries_max !== null && !(job.kind === "batch" && of.policy === "on-failure" && of.retries_max === 3)) out.push(`retries = ${of.retries_max}`);
@@ -158,7 +158,8 @@ export function write(job) {
   const out = [];
   if (job.name) out.push(`name = ${quote(job.name)}`);
   if (job.role !== "default") out.push(`role = ${quote(job.role)}`);
-  out.push(`kind = ${quote(job.kind)}`, `count = ${job.count}`);
+  out.push(`kind = ${quote(job.kind)}`);
+  if (job.kind !== "system") out.push(`count = ${job.count}`);
   if (job.priority !== 50) out.push(`priority = ${job.priority}`);
   if (spec.tasks.some((member) => member.strict)) out.push('runtime = "strict"');
   const table = (name, rows) => rows.length && out.push("", `[${name}]`, ...rows);
@@ -179,7 +180,7 @@ export function write(job) {
     }
   }
   table("restart", restart(job));
-  table("update", job.kind === "service" ? update(spec) : spec.update_parallel === 1 ? [] : [`parallel = ${spec.update_parallel}`]);
+  table("update", job.kind === "service" || job.kind === "system" ? update(spec) : spec.update_parallel === 1 ? [] : [`parallel = ${spec.update_parallel}`]);
   table("service", [spec.fenced && "fenced = true", spec.after?.length && `after = ${list(spec.after)}`].filter(Boolean));
   const place = [];
   if (spec.place?.spread.length) place.push(`spread = ${list(spec.place.spread)}`);

@@ -2,7 +2,7 @@
 
 import { follow, get, path } from "./api.js";
 import { Part, calmly, fill, h } from "./dom.js";
-import { LIVE, count, short, title } from "./format.js";
+import { LIVE, count, lasts, short, title } from "./format.js";
 import { empty, failure, filter, head, pager, phaseBar, pill, table, when } from "./parts.js";
 
 const LIMIT = 50;
@@ -17,7 +17,7 @@ export function stand(job) {
   if (of("waiting") > 0) return "waiting";
   if (of("staging") + of("starting") > 0) return "starting";
   if (job.health?.unready > 0) return "unready";
-  return job.kind === "service" ? (of("running") >= job.count ? "running" : "waiting") : "running";
+  return lasts(job) ? (of("running") >= job.count ? "running" : "waiting") : "running";
 }
 
 export function jobColumns() {
@@ -37,6 +37,7 @@ function counted(job) {
   if (job.state === "ended") return `${count(of("finished"))} of ${count(job.count)} finished`;
   const live = LIVE.reduce((sum, phase) => sum + of(phase), 0) - of("waiting");
   const well = job.health ? `, ${count(job.health.healthy)} healthy` : "";
+  if (job.kind === "system") return `on ${count(of("running"))} of ${count(job.count)} agents${well}`;
   return job.kind === "service" ? `${count(of("running"))} of ${count(job.count)} running${well}` : `${count(live)} live, ${count(of("finished"))} of ${count(job.count)} finished`;
 }
 

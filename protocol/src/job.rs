@@ -34,7 +34,7 @@ pub struct Job {
     pub kind: Kind,
     /// 0 to [`PRIORITY_MAX`]; of the tasks of a role those of a higher priority are placed first.
     pub priority: u8,
-    /// How many tasks, 0 to [`COUNT_MAX`].
+    /// How many tasks, 0 to [`COUNT_MAX`]; of a system job 0, since its agents say how many.
     pub count: u32,
     /// What each of them is.
     pub template: Arc<Template>,
@@ -57,7 +57,7 @@ impl Job {
     #[must_use]
     pub fn since(&self) -> u16 {
         let of_tasks = self.template.is_revocable() || self.template.has_checks();
-        let is_new = of_tasks || self.place.is_some() || self.about.is_some() || self.role.parent().is_some();
+        let is_new = of_tasks || self.kind == Kind::System || self.place.is_some() || self.about.is_some() || self.role.parent().is_some();
         if is_new || self.update != Update::default() || !self.after.is_empty() { 3 } else { 1 }
     }
 
@@ -87,6 +87,16 @@ pub enum Kind {
     Service,
     /// One task that a framework placed: what has ended is not started again, however it ended.
     Task,
+    /// Keeps one task running on each agent that its constraints let in, until it is stopped. Its count says nothing, and is 0.
+    System,
+}
+
+impl Kind {
+    /// True where its tasks are kept running until it is stopped, and go from one version to the next.
+    #[must_use]
+    pub const fn lasts(self) -> bool {
+        matches!(self, Self::Service | Self::System)
+    }
 }
 
 /// What an agent must know to run one task of a job: the same for all of them, so it is sent once for each batch of launches.

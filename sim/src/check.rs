@@ -194,6 +194,7 @@ impl Check {
                 self.touched.insert(*id);
                 Ok(())
             }
+            Record::Matched { id, left, .. } if !left.is_empty() => Ok(_ = self.touched.insert(*id)),
             Record::Staged { id, agent, attempts, .. } => {
                 attempts.iter().try_for_each(|(index, number)| self.staged(note.made, AttemptId::new(*id, *index, *number), *agent))
             }

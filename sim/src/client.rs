@@ -7,6 +7,7 @@ use crate::machine::BROKEN;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
 use crate::rolls::Wishes;
+use crate::system::Systems;
 use master::shard::event::JobRef;
 use master::shard::{Refusal, Request, Response};
 use protocol::job::RestartPolicy;
@@ -61,6 +62,7 @@ pub struct Clients {
     /// What draws where tasks may go, where jobs say so.
     places: Option<Random>,
     revocable: Revocable,
+    systems: Systems,
     checked: Checked,
     wants: Wants,
     /// Services that change their versions.
@@ -179,6 +181,7 @@ impl Clients {
             fenced,
             places,
             revocable: Revocable::new(plan),
+            systems: Systems::new(plan),
             checked: Checked::new(plan),
             wants: Wants::new(plan),
             versions: Wishes::new(plan),
@@ -239,6 +242,7 @@ impl Clients {
                     crate::lease::fence(&mut job);
                 }
                 job.place = self.places.as_mut().and_then(crate::places::draw);
+                self.systems.draw(&mut job, self.submissions.len());
                 self.wants.draw(&mut job);
                 self.versions.draw(&mut job);
                 self.revocable.draw(&mut job);
@@ -262,6 +266,12 @@ impl Clients {
         let shard = shard_of_job(&job.role, named, self.shards);
         let key = if self.bug == Some(Bug::ForgetsKeys) { format!("{key}-{}", id.0) } else { key.clone() };
         (id, shard, Request::Submit { job: job.clone(), key: Some(key), follow: true })
+    }
+
+    /// System jobs that were acknowledged.
+    #[must_use]
+    pub fn systems(&self) -> u64 {
+        self.submissions.iter().filter(|one| one.job.kind == Kind::System && one.acknowledged.is_some()).count() as u64
     }
 
     /// The first submission that nobody has acknowledged, or of whose end nobody would tell.

@@ -233,6 +233,7 @@ impl World {
             Some(Bug::GrantsDouble) => crate::limits::double(&mut event),
             Some(Bug::PreemptsUpwards) => crate::limits::upwards(&mut event),
             Some(Bug::RollsAtOnce) => crate::rolls::at_once(&mut event),
+            Some(Bug::OverlooksAgents) => crate::system::overlook(&mut event),
             _ => {}
         }
         self.trace(|| format!("m{at} shard {index} <- {event:?}"));

@@ -31,6 +31,7 @@ mod rights;
 mod rolls;
 pub mod scale;
 mod seat;
+mod system;
 pub mod trace;
 mod trouble;
 mod world;
@@ -90,6 +91,8 @@ pub struct Report {
     pub preempted: u64,
     /// Tasks of services that did their work and were ended for another version.
     pub replaced: u64,
+    /// System jobs that were acknowledged.
+    pub systems: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
     /// Pieces of snapshots that members of real groups were sent.
@@ -126,6 +129,7 @@ pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
         beside_kept: world.kept.judged,
         preempted: world.check.rights.preempted,
         replaced: world.rolls.replaced,
+        systems: world.clients.systems(),
         leaders: world.leaders,
         pieces: world.known.pieces,
         digest: world.digest,

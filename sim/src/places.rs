@@ -63,6 +63,7 @@ impl Places {
     /// # Errors
     /// The rule that it breaks.
     pub fn holds(&self, jobs: &BTreeMap<JobId, Job>, live: &BTreeMap<TaskId, (u32, AgentId)>, task: TaskId) -> Result<(), String> {
+        crate::system::alone(jobs, live, task)?;
         let Some(place) = jobs.get(&task.job).and_then(|job| job.place.as_ref()) else { return Ok(()) };
         let agent = |task: &TaskId| live.get(task).and_then(|(_, agent)| self.stands.get(agent));
         let Some(stand) = agent(&task) else { return Err(format!("{task} was staged on an agent that nobody knows")) };

@@ -64,11 +64,13 @@ pub enum Bug {
     HearsTheIllAsWell,
     /// Shards hear of each new version of a service that all of its tasks may be replaced at once.
     RollsAtOnce,
+    /// The shards of system jobs do not hear of agents that match since they asked.
+    OverlooksAgents,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -96,6 +98,7 @@ impl Bug {
         Self::ForgetsDevices,
         Self::HearsTheIllAsWell,
         Self::RollsAtOnce,
+        Self::OverlooksAgents,
     ];
 
     /// Whether it is one of several masters only.
@@ -180,6 +183,8 @@ pub struct Plan {
     pub checks: bool,
     /// Whether services go from version to version. Not where a build of before takes part, which knows none, nor where others end tasks too.
     pub rolls: bool,
+    /// Whether some jobs are system jobs. Not where a build of before takes part, which cannot read them.
+    pub systems: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -200,13 +205,12 @@ impl Plan {
         let mut random = Random::new(seed ^ 0x91a7);
         // Bugs among masters, and of leases, take many faults to be seen.
         let (among_masters, of_leases) = (bug.is_some_and(Bug::needs_masters), bug.is_some_and(Bug::needs_leases));
-        let many_faults = among_masters || of_leases;
-        let all_at_once = bug == Some(Bug::GivesUpMost);
+        let (many_faults, all_at_once) = (among_masters || of_leases, bug == Some(Bug::GivesUpMost));
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
         let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), matches!(bug, Some(Bug::GrantsDouble | Bug::PreemptsUpwards)));
-        let (of_checks, of_rolls) = (bug == Some(Bug::HearsTheIllAsWell), bug == Some(Bug::RollsAtOnce));
-        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_checks && !of_rolls;
+        let of_jobs = matches!(bug, Some(Bug::HearsTheIllAsWell | Bug::RollsAtOnce | Bug::OverlooksAgents));
+        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_jobs;
         let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
@@ -261,9 +265,11 @@ impl Plan {
                     && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&seed)
                     && Random::new(seed ^ 0x4ea2).chance(300),
             rolls: false,
+            systems: false,
             bug,
         }
         .with_rolls()
+        .with_systems()
     }
 
     /// Seeds that found something before services had versions are left as they were.
@@ -273,6 +279,14 @@ impl Plan {
         let alone = !self.upgrades && self.frameworks == 0 && !self.limits;
         let drawn = may && alone && Random::new(self.seed ^ 0x4011).chance(400);
         Self { rolls: drawn || self.bug == Some(Bug::RollsAtOnce), ..self }
+    }
+
+    /// Nor those from before there were system jobs.
+    fn with_systems(self) -> Self {
+        let may =
+            self.bug.is_none() && !crate::REGRESSION_SEEDS.contains(&self.seed) && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&self.seed);
+        let drawn = may && !self.upgrades && Random::new(self.seed ^ 0x5e7d).chance(300);
+        Self { systems: drawn || self.bug == Some(Bug::OverlooksAgents), ..self }
     }
 
     /// The version of the messages that a process speaks in this life.

@@ -38,7 +38,7 @@ impl Wishes {
 
     /// How a new service is updated.
     pub fn draw(&mut self, job: &mut Job) {
-        let Some(random) = self.0.as_mut().filter(|_| job.kind == Kind::Service) else { return };
+        let Some(random) = self.0.as_mut().filter(|_| job.kind.lasts()) else { return };
         job.update_parallel = 1 + random.below(3) as u32;
         job.update = Update {
             strategy: if random.chance(150) { Strategy::BlueGreen } else { Strategy::Rolling },
@@ -50,13 +50,16 @@ impl Wishes {
             failures_max: None,
             settle_ms: [0, 500, 2_000][random.below(3) as usize],
         };
+        if job.kind == Kind::System {
+            let Update { canary, deadline_ms, auto_rollback, settle_ms, .. } = job.update;
+            job.update = Update { canary, deadline_ms, auto_rollback, settle_ms, ..Update::default() };
+        }
     }
 
     /// What somebody wants of a service that was submitted, by its number among all.
     pub fn wish(&mut self, submissions: &[Submission]) -> Option<(usize, Request)> {
         let random = self.0.as_mut()?;
-        let lives =
-            |(_, one): &(usize, &Submission)| one.acknowledged.is_some() && !one.ended && !one.stopped && one.job.kind == Kind::Service;
+        let lives = |(_, one): &(usize, &Submission)| one.acknowledged.is_some() && !one.ended && !one.stopped && one.job.kind.lasts();
         let all: Vec<usize> = submissions.iter().enumerate().filter(lives).map(|(at, _)| at).collect();
         if all.is_empty() || !random.chance(WISHES) {
             return None;
@@ -160,7 +163,8 @@ impl Rolls {
     }
 
     fn judge(&mut self, before: &[TaskView], view: &DeploymentView, after: &[TaskView], job: &Job) -> Verdict {
-        if self.scaled.contains(&view.job()) || job.template.is_fenced() {
+        // How many tasks a system job has, its agents say.
+        if self.scaled.contains(&view.job()) || job.template.is_fenced() || job.kind == Kind::System {
             return Ok(());
         }
         let (count, update) = (view.count, &job.update);

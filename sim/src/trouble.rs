@@ -74,7 +74,7 @@ impl World {
         let other = (master + 1) % self.masters.len();
         match self.random.below(9) {
             _ if self.random.chance(40) => self.let_go(at)?,
-            _ if self.plan.frameworks > 0 && self.random.chance(150) => self.set_mode(at)?,
+            _ if (self.plan.frameworks > 0 || self.plan.systems && !self.plan.rolls) && self.random.chance(150) => self.set_mode(at)?,
             _ if self.plan.frameworks > 0 && self.random.chance(60) => self.maintain(at)?,
             _ if self.plan.limits && self.random.chance(200) => {
                 let request = crate::limits::wish(&mut self.random);

@@ -378,7 +378,8 @@ impl World {
         self.draining = true;
         self.judge_devices()?;
         self.judge_healths()?;
-        if self.plan.frameworks > 0 {
+        self.judge_systems()?;
+        if self.plan.frameworks > 0 || self.plan.systems {
             (0..self.machines.len()).try_for_each(|at| self.ask_mode(at, ModeWish::Activate))?;
         }
         if self.plan.limits {

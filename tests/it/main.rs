@@ -40,6 +40,7 @@ mod sharing;
 mod simulator;
 mod stores;
 mod survive;
+mod system;
 mod tidy;
 mod villain;
 mod what_if;

@@ -8,6 +8,8 @@ const SEEDS: u64 = 30;
 const BUG_SEEDS: u64 = 30;
 /// Seeds in which services change their versions.
 const VERSION_SEEDS: usize = 4;
+/// Seeds in which there are system jobs.
+const SYSTEM_SEEDS: usize = 6;
 /// Seeds that run openraft itself, each twice: of one, three and five masters.
 const OPENRAFT_SEEDS: [u64; 4] = [2, 3, 6, 100];
 /// How long things break in them, in milliseconds.
@@ -44,6 +46,18 @@ fn services_go_from_version_to_version_and_no_promise_is_broken() {
     assert!(reports.iter().map(|report| report.replaced).sum::<u64>() > 20, "too few services change their versions");
     let seen = (1..=BUG_SEEDS).any(|seed| sim::seed(seed, Some(Bug::RollsAtOnce)).broken.is_some());
     assert!(seen, "RollsAtOnce was not seen in {BUG_SEEDS} seeds");
+}
+
+#[test]
+fn each_agent_has_its_own_task_of_system_jobs_and_no_promise_is_broken() {
+    let short = |seed: &u64| {
+        let plan = Plan::new(*seed, None);
+        plan.systems && plan.agents > 1 && !plan.real_groups && plan.trouble_ms < 900_000 && plan.request_ms <= 10_000
+    };
+    let reports: Vec<sim::Report> = (3_000..).filter(short).take(SYSTEM_SEEDS).map(holds).collect();
+    assert!(reports.iter().map(|report| report.systems).sum::<u64>() > 20, "there are too few system jobs");
+    let seen = (1..=BUG_SEEDS).any(|seed| sim::seed(seed, Some(Bug::OverlooksAgents)).broken.is_some());
+    assert!(seen, "OverlooksAgents was not seen in {BUG_SEEDS} seeds");
 }
 
 #[test]

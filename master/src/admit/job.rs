@@ -41,6 +41,7 @@ pub(super) fn judge(spec: &JobSpec) -> Vec<Problem> {
     judge.group();
     judge.restart();
     judge.fenced();
+    judge.system();
     judge.devices();
     judge.place(&spec.place, spec.name.as_ref());
     judge.labels();
@@ -110,7 +111,7 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
         name: spec.name,
         kind,
         priority: spec.priority.unwrap_or(PRIORITY_DEFAULT),
-        count: spec.count.unwrap_or(1),
+        count: if kind == Kind::System { 0 } else { spec.count.unwrap_or(1) },
         template: Arc::new(Template { members, resources }),
         restart,
         update_parallel: spec.update.parallel(),
@@ -124,7 +125,7 @@ fn build(spec: JobSpec, found: Vec<(Option<Digest>, Option<Digest>)>) -> Result<
 fn restart(spec: &JobSpec, kind: Kind) -> Restart {
     let by_kind = match kind {
         Kind::Batch | Kind::Task => RestartPolicy::Never,
-        Kind::Service => RestartPolicy::Always,
+        Kind::Service | Kind::System => RestartPolicy::Always,
     };
     let policy = spec.restart.policy.unwrap_or(by_kind);
     let retries_default = (kind == Kind::Batch && policy == RestartPolicy::OnFailure).then_some(RETRIES_DEFAULT);

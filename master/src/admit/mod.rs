@@ -17,6 +17,7 @@ mod place;
 pub mod problem;
 mod read;
 pub mod spec;
+mod system;
 mod tree;
 pub mod update;
 pub mod wasm;

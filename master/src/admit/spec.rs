@@ -302,6 +302,7 @@ pub(super) const fn kind_name(kind: Kind) -> &'static str {
         Kind::Batch => "batch",
         Kind::Service => "service",
         Kind::Task => "task",
+        Kind::System => "system",
     }
 }
 

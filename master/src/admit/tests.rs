@@ -3,6 +3,7 @@
 mod checks;
 mod members;
 mod place;
+mod system;
 
 use super::job::RETRIES_DEFAULT;
 use super::member::{FUEL_DEFAULT, LOG_BYTES_DEFAULT, TABLE_ELEMENTS_MAX};

@@ -4,6 +4,7 @@ use super::access::Caller;
 use super::body::Asked;
 use super::deployments_json::DeploymentBody;
 use super::error::{ApiError, ErrorAnswer};
+use super::explain_agents::WaitingAgentBody;
 use super::gate::Segment;
 use super::jobs_json::{AmountBody, SpecBody, TaskBody};
 use super::{Api, find, health, spec};
@@ -58,6 +59,9 @@ pub struct ExplainBody {
     pub retry_at_ms: Option<u64>,
     /// How many tasks of the role are before them.
     pub ahead: u64,
+    /// Of a system job: agents for which a task waits, and why; at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<WaitingAgentBody>,
     /// How the shape of one task fits the agents.
     pub fit: FitBody,
     /// The task that was asked for.
@@ -101,7 +105,7 @@ pub struct PlanBody {
     pub replaces: bool,
     /// What the job would be, every default filled in.
     pub spec: SpecBody,
-    /// How many tasks it would have.
+    /// How many tasks it would have; of a system job, how many agents match and could have one if nothing else ran there.
     pub count: u32,
     /// How one of its tasks fits the agents now.
     pub fit: FitBody,
@@ -123,6 +127,10 @@ pub async fn explain(
     health::beside(&api, &found, &mut task).await?;
     let (deployment, after) = underway(&api, &caller, &found).await?;
     let mut text = sentence(why.waiting, why.backing_off, why.ahead, &fit);
+    let agents = super::explain_agents::waiting(&api, &found, &why, query.index).await?;
+    if found.job.kind == Kind::System && found.ended.is_none() {
+        text = super::explain_agents::sentence(&found, why.waiting + why.backing_off, &agents);
+    }
     if !after.is_empty() {
         let all: Vec<String> = after.iter().map(|(name, stands)| format!("{name}, which {stands}")).collect();
         text = format!("its tasks begin after {}", all.join(", and "));
@@ -137,6 +145,7 @@ pub async fn explain(
         backing_off: why.backing_off,
         retry_at_ms: why.retry_at.map(|time| time.0),
         ahead: why.ahead,
+        agents,
         fit,
         task: task.pop(),
     }))
@@ -161,7 +170,7 @@ pub(super) async fn of_job(api: &Api, found: &JobView, index: Option<u32>) -> Re
 
 /// What of a job is under way: its deployment, where that is not done, and what it still begins after.
 async fn underway(api: &Api, caller: &Caller, job: &JobView) -> Result<(Option<DeploymentBody>, BTreeMap<String, &'static str>), ApiError> {
-    if job.job.kind != Kind::Service || job.ended.is_some() {
+    if !job.job.kind.lasts() || job.ended.is_some() {
         return Ok((None, BTreeMap::new()));
     }
     let deployments = super::deployments::known(api, caller, Some(job), None, true).await?;
@@ -199,10 +208,11 @@ pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMa
         Some(_) if changes.is_empty() => "nothing",
         Some(_) => "update",
     };
-    let replaces = |view: &JobView| view.job.kind == Kind::Service && (view.job.template != job.template || view.job.place != job.place);
+    let replaces = |view: &JobView| view.job.kind.lasts() && (view.job.template != job.template || view.job.place != job.place);
     let replaces = before.as_deref().is_some_and(replaces);
     let id = before.map(|view| view.id.to_string());
-    Ok(Json(PlanBody { action, id, changes, replaces, spec: (&job).into(), count: job.count, fit }))
+    let count = if job.kind == Kind::System { fit.would_fit_empty } else { job.count };
+    Ok(Json(PlanBody { action, id, changes, replaces, spec: (&job).into(), count, fit }))
 }
 
 /// The live job of a role that is called so.
@@ -335,7 +345,9 @@ fn differences(before: &Job, after: &Job) -> Vec<String> {
     let text = |job: &Job| {
         let mut fields = serde_json::to_value(SpecBody::from(job)).unwrap_or_default();
         if let Some(fields) = fields.as_object_mut() {
-            fields.insert("count".to_owned(), job.count.into());
+            if job.kind != Kind::System {
+                fields.insert("count".to_owned(), job.count.into());
+            }
             fields.insert("priority".to_owned(), job.priority.into());
             fields.insert("kind".to_owned(), super::spec_json::kind_text(job.kind).into());
         }

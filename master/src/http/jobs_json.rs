@@ -20,7 +20,7 @@ pub struct JobRow {
     pub name: Option<String>,
     /// Whom its resources are counted for.
     pub role: String,
-    /// `batch` or `service`.
+    /// `batch`, `service` or `system`.
     pub kind: &'static str,
     /// `live`, `stopping` or `ended`.
     pub state: &'static str,
@@ -28,7 +28,7 @@ pub struct JobRow {
     pub version: u32,
     /// 0 to 100.
     pub priority: u8,
-    /// How many tasks it has.
+    /// How many tasks it has; of a system job, how many agents match.
     pub count: u32,
     /// How many of them are in which state; states without a task are left out.
     pub tasks: BTreeMap<&'static str, u32>,

@@ -8,7 +8,7 @@ use super::records::{Record, records};
 use super::{Api, find};
 use crate::drive::told::{Told, What};
 use crate::shard::event::{Change, JobRef};
-use crate::shard::view::{TaskView, View, Viewed};
+use crate::shard::view::{JobView, PAGE_MAX, TaskView, View, Viewed};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -21,6 +21,7 @@ use protocol::message::{AGENT_LEAVES, BulkReply, BulkRequest};
 use protocol::{AgentId, AttemptId, JobId, Kind, MemberId, Name, Phase, Template};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
@@ -99,12 +100,13 @@ pub async fn logs(
     if query.offset.is_some() && query.task.is_none() {
         return Err(ApiError::invalid("offset", "an offset is one task's: name the task"));
     }
+    let all = Indexes::of(&api, &view).await?;
     let tasks = match query.task {
-        Some(index) if index < view.job.count => index..index + 1,
+        Some(index) if all.has(index) => Indexes::Range(index..index + 1),
         Some(_) => return Err(ApiError::not_found("task")),
-        None => 0..view.job.count,
+        None => all,
     };
-    if query.follow && view.job.kind == Kind::Service && tasks.len() > TASKS_AT_ONCE_MAX {
+    if query.follow && view.job.kind.lasts() && tasks.len() > TASKS_AT_ONCE_MAX {
         let message = format!("at most {TASKS_AT_ONCE_MAX} tasks of a service can be followed at once");
         return Err(ApiError::invalid("task", message).with_help("name one task"));
     }
@@ -114,7 +116,7 @@ pub async fn logs(
     let shown = Shown { stream, plain: accept.starts_with("text/plain") };
     let members = members(&view.job.template, &query)?;
     let (id, follow, offset) = (view.id, query.follow, query.offset.unwrap_or(0));
-    let each = tasks.flat_map(move |index| members.clone().into_iter().map(move |(member, name)| (index, member, name)));
+    let each = tasks.into_iter().flat_map(move |index| members.clone().into_iter().map(move |(member, name)| (index, member, name)));
     let read = futures::stream::iter(each).map(move |(index, member, name)| {
         let reading = Reading::new(api.clone(), MemberPlace { job: id, index, member }, follow, offset);
         reading.stream(shown, name)
@@ -124,6 +126,53 @@ pub async fn logs(
     let kind = if shown.plain { "text/plain; charset=utf-8" } else { "application/x-ndjson" };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     Ok(response)
+}
+
+/// The indexes of a job's tasks: of a system job those that have an agent.
+enum Indexes {
+    Range(Range<u32>),
+    Some(Vec<u32>),
+}
+
+impl Indexes {
+    async fn of(api: &Api, view: &JobView) -> Result<Self, ApiError> {
+        if view.job.kind != Kind::System || view.ended.is_some() {
+            return Ok(Self::Range(0..view.job.count));
+        }
+        let mut all = Vec::new();
+        loop {
+            let from = all.last().map_or(0, |last| last + 1);
+            let asked = View::Tasks { job: JobRef::Id(view.id), from, limit: PAGE_MAX, phases: vec![] };
+            let Viewed::Tasks(tasks) = find::view(api, view.id.shard(), asked).await? else {
+                return Err(ApiError::internal("a shard answered another question than it was asked"));
+            };
+            all.extend(tasks.iter().map(|task| task.index));
+            if tasks.len() < PAGE_MAX {
+                return Ok(Self::Some(all));
+            }
+        }
+    }
+
+    fn has(&self, index: u32) -> bool {
+        match self {
+            Self::Range(range) => range.contains(&index),
+            Self::Some(indexes) => indexes.binary_search(&index).is_ok(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Range(range) => range.len(),
+            Self::Some(indexes) => indexes.len(),
+        }
+    }
+
+    fn into_iter(self) -> Box<dyn Iterator<Item = u32> + Send> {
+        match self {
+            Self::Range(range) => Box::new(range),
+            Self::Some(indexes) => Box::new(indexes.into_iter()),
+        }
+    }
 }
 
 /// Most bytes of an output that is read whole; what follows is left out.

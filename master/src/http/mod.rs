@@ -20,6 +20,7 @@ pub mod events;
 pub mod exec;
 mod exit_json;
 pub mod explain;
+mod explain_agents;
 mod find;
 pub mod frameworks;
 pub mod frameworks_json;

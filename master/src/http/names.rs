@@ -13,7 +13,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use protocol::{JobId, Kind, ShardId};
+use protocol::{JobId, ShardId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -127,7 +127,7 @@ pub async fn list(
         };
         seen += found.len();
         last = found.last().map(|job| job.id).or(last);
-        for view in found.iter().filter(|view| view.job.kind == Kind::Service && caller.sees(&view.job.role)) {
+        for view in found.iter().filter(|view| view.job.kind.lasts() && caller.sees(&view.job.role)) {
             services.extend(api.names.service(view).await?);
         }
         if seen >= limit {
@@ -152,7 +152,7 @@ pub async fn show(
     Asked(query): Asked<RoleQuery>,
 ) -> Result<Json<ServiceBody>, ApiError> {
     let view = find::job(&api, &caller, &job, query.role.as_deref()).await?;
-    let is_one = view.job.kind == Kind::Service && view.ended.is_none();
+    let is_one = view.job.kind.lasts() && view.ended.is_none();
     let service = if is_one { api.names.service(&view).await? } else { None };
     service.as_ref().map(|service| Json(service.into())).ok_or_else(|| ApiError::not_found("service"))
 }

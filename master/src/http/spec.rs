@@ -95,7 +95,7 @@ pub async fn framework_task(spec: Result<JobSpec, ApiError>, roles: &[Role], api
     if spec.count.is_some_and(|count| count != 1)
         || spec.name.is_some()
         || spec.role.is_some()
-        || spec.kind == Some(Kind::Service)
+        || spec.kind.is_some_and(Kind::lasts)
         || spec.has_place()
     {
         return Err(ApiError::invalid(

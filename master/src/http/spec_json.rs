@@ -117,6 +117,7 @@ pub const fn kind_text(kind: Kind) -> &'static str {
         Kind::Batch => "batch",
         Kind::Service => "service",
         Kind::Task => "task",
+        Kind::System => "system",
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Cell {
     pub usage: Usage,
     /// Where its last attempt is or was.
     pub agent: AgentId,
-    /// Its last attempt; from 1.
+    /// Its last attempt; from 1, or 0 where it waits for an agent and never had one.
     pub number: u32,
     /// Restarts counted against `retries_max`.
     pub retries: u32,
@@ -95,6 +95,8 @@ enum End {
     Lost,
     /// Kept beside the cells.
     Uncommon,
+    /// It has not ended, and is to: its agent is none of its job's any more.
+    Leaving,
 }
 
 /// New ones at the end: their places are on record.
@@ -131,6 +133,31 @@ impl Cell {
         }
     }
 
+    /// A task of a system job waits for its agent: the first there, though not the first of its index.
+    #[must_use]
+    pub fn bound(agent: AgentId, before: u32, version: u32, at: Time) -> Self {
+        Self { slot: Slot::Waiting, ..Self::staged(agent, before, version, at) }
+    }
+
+    /// True where it began since it has had its agent.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.slot == Slot::Live || self.end != End::None
+    }
+
+    /// True where it is live and is to leave its agent.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.slot == Slot::Live && self.end == End::Leaving
+    }
+
+    /// A live task is to leave its agent, or to stay.
+    pub fn set_leaving(&mut self, leaves: bool) {
+        if self.slot == Slot::Live {
+            self.end = if leaves { End::Leaving } else { End::None };
+        }
+    }
+
     /// Another attempt.
     pub fn stage_again(&mut self, agent: AgentId, number: u32, version: u32, at: Time) {
         *self = Self { retries: self.retries, streak: self.streak, ..Self::staged(agent, number, version, at) };
@@ -153,7 +180,7 @@ impl Cell {
     #[must_use]
     pub fn exit(&self, uncommon: Option<&Exit>) -> Option<Exit> {
         match self.end {
-            End::None => None,
+            End::None | End::Leaving => None,
             End::Code => Some(Exit::Code(self.code)),
             End::Signal => Some(Exit::Signal(self.code)),
             End::Killed => Some(Exit::Killed),

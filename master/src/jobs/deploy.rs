@@ -71,7 +71,8 @@ impl LiveJob {
         let held = self.held_version();
         let waiting: Vec<u32> = self.cells.iter_from(0).filter(|(_, cell)| cell.slot == Slot::Waiting).map(|(index, _)| index).collect();
         for index in waiting {
-            if let Some(cell) = self.cells.get_mut(index).filter(|cell| Some(cell.version) != held) {
+            // What has not begun where it waits was of no version.
+            if let Some(cell) = self.cells.get_mut(index).filter(|cell| Some(cell.version) != held || !cell.has_begun()) {
                 cell.version = self.version;
             }
         }
@@ -83,7 +84,7 @@ impl Jobs {
     /// A service is to go to another version: a new one, or the one of this number that was before.
     pub fn deployed(&mut self, id: JobId, job: &Job, back_to: Option<u32>, cause: Cause, at: Time) {
         self.unqueue(id);
-        let Some(live) = self.live_mut(id).filter(|live| live.stopping.is_none() && live.job.kind == Kind::Service) else {
+        let Some(live) = self.live_mut(id).filter(|live| live.stopping.is_none() && live.job.kind.lasts()) else {
             return self.requeue(id);
         };
         let (from, replaced) = (live.stable_version(), live.job.place != job.place);
@@ -113,8 +114,10 @@ impl Jobs {
         }
         live.version_changed();
         live.job.count = job.count;
+        let kind = live.job.kind;
         self.rolling.insert(id);
         self.still_held(id);
+        self.system_changed(id, kind);
         self.resized(id, total, at);
         self.revive_ended(id, at);
     }
@@ -129,7 +132,8 @@ impl Jobs {
     /// What has ended for good is wanted in the new version.
     fn revive_ended(&mut self, id: JobId, at: Time) {
         let Some(live) = self.live(id) else { return };
-        if live.ends.iter().all(|ends| *ends == 0) {
+        // Of a system job that has no agent any more.
+        if live.job.kind == Kind::System || live.ends.iter().all(|ends| *ends == 0) {
             return;
         }
         let ended = |(_, cell): &(u32, &super::Cell)| cell.slot == Slot::Ended;
@@ -191,7 +195,7 @@ impl Jobs {
         self.unqueue(id);
         let Some(live) = self.live_mut(id).filter(|live| live.stopping.is_none()) else { return self.requeue(id) };
         let (version, count, total) = (live.version, live.job.count, live.total());
-        if *turn == Turn::Began && live.job.kind == Kind::Service {
+        if *turn == Turn::Began && live.job.kind.lasts() {
             live.rollout_mut();
             live.begin(0, count, Cause::Applied, at);
             live.derived.gate = Gate::default();

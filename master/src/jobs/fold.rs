@@ -5,6 +5,7 @@ use super::job::{Derived, Entry, Key, LiveJob, OldVersion, end_position};
 use super::restart::{self, Facts, Next};
 use super::rollout::{Rollout, State};
 use super::state::Jobs;
+use super::system::Everywhere;
 use super::tally::Tally;
 use crate::shard::record::Ended;
 use protocol::{AgentId, Exit, Job, JobId, Kind, Phase, Time};
@@ -25,7 +26,9 @@ impl Jobs {
         if let Some(name) = &job.name {
             self.names.insert((job.role.clone(), name.clone()), id);
         }
-        let derived = Derived { tally: Tally::of(job.place.as_deref()), ..Derived::default() };
+        let everywhere = Everywhere::of(job.kind, &super::Cells::default());
+        let kind = job.kind;
+        let derived = Derived { tally: Tally::of(job.place.as_deref()), everywhere, ..Derived::default() };
         let begins_after = !job.after.is_empty();
         let job = LiveJob {
             job: job.clone(),
@@ -46,6 +49,7 @@ impl Jobs {
         };
         self.lasting.entries.insert(id, Entry::Live(Box::new(job)));
         self.live.insert(id);
+        self.system_changed(id, kind);
         self.held.extend(begins_after.then_some(id));
         self.settle(id, at);
     }
@@ -67,8 +71,10 @@ impl Jobs {
         if replaced {
             live.tally_anew();
         }
+        let kind = live.job.kind;
         self.rolling.remove(&id);
         self.held.remove(&id);
+        self.system_changed(id, kind);
         self.resized(id, before, at);
         self.scaled(id, job.count, at);
     }
@@ -103,23 +109,28 @@ impl Jobs {
             deployment.set(State::Cancelled, at);
             deployment.why = "the job is being stopped".to_owned();
         }
+        let kind = job.job.kind;
         let waits = |(_, cell): &(u32, &Cell)| cell.slot == Slot::Waiting;
         let last = if job.waiting_cells == 0 { 0 } else { usize::MAX };
         let waiting: Vec<u32> = job.cells.iter_from(0).take(last).filter(waits).map(|(index, _)| index).collect();
         for index in waiting {
             self.withdraw(id, index, at);
         }
+        self.system_changed(id, kind);
         self.settle(id, at);
     }
 
     /// A task that waits ends instead.
-    fn withdraw(&mut self, id: JobId, index: u32, at: Time) {
+    pub(super) fn withdraw(&mut self, id: JobId, index: u32, at: Time) {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
         let Some(cell) = job.cells.get_mut(index).filter(|cell| cell.slot == Slot::Waiting) else { return };
         let due = cell.retry_at();
         cell.slot = Slot::Ended;
         cell.since = at;
         cell.note_exit(&Exit::Killed);
+        if let Some(everywhere) = job.derived.everywhere.as_deref_mut() {
+            everywhere.left(index, cell, false);
+        }
         if !job.leave(index)
             && let Some(due) = due
         {
@@ -211,7 +222,7 @@ impl Jobs {
 
     fn ended_one(&mut self, id: JobId, end: &Ended, at: Time) {
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
-        let wanted = job.wants(end.index);
+        let (wanted, was_leaving) = (job.wants(end.index), job.cells.get(end.index).is_some_and(Cell::is_leaving));
         let Some(cell) = job.cells.get_mut(end.index) else { return };
         if cell.slot != Slot::Live || cell.number != end.number {
             return;
@@ -250,6 +261,9 @@ impl Jobs {
             Next::Final => {
                 cell.slot = Slot::Ended;
                 job.ends[end_position(end.exit.phase())] += 1;
+                if let Some(everywhere) = job.derived.everywhere.as_deref_mut() {
+                    everywhere.left(end.index, cell, was_leaving);
+                }
             }
             Next::Again { delay_ms, counted, streak } => {
                 cell.slot = Slot::Waiting;
@@ -271,17 +285,19 @@ impl Jobs {
     }
 
     /// Ends the job where it is over, and puts it where its waiting tasks belong where it is not.
-    fn settle(&mut self, id: JobId, at: Time) {
+    pub(super) fn settle(&mut self, id: JobId, at: Time) {
         if !self.live(id).is_some_and(LiveJob::is_over) {
             return self.requeue(id);
         }
         self.unqueue(id);
         self.live.remove(&id);
         let Some(Entry::Live(job)) = self.lasting.entries.remove(&id) else { return };
+        let ended_kind = job.job.kind;
         let ended = job.end(at);
         self.history_tasks += ended.weight();
         self.rolling.remove(&id);
         self.held.remove(&id);
+        self.system_changed(id, ended_kind);
         self.lasting.entries.insert(id, Entry::Ended(Box::new(ended)));
         self.lasting.history.push_back(id);
         self.prune();

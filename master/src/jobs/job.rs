@@ -2,6 +2,7 @@
 
 use super::cell::{Cell, Cells, LivePhase, Slot};
 use super::rollout::Rollout;
+use super::system::Everywhere;
 use super::tally::Tally;
 use protocol::{AgentId, Exit, Job, Kind, Name, Phase, Role, Stand, Template, Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -190,6 +191,8 @@ pub struct Derived {
     pub roll_from: u32,
     /// Where its live tasks are, where its placement counts them.
     pub tally: Option<Box<Tally>>,
+    /// Which agents have which task, of a system job.
+    pub everywhere: Option<Box<Everywhere>>,
 }
 
 /// Since when what a deployment waits for is so. Not on record: a new leader waits anew.
@@ -211,7 +214,7 @@ impl LiveJob {
     /// How many tasks there are to be now: while versions change that may be more than its count.
     #[must_use]
     pub fn total(&self) -> u32 {
-        self.job.count.saturating_add(self.rollout.as_ref().map_or(0, |rollout| rollout.extra))
+        self.wanted().saturating_add(self.rollout.as_ref().map_or(0, |rollout| rollout.extra))
     }
 
     /// Tasks that never began and may.
@@ -223,7 +226,7 @@ impl LiveJob {
     /// Tasks that never began and are to, whether they may now or not.
     #[must_use]
     pub fn unbegun(&self) -> u32 {
-        if self.stopping.is_some() { 0 } else { self.total().saturating_sub(self.cells.len()) }
+        if self.stopping.is_some() || self.derived.everywhere.is_some() { 0 } else { self.total().saturating_sub(self.cells.len()) }
     }
 
     /// True where its first tasks wait for other services of its role.
@@ -235,6 +238,9 @@ impl LiveJob {
     /// Tasks that wait for resources and are of one version: while some begin anew in the version before, those; the others come after them.
     #[must_use]
     pub fn ready(&self) -> u32 {
+        if self.derived.everywhere.is_some() {
+            return self.waiting_cells - self.backing_off();
+        }
         match self.derived.again_old.len() {
             0 => self.fresh() + u32::try_from(self.derived.again.len()).expect("no more than cells"),
             old => u32::try_from(old).expect("no more than cells"),
@@ -320,13 +326,18 @@ impl LiveJob {
     /// False where the task is to end.
     #[must_use]
     pub fn wants(&self, index: u32) -> bool {
-        self.stopping.is_none() && (self.job.kind == Kind::Batch || index < self.total())
+        let of_kind = match self.job.kind {
+            Kind::Batch => true,
+            Kind::System => self.cells.get(index).is_some_and(|cell| cell.slot != Slot::Ended && !cell.is_leaving()),
+            Kind::Service | Kind::Task => index < self.total(),
+        };
+        self.stopping.is_none() && of_kind
     }
 
     /// True where nothing of it runs and nothing will.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        let idle_service = self.job.kind == Kind::Service && self.job.count == 0;
+        let idle_service = self.job.kind == Kind::System || self.job.kind == Kind::Service && self.job.count == 0;
         self.live == 0 && (self.stopping.is_some() || self.unbegun() == 0 && self.waiting_cells == 0 && !idle_service)
     }
 
@@ -377,7 +388,7 @@ impl LiveJob {
     /// What follows from the cells alone, counted anew.
     pub fn recount(&mut self) {
         self.cells.forget_phases();
-        self.derived = Derived::default();
+        self.derived = Derived { everywhere: Everywhere::of(self.job.kind, &self.cells), ..Derived::default() };
         self.derived.phases[LivePhase::Staging as usize] = self.live;
         self.derived.new_phases[LivePhase::Staging as usize] = self.live - self.outdated().min(self.live);
         self.stand_anew();

@@ -2,7 +2,7 @@
 //! job where that counts the job's tasks. What a shard demands is the list of its lines.
 
 use crate::shard::event::{WANTS_MAX, Want};
-use protocol::{Job, JobId, Placement, Resources, Role};
+use protocol::{Job, JobId, Kind, Placement, Resources, Role};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,6 +51,14 @@ pub struct LinePlace {
     pub counted: Option<JobId>,
 }
 
+/// Where the tasks of a job may go, and whether that counts them: of a system job each has one agent.
+fn placement(job: &Job) -> (Option<Arc<Placement>>, bool) {
+    match (&job.place, job.kind) {
+        (place, Kind::System) => (Some(place.clone().unwrap_or_default()), true),
+        (place, _) => (place.clone(), place.as_ref().is_some_and(|place| place.counts_tasks())),
+    }
+}
+
 impl Lines {
     /// The line number `at`.
     #[must_use]
@@ -68,8 +76,9 @@ impl Lines {
     pub fn join(&mut self, id: JobId, job: &Job, shape: &Resources, count: u32) -> u32 {
         self.changed = true;
         let (role, priority) = (&job.role, job.priority);
-        let counted = job.place.as_ref().filter(|place| place.counts_tasks()).map(|_| id);
-        let known = match &job.place {
+        let (place, counted) = placement(job);
+        let counted = counted.then_some(id);
+        let known = match &place {
             None => self.by_key.get(&(role.clone(), Reverse(priority), shape.clone())),
             Some(place) => self.placed.get(&(role.clone(), Reverse(priority), shape.clone(), Arc::clone(place), counted)),
         };
@@ -86,10 +95,10 @@ impl Lines {
             self.lines.push(None);
         }
         let (role, priority, shape) = (job.role.clone(), job.priority, shape.clone());
-        let place = job.place.as_ref().map(|place| {
+        let place = placement(job).0.map(|place| {
             self.last_id += 1;
             self.by_id.insert(self.last_id, at);
-            LinePlace { id: self.last_id, place: Arc::clone(place), counted }
+            LinePlace { id: self.last_id, place, counted }
         });
         match &place {
             None => self.by_key.insert((role.clone(), Reverse(priority), shape.clone()), at),

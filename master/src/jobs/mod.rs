@@ -14,6 +14,7 @@ pub mod rollout;
 pub mod spent;
 pub mod state;
 pub mod steps;
+pub mod system;
 pub mod tally;
 
 pub use cell::{Cell, Cells, LivePhase, Slot};

@@ -24,8 +24,10 @@ impl Jobs {
         let lines: Vec<(Want, LinePlace)> =
             self.lines.placed().into_iter().filter_map(|line| Some((line.want(), line.place.clone()?))).collect();
         let want = |(want, LinePlace { id, place, counted }): (Want, LinePlace)| {
-            let mut made = PlacedWant { id, want, place, limits: Arc::default(), turn: None };
-            if let Some(job) = counted.and_then(|job| self.live_mut(job)) {
+            let mut made = PlacedWant { id, want, place, limits: Arc::default(), turn: None, agents: None };
+            if let Some((turn, agents)) = counted.and_then(|job| self.wanted_at(job, id)) {
+                (made.turn, made.agents) = (Some(turn), Some(agents));
+            } else if let Some(job) = counted.and_then(|job| self.live_mut(job)) {
                 let total = job.live.saturating_add(job.ready());
                 if let Some(tally) = job.derived.tally.as_mut() {
                     (made.limits, made.turn) = (tally.limits(total), tally.turn(total));
@@ -124,10 +126,12 @@ impl Jobs {
         self.lines.changed = true;
     }
 
-    /// A shard says that none of its agents has room for these while they are spread as they are.
-    pub fn stuck(&mut self, from: ShardId, wants: &[(u64, u64)], shards: u16) {
-        for (id, turn) in wants {
-            let Aimed::Counted(id) = self.aimed(*id) else { continue };
+    /// A shard says that none of its agents has room for these while they are spread as they are; gives back system jobs of which that is news.
+    pub fn stuck(&mut self, from: ShardId, wants: &[(u64, u64)], shards: u16) -> Vec<JobId> {
+        let mut news = Vec::new();
+        for (line, turn) in wants {
+            let Aimed::Counted(id) = self.aimed(*line) else { continue };
+            news.extend(self.stuck_at(from, id, (*line, *turn)));
             let Some(job) = self.live_mut(id) else { continue };
             let waiting = job.ready();
             if let Some(tally) = job.derived.tally.as_mut()
@@ -137,6 +141,7 @@ impl Jobs {
                 self.lines.changed = true;
             }
         }
+        news
     }
 
     /// A while is over in which not all shards have said whether they have room: tasks that are spread go on all the same.

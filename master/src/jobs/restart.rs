@@ -51,7 +51,7 @@ pub fn next(facts: Facts, exit: &Exit, usage: Usage) -> Next {
             return Next::Again { delay_ms: backoff_ms(restart, streak), counted: false, streak: streak.saturating_add(1) };
         }
         Exit::Lost { .. } => return Next::Again { delay_ms: 0, counted: false, streak },
-        Exit::Killed if kind == Kind::Service => return Next::Again { delay_ms: 0, counted: false, streak: 0 },
+        Exit::Killed if kind.lasts() => return Next::Again { delay_ms: 0, counted: false, streak: 0 },
         Exit::Killed => return Next::Final,
         Exit::Rejected { .. } if kind == Kind::Batch => return Next::Final,
         _ => restart.policy,
@@ -115,6 +115,7 @@ mod tests {
         check(facts(Kind::Batch, 3, 0), Exit::Lost { reason: Loss::AgentSilent }, false);
         check(facts(Kind::Batch, 0, 0), Exit::Killed, true);
         check(facts(Kind::Service, 0, 0), Exit::Killed, false);
+        check(facts(Kind::System, 9, 0), Exit::Killed, false);
         check(facts(Kind::Batch, 0, 0), Exit::Rejected { reason: String::new() }, true);
         check(facts(Kind::Task, 0, 0), Exit::Lost { reason: Loss::Refused }, true);
         check(Facts { wanted: false, ..facts(Kind::Service, 0, 0) }, Exit::Code(1), true);

@@ -40,6 +40,10 @@ pub struct Jobs {
     pub rolling: BTreeSet<JobId>,
     /// Those whose first tasks wait for other jobs.
     pub held: BTreeSet<JobId>,
+    /// System jobs that have not ended.
+    pub systems: BTreeSet<JobId>,
+    /// True where one of them is otherwise since that was looked at.
+    pub systems_changed: bool,
     /// Live tasks by agent.
     pub by_agent: BTreeMap<AgentId, BTreeSet<(JobId, u32)>>,
     /// Tasks whose backoff is not over.
@@ -71,6 +75,8 @@ impl Jobs {
             live: BTreeSet::new(),
             rolling: BTreeSet::new(),
             held: BTreeSet::new(),
+            systems: BTreeSet::new(),
+            systems_changed: false,
             by_agent: BTreeMap::new(),
             timers: BTreeSet::new(),
             names: BTreeMap::new(),
@@ -106,6 +112,7 @@ impl Jobs {
                     self.rolling.insert(id);
                 }
                 self.held.extend(job.is_held().then_some(id));
+                self.systems.extend((job.job.kind == protocol::Kind::System).then_some(id));
                 for (index, cell) in job.cells.iter_from(0) {
                     match cell.slot {
                         Slot::Live => {
@@ -206,6 +213,9 @@ impl Jobs {
 
     /// Puts the job where its waiting tasks belong.
     pub(super) fn requeue(&mut self, id: JobId) {
+        if self.requeue_everywhere(id) {
+            return;
+        }
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
         let (ready, version) = (job.ready(), job.ready_version());
         if job.derived.queued > 0 && job.derived.line_version != version {
@@ -230,6 +240,7 @@ impl Jobs {
 
     /// Takes the job out of its line, before what the line depends on changes.
     pub(super) fn unqueue(&mut self, id: JobId) {
+        self.unqueue_old(id);
         let Some(Entry::Live(job)) = self.lasting.entries.get_mut(&id) else { return };
         if job.derived.queued > 0 {
             self.lines.leave(job.derived.line, id, job.derived.queued);

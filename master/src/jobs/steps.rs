@@ -1,8 +1,8 @@
 //! The next step of a deployment, from counts alone: pure. Never fewer tasks do their work than promised because of us, and never are there more than the
 //! count and what may be over.
 
-use protocol::Job;
 use protocol::job::Strategy;
+use protocol::{Job, Kind};
 
 /// What of a deployment may be otherwise at any moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,22 +62,24 @@ pub struct Step {
 }
 
 impl Rules {
-    /// Of a job; `whole`: its new version is not tried on a few tasks first.
+    /// Of a job that is to have so many tasks; `whole`: its new version is not tried on a few tasks first. Of a system job none can be over: each is replaced
+    /// where it is.
     #[must_use]
-    pub fn of(job: &Job, whole: bool) -> Self {
-        let (count, update) = (job.count, &job.update);
-        let fenced = job.template.is_fenced();
-        let blue_green = update.strategy == Strategy::BlueGreen && !fenced;
+    pub fn of(job: &Job, count: u32, whole: bool) -> Self {
+        let update = &job.update;
+        let (fenced, system) = (job.template.is_fenced(), job.kind == Kind::System);
+        let blue_green = update.strategy == Strategy::BlueGreen && !fenced && !system;
         let parallel = if blue_green { count.max(1) } else { job.update_parallel.max(1) };
         let share = |milli: u32| u64::from(count) * u64::from(milli);
         let floor = match update.min_healthy_milli {
             _ if fenced => 0,
             _ if blue_green => count,
+            _ if system => count.saturating_sub(parallel),
             None => count.saturating_sub(parallel),
             Some(milli) => u32::try_from(share(milli).div_ceil(1_000)).unwrap_or(u32::MAX).min(count),
         };
         let over = match u32::try_from(share(update.max_over_milli) / 1_000).unwrap_or(u32::MAX) {
-            _ if fenced => 0,
+            _ if fenced || system => 0,
             _ if blue_green => count,
             // Where none may be missing and none may be over nothing could ever be done.
             0 if floor == count && count > 0 => 1,

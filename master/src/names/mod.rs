@@ -9,7 +9,7 @@ use crate::shard::view::{JobView, PAGE_MAX, TaskView, View, Viewed};
 use dashmap::DashMap;
 use protocol::message::shard_of_job;
 use protocol::task::Verdict;
-use protocol::{AgentId, JobId, Kind, Name, Phase, Role, ShardId};
+use protocol::{AgentId, JobId, Name, Phase, Role, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -106,7 +106,7 @@ impl Names {
         let asked = Instant::now();
         let shard = shard_of_job(role, name.as_str(), self.door.shards());
         let view = match self.ask(shard, View::Job(JobRef::Name(key.0.clone(), key.1.clone()))).await? {
-            Some(Viewed::Job(view)) => Some(view).filter(|view| view.job.kind == Kind::Service && view.ended.is_none()),
+            Some(Viewed::Job(view)) => Some(view).filter(|view| view.job.kind.lasts() && view.ended.is_none()),
             _ => None,
         };
         if self.by_name.len() >= REMEMBERED_MAX {

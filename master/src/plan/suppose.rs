@@ -13,7 +13,7 @@ use crate::shard::view::{View, Viewed};
 use crate::shard::{Shard, ShardConfig};
 use protocol::agent::ATTRIBUTE_BYTES_MAX;
 use protocol::message::shard_of_job;
-use protocol::{AgentId, AgentInfo, Field, Job, JobId, Kind, Name, Resources, Role, ShardId, Stand, Time};
+use protocol::{AgentId, AgentInfo, Field, Job, JobId, Name, Resources, Role, ShardId, Stand, Time};
 use std::collections::BTreeSet;
 
 /// How long a task has to stop where its agent is emptied, in milliseconds: tasks of a world stop at once.
@@ -79,7 +79,7 @@ pub fn submit(world: &mut World, job: Job) -> Result<JobId, PlanError> {
 /// The same job, whose new tasks are believed at once: here they do what is expected of them.
 fn believed(job: Job) -> Job {
     let update = protocol::job::Update { settle_ms: 0, ..job.update };
-    if job.kind == Kind::Service { Job { update, ..job } } else { job }
+    if job.kind.lasts() { Job { update, ..job } } else { job }
 }
 
 fn config(world: &World) -> ShardConfig {

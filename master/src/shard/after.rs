@@ -5,7 +5,7 @@ use super::{Action, PeerMessage, Record, Refusal, Shard};
 use crate::jobs::Entry;
 use protocol::job::AFTER_MAX;
 use protocol::message::shard_of_job;
-use protocol::{JobId, Kind, Name, Role, ShardId, Time};
+use protocol::{JobId, Name, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -70,14 +70,15 @@ impl Shard {
     }
 
     fn stands(&self, role: &Role, name: &Name) -> Stands {
-        match self.jobs.named(role, name).and_then(|id| self.jobs.entry(id)) {
+        let named = self.jobs.named(role, name);
+        match named.and_then(|id| Some((id, self.jobs.entry(id)?))) {
             None => Stands::Missing,
-            Some(Entry::Live(job)) => {
+            Some((id, Entry::Live(job))) => {
                 let (new, old) = job.serving();
-                let ready = job.job.kind == Kind::Service && !job.is_held() && new + old >= job.job.count;
+                let ready = job.job.kind.lasts() && !job.is_held() && new + old >= self.deployment_count(id) && self.matches_known(id);
                 if ready { Stands::Ready } else { Stands::Begins }
             }
-            Some(Entry::Ended(job)) => {
+            Some((_, Entry::Ended(job))) => {
                 let finished = !job.stopped && job.unbegun == 0 && job.ends[1..].iter().all(|ends| *ends == 0);
                 if finished { Stands::Ready } else { Stands::Missing }
             }

@@ -253,6 +253,7 @@ impl Shard {
         self.pool.demand(from, &[], u64::MAX);
         self.pool.demand_placed(from, &[], u64::MAX);
         self.pool.retract_all(|offer| offer.to == from);
+        self.matching.forget(from);
         self.pool.open(from, vec![]);
         self.offers_void(from);
         self.tell_modes_to(from);
@@ -393,6 +394,7 @@ impl Shard {
     }
 
     pub(super) fn publish_agent(&mut self, agent: AgentId, what: &'static str) {
+        self.matching.stir(agent);
         let name = self.rest.agents.get(&agent).map(|known| known.info.name.clone()).unwrap_or_default();
         self.publish(Change::Agent { agent, name, what: what.into() });
     }

@@ -5,8 +5,9 @@ use super::event::{Limit, PlacedOffer, PlacedWant};
 use super::mask::Mask;
 use super::pool::Pool;
 use super::rules::Rules;
-use protocol::{Constraint, Offer, Resources, Role, ShardId, Stand};
+use protocol::{AgentId, Constraint, Offer, Resources, Role, ShardId, Stand};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What is known of one such want.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub struct Aim {
     used: Vec<BTreeMap<String, u32>>,
     /// Agents whose offers its shard has declined since.
     shut: BTreeSet<u32>,
+    /// Of a system job: the agents that are to have one.
+    named: Option<BTreeSet<u32>>,
+    /// Those of them that offers are out of.
+    shown: BTreeSet<u32>,
 }
 
 /// What agents are, and what is to be said of who asks for it.
@@ -43,7 +48,8 @@ impl Aim {
     fn new(want: PlacedWant, rules: &mut Rules) -> Self {
         want.limits.iter().for_each(|limit| rules.watch(&limit.field));
         let used = vec![BTreeMap::new(); want.limits.len()];
-        Self { said: want, mask: None, out: BTreeMap::new(), used, shut: BTreeSet::new() }
+        let (out, shut, shown) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { said: want, mask: None, out, used, shut, named: None, shown }
     }
 
     fn use_values(&mut self, stand: &Stand, tasks: u32, more: bool) {
@@ -62,6 +68,9 @@ impl Aim {
         if self.shut.contains(&slot) {
             return 0;
         }
+        if let Some(named) = &self.named {
+            return u32::from(named.contains(&slot) && !self.shown.contains(&slot));
+        }
         let left = |(limit, used): (&Limit, &BTreeMap<String, u32>)| {
             limit.value(stand).map_or(0, |value| limit.of(value).saturating_sub(used.get(value).copied().unwrap_or(0)))
         };
@@ -70,8 +79,14 @@ impl Aim {
 
     /// Works out anew whom it may be offered, beginning with those of its rule set.
     fn look(&mut self, rules: &Rules, all: &Mask) {
-        if self.said.limits.is_empty() && self.shut.is_empty() {
+        if self.said.limits.is_empty() && self.shut.is_empty() && self.named.is_none() {
             self.mask = None;
+            return;
+        }
+        if let Some(named) = &self.named {
+            let mut mask = Mask::new(rules.size());
+            named.iter().for_each(|slot| mask.set(*slot, all.has_slot(*slot) && self.left(*slot, &rules.stand(*slot)) > 0));
+            self.mask = Some(mask);
             return;
         }
         // Where a limit names those that have room, there are fewer of them than of others.
@@ -174,7 +189,10 @@ impl Pool {
             let out = std::mem::take(&mut aim.out);
             let anew = Aim::new(placed.clone(), &mut self.aims.rules);
             aim.end(&mut self.aims.rules);
-            *aim = Aim { out, ..anew };
+            let slots = |agents: &Arc<Vec<AgentId>>| agents.iter().filter_map(|agent| Some(self.seat(*agent)?.0)).collect();
+            let named: Option<BTreeSet<u32>> = placed.agents.as_ref().map(slots);
+            let shown = out.values().map(|(slot, _)| *slot).collect();
+            *aim = Aim { out, named, shown, ..anew };
             let offered: Vec<(u32, u32)> = aim.out.values().copied().collect();
             offered.into_iter().for_each(|(slot, tasks)| aim.use_values(&self.aims.rules.stand(slot), tasks, true));
             self.look_anew(at, &mut aim);
@@ -228,8 +246,9 @@ impl Pool {
         let stand = self.aims.rules.stand(slot);
         let placed = PlacedOffer { offer, want: want.id, stand: stand.clone() };
         self.aims.said.offers.entry(want.from).or_default().push(placed);
-        if !aim.said.limits.is_empty() {
+        if !aim.said.limits.is_empty() || aim.named.is_some() {
             aim.out.insert(number, (slot, tasks));
+            aim.shown.insert(slot);
             aim.use_values(&stand, tasks, true);
             if aim.left(slot, &stand) == 0
                 && let Some(all) = self.all_of(at)
@@ -249,6 +268,7 @@ impl Pool {
             aim.shut.insert(slot);
         }
         if let Some((_, tasks)) = known {
+            aim.shown.remove(&slot);
             aim.use_values(&self.aims.rules.stand(slot), tasks, false);
         }
         if (known.is_some() || declined)
@@ -275,7 +295,7 @@ impl Pool {
     pub(super) fn stuck(&mut self, at: u32) {
         let Some(want) = self.wants[at as usize].as_mut() else { return };
         want.blocked = true;
-        let spreads = want.aim.as_ref().is_some_and(|aim| aim.said.turn.is_some());
+        let spreads = want.aim.as_ref().is_some_and(|aim| aim.said.turn.is_some() && aim.named.is_none());
         if !spreads {
             self.press(at);
         }

@@ -25,7 +25,7 @@ pub(super) struct Beside {
 impl Shard {
     /// When it is to be asked who is called so.
     pub(super) fn beside_due(&self) -> Option<Time> {
-        self.beside.due
+        self.deployments.beside.due
     }
 
     /// Puts into each want who is called so, and leaves out those of which that is not known yet.
@@ -33,7 +33,7 @@ impl Shard {
         let mut is_asked = false;
         wants.retain_mut(|want| {
             is_asked |= want.place.neighbours().next().is_some();
-            match self.beside.resolved(&want.want.role, &want.place) {
+            match self.deployments.beside.resolved(&want.want.role, &want.place) {
                 None => false,
                 Some(None) => true,
                 Some(Some(place)) => {
@@ -43,15 +43,15 @@ impl Shard {
             }
         });
         if !is_asked {
-            self.beside = Beside::default();
-        } else if self.beside.due.is_none() {
-            self.beside.due = Some(self.now);
+            self.deployments.beside = Beside::default();
+        } else if self.deployments.beside.due.is_none() {
+            self.deployments.beside.due = Some(self.now);
         }
     }
 
     /// Asks who is called so.
     pub(super) fn ask_beside(&mut self) {
-        if self.beside.due.is_none_or(|due| due > self.now) {
+        if self.deployments.beside.due.is_none_or(|due| due > self.now) {
             return;
         }
         let mut asked: BTreeMap<(ShardId, Role), BTreeSet<Name>> = BTreeMap::new();
@@ -59,8 +59,8 @@ impl Shard {
             let shard = shard_of_job(&role, name.as_str(), self.config.shards);
             asked.entry((shard, role)).or_default().insert(name);
         }
-        self.beside.known.retain(|(role, name), _| asked.iter().any(|((_, of), names)| of == role && names.contains(name)));
-        self.beside.due = (!asked.is_empty()).then(|| self.now + ASK_MS);
+        self.deployments.beside.known.retain(|(role, name), _| asked.iter().any(|((_, of), names)| of == role && names.contains(name)));
+        self.deployments.beside.due = (!asked.is_empty()).then(|| self.now + ASK_MS);
         for ((to, role), names) in asked {
             let names: Vec<Name> = names.into_iter().collect();
             for names in names.chunks(CONSTRAINTS_MAX) {
@@ -79,13 +79,13 @@ impl Shard {
 
     /// These are called so.
     pub(super) fn beside_said(&mut self, role: &Role, ids: Vec<(Name, Option<JobId>)>) {
-        if self.beside.due.is_none() {
+        if self.deployments.beside.due.is_none() {
             return;
         }
         let asked: BTreeSet<(Role, Name)> = self.jobs.neighbours().collect();
         for (name, id) in ids {
             let key = (role.clone(), name);
-            if asked.contains(&key) && self.beside.known.insert(key, id) != Some(id) {
+            if asked.contains(&key) && self.deployments.beside.known.insert(key, id) != Some(id) {
                 self.jobs.lines.changed = true;
             }
         }

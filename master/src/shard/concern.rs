@@ -48,6 +48,7 @@ impl PeerMessage {
             Self::Seek { .. } | Self::Windows { .. } | Self::Revocable { .. } => 3,
             Self::ShownReserved { .. } | Self::Reserve { .. } | Self::Misfits { .. } => 3,
             Self::AfterAsked { .. } | Self::AfterSaid { .. } | Self::BesideAsked { .. } | Self::BesideSaid { .. } => 3,
+            Self::MatchesAsked { .. } | Self::MatchesSaid { .. } => 3,
             _ => 1,
         }
     }

@@ -3,9 +3,11 @@
 use super::event::{Change, PlacedWant, Want};
 use super::{Action, PeerMessage, Record, Shard, ShardConfig};
 use crate::jobs::state::Pick;
-use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch};
+use protocol::message::{ATTEMPTS_PER_MESSAGE_MAX, Launch, shard_of_agent};
 use protocol::task::Placed;
 use protocol::{AgentId, AttemptId, Offer, OfferId, Phase, ShardId, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What was demanded last.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Shard {
         }
         self.say_demand();
         self.say_spending();
+        self.say_matching();
         let mut declines = std::mem::take(&mut self.demands.declines);
         declines.sort_unstable();
         for offers in declines.chunk_by(|a, b| a.shard == b.shard) {
@@ -109,13 +112,15 @@ impl Shard {
             return;
         }
         self.demands.said_at = self.now;
+        let mut parts = by_shard(if placed_new { &placed } else { &[] }, self.config.shards);
         for to in 0..self.config.shards {
             let seen = self.demands.seen[usize::from(to)];
             if plain_new {
                 self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::Demand { wants: wants.clone(), seen } });
             }
             if placed_new && !(placed.is_empty() && self.demands.said_placed.is_empty()) {
-                self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::DemandPlaced { wants: placed.clone(), seen } });
+                let wants = std::mem::take(&mut parts[usize::from(to)]);
+                self.at_once(Action::Peer { to: ShardId(to), message: PeerMessage::DemandPlaced { wants, seen } });
             }
         }
         (self.demands.said, self.demands.said_placed) = (wants, placed);
@@ -184,4 +189,23 @@ impl Shard {
             self.publish(Change::Tasks { job, role: role.clone(), phase, placed });
         }
     }
+}
+
+/// The wants as each of so many shards is told them: of system jobs, those for its own agents.
+fn by_shard(wants: &[PlacedWant], shards: u16) -> Vec<Vec<PlacedWant>> {
+    let mut all: Vec<Vec<PlacedWant>> = vec![Vec::with_capacity(wants.len()); usize::from(shards)];
+    for want in wants {
+        let Some(agents) = &want.agents else {
+            all.iter_mut().for_each(|said| said.push(want.clone()));
+            continue;
+        };
+        let mut own: BTreeMap<ShardId, Vec<AgentId>> = BTreeMap::new();
+        agents.iter().for_each(|agent| own.entry(shard_of_agent(*agent, shards)).or_default().push(*agent));
+        for (to, agents) in own {
+            let count = u32::try_from(agents.len()).expect("no more than tasks").min(want.want.count);
+            let said = Want { count, ..want.want.clone() };
+            all[usize::from(to.0)].push(PlacedWant { want: said, agents: Some(Arc::new(agents)), ..want.clone() });
+        }
+    }
+    all
 }

@@ -2,6 +2,7 @@
 //! judged whether the new version has proved itself.
 
 use super::after::After;
+use super::beside::Beside;
 use super::event::Change;
 use super::reconcile::{GRACE_MS, title};
 use super::{Record, Shard};
@@ -37,8 +38,8 @@ enum Verdict {
 }
 
 /// How often tasks of a new version of `job` may end by themselves.
-pub(super) fn failures_max(job: &Job) -> u32 {
-    job.update.failures_max.unwrap_or_else(|| FAILURES_MAX.max(job.count / 20))
+pub(super) fn failures_max(job: &LiveJob) -> u32 {
+    job.job.update.failures_max.unwrap_or_else(|| FAILURES_MAX.max(job.wanted() / 20))
 }
 
 /// When deployments are to be looked at though nothing happens.
@@ -50,6 +51,8 @@ pub(super) struct Due {
     led: Time,
     /// What is known of services that others begin after.
     pub(super) after: After,
+    /// Who is called as tasks that wait are kept near or apart by.
+    pub(super) beside: Beside,
 }
 
 impl Shard {
@@ -122,14 +125,15 @@ impl Shard {
     fn judge_deployment(&mut self, id: JobId) -> Option<Verdict> {
         let (now, led) = (self.now, self.deployments.led);
         let counts = self.deployment_counts(id)?;
+        let (count, known) = (self.deployment_count(id), self.matches_known(id));
         let job = self.jobs.live_mut(id).filter(|job| job.stopping.is_none())?;
         let deployment = job.rollout.as_ref()?.active()?;
         let way_back = deployment.is_way_back();
-        let rules = Rules::of(&job.job, deployment.is_whole());
+        let rules = Rules::of(&job.job, count, deployment.is_whole());
         if deployment.state == State::Paused || job.is_held() {
             return Some(Verdict::Nothing(None));
         }
-        if deployment.failures > failures_max(&job.job) && !way_back {
+        if deployment.failures > failures_max(job) && !way_back {
             return Some(Verdict::Fails(failures_text(id, job)));
         }
         let gate = &mut job.derived.gate;
@@ -143,7 +147,8 @@ impl Shard {
         gate.first = (counts.new_ready > 0).then(|| gate.first.unwrap_or(now));
         let first_at = gate.first.map(|first| first + settle_ms);
         gate.proved |= way_back || first_at.is_some_and(|at| at <= now);
-        let (complete, waits) = (rules.is_complete(&counts), rules.waits(&counts));
+        // Which agents of a system job there are, all shards have to say first.
+        let (complete, waits) = (known && rules.is_complete(&counts), known && rules.waits(&counts));
         gate.goal = (complete || waits).then(|| gate.goal.unwrap_or(now));
         let goal_at = gate.goal.map(|goal| goal + if rules.count == 0 { 0 } else { settle_ms });
         if goal_at.is_some_and(|at| at <= now) {
@@ -151,7 +156,7 @@ impl Shard {
         }
         let deadline = deployment.deadline.max(led + LED_MS.min(led.0));
         if deadline <= now {
-            return Some(Verdict::Fails(deadline_text(&counts, deployment.to, job)));
+            return Some(Verdict::Fails(deadline_text(&counts, (rules.count, deployment.to), job)));
         }
         let step = rules.step(&counts, gate.proved);
         if step != Step::default() {
@@ -163,6 +168,13 @@ impl Shard {
         Some(Verdict::Nothing([proves, goal_at, known, Some(deadline)].into_iter().flatten().min()))
     }
 
+    /// How many tasks a deployment is to come to: of a system job those that there is room for, and one at least where agents match.
+    pub(super) fn deployment_count(&self, id: JobId) -> u32 {
+        let Some(job) = self.jobs.live(id) else { return 0 };
+        let wanted = job.wanted();
+        (wanted - job.roomless(self.config.shards).min(wanted)).max(wanted.min(1))
+    }
+
     /// How the tasks of a job stand.
     pub(super) fn deployment_counts(&self, id: JobId) -> Option<Counts> {
         let job = self.jobs.live(id)?;
@@ -172,12 +184,12 @@ impl Shard {
         let old_waiting = u32::try_from(job.derived.old_waiting.len()).expect("no more than cells");
         let mut counts = Counts {
             new_ready,
-            new: new_live + job.waiting_cells.saturating_sub(old_waiting) + job.fresh(),
+            new: (new_live + job.waiting_cells.saturating_sub(old_waiting) + job.fresh()).saturating_sub(job.roomless(self.config.shards)),
             stopping: job.derived.phases[LivePhase::Killing as usize],
             old_ready,
             old_unready: live.saturating_sub(new_live).saturating_sub(old_ready),
             old_waiting,
-            extra: job.total() - job.job.count,
+            extra: job.total() - job.wanted(),
             ..Counts::default()
         };
         let led = self.deployments.led;
@@ -202,7 +214,7 @@ impl Shard {
                 counts.old_unknown += 1;
             }
         }
-        for (index, cell) in job.cells.iter_from(job.job.count).take(counts.extra as usize) {
+        for (index, cell) in job.cells.iter_from(job.end_index()).take(counts.extra as usize) {
             let stands = cell.slot == Slot::Waiting || cell.slot == Slot::Live && cell.phase != LivePhase::Killing;
             let (old, serves) = (stands && cell.version != job.version, u32::from(job.serves(index)));
             counts.extra_ready += serves;
@@ -242,7 +254,7 @@ impl Shard {
         }
         let unreachable = &self.unreachable;
         let Some(job) = self.jobs.live_mut(id) else { return Vec::new() };
-        let end = if ready { job.job.count } else { job.total() };
+        let end = if ready || job.derived.everywhere.is_some() { job.end_index() } else { job.total() };
         let find = |from: u32| -> Vec<u32> {
             let cells = job.cells.iter_from(from).take_while(|(index, _)| *index < end);
             let right = |(index, cell): &(u32, &crate::jobs::Cell)| {
@@ -279,7 +291,7 @@ impl Shard {
 
     /// Nobody goes on with a deployment that is under way: what runs beyond the count ends.
     pub(super) fn let_extra_go(&mut self, id: JobId) {
-        if self.jobs.live(id).is_some_and(|job| job.total() > job.job.count) {
+        if self.jobs.live(id).is_some_and(|job| job.total() > job.wanted()) {
             self.commit(Record::DeploymentTurned { id, turn: Turn::Extra(0), at: self.now });
             self.stop_beyond(id);
         }
@@ -311,8 +323,8 @@ fn failures_text(id: JobId, job: &LiveJob) -> String {
     format!("tasks of version {to} ended by themselves {failures} times{}", last.unwrap_or_default())
 }
 
-fn deadline_text(counts: &Counts, to: u32, job: &LiveJob) -> String {
-    let (ready, count, waiting) = (counts.new_ready, job.job.count, job.ready());
+fn deadline_text(counts: &Counts, (count, to): (u32, u32), job: &LiveJob) -> String {
+    let (ready, waiting) = (counts.new_ready, job.ready());
     let room = if waiting > 0 { format!(", and {waiting} wait for room") } else { String::new() };
     format!("at its deadline {ready} of {count} tasks of version {to} do their work{room}")
 }

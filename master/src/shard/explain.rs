@@ -117,6 +117,35 @@ impl Shard {
         }
     }
 
+    /// Why these agents have no room for a task of this shape; empty where they have.
+    pub(super) fn rooms(&self, role: &Role, shape: &Resources, agents: &[AgentId]) -> Vec<(AgentId, String, String)> {
+        let known = agents.iter().filter_map(|id| Some((*id, self.rest.agents.get(id).filter(|known| !known.gone)?)));
+        known.map(|(id, known)| (id, known.info.name.clone(), self.room_on(id, (role, shape), &known.info.capacity))).collect()
+    }
+
+    fn room_on(&self, id: AgentId, (role, shape): (&Role, &Resources), capacity: &Resources) -> String {
+        let (slot, seat) = match self.seat_of_use(id) {
+            Ok(found) => found,
+            Err(why) => return why,
+        };
+        let never = capacity.short_of(&shape.made_firm());
+        if !never.is_empty() {
+            return lacks(&never, shape, capacity, "in all");
+        }
+        let mut free = seat.room_of(role).into_owned();
+        amounts::add(&mut free, &seat.offered, 1);
+        let short = free.short_of(shape);
+        if !short.is_empty() {
+            return lacks(&short, shape, &free, "free");
+        }
+        let broken = Pool::short_devices(self.pool.booked_devices(slot).as_ref(), shape);
+        match (broken.first(), Pool::room(seat).0) {
+            (Some(device), _) => format!("no single {device} has so much free, or not so many are whole"),
+            (None, 0) => "it has no place for more tasks, or what runs there is not known yet".to_owned(),
+            (None, _) => String::new(),
+        }
+    }
+
     /// How a shape fits this shard's agents, now and empty. Looks at each of them: for people, never for a decision.
     pub(super) fn explain_shape(&self, role: &Role, shape: &Resources, asked: &Asked) -> ShapeView {
         let mut view = ShapeView::default();
@@ -200,14 +229,28 @@ fn missing_ppm(kind: &ResourceKind, shape: &Resources, free: &Resources) -> u64 
     u64::try_from(missing / u128::from(need.max(1))).unwrap_or(u64::MAX)
 }
 
+/// What there is too little of, and how much.
+fn lacks(short: &[ResourceKind], shape: &Resources, have: &Resources, how: &str) -> String {
+    let one = |kind: &ResourceKind| {
+        let (need, have) = (amounts::of_kind(kind, shape), amounts::of_kind(kind, have));
+        format!("{kind}: {have}{} {how}, {need} needed", unit(kind))
+    };
+    short.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// What stands behind a number of a kind.
+fn unit(kind: &ResourceKind) -> &'static str {
+    match kind {
+        kind if kind.is_bytes() => " bytes",
+        ResourceKind::Ports => "",
+        _ => " milli",
+    }
+}
+
 fn change(agent: &str, short: &[ResourceKind], shape: &Resources, free: &Resources) -> String {
     let mut text = String::new();
     for kind in short {
-        let unit = match kind {
-            kind if kind.is_bytes() => " bytes",
-            ResourceKind::Ports => "",
-            _ => " milli",
-        };
+        let unit = unit(kind);
         let comma = if text.is_empty() { "" } else { ", " };
         let (from, to) = (amounts::of_kind(kind, shape), amounts::of_kind(kind, free));
         write!(text, "{comma}{kind} {to}{unit} instead of {from}").expect("writing to a string does not fail");

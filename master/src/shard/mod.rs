@@ -41,6 +41,7 @@ pub mod limits;
 pub mod maintenance;
 mod mask;
 mod masters;
+mod matching;
 mod openings;
 mod owned;
 mod peer;
@@ -157,7 +158,8 @@ pub struct Shard {
     totals: Totals,
     /// Services on their way to another version, or that wait for others.
     deployments: deployments::Due,
-    beside: beside::Beside,
+    /// Which agents match system jobs, as asked and as said.
+    matching: matching::Matching,
     /// How far live tasks say that they are.
     notes: BTreeMap<AttemptId, (u8, String)>,
     /// Why live tasks are not well.
@@ -219,7 +221,7 @@ impl Shard {
             fences: Fences::default(),
             totals: Totals::default(),
             deployments: deployments::Due::default(),
-            beside: beside::Beside::default(),
+            matching: matching::Matching::default(),
             notes: BTreeMap::new(),
             healths: healths::Healths::default(),
             outputs: VecDeque::new(),
@@ -294,6 +296,7 @@ impl Shard {
             Record::Turned { id, indexes, at } => self.jobs.turned(*id, indexes, *at),
             Record::Released { id, at } => self.jobs.released(*id, *at),
             Record::DeploymentTurned { id, turn, at } => self.jobs.deployment_turned(*id, turn, *at),
+            Record::Matched { id, joined, left, at } => self.jobs.matched(*id, joined, left, *at),
         }
         self.spending.stir();
     }
@@ -311,6 +314,7 @@ impl Shard {
         self.end_broken_groups();
         self.lead_drains();
         self.lead_deployments();
+        self.matching.lead(self.now);
         self.tell_all(&PeerMessage::Led);
         self.maintenance = Maintenance::new(std::mem::take(&mut self.maintenance.lasting));
         (0..self.config.shards).for_each(|to| self.say_roles(ShardId(to)));
@@ -388,7 +392,7 @@ impl Shard {
             PeerMessage::OffersPlaced { offers } => self.take_placed(from, offers),
             PeerMessage::Ranks { ranks } => drop(self.ranks.insert(from, ranks.into_iter().collect())),
             PeerMessage::Yield { agent, attempts, below, grace_ms } => self.yield_place(agent, &attempts, below, grace_ms),
-            PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards),
+            PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards).into_iter().for_each(|id| self.roll(id)),
             PeerMessage::Windows { windows } => {
                 self.windows_said(from, windows);
                 self.watch_windows();
@@ -398,6 +402,10 @@ impl Shard {
             PeerMessage::AfterSaid { job, stands } => self.after_said(job, stands),
             PeerMessage::BesideAsked { role, names } => self.beside_asked(from, role, names),
             PeerMessage::BesideSaid { role, ids } => self.beside_said(&role, ids),
+            PeerMessage::MatchesAsked { asked } => self.matching.asked(from, asked),
+            PeerMessage::MatchesSaid { job, turn, whole, matching, perhaps, others } => {
+                self.matches_said((from, whole), (job, turn), [&matching, &perhaps, &others]);
+            }
         }
     }
 

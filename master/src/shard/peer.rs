@@ -10,7 +10,7 @@ use super::seekers::Seeking;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
-use protocol::{AgentId, AttemptId, Field, Held, JobId, Name, Offer, OfferId, Placement, Reservation, Resources, Role, Stand};
+use protocol::{AgentId, AttemptId, Constraint, Field, Held, JobId, Name, Offer, OfferId, Placement, Reservation, Resources, Role, Stand};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -295,6 +295,39 @@ pub enum PeerMessage {
         /// The live jobs that are called so; `None`: there is none.
         ids: Vec<(Name, Option<JobId>)>,
     },
+    /// A framework's shard to each agents' shard: its system jobs, in place of what it said before. Which agents match?
+    MatchesAsked {
+        /// They.
+        asked: Vec<MatchAsked>,
+    },
+    /// The answer, and what is otherwise since.
+    MatchesSaid {
+        /// The job.
+        job: JobId,
+        /// From the question.
+        turn: u64,
+        /// True: this is of all agents of the sender, in place of what it said before.
+        whole: bool,
+        /// Agents that match.
+        matching: Vec<AgentId>,
+        /// Those that do, and may keep a task and are given none: who knows whether they are here.
+        perhaps: Vec<AgentId>,
+        /// Where it is not of all: those that matched and do no longer.
+        others: Vec<AgentId>,
+    },
+}
+
+/// Which agents are to have a task of a system job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchAsked {
+    /// The job.
+    pub job: JobId,
+    /// Another one each time that something else is asked of a job.
+    pub turn: u64,
+    /// What an agent must be.
+    pub constraints: Vec<Constraint>,
+    /// What it must have some of.
+    pub devices: Vec<Name>,
 }
 
 /// Tasks of one shape that wait, and may not go everywhere.
@@ -308,8 +341,10 @@ pub struct PlacedWant {
     pub place: Arc<Placement>,
     /// How many tasks the values of fields take; empty where it does not matter where other tasks of the job are.
     pub limits: Arc<Vec<Limit>>,
-    /// Where they are spread further than need be: to be given back where no agent has room.
+    /// Where they are spread further than need be, or each for an agent of its own: to be given back where no agent has room.
     pub turn: Option<u64>,
+    /// Of a system job: the agents that are to have one each, of the shard that this is said to.
+    pub agents: Option<Arc<Vec<AgentId>>>,
 }
 
 /// How many tasks each value of a field takes.

@@ -26,8 +26,17 @@ impl Shard {
                         self.take_or_decline(from, &placed.offer, picks);
                     }
                 }
+                Aimed::Counted(job) if self.jobs.systems.contains(&job) => self.take_everywhere(from, job, &offers),
                 Aimed::Counted(job) => self.take_counted(from, job, &offers),
             }
+        }
+    }
+
+    /// Takes what is offered for those tasks of a system job that wait for its agents.
+    fn take_everywhere(&mut self, from: ShardId, job: JobId, offers: &[PlacedOffer]) {
+        for PlacedOffer { offer, .. } in offers {
+            let picks = self.jobs.pick_at(job, offer.agent, &self.clipped(offer));
+            self.take_or_decline(from, offer, picks);
         }
     }
 

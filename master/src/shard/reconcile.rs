@@ -148,6 +148,7 @@ impl Shard {
         let from = match job.stopping {
             Some(_) => 0,
             None if job.job.kind == Kind::Service => job.total(),
+            None if job.derived.everywhere.as_ref().is_some_and(|everywhere| everywhere.any_leaves()) => 0,
             None => return,
         };
         self.stop_from(id, from, job.stopping.unwrap_or(grace_ms));
@@ -163,6 +164,7 @@ impl Shard {
     fn stop_from(&mut self, id: JobId, from: u32, grace_ms: u64) {
         let Some(job) = self.jobs.live(id) else { return };
         let running = job.cells.iter_from(from).filter(|(_, cell)| cell.slot == Slot::Live && cell.phase != LivePhase::Killing);
+        let running = running.filter(|(index, _)| !job.wants(*index));
         let indexes: Vec<u32> = running.map(|(index, _)| index).collect();
         self.kill_tasks(id, &indexes, grace_ms);
     }
@@ -177,14 +179,14 @@ impl Shard {
         // As masters of before have put it on record.
         let unwell = self.unwell_and_outdated(id);
         let Some(job) = self.jobs.live_mut(id).filter(|job| job.stopping.is_none() && job.outdated() > 0) else { return };
-        if job.job.kind != Kind::Service {
+        if !job.job.kind.lasts() {
             return;
         }
         if !unwell.is_empty() {
             self.kill_tasks(id, &unwell, GRACE_MS);
         }
         let Some(job) = self.jobs.live_mut(id) else { return };
-        let down = job.job.count.saturating_sub(job.ready_tasks());
+        let down = job.wanted().saturating_sub(job.ready_tasks());
         let most = job.job.update_parallel.max(1).saturating_sub(down) as usize;
         if most == 0 {
             return;

@@ -319,6 +319,17 @@ pub enum Record {
         /// When.
         at: Time,
     },
+    /// Agents are to have a task of a system job each, or are to have none any more.
+    Matched {
+        /// The job.
+        id: JobId,
+        /// Those that are to have one.
+        joined: Vec<AgentId>,
+        /// Those that are not.
+        left: Vec<AgentId>,
+        /// When.
+        at: Time,
+    },
 }
 
 /// A task of a group.
@@ -369,7 +380,8 @@ impl Record {
             | Self::Retuned { at, .. }
             | Self::Turned { at, .. }
             | Self::Released { at, .. }
-            | Self::DeploymentTurned { at, .. } => *at,
+            | Self::DeploymentTurned { at, .. }
+            | Self::Matched { at, .. } => *at,
         }
     }
 }

@@ -151,6 +151,10 @@ impl Shard {
         if live.job.kind == Kind::Task {
             return Err(Refusal::Invalid { reason: "a framework placed this task: it alone says how many there are".into() });
         }
+        if live.job.kind == Kind::System {
+            let reason = "a system job has one task on each agent that its constraints let in: no number is said of it";
+            return Err(Refusal::Invalid { reason: reason.into() });
+        }
         let most = if live.job.template.is_fenced() { 1 } else { COUNT_MAX };
         if count > most {
             return Err(Refusal::Invalid { reason: format!("count: at most {most} tasks") });

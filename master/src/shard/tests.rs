@@ -17,6 +17,7 @@ mod preempt;
 mod quotas;
 mod revocable;
 mod scores;
+mod system;
 mod walk;
 
 use super::event::{Change, JobRef};

@@ -8,7 +8,7 @@ use super::{Record, Refusal, Response, Shard};
 use crate::jobs::rollout::{Cause, Deployment, State, Turn, why};
 use crate::jobs::steps::Rules;
 use crate::jobs::{DeploymentId, LiveJob};
-use protocol::{Job, JobId, Kind, RequestId, Role};
+use protocol::{Job, JobId, RequestId, Role};
 
 impl Shard {
     /// Makes a service so: a new one, another version of it, or the same otherwise tuned.
@@ -17,7 +17,7 @@ impl Shard {
         let Some((target, live)) = before.and_then(|id| self.jobs.live(id).map(|live| (id, live))) else {
             return self.deploy_first(id, job);
         };
-        if live.job.kind != Kind::Service || job.kind != Kind::Service {
+        if !live.job.kind.lasts() || !job.kind.lasts() {
             return self.apply_job(id, job);
         }
         may_become(live, &job)?;
@@ -42,7 +42,7 @@ impl Shard {
 
     /// The first version of a job: it is to prove itself, too.
     fn deploy_first(&mut self, id: RequestId, job: Job) -> Result<(), Refusal> {
-        if job.name.is_none() || job.kind != Kind::Service {
+        if job.name.is_none() || !job.kind.lasts() {
             return self.apply_job(id, job);
         }
         self.room_for(&job)?;
@@ -80,10 +80,10 @@ impl Shard {
     fn service(&self, job: &JobRef) -> Result<(JobId, &LiveJob), Refusal> {
         let id = self.found(job)?;
         let live = self.jobs.live(id).ok_or_else(|| invalid("the job has ended"))?;
-        match (live.job.kind, live.stopping) {
-            (Kind::Service, None) => Ok((id, live)),
-            (Kind::Service, Some(_)) => Err(Refusal::Conflict { reason: "the job is being stopped".into() }),
-            _ => Err(invalid("only a service has versions")),
+        match (live.job.kind.lasts(), live.stopping) {
+            (true, None) => Ok((id, live)),
+            (true, Some(_)) => Err(Refusal::Conflict { reason: "the job is being stopped".into() }),
+            (false, _) => Err(invalid("only services and system jobs have versions")),
         }
     }
 
@@ -164,7 +164,7 @@ impl Shard {
         let live = self.jobs.live(id)?;
         let deployment = live.rollout.as_ref()?.deployment.as_ref()?;
         let counts = self.deployment_counts(id)?;
-        let rules = Rules::of(&live.job, deployment.is_whole());
+        let rules = Rules::of(&live.job, self.deployment_count(id), deployment.is_whole());
         Some(DeploymentView {
             id: of_job(id, deployment),
             role: live.job.role.clone(),
@@ -186,7 +186,7 @@ impl Shard {
             parallel: rules.parallel,
             canary: rules.canary.unwrap_or(0),
             failures: deployment.failures,
-            failures_max: failures_max(&live.job),
+            failures_max: failures_max(live),
             last_failure: deployment.last_failure.clone(),
         })
     }
@@ -234,7 +234,7 @@ pub(super) fn may_become(live: &LiveJob, job: &Job) -> Result<(), Refusal> {
         return Err(Refusal::Conflict { reason: format!("the job '{name}' is being stopped") });
     }
     if live.job.kind != job.kind {
-        return Err(invalid("kind: a batch job cannot become a service, nor a service a batch job"));
+        return Err(invalid("kind: a job of one kind cannot become one of another: stop it first"));
     }
     // What runs unfenced may live on somewhere, unseen.
     if live.job.template.is_fenced() != job.template.is_fenced() {

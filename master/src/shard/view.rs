@@ -159,6 +159,15 @@ pub enum View {
     Versions(JobRef),
     /// What a job still waits for that it begins after.
     After(JobRef),
+    /// Whether agents of the shard have room for a task each.
+    Rooms {
+        /// The role that would hold it.
+        role: Role,
+        /// What is needed.
+        shape: Resources,
+        /// Which agents, at most [`PAGE_MAX`].
+        agents: Vec<AgentId>,
+    },
 }
 
 /// An answer.
@@ -222,6 +231,8 @@ pub enum Viewed {
     Versions(Vec<VersionView>),
     /// To [`View::After`]: their names, and how they stand.
     After(Vec<(Name, Stands)>),
+    /// To [`View::Rooms`]: of those that there are, what people call it, and why it has none; empty where it has.
+    Rooms(Vec<(AgentId, String, String)>),
 }
 
 /// How many tasks of a job run and have checks, by what is known of those.

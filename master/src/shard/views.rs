@@ -65,6 +65,7 @@ impl Shard {
             View::Deployments { job, role, ended } => Viewed::Deployments(self.deployment_views(job.as_ref(), role.as_ref(), ended)?),
             View::After(job) => Viewed::After(self.held_view(self.found(&job)?)?),
             View::Versions(job) => Viewed::Versions(self.version_views(&job)?),
+            View::Rooms { role, shape, agents } => Viewed::Rooms(self.rooms(&role, &shape, &agents[..agents.len().min(PAGE_MAX)])),
             View::PlugIns => Viewed::PlugIns(self.plug_ins_view()),
             View::Copy { tasks_max } => Viewed::Copy(Box::new(self.copied(tasks_max)?)),
             View::FrameworkTasks { framework, from, skip, limit } => {
@@ -90,7 +91,9 @@ impl Shard {
     pub(super) fn job_view(&self, id: JobId) -> Option<JobView> {
         match self.jobs.entry(id)? {
             Entry::Live(job) => {
-                let mut tasks = ended_counts(&job.ends);
+                // Tasks of a system job that have lost their agents are none of its any more.
+                let system = job.derived.everywhere.is_some() && job.stopping.is_none();
+                let mut tasks = if system { BTreeMap::new() } else { ended_counts(&job.ends) };
                 let mut add = |phase, n: u32| *tasks.entry(phase).or_insert(0) += n;
                 add(Phase::Waiting, job.unbegun() + job.waiting_cells);
                 if job.stopping.is_some() {
@@ -111,7 +114,8 @@ impl Shard {
                 tasks.retain(|_, n| *n > 0);
                 let (version, stopping) = (job.version, job.stopping.is_some());
                 let (submitted, restarts) = (job.submitted, job.restarts);
-                Some(JobView { id, job: job.job.clone(), version, stopping, submitted, ended: None, tasks, restarts })
+                let shown = protocol::Job { count: job.wanted(), ..job.job.clone() };
+                Some(JobView { id, job: shown, version, stopping, submitted, ended: None, tasks, restarts })
             }
             Entry::Ended(job) => {
                 let mut tasks = ended_counts(&job.ends);
@@ -145,7 +149,11 @@ impl Shard {
             Some(Entry::Ended(job)) => job.cells.len() + job.unbegun,
             None => 0,
         };
-        let right = |view: &TaskView| phases.is_empty() || phases.contains(&view.phase);
+        let left = |view: &TaskView| self.jobs.live(id).is_some_and(|job| job.job.kind == protocol::Kind::System && !job.wants(view.index));
+        let right = |view: &TaskView| {
+            let ended = view.exit.is_some() && !matches!(view.phase, Phase::Waiting | Phase::Killing | Phase::Unreachable);
+            (phases.is_empty() || phases.contains(&view.phase)) && !(ended && left(view))
+        };
         let scanned = (from..count).take(TASKS_SCANNED_MAX);
         scanned.filter_map(|index| self.task_view(id, index)).filter(right).take(limit.min(PAGE_MAX)).collect()
     }

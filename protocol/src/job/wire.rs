@@ -29,6 +29,7 @@ enum WrittenKind<'a> {
     Service,
     Task,
     Extended(Kind, Vec<WrittenExtension<'a>>),
+    System,
 }
 
 /// What a job of before did not have. New ones at the end.
@@ -59,6 +60,7 @@ enum ReadKind {
     Service,
     Task,
     Extended(Kind, #[serde(deserialize_with = "bounded::list::<_, _, EXTENSIONS_MAX>")] Vec<ReadExtension>),
+    System,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +83,7 @@ impl Serialize for Job {
             Kind::Batch => WrittenKind::Batch,
             Kind::Service => WrittenKind::Service,
             Kind::Task => WrittenKind::Task,
+            Kind::System => WrittenKind::System,
         };
         let Self { role, name, priority, count, template, restart, update_parallel, .. } = self;
         let (priority, count, update_parallel) = (*priority, *count, *update_parallel);
@@ -95,6 +98,7 @@ impl<'de> Deserialize<'de> for Job {
             ReadKind::Batch => (Kind::Batch, vec![]),
             ReadKind::Service => (Kind::Service, vec![]),
             ReadKind::Task => (Kind::Task, vec![]),
+            ReadKind::System => (Kind::System, vec![]),
             ReadKind::Extended(kind, extensions) => (kind, extensions),
         };
         let (mut place, mut about, mut update, mut after) = (None, None, Update::default(), Vec::new());
@@ -117,12 +121,20 @@ mod tests {
     use crate::place::{Constraint, Field, Rule};
     use crate::{Digest, Limits, Member, Metering, Program, Resources};
 
+    /// A kind as they knew it.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum FormerKind {
+        Batch,
+        Service,
+        Task,
+    }
+
     /// A job as builds before extensions wrote it.
     #[derive(Serialize, Deserialize)]
     struct Former {
         role: Role,
         name: Option<Name>,
-        kind: Kind,
+        kind: FormerKind,
         priority: u8,
         count: u32,
         template: Arc<Template>,
@@ -179,17 +191,32 @@ mod tests {
 
     #[test]
     fn a_job_without_extensions_has_the_bytes_of_before() {
-        for kind in [Kind::Batch, Kind::Service, Kind::Task] {
+        for (kind, was) in [(Kind::Batch, FormerKind::Batch), (Kind::Service, FormerKind::Service), (Kind::Task, FormerKind::Task)] {
             let job = job(kind);
             let bytes = postcard::to_allocvec(&job).unwrap();
             let former: Former = postcard::from_bytes(&bytes).unwrap();
-            assert_eq!(former.kind, kind);
+            assert_eq!(former.kind, was);
             assert_eq!(postcard::to_allocvec(&former).unwrap(), bytes);
             assert_eq!(postcard::from_bytes::<Job>(&bytes).unwrap(), job);
         }
         let head = postcard::to_allocvec(&job(Kind::Service)).unwrap();
         // Role, name, kind, priority, count, one member without a name.
         assert_eq!(&head[..15], b"\x03web\x01\x04shop\x01\x32\x03\x01\x00");
+    }
+
+    #[test]
+    fn a_system_job_is_what_builds_of_before_do_not_know() {
+        let plain = Job { count: 0, ..job(Kind::System) };
+        let after = Job { after: vec![Name::new("db").unwrap()], ..plain.clone() };
+        for (job, head) in
+            [(&plain, &b"\x03web\x01\x04shop\x04\x32\x00"[..]), (&after, &b"\x03web\x01\x04shop\x03\x03\x01\x03\x01\x02db"[..])]
+        {
+            let bytes = postcard::to_allocvec(job).unwrap();
+            assert_eq!(&bytes[..head.len()], head);
+            assert_eq!(postcard::from_bytes::<Job>(&bytes).unwrap(), *job);
+            assert!(postcard::from_bytes::<Former>(&bytes).is_err());
+            assert_eq!((job.since(), job.kind.lasts()), (3, true));
+        }
     }
 
     #[test]

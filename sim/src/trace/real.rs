@@ -137,6 +137,6 @@ impl Real {
         let rule = Rule::Like(names.join("|"));
         let constraints = vec![Constraint { field: Field::Attribute(MODEL.into()), rule }];
         let place = Arc::new(Placement { constraints, spread: vec![] });
-        PlacedWant { id: self.tasks, want, place, limits: Arc::default(), turn: None }
+        PlacedWant { id: self.tasks, want, place, limits: Arc::default(), turn: None, agents: None }
     }
 }

@@ -267,10 +267,14 @@ impl Reader {
         match self.text("kind", &mut node)?.as_ref() {
             "batch" => Some(Kind::Batch),
             "service" => Some(Kind::Service),
-            later @ ("system" | "cron") => {
-                self.bad(Code::NotYet, "kind", &node, format!("this version does not know '{later}' yet"), "it knows batch and service")
+            "system" => Some(Kind::System),
+            "cron" => {
+                let message = "this version does not know 'cron' yet".to_owned();
+                self.bad(Code::NotYet, "kind", &node, message, "it knows batch, service and system")
             }
-            other => self.bad(Code::BadValue, "kind", &node, format!("{} is no kind of job", quoted(other)), "it is batch or service"),
+            other => {
+                self.bad(Code::BadValue, "kind", &node, format!("{} is no kind of job", quoted(other)), "it is batch, service or system")
+            }
         }
     }
 

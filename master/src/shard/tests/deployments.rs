@@ -15,19 +15,19 @@ fn service(args: &str, count: u32, parallel: u32, update: How) -> Job {
     service
 }
 
-fn quick() -> How {
+pub(super) fn quick() -> How {
     How { settle_ms: 0, ..How::default() }
 }
 
 impl World {
-    fn deploy(&mut self, job: Job) -> (JobId, Option<DeploymentId>) {
+    pub(super) fn deploy(&mut self, job: Job) -> (JobId, Option<DeploymentId>) {
         match self.ask(Request::Deploy { job, force: false }) {
             Response::Deployed { job, deployment, .. } => (job, deployment),
             other => panic!("{other:?}"),
         }
     }
 
-    fn deployment(&mut self, id: JobId) -> DeploymentView {
+    pub(super) fn deployment(&mut self, id: JobId) -> DeploymentView {
         match self.ask(Request::View(View::Deployments { job: Some(JobRef::Id(id)), role: None, ended: true })) {
             Response::Viewed(viewed) => match *viewed {
                 Viewed::Deployments(views) => views.into_iter().next().expect("it has one"),

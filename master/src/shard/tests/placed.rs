@@ -6,20 +6,20 @@ use super::*;
 use protocol::message::shard_of_agent;
 use protocol::{Constraint, FaultDomain, Field, Placement, Rule, Stand};
 
-struct Cluster {
-    shards: Vec<Shard>,
+pub(super) struct Cluster {
+    pub(super) shards: Vec<Shard>,
     now: Time,
     /// On their way: to whom, from whom, what.
     letters: VecDeque<(usize, ShardId, PeerMessage)>,
     journals: Vec<Vec<Record>>,
     stands: BTreeMap<AgentId, Stand>,
-    sessions: BTreeMap<AgentId, u64>,
-    held: BTreeMap<AgentId, BTreeSet<AttemptId>>,
+    pub(super) sessions: BTreeMap<AgentId, u64>,
+    pub(super) held: BTreeMap<AgentId, BTreeSet<AttemptId>>,
     declined: usize,
 }
 
 impl Cluster {
-    fn new(shards: u16) -> Self {
+    pub(super) fn new(shards: u16) -> Self {
         let shard = |id| Shard::new(ShardConfig { id: ShardId(id), shards, ..ShardConfig::default() });
         let mut cluster = Self {
             shards: (0..shards).map(shard).collect(),
@@ -45,7 +45,7 @@ impl Cluster {
         }
     }
 
-    fn agent(&mut self, agent: AgentId, facts: &[(&str, &str)], cpu_milli: u64) {
+    pub(super) fn agent(&mut self, agent: AgentId, facts: &[(&str, &str)], cpu_milli: u64) {
         let of = |name: &str| facts.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned()).unwrap_or_default();
         let domain = FaultDomain { region: of("region"), zone: of("zone"), rack: of("rack") };
         let attributes = facts.iter().filter(|(name, _)| !["region", "zone", "rack"].contains(name));
@@ -59,7 +59,7 @@ impl Cluster {
         self.settle();
     }
 
-    fn say(&mut self, agent: AgentId, message: FromAgent) {
+    pub(super) fn say(&mut self, agent: AgentId, message: FromAgent) {
         let at = usize::from(shard_of_agent(agent, self.shards.len() as u16).0);
         self.shards[at].handle(self.now, Event::Agent { agent, message });
         self.drain(at);
@@ -100,7 +100,11 @@ impl Cluster {
         }
     }
 
-    fn settle(&mut self) {
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(super) fn settle(&mut self) {
         (0..self.shards.len()).for_each(|at| self.drain(at));
         let mut letters = 0;
         while let Some((to, from, message)) = self.letters.pop_front() {
@@ -111,7 +115,7 @@ impl Cluster {
         }
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         let end = self.now + ms;
         while self.now < end {
             self.now = self.now + 250;
@@ -127,7 +131,7 @@ impl Cluster {
         }
     }
 
-    fn ask(&mut self, at: usize, request: Request) -> JobId {
+    pub(super) fn ask(&mut self, at: usize, request: Request) -> JobId {
         self.shards[at].handle(self.now, Event::Request { id: RequestId(1), request });
         let mut job = None;
         let mut rest = Vec::new();
