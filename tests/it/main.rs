@@ -38,6 +38,7 @@ mod run;
 mod scene;
 mod sharing;
 mod simulator;
+mod stack;
 mod stores;
 mod survive;
 mod tidy;
