@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
-.PHONY: demo test test-rootless test-v2 samples images clients browser tools fuzz bench
+.PHONY: demo test test-rootless test-v2 samples images clients browser promtool tools fuzz bench
 
 # The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
 demo: tools samples
@@ -8,7 +8,7 @@ demo: tools samples
 	target/debug/skep demo
 
 # All tests: unit tests of every room, the binary end to end, hostile inputs, the simulator's seeds, the rules of the house.
-test: tools samples images clients browser
+test: tools samples images clients browser promtool
 	@echo "test: building and running all tests"
 	cargo test --locked --workspace --no-fail-fast
 
@@ -64,6 +64,12 @@ clients:
 # What the page is looked at with; without it its tests say that they are skipped.
 browser:
 	@tests/install browser chromium:chromium
+
+# What judges the names of figures and the dashboard's queries: out of Debian's package prometheus (19 MB to fetch), which is not installed.
+promtool:
+	@[ -x target/promtool ] || command -v promtool >/dev/null || { echo "promtool: fetching it out of Debian's package prometheus"; mkdir -p target/prometheus && ( \
+	  cd target/prometheus && apt-get -q download prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && mv usr/bin/promtool .. ) >/dev/null 2>&1 \
+	    || echo "promtool: it cannot be had here: one test is skipped"; rm -rf target/prometheus; }
 
 # The figures of SPECIFICATION.md, from a release build.
 bench: samples

@@ -25,6 +25,7 @@ mod maintenance;
 mod marathon;
 mod masters;
 mod mesos;
+mod metrics;
 mod names;
 mod overload;
 mod page;
