@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian machine with Rust: `make demo` and `make test`. Each says what it does.
-.PHONY: demo test test-rootless test-v2 samples images clients browser tools fuzz bench
+.PHONY: demo test test-rootless test-v2 samples images clients browser promtool tools fuzz bench
 
 # The main job: builds the binary and the samples, then runs the tour on a real cluster in a temporary place.
 demo: tools samples
@@ -8,7 +8,7 @@ demo: tools samples
 	target/debug/skep demo
 
 # All tests: unit tests of every room, the binary end to end, hostile inputs, the simulator's seeds, the rules of the house.
-test: tools samples images clients browser
+test: tools samples images clients browser promtool
 	@echo "test: building and running all tests"
 	cargo test --locked --workspace --no-fail-fast
 
@@ -38,19 +38,12 @@ test-v2:
 	tests/vm/run jail::cgroup executor::process::tests::each_limit executor::process::tests::nothing_of executor::process::tests::a_task_that \
 	  executor::process::tests::it_outlives executor::process::tests::the_task_of
 
-# What makes the container images that the tests unpack and run, and the servers that they run; without root nor sudo those tests say that they
-# are skipped.
+# What makes the container images that the tests unpack and run, and the servers that they run (none of them is started as a service of this
+# machine); without root nor sudo those tests say that they are skipped.
 images:
-	@for need in busybox:busybox-static redis-server:redis-server nginx:nginx-light debootstrap:debootstrap mkfs.ext4:e2fsprogs ip:iproute2 iptables:iptables dig:bind9-dnsutils haproxy:haproxy; do \
-	  PATH=$$PATH:/usr/sbin:/sbin command -v $${need%%:*} >/dev/null || { echo "images: installing $${need#*:} with apt-get"; \
-	    if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
-	    { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends $${need#*:}; } >/dev/null 2>&1 \
-	      || echo "images: $${need#*:} cannot be installed here: some tests are skipped"; }; done
+	@tests/install images busybox:busybox-static redis-server:redis-server etcd:etcd-server nginx:nginx-light debootstrap:debootstrap mkfs.ext4:e2fsprogs \
+	  ip:iproute2 iptables:iptables dig:bind9-dnsutils haproxy:haproxy skopeo:skopeo umoci:umoci
 	@[ -e target/images/debian.tar ] || samples/debian-image target/images/debian.tar || echo "images: no root of Debian: its test is skipped"
-	@command -v skopeo >/dev/null && command -v umoci >/dev/null || { echo "images: installing skopeo and umoci with apt-get"; \
-	  if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
-	  { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends skopeo umoci; } >/dev/null 2>&1 \
-	    || echo "images: they cannot be installed here: some tests are skipped"; }
 
 # Clients of Mesos' and Marathon's APIs from PyPI, in a virtual environment of their own: frameworks and tools that know nothing of skep. The C part of what pymesos
 # reads HTTP with does not compile any more: its Python part does the same. And what the sample frameworks in Java and C++ are compiled with.
@@ -66,18 +59,17 @@ clients:
 	    && tar -xzf target/clients/source/*.tar.gz --strip-components=1 --wildcards -C target/clients/lib/python3*/site-packages '*/http_parser/*.py' \
 	    && echo "$(CLIENTS) $(PYMESOS) $(PARSER)" > target/clients/have; } \
 	    || echo "clients: they cannot be installed here: some tests are skipped"; }
-	@for need in javac:default-jdk-headless g++:g++ curl-config:libcurl4-openssl-dev; do \
-	  command -v $${need%%:*} >/dev/null || { echo "clients: installing $${need#*:} with apt-get"; \
-	    if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
-	    { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends $${need#*:}; } >/dev/null 2>&1 \
-	      || echo "clients: $${need#*:} cannot be installed here: some tests are skipped"; }; done
+	@tests/install clients javac:default-jdk-headless g++:g++ curl-config:libcurl4-openssl-dev
 
 # What the page is looked at with; without it its tests say that they are skipped.
 browser:
-	@command -v chromium >/dev/null || { echo "browser: installing chromium with apt-get"; \
-	  if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
-	  { $$as apt-get -q update && $$as apt-get -q install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
-	    || echo "browser: it cannot be installed here: the page's tests are skipped"; }
+	@tests/install browser chromium:chromium
+
+# What judges the names of figures and the dashboard's queries: out of Debian's package prometheus (19 MB to fetch), which is not installed.
+promtool:
+	@[ -x target/promtool ] || command -v promtool >/dev/null || { echo "promtool: fetching it out of Debian's package prometheus"; mkdir -p target/prometheus && ( \
+	  cd target/prometheus && apt-get -q download prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && mv usr/bin/promtool .. ) >/dev/null 2>&1 \
+	    || echo "promtool: it cannot be had here: one test is skipped"; rm -rf target/prometheus; }
 
 # The figures of SPECIFICATION.md, from a release build.
 bench: samples

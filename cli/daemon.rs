@@ -195,7 +195,7 @@ pub async fn agent(flags: args::Agent, begun: Begun) -> anyhow::Result<ExitCode>
     }
     let mut parts = flags.domain.splitn(3, '/').map(str::to_owned);
     let mut part = || parts.next().unwrap_or_default();
-    config.revocable = flags.revocable;
+    (config.revocable, config.dns) = (flags.revocable, flags.dns);
     config.domain = protocol::FaultDomain { region: part(), zone: part(), rack: part() };
     let mut agent = agent::drive::start(config).await?;
     println!("agent    {} is ready; its tasks go on when it ends", agent.id());

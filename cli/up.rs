@@ -88,6 +88,7 @@ impl Cluster {
         let access = daemon::access(&master)?;
         let mut config = AgentConfig::new(agents, vec![master.quic_addr().to_string()], Arc::clone(&template));
         (config.resources, config.revocable) = (gives.resources, gives.revocable);
+        config.dns = master.dns_addr().iter().map(ToString::to_string).collect();
         let mut started = agent::drive::start(config.clone()).await;
         if matches!(started, Err(agent::drive::AgentError::NoIdentity { .. })) {
             let token = daemon::join_token(&access).await?;

@@ -144,4 +144,8 @@ pub struct Agent {
     /// use, four times a second.
     #[arg(long)]
     pub revocable: bool,
+    /// Where names of services are answered for over DNS, HOST:PORT of masters' --dns, with commas between them: native and container tasks find it in
+    /// `SKEP_DNS`.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub dns: Vec<String>,
 }

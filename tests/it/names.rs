@@ -9,7 +9,8 @@ use std::process::Command;
 const RESOURCES: &str = "cpu=4,memory=4GiB,disk=1GiB,ports=20000-20099";
 
 /// What the API answers.
-fn get(cluster: &Cluster, path: &str, accept: &str) -> (u16, String) {
+pub fn get(cluster: &Cluster, path: &str, accept: &str) -> (u16, String) {
+    protocol::link::install_crypto();
     let root = reqwest::Certificate::from_pem(&std::fs::read(cluster.ca()).unwrap()).unwrap();
     let client = reqwest::Client::builder().tls_certs_only([root]).no_proxy().build().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -34,6 +34,8 @@ pub struct AgentConfig {
     pub bundle_cache_bytes_max: u64,
     /// True where what is promised and measured idle is lent to revocable tasks.
     pub revocable: bool,
+    /// Where names of services are answered for over DNS, `HOST:PORT`: tasks that are processes are told.
+    pub dns: Vec<String>,
     /// Does all that takes root, in this data directory.
     pub template: Arc<Template>,
 }
@@ -53,6 +55,7 @@ impl AgentConfig {
             domain: FaultDomain::default(),
             bundle_cache_bytes_max: 10 << 30,
             revocable: false,
+            dns: vec![],
             template,
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Shape {
     pub name: String,
     attributes: Attributes,
     domain: FaultDomain,
+    /// Where names of services are answered for, as tasks are told; empty: nobody said.
+    pub dns: String,
     /// What of its capacity is kept for roles.
     pub reservations: Vec<Reservation>,
     /// What its machine or its rights lack.
@@ -44,6 +46,7 @@ impl Shape {
             name: config.name.clone().unwrap_or_else(fingerprint::host),
             attributes: config.attributes.clone(),
             domain: config.domain.clone(),
+            dns: config.dns.join(","),
             reservations: config.reservations.clone(),
             weaknesses: config.template.weaknesses().to_vec(),
             set,

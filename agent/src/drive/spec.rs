@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 /// Where native programs are looked for: the bundle first.
 const PATH: &str = "/bundle/bin:/bundle:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where a task learns at which addresses services are found by name.
+const DNS_VARIABLE: &str = "SKEP_DNS";
 /// The one user of a native task, inside.
 const TASK_ID: u32 = 1_000;
 /// Longest host name (hostname(7)).
@@ -28,6 +30,8 @@ pub(super) struct Common<'a> {
     pub stdin: Option<PathBuf>,
     /// What people call the machine.
     pub agent: &'a str,
+    /// Where names of services are answered for, `HOST:PORT` with commas between them; empty: nobody said.
+    pub dns: &'a str,
     /// The parent of its control group.
     pub group: String,
 }
@@ -145,10 +149,11 @@ fn environment(common: &Common<'_>, one: &One<'_>, fill: &impl Fn(&str) -> Strin
         ("SKEP_AGENT".to_owned(), common.agent.to_owned()),
         (MESSAGES_VARIABLE.to_owned(), MESSAGES_FD.to_string()),
     ];
+    let dns = (!common.dns.is_empty()).then(|| (DNS_VARIABLE.to_owned(), common.dns.to_owned()));
     let ports = common.launch.template.ports().zip(one.ports);
     let ports = ports.map(|(name, port)| (format!("PORT_{}", name.as_str().to_uppercase().replace('-', "_")), port.to_string()));
     let devices = super::devices::environment(common.launch, common.member, &one.given);
-    for (name, value) in own.into_iter().chain(ports).chain(devices) {
+    for (name, value) in own.into_iter().chain(dns).chain(ports).chain(devices) {
         if !env.iter().any(|(known, _)| *known == name) {
             env.push((name, value));
         }

@@ -63,7 +63,7 @@ impl Door {
             let stdin = member.stdin.and_then(|bundle| self.fetcher.locate(bundle, Form::Plain));
             let places = self.template.places();
             let group = if launch.template.is_revocable() { places.idle_group() } else { places.group().to_owned() };
-            let common = spec::Common { launch, member, prepared: &prepared, stdin, agent: &self.name, group };
+            let common = spec::Common { launch, member, prepared: &prepared, stdin, agent: &self.name, dns: &self.shape.dns, group };
             for (nth, (attempt, ports)) in launch.attempts.iter().zip(ports).enumerate() {
                 let member = id(attempt);
                 let given = given.get(nth).cloned().unwrap_or_default();

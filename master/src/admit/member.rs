@@ -465,6 +465,8 @@ impl MemberJudge<'_, '_> {
                 }
             },
             (Sort::Native, Form::Executable | Form::Script) => {}
+            // What a program of the machine reads: its settings.
+            (Sort::Native, Form::Other) if !self.task.command.is_empty() => {}
             (Sort::Native, Form::Archive) if self.task.command.is_empty() => {
                 let help = "command = [\"bin/server\"]: a path in the archive, or a name that is looked for in PATH";
                 self.push(Code::Missing, "command", "an archive does not say which of its programs runs", help);
@@ -472,7 +474,7 @@ impl MemberJudge<'_, '_> {
             (Sort::Native | Sort::Image, Form::Archive) => {}
             (_, Form::Wasm) => self.push(Code::BadBundle, name, "it is wasm", "wasm = \"…\""),
             (Sort::Native, _) => {
-                let help = "an executable, a script that begins with #!, or a tar archive of a folder";
+                let help = "an executable, a script that begins with #!, a tar archive of a folder, or with `command` what that reads";
                 self.push(Code::BadBundle, name, format!("it is {}", form.text()), help);
             }
             (Sort::Image, _) => {

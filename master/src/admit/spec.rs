@@ -70,7 +70,7 @@ pub struct TaskSpec {
     pub name: Option<Name>,
     /// `wasm`: a module or component.
     pub wasm: Option<Source>,
-    /// `native`: an executable, a script or an archive of a folder.
+    /// `native`: an executable, a script, an archive of a folder, or with `command` any file.
     pub native: Option<Source>,
     /// `image`: an archive of an OCI layout, or one that `docker save` wrote.
     pub image: Option<Source>,

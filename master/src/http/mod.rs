@@ -38,6 +38,7 @@ pub mod maintenance;
 pub mod marathon;
 pub mod masters;
 mod mesos;
+mod metrics;
 pub mod names;
 pub mod overview;
 mod page;
@@ -302,7 +303,7 @@ fn guarded() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(status::status))
         .routes(routes!(overview::overview))
         .routes(routes!(overview::stream))
-        .routes(routes!(status::metrics))
+        .routes(routes!(metrics::metrics))
 }
 
 /// The routes, and what they share.

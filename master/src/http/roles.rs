@@ -280,7 +280,8 @@ pub struct Known {
     settings: BTreeMap<Role, RoleSettings>,
     /// What the tasks of each and of all below it hold.
     pub holds: BTreeMap<Role, Resources>,
-    total: Resources,
+    /// What the agents have together.
+    pub total: Resources,
 }
 
 impl Known {

@@ -1,17 +1,13 @@
-//! How the cluster is: for people, for programs that ask whether this process lives, and for Prometheus.
+//! How the cluster is: for people, and for programs that ask whether this process lives.
 
 use super::access::Caller;
 use super::error::{ApiError, ErrorAnswer};
-use super::policies::{self, PolicyRow};
-use super::{Api, find, marathon};
+use super::{Api, find};
 use crate::shard::event::Level;
 use crate::shard::view::{Figures, View, Viewed};
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -83,18 +79,6 @@ pub async fn health(State(api): State<Arc<Api>>) -> Json<HealthBody> {
     Json(HealthBody { deciding: api.door.stopped().is_none() })
 }
 
-/// The same counts as Prometheus reads them; who asks for JSON is told what Marathon tells.
-#[utoipa::path(get, path = "/metrics", tag = "cluster", responses((status = 200, body = String, content_type = "text/plain")))]
-pub async fn metrics(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMap) -> Result<Response, ApiError> {
-    caller.must_level(Level::Viewer)?;
-    if marathon::figures::are_wanted(&headers) {
-        return Ok(marathon::figures::json(&api, &caller).await.into_response());
-    }
-    let (figures, policies) = (figures(&api).await?, policies::rows(&api).await?);
-    let text = prometheus(&figures) + &of_policies(&policies.policies);
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
-}
-
 /// Counts of all shards together.
 ///
 /// # Errors
@@ -122,73 +106,5 @@ impl FiguresBody {
         self.staged_total += more.staged_total;
         self.ended_total += more.ended_total;
         self.refused_total += more.refused_total;
-    }
-}
-
-/// Text of Prometheus' exposition format 0.0.4.
-fn prometheus(figures: &FiguresBody) -> String {
-    let rows = [
-        ("skep_jobs_live", "gauge", figures.jobs_live),
-        ("skep_jobs_ended", "gauge", figures.jobs_ended),
-        ("skep_tasks_waiting", "gauge", figures.tasks_waiting),
-        ("skep_tasks_live", "gauge", figures.tasks_live),
-        ("skep_tasks_ended", "gauge", figures.tasks_ended),
-        ("skep_agents_reachable", "gauge", figures.agents_reachable),
-        ("skep_agents_unreachable", "gauge", figures.agents_unreachable),
-        ("skep_offers", "gauge", figures.offers),
-        ("skep_attempts_staged_total", "counter", figures.staged_total),
-        ("skep_attempts_ended_total", "counter", figures.ended_total),
-        ("skep_attempts_refused_total", "counter", figures.refused_total),
-    ];
-    let mut text = String::new();
-    for (name, kind, value) in rows {
-        writeln!(text, "# TYPE {name} {kind}\n{name} {value}").expect("memory does not fail to be written");
-    }
-    text
-}
-
-/// The same of policies: how often each was asked and had no right answer, and at how many places it is put aside.
-fn of_policies(policies: &[PolicyRow]) -> String {
-    let mut text = String::new();
-    type Value = fn(&PolicyRow) -> u64;
-    let figures: [(&str, &str, Value); 3] = [
-        ("skep_policy_calls_total", "counter", |row| row.calls),
-        ("skep_policy_failures_total", "counter", |row| row.failures),
-        ("skep_policy_aside", "gauge", |row| u64::from(row.aside)),
-    ];
-    for (name, kind, value) in figures.into_iter().filter(|_| !policies.is_empty()) {
-        writeln!(text, "# TYPE {name} {kind}").expect("memory does not fail to be written");
-        for row in policies {
-            // Neither has a character that would have to be escaped. No role: all of which nothing else is said.
-            let (of, role, value) = (row.kind, row.role.as_deref().unwrap_or(""), value(row));
-            writeln!(text, "{name}{{kind=\"{of}\",role=\"{role}\"}} {value}").expect("memory does not fail to be written");
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn policies_are_counted_by_kind_and_role() {
-        let row = |kind, role: Option<&str>, calls| PolicyRow {
-            kind,
-            role: role.map(str::to_owned),
-            bundle: String::new(),
-            closed: false,
-            since_ms: 0,
-            missing: None,
-            calls,
-            failures: 1,
-            last_failure: None,
-            aside: 0,
-        };
-        let text = of_policies(&[row("score", None, 7), row("admission", Some("web/shop"), 9)]);
-        let calls = "# TYPE skep_policy_calls_total counter\nskep_policy_calls_total{kind=\"score\",role=\"\"} 7\n\
-                     skep_policy_calls_total{kind=\"admission\",role=\"web/shop\"} 9\n";
-        assert!(text.starts_with(calls), "{text}");
-        assert_eq!((text.matches("# TYPE").count(), of_policies(&[]).as_str()), (3, ""));
     }
 }

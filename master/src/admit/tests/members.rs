@@ -85,6 +85,7 @@ fn what_does_not_fit_its_kind_is_refused_by_name() {
         ("task.native = \"DIGEST\"\nresources.ports = [\"http\"]", Form::Script, conflict("resources.ports")),
         ("task.native = \"DIGEST\"", Form::Wasm, vec![(Code::BadBundle, "task.native".into())]),
         ("task.native = \"DIGEST\"", Form::Other, vec![(Code::BadBundle, "task.native".into())]),
+        ("task.native = \"DIGEST\"\ntask.command = [\"x\"]", Form::Wasm, vec![(Code::BadBundle, "task.native".into())]),
         ("task.native = \"DIGEST\"", Form::Archive, vec![(Code::Missing, "task.command".into())]),
         ("task.image = \"DIGEST\"", Form::Executable, vec![(Code::BadBundle, "task.image".into())]),
         ("task.native = \"DIGEST\"\ntask.dir = \"../x\"", Form::Script, vec![(Code::BadValue, "task.dir".into())]),
@@ -137,4 +138,12 @@ fn what_is_revocable_is_no_device_and_of_a_whole_group() {
     assert!(admitted(&[task("a", true), task("b", true)].concat(), Form::Wasm).is_ok());
     let mixed = refused(&[task("a", false), task("b", true)].concat(), Form::Wasm);
     assert_eq!(mixed, [(Code::Conflict, "task.1.resources.revocable".to_owned())]);
+}
+
+#[test]
+fn with_a_command_any_file_is_what_a_program_of_the_machine_reads() {
+    let text = "task.native = \"DIGEST\"\ntask.file = \"redis.conf\"\ntask.command = [\"redis-server\", \"/bundle/redis.conf\"]";
+    let job = admitted(text, Form::Other).unwrap();
+    let Program::Native { file, process, .. } = &job.template.first().program else { panic!("it is native") };
+    assert_eq!((file.as_str(), process.command[0].as_str()), ("redis.conf", "redis-server"));
 }
