@@ -43,5 +43,6 @@ mod stack;
 mod stores;
 mod survive;
 mod tidy;
+mod traces;
 mod villain;
 mod what_if;
