@@ -148,6 +148,7 @@ pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<E
         println!("a cluster of one is up: {} (agents: {quic})", cluster.access.url);
         println!("its page: {}", daemon::page_url(&cluster.access).await?);
         println!("  (the browser asks whether to trust it: its certificate is of {})", cluster.master.root_pem().display());
+        cluster.master.dns_addr().iter().for_each(|address| println!("names of services: {address} (DNS, open to whoever reaches it)"));
         if !is_usual {
             println!(
                 "other commands find it with\n  export SKEP_MASTER={} SKEP_TOKEN=$(cat {}) SKEP_CA={}",
