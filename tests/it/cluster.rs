@@ -51,7 +51,8 @@ pub struct Cluster {
     /// Where Marathon's API is, where it is.
     pub marathon: String,
     master_flags: Vec<String>,
-    master_environment: Vec<(String, String)>,
+    /// What masters find in their environment.
+    pub master_environment: Vec<(String, String)>,
     pub master: Option<Child>,
     agents: Vec<(String, String, Option<Child>)>,
     /// What agents are started with beside the usual, by name.

@@ -1,6 +1,7 @@
 //! How jobs travel, as a collector hears it over OTLP/HTTP: its bytes are read here by the numbers of OpenTelemetry's `trace.proto`, by nobody's library.
 
 use crate::cluster::{Cluster, sample};
+use crate::masters::Masters;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -165,23 +166,30 @@ fn read(span: &[u8], service: &str) -> Span {
     }
 }
 
-/// A collector, and a cluster of one that says to it how jobs travel; `None`: this build has no such thing.
-fn traced(delay_ms: &str) -> Option<(Collector, Cluster)> {
+/// A collector; `None`: this build says nothing to any.
+fn collector() -> Option<Collector> {
     if !cfg!(feature = "otlp") {
         println!("skipped: built without the feature otlp");
         return None;
     }
-    let collector = Collector::start();
-    let environment = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*format!("http://{}", collector.at)),
+    Some(Collector::start())
+}
+
+/// Makes something of what masters find in their environment, where they are to say to `collector` how jobs travel.
+fn beside<T>(collector: &Collector, made: impl FnOnce(&[(&str, &str)]) -> T) -> T {
+    made(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.at)),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20secret"),
         ("OTEL_SERVICE_NAME", "hive"),
-        ("OTEL_BSP_SCHEDULE_DELAY", delay_ms),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
         ("NO_PROXY", "127.0.0.1"),
-    ];
-    let mut cluster = Cluster::master_in(&[], &environment);
+    ])
+}
+
+fn of_one(collector: &Collector) -> Cluster {
+    let mut cluster = beside(collector, |environment| Cluster::master_in(&[], environment));
     cluster.add_agent("a1", "cpu=4,memory=4GiB,disk=1GiB,ports=20000-20009");
-    Some((collector, cluster))
+    cluster
 }
 
 /// The spans of a job's trace, where its whole way has been said.
@@ -197,7 +205,8 @@ fn names(spans: &[Span]) -> BTreeSet<&str> {
 
 #[test]
 fn a_collector_hears_how_jobs_travel() {
-    let Some((collector, cluster)) = traced("50") else { return };
+    let Some(collector) = collector() else { return };
+    let cluster = of_one(&collector);
     cluster.text(&["run", "--name", "hello", sample("hello.wasm").to_str().unwrap()]);
     cluster.run(&["run", "--name", "wrong", "--retries", "1", sample("sleep.wasm").to_str().unwrap(), "--", "x"]);
     for job in ["hello", "wrong"] {
@@ -242,7 +251,8 @@ fn a_collector_hears_how_jobs_travel() {
 
 #[test]
 fn the_way_of_a_service_is_said_as_far_as_it_has_come_and_the_rest_when_its_master_ends() {
-    let Some((collector, mut cluster)) = traced("50") else { return };
+    let Some(collector) = collector() else { return };
+    let mut cluster = of_one(&collector);
     let file = cluster.folder.join("rest.toml");
     let program = sample("sleep.wasm");
     std::fs::write(&file, format!("name = \"rest\"\nkind = \"service\"\n[task]\nwasm = {program:?}\nargs = [\"600000\"]\n")).unwrap();
@@ -259,6 +269,35 @@ fn the_way_of_a_service_is_said_as_far_as_it_has_come_and_the_rest_when_its_mast
     assert!(master.wait().unwrap().success());
     let rest = travel(&collector, "rest").expect("it was said");
     assert!(names(&rest).is_superset(&["submit", "place", "send", "run", "attempt", "job"].into()), "{rest:#?}");
+}
+
+#[test]
+fn a_job_is_one_trace_though_the_master_that_led_its_shard_is_killed() {
+    let Some(collector) = collector() else { return };
+    let mut masters = beside(&collector, Masters::three_in);
+    let jobs: Vec<String> = (0..8).map(|number| format!("rest-{number}")).collect();
+    for job in &jobs {
+        let sleep = sample("sleep.wasm");
+        masters.cluster.text(&["run", "--detach", "--name", job, "--count", "2", sleep.to_str().unwrap(), "--", "600000"]);
+    }
+    let count = |name: &str| collector.spans().iter().filter(|span| span.name == name).count();
+    masters.cluster.until("all are on their way", |_| count("submit") == 8 && count("place") == 16);
+    masters.kill(masters.leader());
+    for job in &jobs {
+        masters.cluster.text(&["stop", job]);
+    }
+    masters.cluster.until("the whole way of each is said", |_| jobs.iter().all(|job| travel(&collector, job).is_some()));
+    for job in &jobs {
+        let spans = travel(&collector, job).unwrap();
+        let all = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+        let whole = all("job")[0];
+        assert_eq!((all("submit").len(), all("place").len(), all("attempt").len(), all("job").len()), (1, 2, 2, 1), "{spans:#?}");
+        assert!(
+            all("attempt").iter().all(|span| span.parent == whole.id && span.says("skep.ended") == "killed" && span.began >= whole.began)
+        );
+    }
+    let spans = collector.spans();
+    assert_eq!(spans.iter().map(|span| span.id.clone()).collect::<BTreeSet<_>>().len(), spans.len(), "each is said once");
 }
 
 #[test]
