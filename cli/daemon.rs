@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::args::Shape;
+use crate::otlp::Traces;
 use crate::print;
 use crate::reservations;
 use crate::rights::{self, Begun};
@@ -104,9 +105,11 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
     (config.quic_advertised, config.http_advertised) = (flags.advertise_quic, flags.advertise_http);
     config.join = flags.join.map(|token| token.parse::<JoinToken>().context("--join")).transpose()?.map(|token| (flags.masters, token));
     config.loader = crate::plugins::Plugins::start();
+    let traces = Traces::start()?;
+    config.spans = traces.spans();
     let master = master::drive::start(config).await?;
     if !master.admin_token().exists() {
-        return joined(master, shape).await;
+        return joined(master, traces, shape).await;
     }
     let access = access(&master)?;
     let [mesos, marathon] = [master.mesos_addr(), master.marathon_addr()].map(|address| address.map(|address| format!("http://{address}")));
@@ -139,11 +142,12 @@ pub async fn master(flags: args::Master, shape: Shape) -> anyhow::Result<ExitCod
     std::io::stdout().flush()?;
     told_to_end().await?;
     master.shutdown().await;
+    traces.finish().await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// A master that joined others: those gave the cluster its first token.
-async fn joined(master: Master, shape: Shape) -> anyhow::Result<ExitCode> {
+async fn joined(master: Master, traces: Traces, shape: Shape) -> anyhow::Result<ExitCode> {
     let (http, quic) = (master.http_addr(), master.quic_addr());
     if shape == Shape::Json {
         println!("{}", json!({ "url": format!("https://{http}"), "quic": quic.to_string(), "number": master.number() }));
@@ -154,6 +158,7 @@ async fn joined(master: Master, shape: Shape) -> anyhow::Result<ExitCode> {
     std::io::stdout().flush()?;
     told_to_end().await?;
     master.shutdown().await;
+    traces.finish().await;
     Ok(ExitCode::SUCCESS)
 }
 

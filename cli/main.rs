@@ -19,6 +19,7 @@ mod logs;
 mod maintenance;
 mod manage;
 mod masters;
+mod otlp;
 mod plan;
 mod plugins;
 mod policies;

@@ -3,6 +3,7 @@
 use crate::args::{Shape, Up};
 use crate::client::{Access, home};
 use crate::daemon;
+use crate::otlp::Traces;
 use crate::rights::{self, Around, Begun};
 use agent::drive::{Agent, AgentConfig, Ending};
 use anyhow::Context;
@@ -51,6 +52,7 @@ pub struct Cluster {
     master: Master,
     agent: Agent,
     template: Arc<Template>,
+    traces: Traces,
 }
 
 /// What is found out and begun as the user who starts it, before there is a thread.
@@ -84,6 +86,8 @@ impl Cluster {
         (config.marathon_addr, config.dns_addr) = (marathon, dns);
         config.hosts.extend([http, quic].into_iter().chain(mesos).chain(marathon).map(|address| address.ip().to_string()));
         (config.loader, config.logging) = (crate::plugins::Plugins::start(), Some(logging));
+        let traces = Traces::start()?;
+        config.spans = traces.spans();
         let master = master::drive::start(config).await?;
         let access = daemon::access(&master)?;
         let mut config = AgentConfig::new(agents, vec![master.quic_addr().to_string()], Arc::clone(&template));
@@ -96,7 +100,7 @@ impl Cluster {
             started = agent::drive::start(config).await;
         }
         access.save(data)?;
-        Ok(Self { access, master, agent: started?, template })
+        Ok(Self { access, master, agent: started?, template, traces })
     }
 
     /// True where control groups bound its native and container tasks.
@@ -108,6 +112,7 @@ impl Cluster {
     pub async fn stop(self, ending: Ending) -> anyhow::Result<()> {
         let ended = self.agent.shutdown(ending).await;
         self.master.shutdown().await;
+        self.traces.finish().await;
         rights::leave(self.template).await;
         Ok(ended?)
     }
@@ -116,6 +121,7 @@ impl Cluster {
     pub async fn vanish(self) -> anyhow::Result<()> {
         let ended = self.agent.shutdown(Ending::TasksEnd).await;
         self.master.shutdown().await;
+        self.traces.finish().await;
         self.template.vanish().await?;
         rights::leave(self.template).await;
         Ok(ended?)
@@ -142,6 +148,7 @@ pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<E
         println!("a cluster of one is up: {} (agents: {quic})", cluster.access.url);
         println!("its page: {}", daemon::page_url(&cluster.access).await?);
         println!("  (the browser asks whether to trust it: its certificate is of {})", cluster.master.root_pem().display());
+        cluster.master.dns_addr().iter().for_each(|address| println!("names of services: {address} (DNS, open to whoever reaches it)"));
         if !is_usual {
             println!(
                 "other commands find it with\n  export SKEP_MASTER={} SKEP_TOKEN=$(cat {}) SKEP_CA={}",
@@ -168,6 +175,7 @@ pub async fn up(flags: Up, prepared: Prepared, shape: Shape) -> anyhow::Result<E
     };
     if let Some(ended) = ended {
         cluster.master.shutdown().await;
+        cluster.traces.finish().await;
         rights::leave(cluster.template).await;
         ended?;
         return Ok(ExitCode::SUCCESS);

@@ -14,3 +14,4 @@ mod place;
 pub mod plan;
 pub mod plugins;
 pub mod shard;
+pub mod travel;

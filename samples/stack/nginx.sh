@@ -6,7 +6,8 @@ cd /sandbox || exit 1
 
 ask() {
     for server in $(echo "$SKEP_DNS" | tr ',' ' '); do
-        dig +short +time=1 +tries=1 "@${server%:*}" -p "${server##*:}" "$@" 2>/dev/null && return
+        host=$(echo "${server%:*}" | tr -d '[]')
+        dig +short +time=1 +tries=1 "@$host" -p "${server##*:}" "$@" 2>/dev/null && return
     done
     return 1
 }

@@ -51,6 +51,8 @@ pub struct Cluster {
     /// Where Marathon's API is, where it is.
     pub marathon: String,
     master_flags: Vec<String>,
+    /// What masters find in their environment.
+    pub master_environment: Vec<(String, String)>,
     pub master: Option<Child>,
     agents: Vec<(String, String, Option<Child>)>,
     /// What agents are started with beside the usual, by name.
@@ -60,6 +62,11 @@ pub struct Cluster {
 impl Cluster {
     /// A master with these flags, and no agent.
     pub fn master(flags: &[&str]) -> Self {
+        Self::master_in(flags, &[])
+    }
+
+    /// The same, in an environment with these variables.
+    pub fn master_in(flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut cluster = Self {
             folder: folder(),
             url: String::new(),
@@ -69,6 +76,7 @@ impl Cluster {
             dns: String::new(),
             marathon: String::new(),
             master_flags: flags.iter().map(ToString::to_string).collect(),
+            master_environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             master: None,
             agents: vec![],
             agent_flags: BTreeMap::new(),
@@ -90,7 +98,14 @@ impl Cluster {
         let mut command = skep();
         command.args(["--output", "json", "master", "--http", http, "--quic", &self.quic, "--data"]).arg(self.folder.join("master"));
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("master.log")).unwrap();
-        let mut child = command.args(&self.master_flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
+        let mut child = command
+            .args(&self.master_flags)
+            .envs(self.master_environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let log = || std::fs::read_to_string(self.folder.join("master.log")).unwrap_or_default();

@@ -44,5 +44,6 @@ mod stores;
 mod survive;
 mod system;
 mod tidy;
+mod traces;
 mod villain;
 mod what_if;

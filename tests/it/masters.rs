@@ -28,7 +28,12 @@ struct Seat {
 impl Masters {
     /// Three of them and an agent.
     pub fn three() -> Self {
-        let mut cluster = Cluster::master(&["--replace-after-ms", "20000"]);
+        Self::three_in(&[])
+    }
+
+    /// The same, in an environment with these variables.
+    pub fn three_in(environment: &[(&str, &str)]) -> Self {
+        let mut cluster = Cluster::master_in(&["--replace-after-ms", "20000"], environment);
         let http = cluster.url.strip_prefix("https://").unwrap().to_owned();
         let first = Seat { http, quic: cluster.quic.clone(), child: cluster.master.take() };
         let mut masters = Self { cluster, seats: BTreeMap::from([(1, first)]) };
@@ -65,6 +70,7 @@ impl Masters {
         let mut command = skep();
         command.args(["--output", "json", "master", "--replace-after-ms", "20000", "--http", http, "--quic", quic, "--data"]);
         command.arg(self.cluster.folder.join(data)).args(flags).env("SKEP_LOG", "warn,master=info,openraft=off");
+        command.envs(self.cluster.master_environment.iter().cloned());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

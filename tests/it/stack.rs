@@ -65,13 +65,17 @@ fn attempts(cluster: &Cluster, name: &str) -> Vec<u64> {
     cluster.all_tasks(name).iter().map(|task| task["attempt"].as_u64().unwrap()).collect()
 }
 
-/// The ports that a name stands for, as anybody learns them: over DNS.
-fn ports(cluster: &Cluster, port: &str, name: &str) -> Vec<u16> {
+/// What is answered to a question, as anybody may ask it: over DNS.
+fn dig(cluster: &Cluster, kind: &str, name: &str) -> String {
     let at: SocketAddr = cluster.dns.parse().unwrap();
     let mut dig = Command::new("dig");
-    dig.args([&format!("@{}", at.ip()), "-p", &at.port().to_string(), "+short", "+tries=2", "SRV"]);
-    let output = dig.arg(format!("_{port}._tcp.{name}.default.skep")).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    dig.args([&format!("@{}", at.ip()), "-p", &at.port().to_string(), "+short", "+tries=2", kind, name]);
+    String::from_utf8_lossy(&dig.output().unwrap().stdout).into_owned()
+}
+
+/// The ports that a name stands for.
+fn ports(cluster: &Cluster, port: &str, name: &str) -> Vec<u16> {
+    let text = dig(cluster, "SRV", &format!("_{port}._tcp.{name}.default.skep"));
     text.lines().filter_map(|line| line.split(' ').nth(2)?.parse().ok()).collect()
 }
 
@@ -137,6 +141,7 @@ fn found_by_name(cluster: &Cluster) {
     let text = cluster.text(&["ps"]);
     for (name, count) in SERVICES {
         assert!(text.contains(name) && healthy(cluster, name) == count, "{text}");
+        assert_eq!(dig(cluster, "A", &format!("{name}.default.skep")), "127.0.0.1\n", "{name}");
     }
     // One that is stopped leaves its name, and nginx that knew it; scaled up again it is found by both.
     cluster.text(&["scale", "hello", "1"]);

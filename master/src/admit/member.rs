@@ -465,8 +465,7 @@ impl MemberJudge<'_, '_> {
                 }
             },
             (Sort::Native, Form::Executable | Form::Script) => {}
-            // What a program of the machine reads: its settings.
-            (Sort::Native, Form::Other) if !self.task.command.is_empty() => {}
+            (Sort::Native, Form::Other) if !self.task.command.is_empty() => {} // What a program of the machine reads.
             (Sort::Native, Form::Archive) if self.task.command.is_empty() => {
                 let help = "command = [\"bin/server\"]: a path in the archive, or a name that is looked for in PATH";
                 self.push(Code::Missing, "command", "an archive does not say which of its programs runs", help);

@@ -36,6 +36,7 @@ use crate::peers::{self, Peers, Shelf};
 use crate::plugins::Loader;
 use crate::shard::ShardConfig;
 use crate::shard::event::{self, Level};
+use crate::travel::Spans;
 use accept::Reception;
 use data_dir::DataDir;
 use protocol::Digest;
@@ -95,6 +96,8 @@ pub struct MasterConfig {
     pub loader: Option<Arc<dyn Loader>>,
     /// What this process says; `None`: operators cannot change that.
     pub logging: Option<Logging>,
+    /// Where it is said how jobs travel; `None`: nowhere.
+    pub spans: Option<Spans>,
 }
 
 impl MasterConfig {
@@ -121,6 +124,7 @@ impl MasterConfig {
             timing: Timing::default(),
             loader: None,
             logging: None,
+            spans: None,
         }
     }
 }
@@ -256,6 +260,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         data_dir: config.data_dir.clone(),
         loader: config.loader.clone(),
         logging: config.logging.clone(),
+        spans: config.spans.clone(),
     };
     let taken = on(&threads.first, take((config.http_addr, config.mesos_addr, config.marathon_addr, config.dns_addr))).await?;
     let shelf = Shelf::new(bundles, Arc::clone(&peers));

@@ -10,6 +10,7 @@ use super::jobs_json::{JobBody, JobRow, PHASES, TaskBody, phase_text};
 use super::{Api, find, health, spec};
 use crate::shard::event::{JobRef, Level, Request, Response as Answer};
 use crate::shard::view::{JobView, PAGE_MAX, View, Viewed};
+use crate::travel::Teller;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -162,6 +163,7 @@ pub async fn submit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<SubmittedBody>), ApiError> {
+    let came = api.travel.as_ref().map(Teller::comes);
     let key = key(&headers)?;
     let job = spec::job(&api, &headers, body).await?;
     caller.must(Level::Operator, &job.role)?;
@@ -171,6 +173,7 @@ pub async fn submit(
     let room = api.door.room(&request)?;
     api.door.post(shard, request, RequestId(0), replies)?;
     let (id, new) = submitted(answers.recv().await)?;
+    came.iter().for_each(|came| came.is_on_record(id));
     // Who waits for the end takes none from others.
     drop(room);
     let mut answer = SubmittedBody { id: id.to_string(), new, deployment: None, ended: None };
@@ -195,6 +198,7 @@ pub async fn apply(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<SubmittedBody>), ApiError> {
+    let came = api.travel.as_ref().map(Teller::comes);
     let job = spec::job(&api, &headers, body).await?;
     caller.must(Level::Operator, &job.role)?;
     let named = job.name.as_ref().ok_or_else(|| ApiError::invalid("name", "only a job with a name can be applied"))?;
@@ -206,6 +210,9 @@ pub async fn apply(
     let known = api.door.peers().all_speak(protocol::link::VERSION);
     let request = if known { Request::Deploy { job, force: query.force } } else { Request::Apply { job } };
     let answer = deployments::deployed(api.door.ask(shard, request).await?)?;
+    if let (Some(came), Ok(id)) = (came, answer.id.parse()) {
+        came.is_on_record(id);
+    }
     Ok((if answer.new { StatusCode::CREATED } else { StatusCode::OK }, Json(answer)))
 }
 

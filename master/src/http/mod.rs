@@ -73,6 +73,7 @@ use crate::peers::Shelf;
 use crate::plugins::{self, Loader, PlugIns};
 use crate::shard::HOME;
 use crate::shard::event::Change;
+use crate::travel::{Spans, Teller};
 use access::Tokens;
 use axum::extract::State;
 use axum::http::header;
@@ -125,6 +126,8 @@ pub struct HttpConfig {
     pub loader: Option<Arc<dyn Loader>>,
     /// What this process says; `None`: that cannot be changed.
     pub logging: Option<Logging>,
+    /// Where it is said how jobs travel; `None`: nowhere.
+    pub spans: Option<Spans>,
 }
 
 /// The ports that are served.
@@ -162,6 +165,8 @@ pub struct Api {
     plans: Arc<Semaphore>,
     plug_ins: Arc<PlugIns>,
     logging: Option<Logging>,
+    /// Says how jobs travel, where somebody wants to know.
+    travel: Option<Teller>,
     log_readers: Arc<Semaphore>,
     streams: Arc<Streams>,
     /// Frameworks that subscribed here.
@@ -314,6 +319,8 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
     description.merge(paths);
     let token = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     description.components.get_or_insert_default().add_security_scheme("token", token);
+    let own = u64::from(door.peers().own().number);
+    let travel = config.spans.map(|spans| Teller::start(spans, &config.cluster, own, door.changes()));
     let description = serde_json::to_vec(&description).expect("a description has text for keys").into();
     let shelf = Shelf::new(config.bundles.clone(), Arc::clone(door.peers()));
     let (compiled, bundles) = (config.data_dir.join("policies"), config.bundles.clone());
@@ -337,6 +344,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         plans: Arc::new(Semaphore::new(what_if::PLANS_MAX)),
         plug_ins,
         logging: config.logging,
+        travel,
         log_readers: Arc::new(Semaphore::new(logs::LOG_READERS_MAX)),
         streams: Arc::default(),
         frameworks: DashMap::new(),

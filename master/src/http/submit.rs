@@ -14,6 +14,7 @@ use super::{Api, spec};
 use crate::admit::{Format, JobSpec};
 use crate::shard::event::{Level, Request, Response as Answer};
 use crate::shard::view::JobView;
+use crate::travel::{Came, Teller};
 use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
@@ -111,6 +112,8 @@ struct Pending {
     follow: bool,
     /// Its id, once it is committed.
     job: Option<JobId>,
+    /// When it came, where that is told.
+    came: Option<Came>,
 }
 
 /// A line that was read, without its job.
@@ -194,6 +197,7 @@ impl Submissions {
             Answer::Submitted { job, new } => {
                 over = !pending.follow;
                 pending.job = Some(*job);
+                pending.came.take().iter().for_each(|came| came.is_on_record(*job));
                 let id = Some(job.to_string());
                 let key = pending.key.as_deref();
                 write(&mut self.output, &LineAnswer { line: pending.line, key, id, new: Some(*new), ..LineAnswer::default() });
@@ -353,12 +357,13 @@ impl Submissions {
             Ok(job) => job,
             Err(error) => return self.refuse(line, key.as_deref(), &error),
         };
+        let came = self.api.travel.as_ref().map(Teller::comes);
         let shard = home(&self.api, &job, key.as_deref());
         let slot = self.free.pop().unwrap_or_else(|| {
             self.pending.push(None);
             self.pending.len() - 1
         });
-        self.pending[slot] = Some(Pending { line, key: key.as_deref().map(Into::into), follow, job: None });
+        self.pending[slot] = Some(Pending { line, key: key.as_deref().map(Into::into), follow, job: None, came });
         let request = Request::Submit { job, key, follow };
         match self.api.door.post(shard, request, RequestId(slot as u64), self.replies.clone()) {
             Ok(()) => {

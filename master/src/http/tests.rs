@@ -74,6 +74,7 @@ impl Closed {
             data_dir: folder.path().to_owned(),
             loader: None,
             logging: None,
+            spans: None,
         };
         let (api, router) = api(door(&folder), config);
         Self { api, router, folder }

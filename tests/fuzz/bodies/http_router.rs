@@ -40,6 +40,7 @@ fn world() -> &'static World {
                 data_dir: "nowhere".into(),
                 loader: None,
                 logging: None,
+                spans: None,
             };
             let router = router(master.door().clone(), config).await;
             (master, router)

@@ -41,6 +41,7 @@ impl Cluster {
             data_dir: "nowhere".into(),
             loader: None,
             logging: None,
+            spans: None,
         };
         let router = router(master.door().clone(), config).await;
         let token = format!("Bearer {}", std::fs::read_to_string(master.admin_token()).unwrap().trim());
