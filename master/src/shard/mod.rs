@@ -399,7 +399,7 @@ impl Shard {
             PeerMessage::Seek { seeking } => self.pool.seek(from, seeking),
             PeerMessage::AfterAsked { job, role, names } => self.after_asked(from, job, &role, names),
             PeerMessage::AfterSaid { job, stands } => self.after_said(job, stands),
-            PeerMessage::MatchesAsked { asked } => self.matching.asked(from, asked),
+            PeerMessage::MatchesAsked { asked } => self.matching.asked(from, asked, &mut self.pool.aims.rules),
             PeerMessage::MatchesSaid { job, turn, whole, matching, perhaps, others } => {
                 self.matches_said((from, whole), (job, turn), [&matching, &perhaps, &others]);
             }
