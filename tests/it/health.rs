@@ -18,7 +18,7 @@ fn resources() -> String {
 }
 
 /// A server that answers with the status that it was told last: `GET /set/STATUS`; `hang` is no answer, `late` none to begin with.
-const SERVER: &str = r#"#!/usr/bin/perl
+pub const SERVER: &str = r#"#!/usr/bin/perl
 use strict;
 use IO::Socket::INET;
 $| = 1;

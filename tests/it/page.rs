@@ -286,6 +286,41 @@ fn an_agent_dies(browser: &mut Browser, cluster: &mut Cluster) {
 }
 
 #[test]
+fn a_system_job_is_shown_changed_and_restarted_from_the_page_and_not_scaled() {
+    let mut cluster = racks();
+    let Some(mut browser) = browser(&cluster, (1280, 900)) else { return };
+    let file = cluster.folder.join("sleeper.toml");
+    let program = format!("wasm = {:?}", sample("sleep.wasm"));
+    let update = "\n[restart]\nbackoff = { first = \"2s\" }\n\n[update]\nparallel = 2\ncanary = 1\ndeadline = \"5m\"\n";
+    let text = SERVICE.replace("\"service\"\ncount = 2", "\"system\"").replace("wasm = \"dist/sleep.wasm\"", &program);
+    std::fs::write(&file, text.replace("spread = [\"rack\"]", "constraints = [[\"rack\", \"IS\", \"r2\"]]") + update).unwrap();
+    cluster.text(&["apply", file.to_str().unwrap()]);
+    browser.go(&home(&cluster)).unwrap();
+    browser.shows("all can be reached");
+    browser.turn("#/jobs");
+    browser.shows("on 2 of 2 agents");
+    let id = cluster.json(&["status", "sleeper"])["id"].as_str().unwrap().to_owned();
+    browser.turn(&format!("#/jobs/{id}"));
+    browser.shows("on 2 agents that match");
+    assert_eq!(browser.eval("document.querySelector('#scale') === null && document.querySelector('#restart') !== null").unwrap(), true);
+    browser.push("Edit");
+    browser.shows("It is so already.");
+    let text = browser.eval("document.querySelector('textarea').value").unwrap();
+    browser.write("textarea", &text.as_str().unwrap().replace("r2", "r1").replace("canary = 1\n", ""));
+    browser.shows("A new version");
+    browser.push("Apply changes");
+    cluster.until("it is where it is to be", |cluster| {
+        let tasks = cluster.all_tasks("sleeper");
+        tasks.len() == 1 && tasks[0]["phase"] == "running" && tasks[0]["version"] == 2
+    });
+    browser.shows("on 1 agent that matches");
+    cluster.add_agent_with("a4", "cpu=0.05,memory=4GiB,disk=1GiB", &["--domain", "eu/z/r1"]);
+    browser.shows("on 2 agents that match");
+    browser.shows("it waits on 1 of 2 agents: a4");
+    no_complaints(&mut browser);
+}
+
+#[test]
 fn what_tasks_print_and_agents_are_called_is_letters_and_nothing_else() {
     let mut cluster = Cluster::master(&[]);
     let name = "<img src=x onerror=document.title=1>";

@@ -1,7 +1,9 @@
 //! System jobs through the binary: one task on each agent that matches, through joins, losses, drains, new versions and the death of masters.
 
 use crate::cluster::{Cluster, said, sample};
+use crate::health::SERVER;
 use crate::masters::Masters;
+use crate::processes::write;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -163,6 +165,43 @@ fn a_new_version_goes_from_agent_to_agent_and_a_bad_one_returns_by_itself() {
     assert!(code == Some(2) && text.contains("3 | count = 3") && text.contains("no number is said of it"), "{text}");
     cluster.text(&["stop", "log"]);
     cluster.until("it has ended", |cluster| cluster.json(&["status", "log"])["state"] == "ended");
+}
+
+/// A group of a server and what ships its logs: the server answers with this status.
+fn exporter(cluster: &Cluster, status: &str) -> (String, Option<i32>) {
+    let text = format!(
+        "name = \"exporter\"\nrole = \"ops\"\nkind = \"system\"\n[[task]]\nname = \"serve\"\nnative = \"server\"\nenv = {{ STATUS = \"{status}\" }}\n\
+         resources = {{ cpu = 0.1, memory = \"32MiB\", ports = [\"http\"] }}\nlimits = {{ egress = \"host\" }}\n\
+         readiness = {{ http = \"/ready\", every = \"100ms\" }}\n[[task]]\nname = \"ship\"\nwasm = {:?}\nargs = [\"600000\"]\n\
+         resources = {{ cpu = 0.01, memory = \"2MiB\" }}\n[update]\nsettle = \"100ms\"\ndeadline = \"6s\"\n",
+        sample("sleep.wasm")
+    );
+    let file = write(cluster, "exporter.toml", text);
+    said(cluster, &["apply", file.to_str().unwrap()])
+}
+
+#[test]
+fn a_version_that_is_never_ready_takes_one_agents_group_and_gives_it_back() {
+    let mut cluster = Cluster::master(&[]);
+    for (name, ports) in [("a1", "22800-22809"), ("a2", "22810-22819"), ("a3", "22820-22829")] {
+        cluster.add_agent(name, &format!("cpu=4,memory=4GiB,disk=1GiB,ports={ports}"));
+    }
+    cluster.text(&["roles", "set", "ops", "--host-network", "true"]);
+    write(&cluster, "server", SERVER);
+    let (text, code) = exporter(&cluster, "200");
+    assert_eq!(code, Some(0), "{text}");
+    let seen = |cluster: &Cluster| {
+        let tasks = cluster.json(&["ps", "exporter", "--role", "ops"])["tasks"].as_array().unwrap().clone();
+        let well = tasks.iter().filter(|task| task["health"]["state"] == "healthy").count();
+        let untouched = tasks.iter().filter(|task| task["attempt"] == 1).count();
+        (tasks.len(), well, untouched)
+    };
+    cluster.until("all are ready", |cluster| seen(cluster) == (3, 3, 3));
+    let (text, code) = exporter(&cluster, "503");
+    assert!(code == Some(1) && text.contains("at its deadline"), "{text}");
+    cluster.until("all are ready again", |cluster| seen(cluster) == (3, 3, 2));
+    let all = cluster.json(&["ps", "exporter", "--role", "ops"]);
+    assert!(all["tasks"].as_array().unwrap().iter().all(|task| task["version"] == 1), "{all}");
 }
 
 #[test]

@@ -285,3 +285,28 @@ fn agents_that_are_silent_already_count_for_what_happens_anyway() {
     assert_eq!((prediction.anyway, prediction.changed.len()), (there, 0), "{prediction:?}");
     assert!(there > 0);
 }
+
+#[test]
+fn a_system_job_is_where_agents_come_and_ends_where_they_go() {
+    let mut world = racks();
+    submit(&mut world, job("log", Kind::System, 0, 100));
+    settle(&mut world);
+    assert_eq!(standing(&world).values().map(|job| job.tasks.len()).sum::<usize>(), 6);
+    for (texts, starts, ends) in [
+        (&["lose rack=r3"][..], 0, 2),
+        (&["add 3 agents like a1"], 3, 0),
+        (&["drain name=a1"], 0, 1),
+        (&["drain rack=r1", "resume name=a1"], 0, 1),
+    ] {
+        let prediction = would(&world, texts);
+        assert!(prediction.settled && prediction.anyway == 0 && prediction.waiting.is_empty(), "{texts:?}: {prediction:?}");
+        let found = [Fate::Starts, Fate::Ends, Fate::Moves, Fate::Waits].map(|fate| of_fate(&prediction, fate));
+        assert_eq!(found, [starts, ends, 0, 0], "{texts:?}: {prediction:?}");
+    }
+    let constraints = vec![Constraint { field: Field::Rack, rule: Rule::Is("r1".into()) }];
+    let mut own = job("own", Kind::System, 0, 3_950);
+    own.place = Some(Arc::new(Placement { constraints, spread: vec![] }));
+    let prediction = predict(copies(&world), &ScoreMap::new(), &[], Some(own)).unwrap();
+    let [waiting] = &prediction.waiting[..] else { panic!("{:?}", prediction.waiting) };
+    assert_eq!((of_fate(&prediction, Fate::Starts), waiting.why.waiting), (0, 2), "each of the two has too little beside what it has");
+}

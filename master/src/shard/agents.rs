@@ -253,7 +253,7 @@ impl Shard {
         self.pool.demand(from, &[], u64::MAX);
         self.pool.demand_placed(from, &[], u64::MAX);
         self.pool.retract_all(|offer| offer.to == from);
-        self.matching.forget(from);
+        self.matching.forget(from, &mut self.pool.aims.rules);
         self.pool.open(from, vec![]);
         self.offers_void(from);
         self.tell_modes_to(from);

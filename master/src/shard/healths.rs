@@ -87,24 +87,32 @@ impl Shard {
         self.publish(Change::Health { job, role, health: verdict_text(verdict).into(), found });
     }
 
-    /// How many tasks of these jobs are well and how many are not; of jobs without checks nothing.
+    /// How many tasks of these jobs that can be reached are well and how many are not; of jobs without checks nothing.
     pub(super) fn health_counts(&self, jobs: &[JobId]) -> Vec<(JobId, HealthCounts)> {
         let of = |id: &JobId| {
             let job = self.jobs.live(*id)?;
             let of = |phase: LivePhase| job.derived.phases[phase as usize];
-            let counts =
+            let mut counts =
                 HealthCounts { healthy: of(LivePhase::Healthy), unready: of(LivePhase::Unready), unhealthy: of(LivePhase::Unhealthy) };
+            for (_, cell) in self.unreachable_of(*id) {
+                match cell.phase {
+                    LivePhase::Healthy => counts.healthy -= 1,
+                    LivePhase::Unready => counts.unready -= 1,
+                    LivePhase::Unhealthy => counts.unhealthy -= 1,
+                    _ => {}
+                }
+            }
             let any = counts.healthy + counts.unready + counts.unhealthy > 0;
             (any || job.job.template.has_checks()).then_some((*id, counts))
         };
         jobs.iter().filter_map(of).collect()
     }
 
-    /// Whether these tasks of a job are well: of those that run and have checks.
+    /// Whether these tasks of a job are well: of those that run, can be reached and have checks.
     pub(super) fn health_views(&self, id: JobId, indexes: &[u32]) -> Vec<(u32, HealthView)> {
         let Some(job) = self.jobs.live(id) else { return vec![] };
         let view = |index: &u32| {
-            let cell = job.cells.get(*index).filter(|cell| cell.slot == Slot::Live)?;
+            let cell = job.cells.get(*index).filter(|cell| cell.slot == Slot::Live && !self.unreachable.contains(&cell.agent))?;
             let verdict = match cell.phase {
                 LivePhase::Healthy => Verdict::Healthy,
                 LivePhase::Unready => Verdict::Unready,

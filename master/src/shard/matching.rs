@@ -5,11 +5,11 @@ use super::drains::Mode;
 use super::peer::MatchAsked;
 use super::pool::{Silence, Standing};
 use super::reconcile::GRACE_MS;
+use super::rules::Rules;
 use super::{Action, PeerMessage, Record, Shard};
 use crate::jobs::{LiveJob, LivePhase, Slot};
-use crate::place::Matcher;
 use protocol::message::shard_of_agent;
-use protocol::{AgentId, JobId, Kind, Name, ShardId, Stand, Time};
+use protocol::{AgentId, JobId, Kind, Name, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Both sides of it.
@@ -25,6 +25,8 @@ pub(super) struct Matching {
     heard: BTreeMap<JobId, BTreeSet<ShardId>>,
     /// The agents' side: what others ask.
     asked: BTreeMap<(ShardId, JobId), Asked>,
+    /// True where one of them has no answer yet.
+    unanswered: bool,
     /// Agents that may match otherwise than was said.
     stirred: BTreeSet<AgentId>,
 }
@@ -33,7 +35,8 @@ pub(super) struct Matching {
 #[derive(Debug)]
 struct Asked {
     turn: u64,
-    matcher: Matcher,
+    /// Who meets what is asked of an agent: held, so that it is not worked out each time that a task waits.
+    rules: u32,
     devices: Vec<Name>,
     /// Agents that were said to match, and whether for sure; `None`: nothing was said yet.
     said: Option<BTreeMap<AgentId, bool>>,
@@ -42,12 +45,12 @@ struct Asked {
 impl Matching {
     /// A leader begins, and asks all.
     pub fn lead(&mut self, now: Time) {
-        *self = Self { last_turn: now.0 << 20, again: true, ..Self::default() };
+        *self = Self { last_turn: now.0 << 20, again: true, asked: std::mem::take(&mut self.asked), ..Self::default() };
     }
 
     /// Another shard has another leader, which knows nothing of what was asked or said.
-    pub fn forget(&mut self, from: ShardId) {
-        self.asked.retain(|(of, _), _| *of != from);
+    pub fn forget(&mut self, from: ShardId, rules: &mut Rules) {
+        self.asked(from, vec![], rules);
         for heard in self.heard.values_mut() {
             heard.remove(&from);
         }
@@ -62,12 +65,15 @@ impl Matching {
     }
 
     /// All that a shard asks, in place of what it asked before.
-    pub fn asked(&mut self, from: ShardId, asked: Vec<MatchAsked>) {
+    pub fn asked(&mut self, from: ShardId, asked: Vec<MatchAsked>, rules: &mut Rules) {
         let turns: BTreeMap<JobId, u64> = asked.iter().map(|asked| (asked.job, asked.turn)).collect();
-        self.asked.retain(|(of, job), known| *of != from || turns.get(job) == Some(&known.turn));
+        let over = self.asked.extract_if(.., |(of, job), known| *of == from && turns.get(job) != Some(&known.turn));
+        over.for_each(|(_, known)| rules.drop(known.rules));
         for MatchAsked { job, turn, constraints, devices } in asked.into_iter().filter(|asked| asked.job.shard() == from) {
-            let new = || Asked { turn, matcher: Matcher::new(&constraints), devices, said: None };
+            // Of other jobs' tasks a system job asks nothing.
+            let new = || Asked { turn, rules: rules.hold(&constraints, |_| BTreeSet::new()), devices, said: None };
             self.asked.entry((from, job)).or_insert_with(new);
+            self.unanswered = true;
         }
     }
 }
@@ -85,12 +91,12 @@ impl Shard {
             self.jobs.systems_changed = false;
             self.ask_matches();
         }
+        let unanswered = std::mem::take(&mut self.matching.unanswered);
         let stirred = std::mem::take(&mut self.matching.stirred);
-        if self.matching.asked.is_empty() {
+        if !unanswered && stirred.is_empty() {
             return;
         }
-        let keys: Vec<(ShardId, JobId)> =
-            self.matching.asked.iter().filter(|(_, asked)| !stirred.is_empty() || asked.said.is_none()).map(|(key, _)| *key).collect();
+        let keys: Vec<(ShardId, JobId)> = self.matching.asked.keys().copied().collect();
         for key in keys {
             self.answer_matches(key, &stirred);
         }
@@ -148,10 +154,10 @@ impl Shard {
     /// Whether one of our agents is to have a task, `false`: to keep the one that it has; `None`: to have none.
     fn matches(&self, agent: AgentId, asked: &Asked) -> Option<bool> {
         let known = self.rest.agents.get(&agent).filter(|known| !known.gone)?;
-        let (_, seat) = self.pool.seat(agent)?;
+        let (slot, seat) = self.pool.seat(agent)?;
         let has = |name: &Name| known.info.capacity.devices.iter().any(|device| device.name == *name && device.milli > 0);
-        let right =
-            seat.silence != Silence::Lost && asked.devices.iter().all(has) && asked.matcher.admits(&Stand::from(&known.info), |_| false);
+        let meets = self.pool.aims.rules.mask(asked.rules).is_some_and(|mask| mask.has_slot(slot));
+        let right = seat.silence != Silence::Lost && asked.devices.iter().all(has) && meets;
         match self.drains.mode(agent) {
             Mode::Draining { .. } | Mode::Maintained { .. } => None,
             mode => right.then_some(mode == Mode::Active && seat.standing != Standing::Expected),

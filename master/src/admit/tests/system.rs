@@ -47,7 +47,7 @@ fn a_system_job_has_no_number_and_is_always_started_again() {
 fn what_makes_no_sense_of_a_system_job_is_refused_under_its_line() {
     let check = |text: &str, code: Code, field: &str, line: usize| {
         let problems = toml(&system(&format!("task.wasm = \"WASM\"\n{text}"))).unwrap_err();
-        let found: Vec<_> = problems.iter().map(|problem| (problem.code, problem.field.as_str(), problem.line as usize)).collect();
+        let found: Vec<_> = problems.iter().map(|problem| (problem.code, problem.field.as_str(), problem.line)).collect();
         assert_eq!(found, [(code, field, line)], "{text}");
         assert!(!problems[0].message.is_empty() && problems[0].help.as_ref().is_some_and(|help| !help.is_empty()), "{text}");
     };

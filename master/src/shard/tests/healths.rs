@@ -170,3 +170,16 @@ fn what_was_said_to_be_unwell_a_new_leader_replaces_at_once() {
     world.pass(1_000, &[A]);
     assert_eq!(world.agents[&A].killed, [attempts[1]]);
 }
+
+#[test]
+fn of_what_cannot_be_reached_nobody_says_that_it_is_well() {
+    let (mut world, id, attempts) = with(checked(2));
+    world.find(A, &attempts, Verdict::Healthy, "");
+    assert_eq!(world.healths(id).0.healthy, 2);
+    world.pass(4_000, &[]);
+    assert_eq!(world.count(id, Phase::Unreachable), 2);
+    assert_eq!(world.healths(id), (HealthCounts::default(), vec![]));
+    world.beat(A);
+    assert_eq!(world.healths(id).0.healthy, 2, "it is back, and so are they");
+    world.check();
+}

@@ -5,6 +5,7 @@ use super::placed::Cluster;
 use super::*;
 use crate::jobs::rollout::State;
 use crate::shard::drains::ModeWish;
+use crate::shard::quotas::RoleSettings;
 use protocol::job::Update as How;
 use protocol::message::shard_of_agent;
 use protocol::{Constraint, Field, Placement, Rule};
@@ -347,14 +348,14 @@ fn a_role_with_a_limit_has_as_many_as_that_lets() {
     for agent in [A, B, C] {
         world.register(agent, cpu(1_000), 1);
     }
-    let limit = crate::shard::limits::Quota::new([(protocol::resources::ResourceKind::Cpu, 250)].into_iter());
-    let settings = crate::shard::quotas::RoleSettings { limit, ..crate::shard::quotas::RoleSettings::default() };
+    let limit = limits::Quota::new([(protocol::resources::ResourceKind::Cpu, 250)]);
+    let settings = RoleSettings { limit, ..RoleSettings::default() };
     world.ask(Request::SetRole { role: as_role("default"), settings, force: false });
     world.pass(2 * SECOND, &[A, B, C]);
     let (id, _) = world.deploy(everywhere("1", 100, quick()));
     world.work(id, &[A, B, C], &[], 40);
     assert_eq!((world.spread(id).iter().sum::<usize>(), world.count(id, Phase::Waiting), world.job(id).job.count), (2, 1, 3));
-    world.ask(Request::SetRole { role: as_role("default"), settings: crate::shard::quotas::RoleSettings::default(), force: false });
+    world.ask(Request::SetRole { role: as_role("default"), settings: RoleSettings::default(), force: false });
     world.work(id, &[A, B, C], &[], 60);
     assert_eq!(world.spread(id), [1, 1, 1]);
 }
