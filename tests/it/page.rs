@@ -178,6 +178,8 @@ fn a_service_is_made_scaled_edited_watched_and_stopped_from_the_page() {
 
 /// What the page writes of a job is that job: nothing is to be changed until something is, and then only that.
 fn edit(browser: &mut Browser, cluster: &Cluster) {
+    // While the first version proves itself another one is refused.
+    cluster.until("the first version is believed", |cluster| cluster.text(&["status", "sleeper"]).contains(", done)"));
     browser.push("Edit");
     browser.shows("It is so already.");
     browser.so("the file is written", "document.querySelector('textarea').value.includes('spread = [\"rack\"]')");
