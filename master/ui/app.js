@@ -70,6 +70,8 @@ function plain(part) {
 
 function welcome(wrong) {
   stop();
+  // A page that is still being loaded comes too late.
+  route.asked = null;
   const input = h("input", { type: "password", name: "token", required: true, autocomplete: "off", spellcheck: false });
   const form = h("form", { class: "card", onsubmit: (event) => {
     event.preventDefault();
