@@ -15,7 +15,7 @@ use master::shard::view::{TaskView, View, Viewed};
 use master::shard::{Event, Request, Shard};
 use protocol::job::{COUNT_MAX, Strategy, Update};
 use protocol::task::Verdict as Found;
-use protocol::{Digest, Job, JobId, Kind, Metering, Phase, Program, Time};
+use protocol::{Digest, FromAgent, Job, JobId, Kind, Metering, Phase, Program, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -140,7 +140,16 @@ impl Rolls {
             self.scaled.insert(*job);
         }
         let all = if self.looks { deployments(shard) } else { vec![] };
-        all.into_iter().map(|view| (view.job(), tasks(shard, view.job()))).collect()
+        let mut before: Before = all.into_iter().map(|view| (view.job(), tasks(shard, view.job()))).collect();
+        // What is said to be unwell now does no work any more, whatever is done to it for that.
+        if let Event::Agent { message: FromAgent::Health { healths }, .. } = event {
+            for health in healths.iter().filter(|health| health.verdict != Found::Healthy) {
+                let tasks = before.get_mut(&health.attempt.task.job).into_iter().flatten();
+                let unwell = tasks.filter(|task| task.index == health.attempt.task.index && task.phase == Phase::Running);
+                unwell.for_each(|task| task.phase = Phase::Starting);
+            }
+        }
+        before
     }
 
     /// What happened to a leader, that began to lead then, did no service more harm than it may.
