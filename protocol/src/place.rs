@@ -136,6 +136,12 @@ impl Rule {
         }
     }
 
+    /// True where it depends on where tasks are, of the job or of another.
+    #[must_use]
+    pub const fn asks_for_tasks(&self) -> bool {
+        self.counts_tasks() || self.neighbour().is_some()
+    }
+
     /// True where it depends on where other tasks of the job are.
     #[must_use]
     pub const fn counts_tasks(&self) -> bool {

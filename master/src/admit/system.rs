@@ -44,15 +44,9 @@ impl Judge<'_> {
         if update.strategy == Some(Strategy::BlueGreen) {
             refuse("update.strategy", in_place, "leave it out: it is \"rolling\"");
         }
-        for (at, constraint) in spec.place.constraints.iter().enumerate().filter(|(_, constraint)| constraint.rule.counts_tasks()) {
-            let message = format!("{} counts tasks, and a system job has one on each agent", constraint.rule.name());
-            refuse(&format!("place.constraints.{at}"), &message, "IS, LIKE, UNLIKE, or CLUSTER with a value");
-        }
-        for (at, constraint) in spec.place.constraints.iter().enumerate().filter(|(_, constraint)| constraint.rule.neighbour().is_some()) {
-            let message = format!(
-                "{} is of other jobs' tasks, which come and go: this version asks a system job's agents for what they are",
-                constraint.rule.name()
-            );
+        for (at, constraint) in spec.place.constraints.iter().enumerate().filter(|(_, constraint)| constraint.rule.asks_for_tasks()) {
+            let message =
+                format!("{} asks where tasks are, and a system job has one on each agent that is as it says", constraint.rule.name());
             refuse(&format!("place.constraints.{at}"), &message, "IS, LIKE, UNLIKE, or CLUSTER with a value");
         }
         if !spec.place.spread.is_empty() {

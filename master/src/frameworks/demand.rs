@@ -56,9 +56,7 @@ impl Demand {
             if wish.shape.is_none() {
                 return Err("a wish is for something: its resources are none".into());
             }
-            if let Some(counts) =
-                wish.constraints.iter().find(|constraint| constraint.rule.counts_tasks() || constraint.rule.neighbour().is_some())
-            {
+            if let Some(counts) = wish.constraints.iter().find(|constraint| constraint.rule.asks_for_tasks()) {
                 return Err(format!("{counts} depends on where other tasks are, which a framework decides itself"));
             }
         }
@@ -126,7 +124,7 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::{Field, Rule};
+    use protocol::{Field, Name, Neighbour, Rule};
 
     fn wish(priority: u8, count: u32, cpu_milli: u64, zone: Option<&str>) -> Wish {
         let constraint = |zone: &str| Constraint { field: Field::Zone, rule: Rule::Is(zone.into()) };
@@ -174,11 +172,13 @@ mod tests {
     #[test]
     fn what_cannot_be_wanted_is_refused() {
         let unique = Constraint { field: Field::Zone, rule: Rule::Unique };
+        let near = Constraint { field: Field::Hostname, rule: Rule::Near(Neighbour::named(Name::new("db").unwrap())) };
         for (wishes, why) in [
             (vec![wish(1, 1, 1, None); WISHES_MAX + 1], "at most"),
             (vec![Wish { role: Role::new("db").unwrap(), ..wish(1, 1, 1, None) }], "'db'"),
             (vec![wish(1, 1, 0, None)], "none"),
             (vec![Wish { constraints: vec![unique], ..wish(1, 1, 1, None) }], "UNIQUE"),
+            (vec![Wish { constraints: vec![near], ..wish(1, 1, 1, None) }], "NEAR"),
         ] {
             let refused = demand(wishes).unwrap_err();
             assert!(refused.contains(why), "{refused}");

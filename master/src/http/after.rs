@@ -1,10 +1,7 @@
 //! Services that begin after others: whether some of them would wait for each other for ever.
 
-use super::Api;
 use super::error::ApiError;
-use crate::shard::event::{JobRef, Refusal, Request, Response};
-use crate::shard::view::{View, Viewed};
-use protocol::message::shard_of_job;
+use super::{Api, find};
 use protocol::{Job, Name};
 use std::collections::BTreeMap;
 
@@ -36,22 +33,9 @@ pub(super) async fn check(api: &Api, job: &Job) -> Result<(), ApiError> {
         if seen.len() >= LOOKED_MAX || seen.contains_key(&name) {
             continue;
         }
-        next.extend(after(api, job, &name).await?.into_iter().map(|after| (after, name.clone())));
+        let others = find::named(api, &job.role, &name).await?.map(|view| view.job.after).unwrap_or_default();
+        next.extend(others.into_iter().map(|after| (after, name.clone())));
         seen.insert(name, before);
     }
     Ok(())
-}
-
-/// What a job of the same role begins after; nothing, where there is none.
-async fn after(api: &Api, job: &Job, name: &Name) -> Result<Vec<Name>, ApiError> {
-    let shard = shard_of_job(&job.role, name.as_str(), api.door.shards());
-    let asked = Request::View(View::Job(JobRef::Name(job.role.clone(), name.clone())));
-    match api.door.ask(shard, asked).await? {
-        Response::Viewed(viewed) => match *viewed {
-            Viewed::Job(view) if view.ended.is_none() => Ok(view.job.after),
-            _ => Ok(vec![]),
-        },
-        Response::Refused(Refusal::NotFound { .. }) => Ok(vec![]),
-        other => Err(super::error::unexpected(&other)),
-    }
 }

@@ -11,14 +11,13 @@ use super::{Api, find, health, spec};
 use crate::jobs::rollout::State as Standing;
 use crate::shard::after::Stands;
 use crate::shard::deployment_view::DeploymentView;
-use crate::shard::event::{JobRef, Level, Limit, Refusal, Request, Response as Answer};
+use crate::shard::event::{JobRef, Level, Limit};
 use crate::shard::view::{Explanation, JobView, NOT_THERE, SINGLE, ShapeView, View, Viewed};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use protocol::message::shard_of_job;
-use protocol::{Job, JobId, Kind, Name, Placement, Resources, Role};
+use protocol::{Job, JobId, Kind, Placement, Resources, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -200,7 +199,7 @@ pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMa
     let fit = fit(&api, &job.role, &job.template.resources, place).await?;
     let before = match &job.name {
         None => None,
-        Some(name) => named(&api, &job.role, name).await?,
+        Some(name) => find::named(&api, &job.role, name).await?,
     };
     let changes = before.as_ref().map(|view| differences(&view.job, &job)).unwrap_or_default();
     let action = match &before {
@@ -209,29 +208,16 @@ pub async fn plan(State(api): State<Arc<Api>>, caller: Caller, headers: HeaderMa
         Some(_) => "update",
     };
     let replaces = |view: &JobView| view.job.kind.lasts() && (view.job.template != job.template || view.job.place != job.place);
-    let replaces = before.as_deref().is_some_and(replaces);
+    let replaces = before.as_ref().is_some_and(replaces);
     let id = before.map(|view| view.id.to_string());
     let count = if job.kind == Kind::System { fit.would_fit_empty } else { job.count };
     Ok(Json(PlanBody { action, id, changes, replaces, spec: (&job).into(), count, fit }))
 }
 
-/// The live job of a role that is called so.
-async fn named(api: &Api, role: &Role, name: &Name) -> Result<Option<Box<JobView>>, ApiError> {
-    let asked = Request::View(View::Job(JobRef::Name(role.clone(), name.clone())));
-    match api.door.ask(shard_of_job(role, name.as_str(), api.door.shards()), asked).await? {
-        Answer::Viewed(viewed) => match *viewed {
-            Viewed::Job(view) if view.ended.is_none() => Ok(Some(view)),
-            _ => Ok(None),
-        },
-        Answer::Refused(Refusal::NotFound { .. }) => Ok(None),
-        other => Err(super::error::unexpected(&other)),
-    }
-}
-
 async fn fit(api: &Api, role: &Role, shape: &Resources, mut place: Option<(Placement, Vec<Limit>)>) -> Result<FitBody, ApiError> {
     for constraint in place.iter_mut().flat_map(|(place, _)| &mut place.constraints) {
         if let Some(other) = constraint.rule.neighbour_mut() {
-            other.id = named(api, role, &other.name).await?.map(|view| view.id);
+            other.id = find::named(api, role, &other.name).await?.map(|view| view.id);
         }
     }
     let (role, shape) = (role.clone(), shape.clone());

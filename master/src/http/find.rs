@@ -44,6 +44,16 @@ pub async fn job(api: &Api, caller: &Caller, text: &str, role_text: Option<&str>
     view.filter(|view| caller.sees(&view.job.role)).ok_or_else(|| ApiError::not_found("job"))
 }
 
+/// The live job of a role that is called so; `None` where there is none.
+///
+/// # Errors
+/// An [`ApiError`] where its shard cannot answer now.
+pub async fn named(api: &Api, role: &Role, name: &Name) -> Result<Option<JobView>, ApiError> {
+    let shard = shard_of_job(role, name.as_str(), api.door.shards());
+    let view = viewed(api, shard, JobRef::Name(role.clone(), name.clone())).await?;
+    Ok(view.filter(|view| view.ended.is_none()))
+}
+
 /// The job that is meant, of whichever shard; `None` where there is none.
 ///
 /// # Errors

@@ -54,15 +54,15 @@ impl Shard {
         if self.deployments.beside.due.is_none_or(|due| due > self.now) {
             return;
         }
-        let mut asked: BTreeMap<(ShardId, Role), BTreeSet<Name>> = BTreeMap::new();
-        for (role, name) in self.jobs.neighbours() {
+        let all: BTreeSet<(Role, Name)> = self.jobs.neighbours().collect();
+        self.deployments.beside.known.retain(|key, _| all.contains(key));
+        self.deployments.beside.due = (!all.is_empty()).then(|| self.now + ASK_MS);
+        let mut asked: BTreeMap<(ShardId, Role), Vec<Name>> = BTreeMap::new();
+        for (role, name) in all {
             let shard = shard_of_job(&role, name.as_str(), self.config.shards);
-            asked.entry((shard, role)).or_default().insert(name);
+            asked.entry((shard, role)).or_default().push(name);
         }
-        self.deployments.beside.known.retain(|(role, name), _| asked.iter().any(|((_, of), names)| of == role && names.contains(name)));
-        self.deployments.beside.due = (!asked.is_empty()).then(|| self.now + ASK_MS);
         for ((to, role), names) in asked {
-            let names: Vec<Name> = names.into_iter().collect();
             for names in names.chunks(CONSTRAINTS_MAX) {
                 self.at_once(Action::Peer { to, message: PeerMessage::BesideAsked { role: role.clone(), names: names.to_vec() } });
             }
@@ -71,8 +71,11 @@ impl Shard {
 
     /// Another shard, or ours, asks who is called so.
     pub(super) fn beside_asked(&mut self, from: ShardId, role: Role, names: Vec<Name>) {
-        let id = |name: &Name| self.jobs.named(&role, name).filter(|id| self.jobs.live(*id).is_some());
-        let ids = names.into_iter().take(CONSTRAINTS_MAX).map(|name| (id(&name), name)).map(|(id, name)| (name, id)).collect();
+        let found = |name: Name| {
+            let id = self.jobs.named(&role, &name).filter(|id| self.jobs.live(*id).is_some());
+            (name, id)
+        };
+        let ids = names.into_iter().take(CONSTRAINTS_MAX).map(found).collect();
         // Held: it says what is on record.
         self.held(Action::Peer { to: from, message: PeerMessage::BesideSaid { role, ids } });
     }

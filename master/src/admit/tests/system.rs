@@ -65,6 +65,9 @@ fn what_makes_no_sense_of_a_system_job_is_refused_under_its_line() {
     for rule in ["\"UNIQUE\"", "\"GROUP_BY\", \"2\"", "\"MAX_PER\", \"1\"", "\"CLUSTER\""] {
         check(&format!("[place]\nconstraints = [\n[\"rack\", {rule}]]"), Code::Conflict, "place.constraints.0", 6);
     }
+    for rule in ["NEAR", "APART"] {
+        check(&format!("[place]\nconstraints = [\n[\"hostname\", \"{rule}\", \"db\"]]"), Code::Conflict, "place.constraints.0", 6);
+    }
     let problems = toml("task.wasm = \"WASM\"\nkind = \"cron\"").unwrap_err();
     assert_eq!((problems[0].code, problems[0].line), (Code::NotYet, 2));
 }
