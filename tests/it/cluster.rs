@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take until a test gives up: far longer than it takes, since machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+/// The same for the end of a command, which may wait for the end of what it started.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(360);
 
 /// The built sample `name`; its absence fails the test.
 pub fn sample(name: &str) -> PathBuf {
@@ -28,7 +30,36 @@ pub fn folder() -> PathBuf {
 }
 
 pub fn skep() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_skep"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skep"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Commands of which a test waits for the end.
+pub trait Ends {
+    /// Runs it to its end, as `output` does; where that does not come, the test fails with what it said until then.
+    fn ends(&mut self) -> Output;
+}
+
+impl Ends for Command {
+    fn ends(&mut self) -> Output {
+        let child = self.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{self:?}: {error}"));
+        ended(child, &format!("{self:?}"))
+    }
+}
+
+/// What a process said until its end, which has to come.
+pub fn ended(child: Child, what: &str) -> Output {
+    let id = child.id().to_string();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    receiver.recv_timeout(COMMAND_PATIENCE).unwrap_or_else(|_| {
+        let _ = Command::new("kill").args(["-9", &id]).status();
+        let said = receiver.recv_timeout(PATIENCE).ok();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = said.map(|output| text(&[output.stdout, output.stderr].concat()));
+        panic!("{what}: not ended after {} s; it said {said:?}", COMMAND_PATIENCE.as_secs())
+    })
 }
 
 /// What a command printed, standard error last, and its exit code.
@@ -227,14 +258,14 @@ impl Cluster {
     /// A command that knows this cluster.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = skep();
-        command.env("SKEP_MASTER", &self.url).env("SKEP_TOKEN", &self.token).env("SKEP_CA", self.ca()).stdin(Stdio::null());
+        command.env("SKEP_MASTER", &self.url).env("SKEP_TOKEN", &self.token).env("SKEP_CA", self.ca());
         command.args(args);
         command
     }
 
     /// Runs it to its end.
     pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        self.command(args).ends()
     }
 
     /// Its standard output; it must end with 0.

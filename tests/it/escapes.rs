@@ -2,7 +2,7 @@
 //! tasks, in containers as their root, and beside both. `tests/hostile/escape.c` has the attempts; run outside it shows that they are real.
 
 use crate::busybox::program;
-use crate::cluster::{Cluster, said};
+use crate::cluster::{Cluster, Ends, said};
 use runtime::container::ImageConfig;
 use runtime::container::build::{Item, image, layer};
 use std::fs;
@@ -82,7 +82,7 @@ fn what_published_escapes_begin_with_is_refused() {
     let cluster = Cluster::of_one(RESOURCES);
     let Some(folder) = attempts(&cluster) else { return };
     if rustix::process::geteuid().is_root() {
-        let control = Command::new(folder.join("escape")).arg("outside").stdin(Stdio::null()).output().unwrap();
+        let control = Command::new(folder.join("escape")).arg("outside").stdin(Stdio::null()).ends();
         let text = String::from_utf8_lossy(&control.stdout).into_owned();
         assert!(reached(&text).len() > 30, "outside of a cell much of it is possible: {text}");
     }
@@ -150,7 +150,7 @@ fn with_the_hosts_network_a_task_has_its_ports_and_calls_nobody_by_name() {
     let Some(folder) = attempts(&cluster) else { return };
     let name = format!("skep-test-{}", std::process::id());
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let control = Command::new(folder.join("escape")).args(["network", PORT, &name]).output().unwrap();
+    let control = Command::new(folder.join("escape")).args(["network", PORT, &name]).ends();
     assert_eq!(reached(&String::from_utf8_lossy(&control.stdout)).len(), 2, "outside both are possible");
     cluster.text(&["roles", "set", "ops", "--host-network", "true"]);
     let status = cluster.text(&["status", "a1"]);
@@ -235,7 +235,7 @@ fn a_task_that_turns_on_who_watches_it_harms_nobody() {
         &format!("(setsid sleep {mark} >/dev/null 2>&1 &) ; (trap '' TERM HUP; setsid sh -c 'sleep {mark}' &) >/dev/null 2>&1; echo left"),
     );
     assert_eq!((text.as_str(), code), ("left\n", Some(0)));
-    let found = Command::new("pgrep").args(["-f", &format!("sleep {mark}")]).output().unwrap();
+    let found = Command::new("pgrep").args(["-f", &format!("sleep {mark}")]).ends();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "it left somebody behind");
     // As many files as there may be, and then no more.
     let (text, code) = run(&["--memory", "32MiB"], "i=0; while [ $i -lt 1000000 ]; do : > f$i || exit 9; i=$((i+1)); done");

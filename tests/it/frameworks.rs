@@ -6,7 +6,7 @@ mod rust;
 mod wants;
 mod wrong;
 
-use crate::cluster::{Cluster, sample};
+use crate::cluster::{Cluster, ended, sample};
 use crate::masters::Masters;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -58,7 +58,7 @@ fn check(child: Child) {
 
 /// What a framework printed, which ended well.
 pub fn printed(child: Child) -> String {
-    let output = child.wait_with_output().unwrap();
+    let output = ended(child, "a framework");
     let (text, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{errors}");
     text

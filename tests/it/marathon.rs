@@ -3,7 +3,7 @@
 mod import;
 mod wrong;
 
-use crate::cluster::{Cluster, said};
+use crate::cluster::{Cluster, Ends, said};
 use crate::mesos::{ask, clients};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -65,7 +65,7 @@ fn the_client_from_pypi_does_all_that_it_can() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/marathon/walk.py");
     let mut command = Command::new(clients.join("python"));
     command.arg(script).args([&cluster.marathon, &cluster.url, &cluster.token]).arg(cluster.ca());
-    let output = command.output().unwrap();
+    let output = command.ends();
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("\"done\": true"), "{text}\n{errors}");
 }

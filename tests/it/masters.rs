@@ -1,7 +1,7 @@
 //! Several masters: a cluster of three in processes of their own goes on through the loss of any one, loses nothing that was acknowledged,
 //! restarts no task, and can be changed while it works.
 
-use crate::cluster::{Cluster, PATIENCE, sample, skep};
+use crate::cluster::{Cluster, Ends, PATIENCE, ended, sample, skep};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -101,8 +101,8 @@ impl Masters {
     /// Ends one as an operator does, and waits.
     fn stop(&mut self, number: u64) {
         self.signal(number, "-TERM");
-        let mut child = self.seats.get_mut(&number).unwrap().child.take().unwrap();
-        assert!(child.wait().unwrap().success());
+        let child = self.seats.get_mut(&number).unwrap().child.take().unwrap();
+        assert!(ended(child, "a master that is to end").status.success());
     }
 
     fn page(&self) -> Value {
@@ -172,7 +172,7 @@ fn who_follows_output_or_waits_for_a_job_notices_nothing_of_masters_that_are_kil
     }
     let all: String = (0..600).map(|n| format!("{n}\n")).collect();
     for (user, args) in users {
-        let output = user.wait_with_output().unwrap();
+        let output = ended(user, &format!("{args:?}"));
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{args:?}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
         match args[0] {
@@ -236,7 +236,7 @@ fn one_that_sleeps_and_wakes_finds_that_others_lead() {
     let awake: Vec<String> =
         masters.seats.iter().filter(|(number, _)| **number != asleep).map(|(_, seat)| format!("https://{}", seat.http)).collect();
     let ask = |urls: &str, args: &[&str]| {
-        let output = masters.cluster.command(args).env("SKEP_MASTER", urls).output().unwrap();
+        let output = masters.cluster.command(args).env("SKEP_MASTER", urls).ends();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };

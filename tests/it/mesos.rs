@@ -8,7 +8,7 @@ mod messages;
 mod reserved;
 mod wrong;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Ends};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -41,7 +41,7 @@ fn a_framework_that_knows_only_mesos_runs_its_whole_life() {
     let Some(clients) = clients() else { return };
     let cluster = pool();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/mesos/scheduler.py");
-    let output = Command::new(clients.join("python")).arg(script).args([&cluster.mesos, &SHORT.to_string()]).output().unwrap();
+    let output = Command::new(clients.join("python")).arg(script).args([&cluster.mesos, &SHORT.to_string()]).ends();
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("\"done\": true"), "{text}\n{errors}");
@@ -59,7 +59,7 @@ fn a_framework_over_another_client_runs_groups_of_tasks_and_an_operator_watches_
     let Some(clients) = clients() else { return };
     let cluster = pool();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/mesos/pymesos_walk.py");
-    let output = Command::new(clients.join("python")).arg(script).arg(&cluster.mesos).output().unwrap();
+    let output = Command::new(clients.join("python")).arg(script).arg(&cluster.mesos).ends();
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("\"done\": true"), "{text}\n{errors}");
     let said: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -88,7 +88,7 @@ fn the_command_line_of_mesos_lists_agents_frameworks_and_tasks() {
         for (what, expected) in [("agent", "a1"), ("framework", "lister"), ("task", "There are no tasks")] {
             let mut command = Command::new(clients.join("python"));
             command.args(["-m", "avmesos.cli.mesos-cli", what, "list"]).env("MESOS_CLI_CONFIG", &config);
-            let output = command.output().unwrap();
+            let output = command.ends();
             let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             assert!(text.contains(expected), "{what}: {text}");
         }
@@ -99,7 +99,7 @@ fn the_command_line_of_mesos_lists_agents_frameworks_and_tasks() {
     let ended = cluster.text(&["frameworks", "end", &framework.id]);
     assert!(ended.contains("is ended"), "{ended}");
     framework.until("an operator has ended the framework");
-    let output = command.args(["-m", "avmesos.cli.mesos-cli", "agent", "list"]).env("MESOS_CLI_CONFIG", &config).output().unwrap();
+    let output = command.args(["-m", "avmesos.cli.mesos-cli", "agent", "list"]).env("MESOS_CLI_CONFIG", &config).ends();
     assert!(!String::from_utf8_lossy(&output.stdout).contains("a1"), "who shows a token has to show a good one");
 }
 

@@ -1,6 +1,6 @@
 //! `/metrics` of a running cluster, as Prometheus' own tool judges it, and the dashboard: it asks for nothing that is not there, and for all that is.
 
-use crate::cluster::{Cluster, sample};
+use crate::cluster::{Cluster, Ends, ended, sample};
 use crate::names::get;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -91,7 +91,7 @@ fn names_and_queries_are_as_prometheus_wants_them() {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(figures().as_bytes()).unwrap();
-    let judged = child.wait_with_output().unwrap();
+    let judged = ended(child, "promtool");
     assert!(judged.status.success() && judged.stderr.is_empty(), "{}", String::from_utf8_lossy(&judged.stderr));
     // A recording rule of each query: so all are read as queries.
     let rules: String = queries()
@@ -101,7 +101,7 @@ fn names_and_queries_are_as_prometheus_wants_them() {
         .collect();
     let file = crate::cluster::folder().join("rules.yml");
     std::fs::write(&file, format!("groups:\n- name: dashboard\n  rules:\n{rules}")).unwrap();
-    let judged = Command::new(&promtool).args(["check", "rules"]).arg(&file).output().unwrap();
+    let judged = Command::new(&promtool).args(["check", "rules"]).arg(&file).ends();
     assert!(judged.status.success(), "{}{}", String::from_utf8_lossy(&judged.stdout), String::from_utf8_lossy(&judged.stderr));
     std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
 }

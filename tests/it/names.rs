@@ -1,6 +1,6 @@
 //! Where services are: over HTTP, over DNS as `dig` asks, and as text that haproxy takes.
 
-use crate::cluster::{Cluster, said, sample};
+use crate::cluster::{Cluster, Ends, said, sample};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -29,7 +29,7 @@ fn json(cluster: &Cluster, path: &str) -> Value {
 fn dig(cluster: &Cluster, args: &[&str]) -> BTreeSet<String> {
     let at: SocketAddr = cluster.dns.parse().unwrap();
     let (server, port) = (format!("@{}", at.ip()), at.port().to_string());
-    let output = Command::new("dig").args([&server, "-p", &port, "+short", "+tries=2"]).args(args).output().unwrap();
+    let output = Command::new("dig").args([&server, "-p", &port, "+short", "+tries=2"]).args(args).ends();
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
@@ -37,7 +37,7 @@ fn dig(cluster: &Cluster, args: &[&str]) -> BTreeSet<String> {
 fn status(cluster: &Cluster, args: &[&str]) -> String {
     let at: SocketAddr = cluster.dns.parse().unwrap();
     let (server, port) = (format!("@{}", at.ip()), at.port().to_string());
-    let output = Command::new("dig").args([&server, "-p", &port, "+tries=2"]).args(args).output().unwrap();
+    let output = Command::new("dig").args([&server, "-p", &port, "+tries=2"]).args(args).ends();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let found = text.split("status: ").nth(1).and_then(|rest| rest.split(',').next());
     found.unwrap_or_else(|| panic!("{text}")).to_owned()
@@ -152,6 +152,6 @@ fn the_text_is_one_that_haproxy_takes() {
     let file = cluster.folder.join("haproxy.cfg");
     let head = "defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n\nfrontend all\n  bind 127.0.0.1:29999\n  default_backend web.default-http\n\n";
     std::fs::write(&file, format!("{head}{text}")).unwrap();
-    let checked = Command::new("haproxy").arg("-c").arg("-f").arg(&file).output().unwrap();
+    let checked = Command::new("haproxy").arg("-c").arg("-f").arg(&file).ends();
     assert!(checked.status.success(), "{}{text}", String::from_utf8_lossy(&checked.stderr));
 }

@@ -1,6 +1,6 @@
 //! Policies as components over the real path: brought by an operator, asked by the master that decides, and survived when they go wrong.
 
-use crate::cluster::{Cluster, said, sample};
+use crate::cluster::{Cluster, Ends, said, sample};
 use crate::masters::Masters;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -134,7 +134,7 @@ fn what_is_no_policy_is_refused_and_only_those_who_own_the_cluster_bring_one() {
     assert!(code == Some(2) && text.contains("built-in order"), "{code:?} {text}");
     let token = cluster.text(&["tokens", "create", "--level", "operator"]);
     let file = path("pack.wasm");
-    let output = cluster.command(&["policy", "set", "score", &file]).env("SKEP_TOKEN", token.trim()).output().unwrap();
+    let output = cluster.command(&["policy", "set", "score", &file]).env("SKEP_TOKEN", token.trim()).ends();
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -1,7 +1,7 @@
 //! Native and container tasks through the whole cluster: beside wasm, in groups, with limits, through kills of their agent.
 
 use crate::busybox::busybox;
-use crate::cluster::{Cluster, said, sample};
+use crate::cluster::{Cluster, Ends, ended, said, sample};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -137,7 +137,7 @@ fn a_program_runs_beside_a_task_and_a_viewer_may_not() {
     let (text, code) = said(&cluster, &["exec", "web.0", "--", "nothing"]);
     assert!(code == Some(1) && text.contains("PATH"), "{text}");
     let token = cluster.text(&["tokens", "create", "--level", "viewer"]);
-    let output = cluster.command(&["exec", "web.0", "--", "id"]).env("SKEP_TOKEN", token.trim()).output().unwrap();
+    let output = cluster.command(&["exec", "web.0", "--", "id"]).env("SKEP_TOKEN", token.trim()).ends();
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
     let nap = sample("nap.wasm");
     cluster.text(&["run", "--detach", "--name", "nap", nap.to_str().unwrap(), "--", "60000"]);
@@ -229,7 +229,7 @@ fn an_agent_whose_whole_template_is_killed_ends_and_says_so_and_its_tasks_go_on(
 #[test]
 fn a_template_of_another_build_leaves_its_place_to_the_binary() {
     let ran = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_skep-template")).args(args).stdin(Stdio::null()).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_skep-template")).args(args).stdin(Stdio::null()).ends();
         (String::from_utf8(output.stdout).unwrap(), output.status.code())
     };
     assert_eq!(ran(&["template", "/nowhere", "7", "0.0.1 0", "/bin/echo"]), ("template /nowhere 7\n".into(), Some(0)));
@@ -300,7 +300,7 @@ fn who_follows_output_misses_none_of_it_while_it_is_rotated_and_its_agent_dies()
     cluster.text(&["run", "--detach", file.to_str().unwrap()]);
     let heard = cluster.folder.join("heard");
     let mut command = cluster.command(&["logs", "--follow", "talk.0"]);
-    let mut follower = command.stdout(fs::File::create(&heard).unwrap()).spawn().unwrap();
+    let follower = command.stdout(fs::File::create(&heard).unwrap()).spawn().unwrap();
     let has = |line: u32| fs::read_to_string(&heard).unwrap().contains(&format!("line {line} "));
     cluster.until("the first part is heard", |_| has(1999));
     cluster.text(&["exec", "talk.0", "--", "touch", "/sandbox/away"]);
@@ -309,7 +309,7 @@ fn who_follows_output_misses_none_of_it_while_it_is_rotated_and_its_agent_dies()
     cluster.start_agent("a1");
     cluster.until("what came meanwhile is heard", |_| has(2399));
     cluster.text(&["exec", "talk.0", "--", "touch", "/sandbox/back"]);
-    assert!(follower.wait().unwrap().success());
+    assert!(ended(follower, "who follows output").status.success());
     let text = fs::read_to_string(&heard).unwrap();
     let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("line ")?.split(' ').next()).collect();
     let all: Vec<String> = (0..4000).map(|line| line.to_string()).collect();
@@ -355,7 +355,7 @@ fn bombs_end_alone_and_the_neighbour_does_not_notice() {
 
 /// Runs a server of Debian's as a service with the host's network; `None`: it is not installed.
 fn server(program: &str, args: &str, files: &[(&str, &str)]) -> Option<(Cluster, u16)> {
-    if Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")]).output().unwrap().stdout.is_empty() {
+    if Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")]).ends().stdout.is_empty() {
         println!("skipped: {program} is not installed");
         return None;
     }

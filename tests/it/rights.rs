@@ -1,6 +1,6 @@
 //! An agent that was started as root has no root: its template has, and does for it what takes it and nothing else.
 
-use crate::cluster::{Cluster, said, sample};
+use crate::cluster::{Cluster, Ends, said, sample};
 use crate::processes::{image, write};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -167,7 +167,7 @@ fn a_cluster_of_one_that_root_starts_is_where_its_users_reach_it_and_other_comma
         exit $code"#;
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_skep")]).arg(sample("hello.wasm"));
-    let output = command.env_remove("SKEP_HOME").stdin(Stdio::null()).output().unwrap();
+    let output = command.env_remove("SKEP_HOME").stdin(Stdio::null()).ends();
     if output.status.code() == Some(99) {
         return println!("skipped: no file system can be mounted here: {}", String::from_utf8_lossy(&output.stderr));
     }

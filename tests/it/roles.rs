@@ -1,6 +1,6 @@
 //! Roles over the real path: limits that are never passed, weights, guarantees, and what is said of them.
 
-use crate::cluster::{Cluster, said, sample, skep};
+use crate::cluster::{Cluster, Ends, said, sample, skep};
 use crate::masters::Masters;
 use serde_json::Value;
 
@@ -126,7 +126,7 @@ fn what_is_kept_of_an_agent_for_a_role_nobody_else_gets() {
     cluster.kill_agent("a1");
     let data = cluster.folder.join("a1");
     let flags = ["--to", &cluster.quic, "--resources", "cpu=2,memory=1GiB", "--reserve", "web:cpu=99"];
-    let output = skep().args(["agent", "--data"]).arg(data).args(flags).output().unwrap();
+    let output = skep().args(["agent", "--data"]).arg(data).args(flags).ends();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("more cpu would be kept than the agent has"), "{text}");
 }

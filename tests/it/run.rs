@@ -1,6 +1,6 @@
 //! What people do with a cluster, through the binary: run, look, scale, stop; and every limit ends a task in its own way.
 
-use crate::cluster::{Cluster, sample};
+use crate::cluster::{Cluster, Ends, sample};
 use std::path::Path;
 
 const RESOURCES: &str = "cpu=8,memory=8GiB,disk=1GiB,ports=20000-20099";
@@ -190,7 +190,7 @@ fn a_key_that_was_used_makes_no_second_job() {
 fn a_token_allows_what_it_says_and_no_more() {
     let cluster = Cluster::of_one(RESOURCES);
     let noop = sample("noop.wasm");
-    let with = |token: &str, args: &[&str]| cluster.command(args).env("SKEP_TOKEN", token.trim()).output().unwrap().status.code();
+    let with = |token: &str, args: &[&str]| cluster.command(args).env("SKEP_TOKEN", token.trim()).ends().status.code();
     let viewer = cluster.text(&["tokens", "create", "--level", "viewer"]);
     let web = cluster.text(&["tokens", "create", "--level", "operator", "--role", "web"]);
     assert_eq!(with(&viewer, &["ps"]), Some(0));

@@ -1,7 +1,7 @@
 //! Redis, etcd and nginx from Debian's packages beside containers and wasm, from the files in `samples/stack` as they are: found by name, well, and back
 //! after `kill -9`.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Ends};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -33,7 +33,7 @@ fn stack(services: &[(&str, u64)]) -> Option<Cluster> {
         ("dig", "bind9-dnsutils"),
         ("mkfs.ext4", "e2fsprogs"),
     ] {
-        let found = Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin:/sbin command -v {program}")]).output().unwrap();
+        let found = Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin:/sbin command -v {program}")]).ends();
         if found.stdout.is_empty() {
             println!("skipped: no {program} (Debian: {package})");
             return None;
@@ -70,7 +70,7 @@ fn dig(cluster: &Cluster, kind: &str, name: &str) -> String {
     let at: SocketAddr = cluster.dns.parse().unwrap();
     let mut dig = Command::new("dig");
     dig.args([&format!("@{}", at.ip()), "-p", &at.port().to_string(), "+short", "+tries=2", kind, name]);
-    String::from_utf8_lossy(&dig.output().unwrap().stdout).into_owned()
+    String::from_utf8_lossy(&dig.ends().stdout).into_owned()
 }
 
 /// The ports that a name stands for.

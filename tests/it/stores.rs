@@ -1,6 +1,6 @@
 //! Backups in an object store: a real S3 server in this process, which checks signatures, and masters whose answers break off.
 
-use crate::cluster::{Cluster, folder, sample, skep};
+use crate::cluster::{Cluster, Ends, ended, folder, sample, skep};
 use axum::body::{Body, Bytes};
 use futures::stream::{self, StreamExt};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -117,7 +117,7 @@ fn refused(output: &Output) -> String {
 
 /// `skep masters restore` is refused with these words, and leaves nothing.
 fn cannot_restore(mut command: Command, from: &str, to: &Path, words: &[&str]) {
-    let said = refused(&command.args(["masters", "restore", from, "--data"]).arg(to).output().unwrap());
+    let said = refused(&command.args(["masters", "restore", from, "--data"]).arg(to).ends());
     for word in words {
         assert!(said.contains(word), "restoring {from}: {word:?} is not in {said:?}");
     }
@@ -125,7 +125,7 @@ fn cannot_restore(mut command: Command, from: &str, to: &Path, words: &[&str]) {
 }
 
 fn text(mut command: Command, args: &[&str]) -> String {
-    let output = command.args(args).output().unwrap();
+    let output = command.args(args).ends();
     assert!(output.status.success(), "skep {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -141,7 +141,7 @@ fn a_cluster_is_made_again_from_a_backup_in_a_store() {
     let said = text(store.with(cluster.command(&[])), &backup);
     let bytes = std::fs::read(store.object("clusters/one.tar")).unwrap();
     assert_eq!(said, format!("{} bytes in {url}: the cluster's keys are in it\n", bytes.len()));
-    let said = refused(&store.with(cluster.command(&backup)).output().unwrap());
+    let said = refused(&store.with(cluster.command(&backup)).ends());
     assert!(said.contains("s3://hive/clusters/one.tar is there already"), "{said}");
     assert_eq!(std::fs::read(store.object("clusters/one.tar")).unwrap(), bytes);
     assert!(store.unfinished().is_empty());
@@ -191,7 +191,7 @@ fn cut_off_it_is_refused(folder: &Path, bytes: &[u8]) {
     // A directory that was there stays, and stays empty.
     let (half, empty) = (folder.join("half.tar"), folder.join("empty"));
     std::fs::create_dir(&empty).unwrap();
-    refused(&skep().arg("masters").arg("restore").arg(half).arg("--data").arg(&empty).output().unwrap());
+    refused(&skep().arg("masters").arg("restore").arg(half).arg("--data").arg(&empty).ends());
     assert_eq!(std::fs::read_dir(empty).unwrap().count(), 0);
 }
 
@@ -257,26 +257,27 @@ fn a_backup_is_in_a_store_whole_or_not_at_all() {
     text(backup(&good, "s3://hive/good"), &[]);
     assert!(std::fs::read(store.object("good")).unwrap() == whole, "it is written part by part, and all of it");
 
-    let said = refused(&backup(&broken, "s3://hive/broken").output().unwrap());
+    let said = refused(&backup(&broken, "s3://hive/broken").ends());
     assert!(said.contains("the backup broke off"), "{said}");
 
     // It has sent a part and waits when it is told to end.
-    let mut child = backup(&stuck, "s3://hive/stuck").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = backup(&stuck, "s3://hive/stuck").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     cluster.until("a part is sent", |_| store.unfinished().iter().any(|name| name.contains(".part-1")));
     assert!(!store.object("stuck").exists());
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
-    assert_eq!((child.wait().unwrap().code(), said.contains("SIGTERM came")), (Some(1), true), "{said}");
+    let output = ended(child, "a backup that is to end");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.contains("SIGTERM came")), (Some(1), true), "{said}");
 
     // Another backup takes the name after it was looked at for the last time: the store itself refuses.
-    let said = refused(&backup(&good, "s3://hive/raced").output().unwrap());
+    let said = refused(&backup(&good, "s3://hive/raced").ends());
     assert!(said.contains("it is there already: another was faster") && said.contains("PreconditionFailed"), "{said}");
     assert_eq!(std::fs::read_to_string(store.object("raced")).unwrap(), "another one's");
 
-    let said = refused(&backup(&good, "http://127.0.0.1:9/x").output().unwrap());
+    let said = refused(&backup(&good, "http://127.0.0.1:9/x").ends());
     assert!(said.contains("only read from"), "{said}");
     let mut command = backup(&good, "s3://hive/unsigned");
-    let said = refused(&command.env("AWS_SECRET_ACCESS_KEY", "wrong").output().unwrap());
+    let said = refused(&command.env("AWS_SECRET_ACCESS_KEY", "wrong").ends());
     assert!(said.contains("s3://hive/unsigned cannot be looked at: the secret does not fit the key"), "{said}");
 
     let mut names: Vec<_> = std::fs::read_dir(store.folder.join("hive")).unwrap().map(|entry| entry.unwrap().file_name()).collect();

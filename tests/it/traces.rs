@@ -1,6 +1,6 @@
 //! How jobs travel, as a collector hears it over OTLP/HTTP: its bytes are read here by the numbers of OpenTelemetry's `trace.proto`, by nobody's library.
 
-use crate::cluster::{Cluster, sample};
+use crate::cluster::{Cluster, ended, sample};
 use crate::masters::Masters;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -264,9 +264,9 @@ fn the_way_of_a_service_is_said_as_far_as_it_has_come_and_the_rest_when_its_mast
     cluster.text(&["stop", "rest"]);
     cluster.until("it has ended", |cluster| cluster.tasks("rest", "killed") == 1);
     // Whatever waits to be sent is sent before the process ends.
-    let mut master = cluster.master.take().unwrap();
+    let master = cluster.master.take().unwrap();
     assert!(Command::new("kill").args(["-TERM", &master.id().to_string()]).status().unwrap().success());
-    assert!(master.wait().unwrap().success());
+    assert!(ended(master, "a master that is to end").status.success());
     let rest = travel(&collector, "rest").expect("it was said");
     assert!(names(&rest).is_superset(&["submit", "place", "send", "run", "attempt", "job"].into()), "{rest:#?}");
 }

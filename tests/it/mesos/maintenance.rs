@@ -29,8 +29,7 @@ fn machines_are_scheduled_taken_down_and_up_and_frameworks_answer_inverse_offers
         let output = Command::new("curl")
             .args(["-sk", "-H", "Content-Type: application/json", "-H", &format!("Authorization: Bearer {}", cluster.token)])
             .args(["-d", &call.to_string(), &format!("{}/api/v1", cluster.url)])
-            .output()
-            .unwrap();
+            .ends();
         String::from_utf8(output.stdout).unwrap()
     };
     assert_eq!(guarded(&update), "");
