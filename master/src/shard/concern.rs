@@ -46,7 +46,7 @@ impl PeerMessage {
             Self::DemandPlaced { .. } | Self::OffersPlaced { .. } | Self::Stuck { .. } => 3,
             Self::Ranks { .. } | Self::Yield { .. } => 3,
             Self::Seek { .. } | Self::Windows { .. } | Self::Revocable { .. } => 3,
-            Self::ShownReserved { .. } | Self::Reserve { .. } | Self::Misfits { .. } => 3,
+            Self::ShownReserved { .. } | Self::Reserve { .. } | Self::Reserved { .. } | Self::Misfits { .. } => 3,
             Self::AfterAsked { .. } | Self::AfterSaid { .. } | Self::BesideAsked { .. } | Self::BesideSaid { .. } => 3,
             Self::MatchesAsked { .. } | Self::MatchesSaid { .. } => 3,
             _ => 1,

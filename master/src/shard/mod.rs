@@ -398,6 +398,7 @@ impl Shard {
                 self.watch_windows();
             }
             PeerMessage::Seek { seeking } => self.pool.seek(from, seeking),
+            PeerMessage::Reserved { agent, at } => self.reserved_until(agent, at),
             PeerMessage::AfterAsked { job, role, names } => self.after_asked(from, job, &role, names),
             PeerMessage::AfterSaid { job, stands } => self.after_said(job, stands),
             PeerMessage::BesideAsked { role, names } => self.beside_asked(from, role, names),

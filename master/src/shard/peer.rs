@@ -10,7 +10,9 @@ use super::seekers::Seeking;
 use super::shares::Uses;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::message::Launch;
-use protocol::{AgentId, AttemptId, Constraint, Field, Held, JobId, Name, Offer, OfferId, Placement, Reservation, Resources, Role, Stand};
+use protocol::{
+    AgentId, AttemptId, Constraint, Field, Held, JobId, Name, Offer, OfferId, Placement, Reservation, Resources, Role, Stand, Time,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -314,6 +316,14 @@ pub enum PeerMessage {
         perhaps: Vec<AgentId>,
         /// Where it is not of all: those that matched and do no longer.
         others: Vec<AgentId>,
+    },
+    /// The agents' shard to itself, behind the record that says so: what is kept of an agent is what it was at this time, and what was given up
+    /// until then is anybody's.
+    Reserved {
+        /// Of which agent.
+        agent: AgentId,
+        /// From the record.
+        at: Time,
     },
 }
 

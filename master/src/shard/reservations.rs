@@ -3,11 +3,11 @@
 
 use super::amounts;
 use super::reserved::own_parts;
-use super::{PeerMessage, Record, Refusal, Response, Shard};
+use super::{Action, PeerMessage, Record, Refusal, Response, Shard};
 use crate::frameworks::FrameworkId;
 use protocol::reservation::RESERVATIONS_MAX;
 use protocol::resources::ResourceKind;
-use protocol::{AgentId, Attributes, OfferId, RequestId, Reservation, ReservedFor, Resources, Role, ShardId};
+use protocol::{AgentId, Attributes, OfferId, RequestId, Reservation, ReservedFor, Resources, Role, ShardId, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -131,6 +131,22 @@ fn give_up(list: &mut Vec<Reservation>, change: &ReservationChange, room: &mut R
     Ok(())
 }
 
+/// Of each reservation as much as there is in either.
+fn both(some: &[Reservation], others: &[Reservation]) -> Vec<Reservation> {
+    let mut all = some.to_vec();
+    for other in others {
+        match all.iter_mut().find(|one| one.reserved == other.reserved) {
+            Some(one) => {
+                let mut more = other.resources.clone();
+                amounts::sub(&mut more, &one.resources, 1);
+                amounts::add(&mut one.resources, &more, 1);
+            }
+            None => all.push(other.clone()),
+        }
+    }
+    all
+}
+
 fn words(kinds: &[ResourceKind]) -> String {
     kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -145,16 +161,35 @@ impl Shard {
     }
 
     fn put_reservations(&mut self, agent: AgentId, reservations: Vec<Reservation>) {
-        if self.reservations.get(&agent).map_or(&[][..], Vec::as_slice) != reservations {
-            self.commit(Record::ReservationsSet { agent, reservations, at: self.now });
+        let before = self.reservations.get(&agent).cloned().unwrap_or_default();
+        if before == reservations {
+            return;
+        }
+        let at = self.now;
+        let gives_up = both(&reservations, &before) != reservations;
+        self.commit(Record::ReservationsSet { agent, reservations, at });
+        if let Some((_, seat)) = self.pool.seat_mut(agent).filter(|_| gives_up) {
+            seat.given_up.push((at, before));
+            // An offer of what is given up is no promise and waits for no record, but what is placed by it is told to the agent.
+            self.held(Action::Peer { to: self.config.id, message: PeerMessage::Reserved { agent, at } });
+        }
+        self.seat_reservations(agent);
+    }
+
+    /// What was given up until `at` is on record by now.
+    pub(super) fn reserved_until(&mut self, agent: AgentId, at: Time) {
+        if let Some((_, seat)) = self.pool.seat_mut(agent) {
+            seat.given_up.retain(|(until, _)| *until > at);
             self.seat_reservations(agent);
         }
     }
 
-    /// The pool keeps of an agent what the record says.
+    /// The pool keeps of an agent what the record says, and may still say.
     pub(super) fn seat_reservations(&mut self, agent: AgentId) {
-        if let Some((slot, _)) = self.pool.seat(agent) {
-            self.pool.reserve(slot, self.reservations.get(&agent).map_or(&[], Vec::as_slice));
+        if let Some((slot, seat)) = self.pool.seat(agent) {
+            let now = self.reservations.get(&agent).cloned().unwrap_or_default();
+            let all = seat.given_up.iter().fold(now, |all, (_, before)| both(&all, before));
+            self.pool.reserve(slot, &all);
         }
     }
 

@@ -4,7 +4,7 @@ use super::attempts::Attempts;
 use super::devices::Devices;
 use super::reserved::Kept;
 use protocol::message::attempt_hash;
-use protocol::{AgentId, AttemptId, Held, Resources, ShardId, Singles, Time};
+use protocol::{AgentId, AttemptId, Held, Reservation, Resources, ShardId, Singles, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where an agent stands with this shard.
@@ -101,6 +101,8 @@ pub struct Seat {
     pub mismatches: u8,
     /// What it reported so far.
     pub report: Vec<Held>,
+    /// What was kept of it until a time that is not known to be on record yet: until it is, that is kept too.
+    pub(super) given_up: Vec<(Time, Vec<Reservation>)>,
 }
 
 impl Seat {
@@ -141,6 +143,7 @@ impl Seat {
             mismatches: 0,
             since_wanted: None,
             report: Vec::new(),
+            given_up: Vec::new(),
             incarnation: 0,
             watched: false,
             kept: None,

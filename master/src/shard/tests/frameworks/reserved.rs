@@ -60,6 +60,32 @@ fn what_is_kept_for_a_role_is_given_to_nobody_else_and_to_it_first() {
 }
 
 #[test]
+fn what_is_given_up_is_nobody_elses_until_that_is_on_record() {
+    let mut world = World::new();
+    world.register(A, cpu(1_000), 1);
+    world.reserves(A, change(true, "web", 600)).unwrap();
+    world.submit(of("batch", job(Kind::Service, 20, 100)));
+    assert_eq!(world.held(A).len(), 4);
+    let (known, changes) = (world.journal.len(), vec![change(false, "web", 200)]);
+    let request = Request::Reserve { agent: A, changes, principal: "ops".into() };
+    world.shard.handle(world.now, Event::Request { id: RequestId(1_000), request });
+    let mut held = vec![];
+    while let Some(output) = world.shard.poll_output() {
+        match output {
+            Output::Journal(record) => world.journal.push(record),
+            Output::Held(action) => held.push(action),
+            Output::Now(action) => world.act(action),
+        }
+    }
+    // Another shard would have it on record, and told the agent, whatever became of ours.
+    assert!(!world.journal[known..].iter().any(|record| matches!(record, Record::Staged { .. })), "who waits was offered some of it");
+    held.into_iter().for_each(|action| world.act(action));
+    world.drain();
+    assert_eq!(world.held(A).len(), 6, "it is on record: who waits has it");
+    world.check_kept();
+}
+
+#[test]
 fn roles_below_have_what_is_kept_for_those_above_and_their_own_first() {
     let mut world = World::new();
     world.register(A, cpu(1_000), 1);
