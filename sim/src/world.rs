@@ -37,6 +37,9 @@ const CALM_MS: u64 = 15_000;
 
 /// The same after a stop of the only master.
 const STOPPED_CALM_MS: u64 = 5_000;
+/// The most that a shard may be without a leader though all is well (G7): while one hands it to another. And how often that is looked at.
+const UNLED_MS: u64 = 3_000;
+const UNLED_LOOK_MS: u64 = 100;
 
 /// Something that happens. A master is named by its number, and its life where what was on its way dies with its process.
 pub enum Happening {
@@ -155,6 +158,8 @@ pub struct World {
     pub(crate) draining: bool,
     /// Since when nothing is broken among the masters.
     pub(crate) calm_since: Time,
+    /// When it was first seen that a shard has no leader though all is well, where one has none.
+    unled_since: Option<Time>,
     /// What is known of the real groups.
     pub(crate) known: engine::Known,
     /// Of all that happened: equal where the same did.
@@ -206,6 +211,7 @@ impl World {
             healed: false,
             draining: false,
             calm_since: Time::ZERO,
+            unled_since: None,
             known: engine::Known::default(),
             digest: 0,
             pairs: BTreeMap::new(),
@@ -232,7 +238,11 @@ impl World {
                 continue;
             }
             if matches!(happening, Happening::End) {
-                return self.finish().map_err(|broken| format!("at {}, the end: {broken}", self.now));
+                let over = self.all_are_led(Happening::End).and_then(|led| if led { self.finish().map(|()| true) } else { Ok(false) });
+                match over.map_err(|broken| format!("at {}, the end: {broken}", self.now))? {
+                    true => return Ok(()),
+                    false => continue,
+                }
             }
             self.mix(now.0);
             let happened = self
@@ -343,8 +353,8 @@ impl World {
                 self.compare(false)
             }
             Happening::Heal => self.heal(),
-            Happening::Drain => self.drain(),
-            Happening::Probe => self.probe(),
+            Happening::Drain if self.all_are_led(Happening::Drain)? => self.drain(),
+            Happening::Probe if self.all_are_led(Happening::Probe)? => self.probe(),
             _ => Ok(()), // Of a process or machine that is no more.
         }
     }
@@ -402,6 +412,20 @@ impl World {
         self.ask_all(requests)?;
         self.queue.push(self.now + PROBE_MS, Happening::End);
         Ok(())
+    }
+
+    /// True where each shard has a leader; where one has none for the moment, this happens a little later.
+    fn all_are_led(&mut self, then: Happening) -> Result<bool, String> {
+        let Some(shard) = (0..usize::from(self.plan.shards)).find(|shard| self.leader(*shard).is_none()) else {
+            self.unled_since = None;
+            return Ok(true);
+        };
+        let since = *self.unled_since.get_or_insert(self.now);
+        if self.now.since(since) > UNLED_MS {
+            return Err(format!("G7: shard {shard} has had no leader since {since}, though all is well"));
+        }
+        self.queue.push(self.now + UNLED_LOOK_MS, then);
+        Ok(false)
     }
 
     /// All is well: each of these reaches its leader.
