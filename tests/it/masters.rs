@@ -290,6 +290,10 @@ impl Events {
 
     /// The next event's id and data.
     async fn next(&mut self) -> (String, Value) {
+        tokio::time::timeout(PATIENCE, self.next_whole()).await.expect("an event within a bound")
+    }
+
+    async fn next_whole(&mut self) -> (String, Value) {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let line = |start: &str| event.lines().find_map(|line| line.strip_prefix(start)).map(str::to_owned);
@@ -300,7 +304,7 @@ impl Events {
                 }
                 continue;
             }
-            let piece = tokio::time::timeout(PATIENCE, self.answer.chunk()).await.expect("an event within a bound").unwrap();
+            let piece = self.answer.chunk().await.unwrap();
             self.text.push_str(std::str::from_utf8(&piece.expect("the events go on")).unwrap());
         }
     }

@@ -8,12 +8,13 @@ mod messages;
 mod reserved;
 mod wrong;
 
-use crate::cluster::{Cluster, Ends};
+use crate::cluster::{Cluster, Ends, PATIENCE};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 /// Tasks that a framework places and that end by themselves.
 const SHORT: usize = 40;
@@ -150,6 +151,8 @@ struct Stream {
     heard: String,
     id: String,
     stream: String,
+    /// Since when something is waited for, or news came last; heartbeats are none.
+    since: Instant,
 }
 
 impl Stream {
@@ -160,7 +163,7 @@ impl Stream {
     fn subscribe_with(mesos: &str, subscribe: &Value) -> Self {
         let body = json!({ "type": "SUBSCRIBE", "subscribe": subscribe }).to_string();
         let socket = send(mesos, "POST", "/api/v1/scheduler", &[("Content-Type", "application/json")], &body);
-        let mut stream = Self { socket, heard: String::new(), id: String::new(), stream: String::new() };
+        let mut stream = Self { socket, heard: String::new(), id: String::new(), stream: String::new(), since: Instant::now() };
         stream.until("SUBSCRIBED");
         let header = stream.heard.lines().find(|line| line.to_ascii_lowercase().starts_with("mesos-stream-id:")).unwrap();
         stream.stream = header.split_once(':').unwrap().1.trim().to_owned();
@@ -196,6 +199,7 @@ impl Stream {
 
     /// Reads until it was said.
     fn until(&mut self, what: &str) {
+        self.since = Instant::now();
         while !self.heard.contains(what) {
             self.until_more();
         }
@@ -204,6 +208,7 @@ impl Stream {
     /// Reads until a task was told to be in this state, and acknowledges all that it is told.
     fn until_state(&mut self, mesos: &str, task: &str, state: &str) {
         let mut taken = 0;
+        self.since = Instant::now();
         loop {
             let updates = self.records("UPDATE");
             for status in updates.iter().skip(taken).map(|event| &event["update"]["status"]) {
@@ -225,14 +230,19 @@ impl Stream {
         let mut buffer = [0; 4_096];
         let n = self.socket.read(&mut buffer).unwrap();
         assert!(n > 0, "nothing follows: {}", self.heard);
-        self.heard.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        let more = String::from_utf8_lossy(&buffer[..n]);
+        if !more.contains("HEARTBEAT") {
+            self.since = Instant::now();
+        }
+        self.heard.push_str(&more);
+        assert!(self.since.elapsed() < PATIENCE, "nothing but heartbeats follows: {}", self.heard);
     }
 }
 
 fn send(mesos: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
     let address = mesos.strip_prefix("http://").unwrap();
     let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(crate::cluster::PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n{body}",

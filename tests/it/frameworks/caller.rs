@@ -1,6 +1,6 @@
 //! A framework over our own API, a call at a time.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -49,6 +49,11 @@ pub struct Subscribed<'a> {
 impl Subscribed<'_> {
     /// The next thing of this kind that it is told.
     pub async fn until(&mut self, kind: &str) -> Value {
+        let told = tokio::time::timeout(PATIENCE, self.next_of(kind)).await;
+        told.unwrap_or_else(|_| panic!("no {kind} was told"))
+    }
+
+    async fn next_of(&mut self, kind: &str) -> Value {
         loop {
             while let Some(end) = self.kept.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.kept.drain(..=end).collect();
@@ -57,8 +62,7 @@ impl Subscribed<'_> {
                     return body.clone();
                 }
             }
-            let more = tokio::time::timeout(crate::cluster::PATIENCE, self.bytes.next()).await;
-            self.kept.extend_from_slice(&more.unwrap_or_else(|_| panic!("no {kind} was told")).unwrap().unwrap());
+            self.kept.extend_from_slice(&self.bytes.next().await.expect("it goes on").unwrap());
         }
     }
 

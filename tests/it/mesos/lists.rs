@@ -98,7 +98,7 @@ fn who_watches_is_told_all_there_is_and_then_what_changes() {
     let mut cluster = pool();
     let body = json!({ "type": "SUBSCRIBE" }).to_string();
     let socket = send(&cluster.mesos, "POST", "/api/v1", &[("Content-Type", "application/json")], &body);
-    let mut watch = Stream { socket, heard: String::new(), id: String::new(), stream: String::new() };
+    let mut watch = Stream { socket, heard: String::new(), id: String::new(), stream: String::new(), since: Instant::now() };
     watch.until("HEARTBEAT");
     let subscribed = &watch.records("SUBSCRIBED")[0]["subscribed"];
     assert_eq!(subscribed["get_state"]["get_agents"]["agents"].as_array().unwrap().len(), 2, "{subscribed}");
