@@ -105,6 +105,11 @@ impl Masters {
         assert!(child.wait().unwrap().success());
     }
 
+    /// Where one serves HTTP.
+    pub fn url(&self, number: u64) -> String {
+        format!("https://{}", self.seats[&number].http)
+    }
+
     fn page(&self) -> Value {
         self.cluster.json(&["masters"])
     }
