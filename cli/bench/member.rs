@@ -3,7 +3,7 @@
 
 use agent::drive::{Turns, Ways};
 use agent::fingerprint::random;
-use agent::ledger::event::{Event, Output, Start};
+use agent::ledger::event::{Answer, Event, Output, Start};
 use agent::ledger::{Ledger, LedgerConfig};
 use anyhow::{Context, bail};
 use protocol::identity::{self, Identity, JoinToken};
@@ -203,7 +203,7 @@ impl Member {
                 Output::Prepare { bundle, form } => self.ledger.handle(now(), Event::Prepared { bundle, form, result: Ok(()) }),
                 Output::Start(start) => self.start(&start),
                 Output::Check(questions) => {
-                    let answers = questions.into_iter().map(|question| (question.id, Ok(()))).collect();
+                    let answers = questions.into_iter().map(|question| (question.id, Answer::Well)).collect();
                     self.ledger.handle(now(), Event::Checked { answers });
                 }
                 Output::Quit { reason } => bail!("the master does not want it: {reason}"),

@@ -12,7 +12,7 @@ const OPEN = ["running", "waiting", "paused"];
 const SHOWN_MAX = 8;
 
 /** Why a version is or was the present one. */
-const CAUSES = { applied: "applied", restarted: "restarted", "rolled-back": "gone back to", failed: "returned by itself" };
+const CAUSES = { applied: "applied", restarted: "restarted", "rolled-back": "gone back to", failed: "returned by itself", resized: "another number of tasks" };
 
 /** How far one is. */
 function way(one) {

@@ -4,7 +4,7 @@
 const KNOWN = {
   spec: ["tasks", "resources", "restart", "update_parallel", "update", "after", "fenced", "place"],
   member: ["name", "kind", "bundle", "metering", "strict", "file", "process", "args", "env", "config", "stdin", "resources", "ports", "limits", "health", "readiness"],
-  check: ["kind", "port", "path", "command", "export", "grace_ms", "every_ms", "timeout_ms", "failures"],
+  check: ["kind", "port", "path", "command", "export", "delay_ms", "ignore_1xx", "grace_ms", "every_ms", "timeout_ms", "failures"],
   update: ["strategy", "min_healthy_milli", "max_over_milli", "canary", "deadline_ms", "auto_rollback", "failures_max", "settle_ms"],
   process: ["command", "user", "dir", "network", "mounts", "stop_signal"],
   resources: ["cpu_milli", "memory_bytes", "disk_bytes", "ports", "devices_milli", "revocable"],
@@ -107,12 +107,14 @@ function limits(member, kind) {
   return out;
 }
 
-/** `[health]` or `[readiness]`; the latter ends nothing, and so has neither grace nor failures. */
+/** `[health]` or `[readiness]`; the latter ends nothing, and so has neither a delay, nor grace, nor failures. */
 function check(of, name) {
   if (!of) return [];
   const target = { http: of.path && quote(of.path), https: of.path && quote(of.path), tcp: of.port && quote(of.port), exec: of.command?.length && list(of.command), wasm: of.export && quote(of.export) }[of.kind];
   const out = [[of.kind, target || '""']];
   if (of.kind !== "tcp" && of.port) out.push(["port", quote(of.port)]);
+  if (of.delay_ms) out.push(["delay", time(of.delay_ms)]);
+  if (of.ignore_1xx) out.push(["ignore_1xx", "true"]);
   if (name === "health" && of.grace_ms !== 30_000) out.push(["grace", time(of.grace_ms)]);
   if (of.every_ms !== 5_000) out.push(["every", time(of.every_ms)]);
   if (of.timeout_ms !== 5_000) out.push(["timeout", time(of.timeout_ms)]);

@@ -23,6 +23,8 @@ pub const EVERY_MS: (u64, u64) = (50, 3_600_000);
 pub const TIMEOUT_MS: (u64, u64) = (10, 300_000);
 /// Longest grace, in milliseconds: a day.
 pub const GRACE_MS_MAX: u64 = 86_400_000;
+/// Longest time from a task's start to the first check, in milliseconds: a day.
+pub const DELAY_MS_MAX: u64 = 86_400_000;
 /// Most failures in a row that may be allowed for.
 pub const FAILURES_MAX: u32 = 1_000;
 
@@ -48,6 +50,34 @@ pub struct Check {
     pub timeout_ms: u64,
     /// After so many failures in a row it is ended; 0: never.
     pub failures_max: u32,
+    /// So many milliseconds after the task's start it is asked first; 0: soon.
+    #[serde(skip)]
+    pub delay_ms: u64,
+    /// True: an answer over HTTP with a status from 100 to 199 says nothing, neither that it is well nor that it is not.
+    #[serde(skip)]
+    pub ignores_1xx: bool,
+}
+
+/// What stands behind the questions in their text, where one of them says something of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct More {
+    delay_ms: u64,
+    ignores_1xx: bool,
+}
+
+impl More {
+    fn of(check: Option<&Check>) -> Self {
+        check.map_or_else(Self::default, |check| Self { delay_ms: check.delay_ms, ignores_1xx: check.ignores_1xx })
+    }
+
+    fn put(self, check: Option<&mut Check>) -> Option<()> {
+        match check {
+            Some(check) => (check.delay_ms, check.ignores_1xx) = (self.delay_ms, self.ignores_1xx),
+            None if self == Self::default() => {}
+            None => return None,
+        }
+        Some(())
+    }
 }
 
 /// What is asked. New ones at the end.
@@ -87,10 +117,14 @@ impl Checks {
         self.health.is_none() && self.readiness.is_none()
     }
 
-    /// As a variable's value.
+    /// As a variable's value. What was not there from the beginning stands behind all else, and only where it is said: so what is on record keeps its bytes.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let bytes = postcard::to_allocvec(self).expect("checks are plain data");
+        let mut bytes = postcard::to_allocvec(self).expect("checks are plain data");
+        let more = [More::of(self.health.as_ref()), More::of(self.readiness.as_ref())];
+        if more != [More::default(); 2] {
+            bytes = postcard::to_extend(&more, bytes).expect("checks are plain data");
+        }
         bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
             let _ = write!(text, "{byte:02x}"); // A string takes all.
             text
@@ -103,8 +137,15 @@ impl Checks {
         let digits = text.as_bytes();
         let half = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
         let bytes: Vec<u8> = digits.chunks(2).map(|pair| Some(half(*pair.first()?)? << 4 | half(*pair.get(1)?)?)).collect::<Option<_>>()?;
-        let (checks, rest) = postcard::take_from_bytes::<Self>(&bytes).ok()?;
-        rest.is_empty().then_some(checks)
+        let (mut checks, rest) = postcard::take_from_bytes::<Self>(&bytes).ok()?;
+        if !rest.is_empty() {
+            let ([health, readiness], rest) = postcard::take_from_bytes::<[More; 2]>(rest).ok()?;
+            let says = rest.is_empty() && [health, readiness] != [More::default(); 2];
+            says.then_some(())?;
+            health.put(checks.health.as_mut())?;
+            readiness.put(checks.readiness.as_mut())?;
+        }
+        Some(checks)
     }
 
     /// Each question.
@@ -163,7 +204,8 @@ impl Member {
                 Probe::Exec { command } => !command.is_empty() && command.iter().map(String::len).sum::<usize>() <= COMMAND_BYTES_MAX,
                 Probe::Wasm { export } => export.len() <= TARGET_BYTES_MAX,
             };
-            let times = within(check.every_ms, EVERY_MS) && within(check.timeout_ms, TIMEOUT_MS) && check.grace_ms <= GRACE_MS_MAX;
+            let times = within(check.every_ms, EVERY_MS) && within(check.timeout_ms, TIMEOUT_MS);
+            let times = times && check.grace_ms <= GRACE_MS_MAX && check.delay_ms <= DELAY_MS_MAX;
             probe
                 && times
                 && within(check.failures_max.into(), (0, FAILURES_MAX.into()))
@@ -178,7 +220,7 @@ mod tests {
     use super::*;
 
     fn check(probe: Probe) -> Check {
-        Check { probe, grace_ms: 1_000, every_ms: 5_000, timeout_ms: 500, failures_max: 3 }
+        Check { probe, grace_ms: 1_000, every_ms: 5_000, timeout_ms: 500, failures_max: 3, delay_ms: 0, ignores_1xx: false }
     }
 
     #[test]
@@ -196,6 +238,15 @@ mod tests {
         }
         let tcp = Checks { health: Some(check(Probe::Tcp { port: Name::new("http").unwrap() })), readiness: None };
         assert_eq!(tcp.to_text(), "01010468747470e8078827f4030300", "jobs on record have these bytes");
+        let later = |check: Check| Check { delay_ms: 15_000, ignores_1xx: true, ..check };
+        let late = Checks { health: tcp.health.clone().map(later), readiness: None };
+        assert_eq!(late.to_text(), format!("{}9875010000", tcp.to_text()), "what came later stands behind it");
+        assert_eq!(Checks::parse(&late.to_text()), Some(late.clone()));
+        let text = late.to_text();
+        let of_none = text.replace("9875010000", "9875010100");
+        for broken in [&text[..text.len() - 2], &format!("{text}00"), &format!("{}00000000", tcp.to_text()), &of_none] {
+            assert_eq!(Checks::parse(broken), None, "{broken}");
+        }
         assert_eq!((Checks::parse(""), Checks::parse("é0"), Checks::parse("0000")), (None, None, Some(Checks::default())));
     }
 }

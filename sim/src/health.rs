@@ -46,6 +46,8 @@ impl Checked {
             every_ms: random.between(500, 5_000),
             timeout_ms: 1_000,
             failures_max: random.between(1, 4) as u32,
+            delay_ms: 0,
+            ignores_1xx: false,
         };
         let (health, readiness) = (check(), check());
         let readiness = random.chance(300).then_some(readiness);
@@ -170,7 +172,7 @@ impl World {
         let over = machine.wards.answer((self.now, shown), id, well);
         let said = well || self.plan.bug == Some(Bug::HearsTheIllAsWell);
         let answer = if said { Ok(()) } else { Err("ill".to_owned()) };
-        self.agent(at, Event::Checked { answers: vec![(id, answer)] })?;
+        self.agent(at, Event::Checked { answers: vec![(id, answer.into())] })?;
         let machine = &self.machines[at];
         machine.wards.verdict()?;
         // One that is to stop, or whose end is on its way, is asked nothing, and an answer that comes late is no answer.

@@ -1,6 +1,8 @@
 //! Marathon's clients, unmodified: the one from PyPI (`make clients`), and what others send; and what its API says to what is wrong.
 
+mod checks;
 mod import;
+mod masters;
 mod wrong;
 
 use crate::cluster::{Cluster, Ends, said};

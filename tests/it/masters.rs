@@ -105,6 +105,11 @@ impl Masters {
         assert!(ended(child, "a master that is to end").status.success());
     }
 
+    /// Where one serves HTTP.
+    pub fn url(&self, number: u64) -> String {
+        format!("https://{}", self.seats[&number].http)
+    }
+
     fn page(&self) -> Value {
         self.cluster.json(&["masters"])
     }

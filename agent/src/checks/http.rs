@@ -7,15 +7,18 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const LINE_BYTES_MAX: usize = 4 << 10;
 /// Statuses that are a success, as Marathon has it.
 const WELL: std::ops::RangeInclusive<u16> = 200..=399;
+/// Statuses that say that the answer is still to come (RFC 9110 section 15.2).
+pub(super) const INTERIM: std::ops::RangeInclusive<u16> = 100..=199;
 
-/// Asks, however long that takes.
-pub(super) async fn ask(secure: bool, port: u16, path: &str) -> Result<(), String> {
+/// Asks, however long that takes; gives back the status of the answer.
+pub(super) async fn ask(secure: bool, port: u16, path: &str) -> Result<u16, String> {
     let stream = connected(port).await?;
-    let status = if secure { status(tls::begin(stream).await?, port, path).await } else { status(stream, port, path).await };
-    match status? {
-        status if WELL.contains(&status) => Ok(()),
-        status => Err(format!("HTTP {status} from :{port}{path}")),
-    }
+    if secure { status(tls::begin(stream).await?, port, path).await } else { status(stream, port, path).await }
+}
+
+/// What a status says of the task that was asked for `what`.
+pub(super) fn is_well(status: u16, what: &str) -> Result<(), String> {
+    if WELL.contains(&status) { Ok(()) } else { Err(format!("HTTP {status} from {what}")) }
 }
 
 async fn status(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, path: &str) -> Result<u16, String> {

@@ -5,6 +5,7 @@ mod exec;
 mod http;
 mod tls;
 
+use crate::ledger::event::Answer;
 use protocol::task::HEALTH_BYTES_MAX;
 use std::future::Future;
 use std::io;
@@ -22,6 +23,8 @@ pub enum Way<S> {
         port: u16,
         /// From `/` on.
         path: String,
+        /// True: a status from 100 to 199 says nothing.
+        ignores_1xx: bool,
     },
     /// A connection to a port of this machine.
     Tcp {
@@ -32,15 +35,15 @@ pub enum Way<S> {
     Exec(String, S),
 }
 
-/// Asks, for at most `wait`.
-///
-/// # Errors
-/// Why it is not well, for people: one line, at most [`HEALTH_BYTES_MAX`] bytes.
-pub async fn ask<S: Future<Output = Result<UnixStream, String>>>(way: Way<S>, wait: Duration) -> Result<(), String> {
+/// Asks, for at most `wait`. Why it is not well is for people: one line, at most [`HEALTH_BYTES_MAX`] bytes.
+pub async fn ask<S: Future<Output = Result<UnixStream, String>>>(way: Way<S>, wait: Duration) -> Answer {
     let (what, asked) = match way {
-        Way::Http { secure, port, path } => {
+        Way::Http { secure, port, path, ignores_1xx } => {
             let what = format!(":{port}{path}");
-            (what, tokio::time::timeout(wait, http::ask(secure, port, &path)).await)
+            match tokio::time::timeout(wait, http::ask(secure, port, &path)).await {
+                Ok(Ok(status)) if ignores_1xx && http::INTERIM.contains(&status) => return Answer::Nothing,
+                answer => (what.clone(), answer.map(|status| http::is_well(status?, &what))),
+            }
         }
         Way::Tcp { port } => (format!(":{port}"), tokio::time::timeout(wait, tcp(port)).await),
         Way::Exec(name, stream) => {
@@ -48,7 +51,8 @@ pub async fn ask<S: Future<Output = Result<UnixStream, String>>>(way: Way<S>, wa
             (name, asked)
         }
     };
-    asked.unwrap_or_else(|_| Err(format!("no answer of {what} in {} ms", wait.as_millis()))).map_err(|reason| plain(&reason))
+    let answer = asked.unwrap_or_else(|_| Err(format!("no answer of {what} in {} ms", wait.as_millis())));
+    answer.map_err(|reason| plain(&reason)).into()
 }
 
 async fn tcp(port: u16) -> Result<(), String> {

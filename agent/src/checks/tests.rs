@@ -6,6 +6,15 @@ use tokio::net::TcpListener;
 
 type None = std::future::Pending<Result<UnixStream, String>>;
 
+/// Asks, and expects an answer that says something.
+async fn ask<S: Future<Output = Result<UnixStream, String>>>(way: Way<S>, wait: Duration) -> Result<(), String> {
+    match super::ask(way, wait).await {
+        Answer::Well => Ok(()),
+        Answer::Unwell(reason) => Err(reason),
+        Answer::Nothing => panic!("it says nothing"),
+    }
+}
+
 /// A server that says `answer` to whoever comes, and goes on with `more` for ever.
 async fn server(answer: &'static [u8], more: &'static [u8]) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -26,7 +35,7 @@ async fn server(answer: &'static [u8], more: &'static [u8]) -> u16 {
 }
 
 async fn http(port: u16, path: &str) -> Result<(), String> {
-    ask(Way::<None>::Http { secure: false, port, path: path.into() }, Duration::from_secs(20)).await
+    ask(Way::<None>::Http { secure: false, port, path: path.into(), ignores_1xx: false }, Duration::from_secs(20)).await
 }
 
 #[tokio::test]
@@ -49,6 +58,24 @@ async fn a_status_from_200_to_399_is_a_success_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn a_status_from_100_to_199_says_nothing_where_that_is_wanted() {
+    for (answer, says) in [
+        (&b"HTTP/1.1 100 Continue\r\n\r\n"[..], Answer::Nothing),
+        (b"HTTP/1.1 199 x\r\n\r\nHTTP/1.1 500 x\r\n\r\n", Answer::Nothing),
+        (b"HTTP/1.1 200 OK\r\n\r\n", Answer::Well),
+        (b"HTTP/1.1 400 x\r\n\r\n", Answer::Unwell("HTTP 400 from :PORT/".into())),
+    ] {
+        let port = server(answer, b"").await;
+        let way = Way::<None>::Http { secure: false, port, path: "/".into(), ignores_1xx: true };
+        let said = match super::ask(way, Duration::from_secs(20)).await {
+            Answer::Unwell(reason) => Answer::Unwell(reason.replace(&port.to_string(), "PORT")),
+            said => said,
+        };
+        assert_eq!(said, says, "{}", String::from_utf8_lossy(answer));
+    }
+}
+
+#[tokio::test]
 async fn a_body_without_end_is_not_read_and_a_line_without_end_is_no_answer() {
     let port = server(b"HTTP/1.1 200 OK\r\n\r\n", &[b'x'; 1 << 16]).await;
     assert_eq!(http(port, "/").await, Ok(()));
@@ -62,13 +89,13 @@ async fn who_takes_no_connection_or_never_answers_is_not_well() {
     let port = listener.local_addr().unwrap().port();
     let tcp = |port| ask(Way::<None>::Tcp { port }, Duration::from_secs(20));
     assert_eq!(tcp(port).await, Ok(()));
-    let silent = ask(Way::<None>::Http { secure: false, port, path: "/x".into() }, Duration::from_millis(50)).await;
+    let silent = ask(Way::<None>::Http { secure: false, port, path: "/x".into(), ignores_1xx: false }, Duration::from_millis(50)).await;
     assert_eq!(silent, Err(format!("no answer of :{port}/x in 50 ms")));
     drop(listener);
     assert_eq!(tcp(port).await, Err(format!("no connection to :{port}: it is refused")));
     assert_eq!(http(port, "/").await, Err(format!("no connection to :{port}: it is refused")));
     let port = server(b"HTTP/1.1 200 OK\r\n\r\n", b"").await;
-    let secure = ask(Way::<None>::Http { secure: true, port, path: "/".into() }, Duration::from_secs(20)).await;
+    let secure = ask(Way::<None>::Http { secure: true, port, path: "/".into(), ignores_1xx: false }, Duration::from_secs(20)).await;
     assert!(secure.as_ref().is_err_and(|reason| reason.starts_with("no TLS")), "{secure:?}");
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{Door, INBOX_MAX, devices, open};
 use crate::checks::{self, Way, plain};
 use crate::ledger::bundles::need;
-use crate::ledger::event::{CheckId, Event, Form, Question};
+use crate::ledger::event::{Answer, CheckId, Event, Form, Question};
 use crate::logs::key;
 
 /// Programs beside tasks that are run to check them at the same time: each is a process or three of its own.
@@ -23,7 +23,7 @@ const ASK_FUEL: u64 = 1_000_000_000;
 const LATE: Duration = Duration::from_secs(1);
 
 /// A question, and what came of it.
-pub(super) type Answered = (CheckId, Result<(), String>);
+pub(super) type Answered = (CheckId, Answer);
 
 /// Where answers come, and what is shared by those who ask.
 pub(super) struct Asker {
@@ -38,10 +38,10 @@ impl Asker {
     }
 
     /// Has it asked.
-    fn begin(&self, id: CheckId, asked: impl Future<Output = Result<(), String>> + Send + 'static) {
+    fn begin(&self, id: CheckId, asked: impl Future<Output = impl Into<Answer> + Send> + Send + 'static) {
         let answers = self.answers.clone();
         tokio::spawn(async move {
-            let answer = asked.await;
+            let answer = asked.await.into();
             drop(answers.send((id, answer)).await); // The agent may have ended.
         });
     }
@@ -65,7 +65,8 @@ impl Door {
             |name: &Name| launch.template.ports().zip(&question.ports).find(|(known, _)| *known == name).map_or(0, |(_, port)| *port);
         match &question.check.probe {
             Probe::Http { secure, port: name, path } => {
-                let way = Way::<Nothing>::Http { secure: *secure, port: port(name), path: path.clone() };
+                let ignores_1xx = question.check.ignores_1xx;
+                let way = Way::<Nothing>::Http { secure: *secure, port: port(name), path: path.clone(), ignores_1xx };
                 self.asker.begin(id, checks::ask(way, wait));
             }
             Probe::Tcp { port: name } => self.asker.begin(id, checks::ask(Way::<Nothing>::Tcp { port: port(name) }, wait)),
@@ -88,9 +89,12 @@ impl Door {
         let session = self.processes.session(question.id.member, command);
         let programs = Arc::clone(&self.asker.programs);
         self.asker.begin(question.id, async move {
-            let session = session?;
+            let session = match session {
+                Ok(session) => session,
+                Err(reason) => return Answer::Unwell(reason),
+            };
             // Waiting for its turn is not the task's fault: its time begins then.
-            let _turn = programs.acquire().await.map_err(|_| "the agent ends".to_owned())?;
+            let Ok(_turn) = programs.acquire().await else { return Answer::Unwell("the agent ends".to_owned()) };
             checks::ask(Way::Exec(name, session), wait).await
         });
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Ledger;
 use super::book::State;
 use super::bundles::shortened;
-use super::event::{CheckId, Output, Purpose, Question, Record};
+use super::event::{Answer, CheckId, Output, Purpose, Question, Record};
 
 /// Questions that are asked at the same time; the others wait until some are answered.
 pub const ASKED_MAX: usize = 256;
@@ -78,17 +78,22 @@ impl One {
     }
 
     /// Takes an answer in, and says when it is asked next; `None`: not again.
-    fn answered(&mut self, now: Time, since: Time, answer: Result<(), String>) -> Option<Time> {
-        let Err(reason) = answer else {
-            // The first time spreads those that were started together.
-            let share = 512 + if self.proven { 512 } else { spread(self.id) % 512 };
-            (self.last, self.proven, self.failures, self.wait_ms) = (Some(true), true, 0, self.check.every_ms);
-            self.reason = String::new();
-            return (self.id.purpose == Purpose::Health).then(|| now + (self.check.every_ms * share / 1_024).max(1));
-        };
-        self.last = Some(false);
-        self.failures = if self.counts(since, now) { self.failures.saturating_add(1) } else { 0 };
-        self.reason = shortened(reason, HEALTH_BYTES_MAX);
+    fn answered(&mut self, now: Time, since: Time, answer: Answer) -> Option<Time> {
+        match answer {
+            Answer::Well => {
+                // The first time spreads those that were started together.
+                let share = 512 + if self.proven { 512 } else { spread(self.id) % 512 };
+                (self.last, self.proven, self.failures, self.wait_ms) = (Some(true), true, 0, self.check.every_ms);
+                self.reason = String::new();
+                return (self.id.purpose == Purpose::Health).then(|| now + (self.check.every_ms * share / 1_024).max(1));
+            }
+            Answer::Unwell(reason) => {
+                self.last = Some(false);
+                self.failures = if self.counts(since, now) { self.failures.saturating_add(1) } else { 0 };
+                self.reason = shortened(reason, HEALTH_BYTES_MAX);
+            }
+            Answer::Nothing => {}
+        }
         let next = now + self.wait_ms;
         self.wait_ms = (2 * self.wait_ms).min(self.check.every_ms);
         Some(next)
@@ -122,7 +127,7 @@ fn spread(id: CheckId) -> u64 {
 }
 
 impl Ledger {
-    /// An attempt runs: what its job asks of it is asked from now on. One that was found again is asked some time within its usual one, lest all of an
+    /// An attempt runs: what its job asks of it is asked from now on, or from when the check says. One that was found again is asked some time within its usual one, lest all of an
     /// agent that begins are asked at once.
     pub(super) fn watch(&mut self, now: Time, attempt: AttemptId, since: Time, found_again: bool) {
         let Some(entry) = self.book.get(attempt).filter(|entry| entry.launch.template.has_checks()) else { return };
@@ -141,7 +146,7 @@ impl Ledger {
                 let Some(check) = check.map(Arc::new) else { continue };
                 let (id, wait_ms) = (CheckId { member, purpose }, EAGER_FIRST_MS.min(check.every_ms));
                 let first_ms = if found_again { spread(id) % check.every_ms.max(1) } else { wait_ms };
-                let due = now + first_ms;
+                let due = (now + first_ms).max(since + check.delay_ms);
                 self.checks.due.insert((due, id));
                 all.push(One { id, check, due: Some(due), last: None, proven: false, failures: 0, wait_ms, reason: String::new() });
             }
@@ -170,7 +175,7 @@ impl Ledger {
     }
 
     /// Questions were answered.
-    pub(super) fn checked(&mut self, now: Time, answers: Vec<(CheckId, Result<(), String>)>) {
+    pub(super) fn checked(&mut self, now: Time, answers: Vec<(CheckId, Answer)>) {
         let (mut changed, mut over) = (Vec::new(), Vec::new());
         for (id, answer) in answers {
             let attempt = id.member.attempt;

@@ -82,9 +82,26 @@ pub enum Event {
     Surveyed,
     /// Questions were answered, or not in time.
     Checked {
-        /// Which, and why that was no success, for people.
-        answers: Vec<(CheckId, Result<(), String>)>,
+        /// Which, and what came of each.
+        answers: Vec<(CheckId, Answer)>,
     },
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is well.
+    Well,
+    /// It is not, or did not answer in time: why, for people.
+    Unwell(String),
+    /// What it answered says nothing: it is as well as before.
+    Nothing,
+}
+
+impl From<Result<(), String>> for Answer {
+    fn from(answer: Result<(), String>) -> Self {
+        answer.map_or_else(Self::Unwell, |()| Self::Well)
+    }
 }
 
 /// One check of one member of an attempt.

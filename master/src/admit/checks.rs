@@ -4,7 +4,9 @@ use super::job::millis;
 use super::member::MemberJudge;
 use super::problem::{Code, quoted};
 use super::spec::{CheckSpec, JobSpec, TaskSpec};
-use protocol::checks::{COMMAND_BYTES_MAX, COMMAND_LENGTH_MAX, EVERY_MS, FAILURES_MAX, GRACE_MS_MAX, TARGET_BYTES_MAX, TIMEOUT_MS};
+use protocol::checks::{
+    COMMAND_BYTES_MAX, COMMAND_LENGTH_MAX, DELAY_MS_MAX, EVERY_MS, FAILURES_MAX, GRACE_MS_MAX, TARGET_BYTES_MAX, TIMEOUT_MS,
+};
 use protocol::{Check, Checks, Kind, Name, Probe};
 
 /// How long a failure counts for nothing where nobody says, in milliseconds, unless there was a success before.
@@ -52,6 +54,8 @@ impl CheckSpec {
             every_ms: self.every_ms.unwrap_or(EVERY_MS_DEFAULT),
             timeout_ms: self.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT),
             failures_max: self.failures.unwrap_or(FAILURES_DEFAULT),
+            delay_ms: self.delay_ms.unwrap_or(0),
+            ignores_1xx: self.ignore_1xx.unwrap_or(false),
         })
     }
 }
@@ -72,10 +76,13 @@ impl MemberJudge<'_, '_> {
         }
         let Some(check) = &task.readiness else { return };
         self.check("readiness", check);
-        for (field, _) in [("readiness.grace", check.grace_ms.is_some()), ("readiness.failures", check.failures.is_some())]
-            .iter()
-            .filter(|(_, said)| *said)
-        {
+        let not_here = [
+            ("readiness.grace", check.grace_ms.is_some()),
+            ("readiness.failures", check.failures.is_some()),
+            ("readiness.delay", check.delay_ms.is_some()),
+            ("readiness.ignore_1xx", check.ignore_1xx.is_some()),
+        ];
+        for (field, _) in not_here.iter().filter(|(_, said)| *said) {
             self.push(
                 Code::Conflict,
                 field,
@@ -108,8 +115,12 @@ impl MemberJudge<'_, '_> {
                 self.push(Code::Conflict, &of(second), message, "leave one out");
             }
         }
+        if check.ignore_1xx == Some(true) && check.http.is_none() && check.https.is_none() {
+            self.push(Code::Conflict, &of("ignore_1xx"), "only what is asked over HTTP has a status", "leave it out");
+        }
         self.asked_port(at, check);
         self.within(&of("grace"), check.grace_ms, (0, GRACE_MS_MAX), millis);
+        self.within(&of("delay"), check.delay_ms, (0, DELAY_MS_MAX), millis);
         self.within(&of("every"), check.every_ms, EVERY_MS, millis);
         self.within(&of("timeout"), check.timeout_ms, TIMEOUT_MS, millis);
         self.within(&of("failures"), check.failures, (0, FAILURES_MAX), |count| count.to_string());

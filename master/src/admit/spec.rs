@@ -127,6 +127,10 @@ pub struct CheckSpec {
     pub timeout_ms: Option<u64>,
     /// `failures`; 0 ends nothing.
     pub failures: Option<u32>,
+    /// `delay`.
+    pub delay_ms: Option<u64>,
+    /// `ignore_1xx` of `http` and `https`.
+    pub ignore_1xx: Option<bool>,
 }
 
 /// `[resources]`.
@@ -409,10 +413,11 @@ impl CheckSpec {
         put(&mut check, "tcp", name(&self.tcp));
         put(&mut check, "exec", (!self.exec.is_empty()).then(|| Value::from(self.exec.clone())));
         put(&mut check, "port", name(&self.port));
-        for (field, ms) in [("grace", self.grace_ms), ("every", self.every_ms), ("timeout", self.timeout_ms)] {
+        for (field, ms) in [("delay", self.delay_ms), ("grace", self.grace_ms), ("every", self.every_ms), ("timeout", self.timeout_ms)] {
             put(&mut check, field, ms.map(millis));
         }
         put(&mut check, "failures", self.failures.map(Value::from));
+        put(&mut check, "ignore_1xx", self.ignore_1xx.map(Value::from));
         Value::Object(check)
     }
 }

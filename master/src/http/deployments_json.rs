@@ -21,7 +21,7 @@ pub struct DeploymentBody {
     pub from: u32,
     /// The version that is to be.
     pub to: u32,
-    /// `applied`, `restarted`, `rolled-back` or `failed`: the version after it failed, and it returns by itself.
+    /// `applied`, `restarted`, `rolled-back`, `resized` or `failed`: the version after it failed, and it returns by itself.
     pub cause: &'static str,
     /// `running`, `waiting` (to be promoted), `paused`, `done`, `failed` or `cancelled`.
     pub state: &'static str,
@@ -100,6 +100,7 @@ pub const fn cause_text(cause: Cause) -> &'static str {
         Cause::Restarted => "restarted",
         Cause::RolledBack => "rolled-back",
         Cause::Failed => "failed",
+        Cause::Resized => "resized",
     }
 }
 
@@ -121,6 +122,7 @@ pub const fn state_text(state: State) -> &'static str {
 pub fn sentence(view: &DeploymentView) -> String {
     let DeploymentView { from, to, ready, count, title, .. } = view;
     let way = match (view.cause, from) {
+        (Cause::Resized, _) => format!("{count} tasks, from {}", view.from_count),
         (_, 0) => format!("version {to}"),
         (Cause::Failed, _) if view.state != State::Failed => {
             format!("back from version {from} to {to}, since {from} failed ({})", view.why)

@@ -39,6 +39,10 @@ pub struct CheckBody {
     /// The export that is called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export: Option<String>,
+    /// For so long from its start on it is not asked.
+    pub delay_ms: u64,
+    /// True: a status from 100 to 199 says nothing.
+    pub ignore_1xx: bool,
     /// For so long from its start on a failure counts for nothing, until the first success.
     pub grace_ms: u64,
     /// The time from an answer to the next question.
@@ -161,6 +165,8 @@ impl From<&Check> for CheckBody {
             path,
             command,
             export,
+            delay_ms: check.delay_ms,
+            ignore_1xx: check.ignores_1xx,
             grace_ms: check.grace_ms,
             every_ms: check.every_ms,
             timeout_ms: check.timeout_ms,

@@ -202,10 +202,18 @@ impl Jobs {
             self.rolling.insert(id);
             return self.requeue(id);
         }
+        if let (Turn::Resized(before), true) = (turn, live.job.kind.lasts()) {
+            let held = live.held_version().unwrap_or(0);
+            live.rollout_mut();
+            live.begin(held, *before, Cause::Resized, at);
+            live.derived.gate = Gate::default();
+            self.rolling.insert(id);
+            return self.requeue(id);
+        }
         let Some(rollout) = live.rollout.as_deref_mut() else { return self.requeue(id) };
         let Some(deployment) = rollout.deployment.as_mut().filter(|of| of.to == version && of.is_active()) else { return self.requeue(id) };
         match turn {
-            Turn::Began => {}
+            Turn::Began | Turn::Resized(_) => {}
             Turn::Extra(extra) => rollout.extra = *extra,
             Turn::Waits => deployment.set(State::Waiting, at),
             Turn::Promoted => {

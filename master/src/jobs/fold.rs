@@ -82,9 +82,9 @@ impl Jobs {
     /// A job has another count.
     pub fn scaled(&mut self, id: JobId, count: u32, at: Time) {
         let Some(job) = self.live_mut(id) else { return };
-        let before = job.total();
+        let (before, had) = (job.total(), job.job.count);
         job.job.count = if job.job.kind == Kind::Batch { count.max(job.cells.len()) } else { count };
-        if let Some(deployment) = job.rollout.as_mut().and_then(|rollout| rollout.deployment.as_mut()) {
+        if let Some(deployment) = job.rollout.as_mut().and_then(|rollout| rollout.deployment.as_mut()).filter(|_| count != had) {
             deployment.from_count = count;
         }
         self.resized(id, before, at);

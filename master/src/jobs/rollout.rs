@@ -86,6 +86,8 @@ pub enum Cause {
     RolledBack,
     /// The version after it failed.
     Failed,
+    /// Somebody wanted another number of tasks: the version is the same.
+    Resized,
 }
 
 /// The way of a service from one version to another.
@@ -93,7 +95,8 @@ pub enum Cause {
 pub struct Deployment {
     /// From 1.
     pub number: u32,
-    /// The version that holds until the new one has proved itself, or, on a way back, the one that is left; 0: there is none.
+    /// The version that holds until the new one has proved itself, or, on a way back, the one that is left; 0: there is none. Where only the number of
+    /// tasks becomes another, the one that held before, where one did.
     pub from: u32,
     /// How many tasks that was to have: what a way back by itself returns to.
     pub from_count: u32,
@@ -157,6 +160,8 @@ pub enum Turn {
     Failed(String),
     /// It was ended, and why.
     Cancelled(String),
+    /// The job has another number of tasks than so many: that these are there is a deployment of its own.
+    Resized(u32),
 }
 
 impl Deployment {
@@ -172,17 +177,29 @@ impl Deployment {
         matches!(self.cause, Cause::RolledBack | Cause::Failed)
     }
 
+    /// True where no version is another for it: only the number of tasks is, and all of them count alike.
+    #[must_use]
+    pub const fn is_resize(&self) -> bool {
+        matches!(self.cause, Cause::Resized)
+    }
+
+    /// True where the version before can return in its place.
+    #[must_use]
+    pub const fn has_way_back(&self) -> bool {
+        self.from > 0 && !self.is_way_back() && !self.is_resize()
+    }
+
     /// True where its new version is not tried on a few tasks first: it was good before, or there is none before it.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
-        self.promoted || self.from == 0 || self.is_way_back()
+        self.promoted || self.from == 0 || self.is_way_back() || self.is_resize()
     }
 
     /// The version in which tasks of the older one begin anew when they end by themselves; `None`: in the new one.
     #[must_use]
     pub const fn holds(&self) -> Option<u32> {
         match self.state {
-            State::Done => None,
+            State::Done if !self.is_resize() => None,
             _ if self.from == 0 || self.is_way_back() => None,
             _ => Some(self.from),
         }
@@ -276,5 +293,8 @@ mod tests {
         assert_eq!(deployment.holds(), Some(1));
         deployment.set(State::Done, Time(95));
         assert_eq!((deployment.holds(), deployment.is_active()), (None, false));
+        // That there are more tasks says nothing of which version is good.
+        deployment.cause = Cause::Resized;
+        assert_eq!((deployment.holds(), deployment.has_way_back()), (Some(1), false));
     }
 }

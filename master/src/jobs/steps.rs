@@ -153,6 +153,26 @@ impl Counts {
     pub const fn ready(&self) -> u32 {
         self.new_ready + self.old_ready
     }
+
+    /// The same where no version is to replace another: whichever a task is of, it counts.
+    #[must_use]
+    pub const fn of_one_version(self) -> Self {
+        let (new_ready, new) = (self.ready(), self.new + self.old());
+        let Self { stopping, extra, extra_ready, .. } = self;
+        Self {
+            new_ready,
+            new,
+            stopping,
+            old_ready: 0,
+            old_unknown: 0,
+            old_unready: 0,
+            old_waiting: 0,
+            extra,
+            extra_ready,
+            extra_old: 0,
+            extra_old_ready: 0,
+        }
+    }
 }
 
 #[cfg(test)]

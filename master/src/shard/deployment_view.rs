@@ -68,6 +68,8 @@ pub struct DeploymentView {
     pub failures_max: u32,
     /// The last of these: which task, and how.
     pub last_failure: Option<(u32, Exit)>,
+    /// How many tasks there were to be before.
+    pub from_count: u32,
 }
 
 impl DeploymentView {

@@ -6,7 +6,7 @@ use super::beside::Beside;
 use super::event::Change;
 use super::reconcile::{GRACE_MS, title};
 use super::{Record, Shard};
-use crate::jobs::rollout::{Cause, State, Turn, why};
+use crate::jobs::rollout::{Cause, Deployment, State, Turn, why};
 use crate::jobs::steps::{Counts, Rules, Step};
 use crate::jobs::{LiveJob, LivePhase, Slot};
 use protocol::{Job, JobId, Time};
@@ -221,7 +221,8 @@ impl Shard {
             counts.extra_old += u32::from(old);
             counts.extra_old_ready += if old { serves } else { 0 };
         }
-        Some(counts)
+        let resize = job.rollout.as_ref().and_then(|rollout| rollout.deployment.as_ref()).is_some_and(Deployment::is_resize);
+        Some(if resize { counts.of_one_version() } else { counts })
     }
 
     /// Takes a step; false where there was nothing to do.
@@ -278,7 +279,7 @@ impl Shard {
         let Some(job) = self.jobs.live(id) else { return };
         let Some(deployment) = job.rollout.as_ref().and_then(|rollout| rollout.active()) else { return };
         let (from, count) = (deployment.from, deployment.from_count);
-        let returns = job.job.update.auto_rollback && !deployment.is_way_back() && from > 0;
+        let returns = job.job.update.auto_rollback && deployment.has_way_back();
         if !returns {
             self.let_extra_go(id);
         }

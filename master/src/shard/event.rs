@@ -1,6 +1,7 @@
 //! All that can happen to a shard and all that it can want done: closed lists, data only.
 
 use crate::shard::record::Record;
+use protocol::job::About;
 use protocol::{AgentId, Digest, FromAgent, FromMaster, Job, JobId, RequestId, Role, ShardId};
 use serde::{Deserialize, Serialize};
 
@@ -237,6 +238,21 @@ pub enum Request {
         id: DeploymentId,
         /// What.
         wish: DeploymentWish,
+    },
+    /// As `Deploy`, and where only the number of tasks is another that is a deployment, too: it is listed, in the way of others, and done once so many do
+    /// their work and no other is left.
+    Resize {
+        /// The job; it has a name.
+        job: Job,
+        /// True: in place of one of its sort that is under way; what goes to another version goes on, with the new number.
+        force: bool,
+    },
+    /// Say something else of a service: nothing of it is another for that, and nothing that is under way either.
+    Describe {
+        /// Which.
+        job: JobRef,
+        /// What.
+        about: About,
     },
 }
 

@@ -37,7 +37,9 @@ impl Shard {
                 self.jobs.retry_now(job);
             }),
             Request::Windows(request) => self.windows_request(id, request),
-            Request::Deploy { job, force } => self.deploy(id, job, force),
+            Request::Deploy { job, force } => self.deploy(id, job, force, false),
+            Request::Resize { job, force } => self.deploy(id, job, force, true),
+            Request::Describe { job, about } => self.describe(id, &job, about),
             Request::Restart { job, force } => self.restart_job(id, &job, force),
             Request::Rollback { job, to, force } => self.rollback(id, &job, to, force),
             Request::Deployment { id: of, wish } => self.deployment_request(id, of, wish),

@@ -8,11 +8,13 @@ use super::{Record, Refusal, Response, Shard};
 use crate::jobs::rollout::{Cause, Deployment, State, Turn, why};
 use crate::jobs::steps::Rules;
 use crate::jobs::{DeploymentId, LiveJob};
+use protocol::job::About;
 use protocol::{Job, JobId, RequestId, Role};
+use std::sync::Arc;
 
 impl Shard {
-    /// Makes a service so: a new one, another version of it, or the same otherwise tuned.
-    pub(super) fn deploy(&mut self, id: RequestId, job: Job, force: bool) -> Result<(), Refusal> {
+    /// Makes a service so: a new one, another version of it, or the same otherwise tuned; `counted` where another number of tasks is a deployment, too.
+    pub(super) fn deploy(&mut self, id: RequestId, job: Job, force: bool, counted: bool) -> Result<(), Refusal> {
         let before = job.name.as_ref().and_then(|name| self.jobs.named(&job.role, name));
         let Some((target, live)) = before.and_then(|id| self.jobs.live(id).map(|live| (id, live))) else {
             return self.deploy_first(id, job);
@@ -28,15 +30,35 @@ impl Shard {
         }
         if live.job.template == job.template && live.job.place == job.place {
             // No task is another for it: what is under way goes on.
-            let deployment = live.rollout.as_ref().and_then(|rollout| rollout.active()).map(|of| of_job(target, of));
+            let resizes = counted && live.job.count != job.count && self.may_resize(target, force)?;
+            let before = self.jobs.live(target).map_or(0, |live| live.job.count);
             self.commit(Record::Retuned { id: target, job, at: self.now });
+            if resizes {
+                self.turn(target, Turn::Resized(before), "started");
+            }
+            let active = self.jobs.live(target).and_then(|live| live.rollout.as_ref()?.active());
+            let deployment = active.map(|of| of_job(target, of));
             self.reply(id, Response::Deployed { job: target, new: true, deployment });
             self.changed(target, "applied");
+            if resizes {
+                self.advance_deployment(target);
+            }
             return Ok(());
         }
         self.make_way(target, force)?;
         self.deploy_now(target, job, None, Cause::Applied);
         self.reply_deployed(id, target);
+        Ok(())
+    }
+
+    /// Something else is said of a service.
+    pub(super) fn describe(&mut self, id: RequestId, job: &JobRef, about: About) -> Result<(), Refusal> {
+        let (target, live) = self.service(job)?;
+        let job = Job { about: Some(Arc::new(about)), ..live.job.clone() };
+        if job != live.job {
+            self.commit(Record::Retuned { id: target, job, at: self.now });
+        }
+        self.reply(id, Response::Done);
         Ok(())
     }
 
@@ -60,17 +82,29 @@ impl Shard {
         self.reply(id, Response::Deployed { job, new: true, deployment });
     }
 
+    /// Lets a deployment begin that is of the number of tasks alone; refuses it where another is under way. Where it is forced, it takes the place of one of its
+    /// sort; another goes on instead, with the new number: false.
+    fn may_resize(&mut self, target: JobId, force: bool) -> Result<bool, Refusal> {
+        let active = self.jobs.live(target).and_then(|live| live.rollout.as_ref()?.active());
+        if force && active.is_some_and(|of| !of.is_resize()) {
+            return Ok(false);
+        }
+        self.make_way(target, force)?;
+        Ok(true)
+    }
+
     /// Ends a deployment that is under way, where that is wanted; refuses where it is not.
     fn make_way(&mut self, target: JobId, force: bool) -> Result<(), Refusal> {
         let Some(live) = self.jobs.live(target) else { return Ok(()) };
         let Some(deployment) = live.rollout.as_ref().and_then(|rollout| rollout.active()) else { return Ok(()) };
         if !force {
             let (of, name) = (of_job(target, deployment), title(target, live.job.name.as_ref()));
-            let what = if deployment.is_way_back() { "going back" } else { "going" };
-            let reason = format!(
-                "{name} is {what} to version {}, by deployment {of}: wait for its end, or force this in place of it",
-                deployment.to
-            );
+            let what = match deployment.cause {
+                Cause::RolledBack | Cause::Failed => format!("going back to version {}", deployment.to),
+                Cause::Resized => format!("coming to {} tasks", live.job.count),
+                Cause::Applied | Cause::Restarted => format!("going to version {}", deployment.to),
+            };
+            let reason = format!("{name} is {what}, by deployment {of}: wait for its end, or force this in place of it");
             return Err(Refusal::Conflict { reason });
         }
         self.turn(target, Turn::Cancelled("another took its place".to_owned()), "cancelled");
@@ -102,7 +136,7 @@ impl Shard {
         let (target, live) = self.service(job)?;
         let none = || invalid("there is no version before this one");
         let rollout = live.rollout.as_ref().ok_or_else(none)?;
-        let active = rollout.active().filter(|of| !of.is_way_back() && of.from > 0);
+        let active = rollout.active().filter(|of| of.has_way_back());
         let before = || rollout.versions.iter().rev().find(|version| version.number < live.version).map(|version| version.number);
         let number = to.or_else(|| active.map(|of| of.from)).or_else(before).ok_or_else(none)?;
         if number == live.version {
@@ -130,7 +164,7 @@ impl Shard {
             return Err(missing());
         }
         let (state, from) = (deployment.state, deployment.from);
-        let back = from > 0 && !deployment.is_way_back();
+        let back = deployment.has_way_back();
         let refuse = |reason: &str| Err(Refusal::Conflict { reason: format!("{of} {reason}") });
         match (wish, state) {
             (_, State::Done | State::Failed | State::Cancelled) => return refuse("is over"),
@@ -188,6 +222,7 @@ impl Shard {
             failures: deployment.failures,
             failures_max: failures_max(live),
             last_failure: deployment.last_failure.clone(),
+            from_count: deployment.from_count,
         })
     }
 

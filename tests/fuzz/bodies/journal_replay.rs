@@ -247,7 +247,7 @@ fn job() -> Job {
 }
 
 /// The life of a job.
-fn records() -> [Record; 14] {
+fn records() -> [Record; 15] {
     let id = protocol::JobId::new(ShardId(0), 1);
     [
         Record::AgentSeen { agent: AgentId(1), info: AgentInfo::default(), incarnation: 1, at: Time(1) },
@@ -262,6 +262,7 @@ fn records() -> [Record; 14] {
         Record::DeploymentTurned { id, turn: Step::Failed("x".into()), at: Time(5) },
         Record::Deployed { id, job: job(), back_to: Some(2), cause: Cause::Failed, at: Time(5) },
         Record::Retuned { id, job: job(), at: Time(5) },
+        Record::DeploymentTurned { id, turn: Step::Resized(3), at: Time(5) },
         Record::Stopped { id, grace_ms: 5, at: Time(6) },
         Record::AgentGone { agent: AgentId(1), at: Time(7) },
     ]

@@ -9,7 +9,7 @@ const EVERY_MS: u64 = 1_000;
 
 fn check() -> Check {
     let probe = Probe::Exec { command: vec!["well".into()] };
-    Check { probe, grace_ms: GRACE_MS, every_ms: EVERY_MS, timeout_ms: 500, failures_max: 3 }
+    Check { probe, grace_ms: GRACE_MS, every_ms: EVERY_MS, timeout_ms: 500, failures_max: 3, delay_ms: 0, ignores_1xx: false }
 }
 
 const HEALTH: Purpose = Purpose::Health;
@@ -56,8 +56,12 @@ impl Bench {
     }
 
     fn answers(&mut self, index: u32, purpose: Purpose, answer: Result<(), &str>) -> Vec<Output> {
+        self.says(index, purpose, answer.map_err(str::to_owned).into())
+    }
+
+    fn says(&mut self, index: u32, purpose: Purpose, answer: Answer) -> Vec<Output> {
         let id = CheckId { member: MemberId::first(id(index)), purpose };
-        self.does(Event::Checked { answers: vec![(id, answer.map_err(str::to_owned))] })
+        self.does(Event::Checked { answers: vec![(id, answer)] })
     }
 
     /// Waits until it is asked, and answers.
@@ -93,6 +97,42 @@ fn what_fails_in_its_grace_is_left_alone_and_what_fails_after_it_is_ended_with_t
     assert!(told.contains(&(1, Verdict::Unhealthy, "HTTP 500".into())), "{told:?}");
     assert_eq!(asked(&bench.after(60_000)), []);
     assert_eq!(ends(&bench.end(id(1), Exit::Killed)), [(id(1), Exit::Unhealthy { reason: "HTTP 500".into() })]);
+}
+
+#[test]
+fn one_that_begins_later_is_not_asked_before() {
+    let late = Checks { health: Some(Check { delay_ms: 5_000, ..check() }), readiness: None };
+    let mut bench = Bench::checked(&late, 1..2);
+    let start = bench.now;
+    let mut early = vec![];
+    while bench.now + 40 < start + 5_000 {
+        early.extend(asked(&bench.after(10)));
+    }
+    assert_eq!(early, []);
+    assert_eq!(asked(&bench.after(100)), [(1, HEALTH)]);
+    assert_eq!(healths(&bench.answers(1, HEALTH, Err("x"))), [(1, Verdict::Unready, "x".into())], "its grace goes on from its start");
+}
+
+#[test]
+fn an_answer_that_says_nothing_leaves_it_as_well_as_it_was() {
+    let mut bench = Bench::checked(&Checks { health: Some(Check { grace_ms: 0, failures_max: 2, ..check() }), readiness: None }, 1..2);
+    let silent = |bench: &mut Bench| {
+        let mut waited = 0;
+        while asked(&bench.after(10)).is_empty() {
+            waited += 10;
+            assert!(waited <= EVERY_MS, "it is never asked again");
+        }
+        let outputs = bench.says(1, HEALTH, Answer::Nothing);
+        (healths(&outputs), stopped(&outputs))
+    };
+    assert_eq!(silent(&mut bench), (vec![], vec![]), "nothing is known of it yet");
+    assert_eq!(healths(&bench.next(Ok(()))), [(1, Verdict::Healthy, String::new())]);
+    for _ in 0..3 {
+        assert_eq!(silent(&mut bench), (vec![], vec![]));
+    }
+    assert_eq!(healths(&bench.next(Err("x"))), [(1, Verdict::Unhealthy, "x".into())]);
+    assert_eq!(silent(&mut bench), (vec![], vec![]), "it is no failure and no success");
+    assert_eq!(stopped(&bench.next(Err("y"))), [1]);
 }
 
 #[test]

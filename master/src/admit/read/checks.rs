@@ -21,10 +21,12 @@ impl Reader {
                 "exec" => check.exec = self.command(field, node),
                 "tcp" => check.tcp = self.asked_port(field, node),
                 "port" => check.port = self.asked_port(field, node),
+                "delay" => check.delay_ms = self.amount(field, node, amount::time_ms, "\"15s\""),
                 "grace" => check.grace_ms = self.amount(field, node, amount::time_ms, "\"30s\""),
                 "every" => check.every_ms = self.amount(field, node, amount::time_ms, "\"5s\""),
                 "timeout" => check.timeout_ms = self.amount(field, node, amount::time_ms, "\"5s\""),
                 "failures" => check.failures = self.small(field, node),
+                "ignore_1xx" => check.ignore_1xx = self.flag(field, node),
                 other => self.unknown_at("health", place, other, span),
             }
         }

@@ -63,7 +63,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("task.mount", &["host", "to", "writable"]),
     ("resources", &["cpu", "memory", "disk", "ports", "devices", "revocable"]),
     ("limits", &["fuel", "cpu_time", "time", "memory", "tables", "host", "processes", "log", "log_rate", "egress"]),
-    ("health", &["http", "https", "tcp", "exec", "wasm", "port", "grace", "every", "timeout", "failures"]),
+    ("health", &["http", "https", "tcp", "exec", "wasm", "port", "delay", "grace", "every", "timeout", "failures", "ignore_1xx"]),
     ("restart", &["policy", "retries", "backoff"]),
     ("restart.backoff", &["first", "factor", "max"]),
     ("update", &["parallel", "min_healthy", "max_over", "canary", "strategy", "deadline", "auto_rollback", "max_failures", "settle"]),

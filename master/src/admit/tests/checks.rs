@@ -38,6 +38,8 @@ fn each_form_is_what_it_says_with_every_default() {
         every_ms: EVERY_MS_DEFAULT,
         timeout_ms: TIMEOUT_MS_DEFAULT,
         failures_max: FAILURES_DEFAULT,
+        delay_ms: 0,
+        ignores_1xx: false,
     };
     let http = |secure, name: &str, path: &str| Probe::Http { secure, port: port(name), path: path.into() };
     for (text, probe) in [
@@ -52,6 +54,9 @@ fn each_form_is_what_it_says_with_every_default() {
     }
     let said = server("[health]\nhttp = \"/\"\ngrace = \"2m\"\nevery = \"100ms\"\ntimeout = \"1s\"\nfailures = 7").health.unwrap();
     assert_eq!((said.grace_ms, said.every_ms, said.timeout_ms, said.failures_max), (120_000, 100, 1_000, 7));
+    let said = server("[health]\nhttp = \"/\"\ndelay = \"15s\"\nignore_1xx = true").health.unwrap();
+    assert_eq!((said.delay_ms, said.ignores_1xx, said.grace_ms), (15_000, true, GRACE_MS_DEFAULT));
+    assert!(server("[health]\ntcp = \"http\"\ndelay = \"1s\"\nignore_1xx = false").health.is_some());
     assert_eq!(server("[health]\nhttp = \"/\"\nfailures = 0").health.unwrap().failures_max, 0);
     let job = admitted("[task]\nwasm = \"BUNDLE\"\n[health]\nwasm = \"well\"").unwrap();
     assert_eq!(job.template.first().checks().health, Some(check(Probe::Wasm { export: "well".into() })));
@@ -83,6 +88,11 @@ fn what_is_no_check_is_said_with_its_field() {
         (format!("{wasm}[health]\nwasm = \"\""), Code::BadValue, "health.wasm"),
         (format!("{wasm}[readiness]\nwasm = \"well\"\ngrace = \"1s\""), Code::Conflict, "readiness.grace"),
         (format!("{wasm}[readiness]\nwasm = \"well\"\nfailures = 1"), Code::Conflict, "readiness.failures"),
+        (format!("{wasm}[readiness]\nwasm = \"well\"\ndelay = \"1s\""), Code::Conflict, "readiness.delay"),
+        (format!("{SERVER}[readiness]\nhttp = \"/\"\nignore_1xx = true"), Code::Conflict, "readiness.ignore_1xx"),
+        (format!("{SERVER}[health]\ntcp = \"http\"\nignore_1xx = true"), Code::Conflict, "health.ignore_1xx"),
+        (format!("{SERVER}[health]\nhttp = \"/\"\nignore_1xx = 1"), Code::WrongType, "health.ignore_1xx"),
+        (format!("{SERVER}[health]\nhttp = \"/\"\ndelay = \"2d\""), Code::TooLarge, "health.delay"),
         (format!("{closed}[health]\nhttp = \"/\""), Code::Missing, "health.port"),
         (format!("{closed}[health]\nwasm = \"well\""), Code::Conflict, "health.wasm"),
         (format!("{closed}[health]\nexec = [\"\"]"), Code::BadValue, "health.exec"),

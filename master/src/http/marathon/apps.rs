@@ -4,6 +4,7 @@ use super::change::{self, Begun, Change, What, carry_out, prepare};
 use super::events;
 use super::held::{self, Held};
 use super::id::AppId;
+use super::note;
 use super::show::{Embed, Filter, Writer};
 use super::words::{Object, Query, time, timestamp, without_nulls};
 use super::wrong::{Fault, Wrong};
@@ -204,7 +205,7 @@ pub async fn put(api: &Api, caller: &Caller, id: &AppId, query: &Query, body: &[
 /// The version that an app has once a change is done, or of the change where it ends.
 fn version_of(change: &Change) -> String {
     let fields = match (&change.what, &change.before) {
-        (What::Apply(job), _) => job.origin().and_then(|origin| serde_json::from_str(&origin.note).ok()).unwrap_or_default(),
+        (What::Apply(job), _) => job.origin().and_then(|origin| serde_json::from_str(note::app(&origin.note)).ok()).unwrap_or_default(),
         (What::Nothing, Some(held)) => held.fields(),
         (_, held) => return timestamp(change::later(held.as_ref())),
     };

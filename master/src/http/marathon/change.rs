@@ -1,10 +1,12 @@
 //! What is to become of apps, judged whole before anything is done, and then done.
 
 use super::app::{App, normal};
-use super::deployments::{self, Step};
-use super::held::Held;
+use super::deployments;
+use super::held::{self, Held};
 use super::id::AppId;
-use super::words::{Object, time, timestamp};
+use super::note::{Mark, marked};
+use super::steps::{STOP, Step};
+use super::words::{Object, time, timestamp, uuid};
 use super::wrong::Wrong;
 use super::{dependencies, events, job, ports};
 use crate::http::access::{Caller, now};
@@ -162,7 +164,7 @@ impl Drop for Changing<'_> {
 pub async fn carry_out(api: &Api, changes: Vec<Change>, force: bool, version: &str) -> Result<Begun, Wrong> {
     let mut changes = changes;
     dependencies::judge(api, &mut changes).await?;
-    let touched = |change: &&Change| !matches!(change.what, What::Nothing);
+    let touched = |change: &&Change| change.does();
     let job = |change: &Change| (change.id.clone(), change.before.as_ref().map(|held| held.view.id));
     let apps: Vec<(AppId, Option<JobId>)> = changes.iter().filter(touched).map(job).collect();
     deployments::lock(api, &apps, force).await?;
@@ -177,40 +179,109 @@ pub async fn carry_out_beside(api: &Api, changes: Vec<Change>, begun: Vec<Step>,
     do_all(api, changes, begun, true, version).await
 }
 
-async fn do_all(api: &Api, changes: Vec<Change>, mut steps: Vec<Step>, force: bool, version: &str) -> Result<Begun, Wrong> {
-    let apps: Vec<AppId> = changes.iter().map(|change| change.id.clone()).collect();
-    let _changing = Changing::new(api, &apps);
-    for change in changes {
-        let Change { id, before, what, action } = change;
-        let old = before.as_ref().map(|held| held.view.job.clone());
-        let done = match (what, before) {
-            (What::Nothing, _) | (What::Scale(_) | What::Remove, None) => continue,
-            (What::Scale(count), Some(held)) => {
-                let known = timestamp(later(Some(&held)));
-                let job = job::scaled(&held.view.job, count, if known.as_str() > version { &known } else { version });
-                ("ScaleApplication", apply(api, &id, job, force).await?)
-            }
-            (What::Remove, Some(held)) => {
-                let grace_ms = job::grace_ms(&held.fields());
-                find::done(api, held.view.id.shard(), Request::Stop { job: JobRef::Id(held.view.id), grace_ms }).await?;
-                ("StopApplication", (held.view.id, held.view.version, None))
-            }
-            (What::Apply(job), _) => (action, apply(api, &id, *job, force).await?),
-        };
-        let (action, (job, number, rolling)) = done;
-        steps.push(Step { app: id, action, job: (job, number), rolling, before: old, done: false });
+impl Change {
+    /// True where there is something to be done.
+    fn does(&self) -> bool {
+        match (&self.what, &self.before) {
+            (What::Nothing, _) | (What::Scale(_) | What::Remove, None) => false,
+            (What::Scale(count), Some(held)) => *count != held.view.job.count,
+            (What::Remove, Some(_)) | (What::Apply(_), _) => true,
+        }
     }
-    let deployment = deployments::begin(api, version, steps);
+}
+
+async fn do_all(api: &Api, changes: Vec<Change>, begun: Vec<Step>, force: bool, version: &str) -> Result<Begun, Wrong> {
+    let apps: Vec<AppId> = changes.iter().map(|change| change.id.clone()).chain(begun.iter().map(|step| step.app.clone())).collect();
+    let _changing = Changing::new(api, &apps);
+    let changes: Vec<Change> = changes.into_iter().filter(Change::does).collect();
+    let mut mark = mark(&changes, &begun, version);
+    if let Some(mark) = &mark {
+        api.marathon.deployments.tells(&mark.deployment);
+    }
+    let mut steps = vec![];
+    for mut step in begun {
+        if let Some(mark) = &mut mark {
+            (step.at, mark.number) = (mark.at, step.rolling.map(|of| of.number));
+            note_down(api, &step.app, step.job.0, mark).await?;
+            (mark.at, mark.number) = (mark.at + 1, None);
+        }
+        steps.push(step);
+    }
+    for change in changes {
+        let step = carry_out_one(api, change, mark.as_ref(), force, version).await?;
+        steps.extend(step);
+        if let Some(mark) = &mut mark {
+            mark.at += 1;
+        }
+    }
+    let deployment = deployments::begin(api, version, steps, mark.as_ref());
     events::begun(api, &deployment);
     Ok(Begun { version: version.to_owned(), deployment: deployment.id })
 }
 
-/// Makes the job be so; gives back which it is, its version, and what brings it there. One of the same name that is about to end has to have ended: who forces it waits for that.
-async fn apply(api: &Api, id: &AppId, job: Job, force: bool) -> Result<(JobId, u32, Option<DeploymentId>), Wrong> {
+/// What is put on record with each app, where several are changed at once.
+fn mark(changes: &[Change], begun: &[Step], version: &str) -> Option<Mark> {
+    if changes.len() + begun.len() < 2 {
+        return None;
+    }
+    let ends = changes.iter().filter(|change| matches!(change.what, What::Remove)).count();
+    let of = u32::try_from(changes.len() + begun.len() - ends).unwrap_or(u32::MAX);
+    let apps: Vec<&str> = begun.iter().map(|step| &step.app).chain(changes.iter().map(|change| &change.id)).map(AppId::as_str).collect();
+    let deployment = uuid(&format!("{version} {} {apps:?}", now().0));
+    Some(Mark { deployment, version: version.to_owned(), at: 0, of, number: None, ends: false })
+}
+
+/// Does it with one app.
+async fn carry_out_one(api: &Api, change: Change, mark: Option<&Mark>, force: bool, version: &str) -> Result<Option<Step>, Wrong> {
+    let Change { id, before, what, action } = change;
+    let known = before.as_ref().map(|held| held.view.id);
+    let (action, (job, number, rolling)) = match (what, before) {
+        (What::Nothing, _) | (What::Scale(_) | What::Remove, None) => return Ok(None),
+        (What::Scale(count), Some(held)) => {
+            let at = timestamp(later(Some(&held)));
+            let job = job::scaled(&held.view.job, count, if at.as_str() > version { &at } else { version });
+            ("ScaleApplication", apply(api, &id, known, (marked(&job, mark), true), force).await?)
+        }
+        (What::Remove, Some(held)) => {
+            if let Some(mark) = mark {
+                note_down(api, &id, held.view.id, &Mark { ends: true, ..mark.clone() }).await?;
+            }
+            let grace_ms = job::grace_ms(&held.fields());
+            find::done(api, held.view.id.shard(), Request::Stop { job: JobRef::Id(held.view.id), grace_ms }).await?;
+            (STOP, (held.view.id, held.view.version, None))
+        }
+        (What::Apply(job), _) => (action, apply(api, &id, known, (marked(&job, mark), false), force).await?),
+    };
+    let at = mark.map_or(0, |mark| mark.at);
+    Ok(Some(Step { app: id, action, at, job: (job, number), rolling, began: now(), done: false }))
+}
+
+/// Puts on record what is done with an app, or is about to be. One that is about to end already, or is another by now, is left alone.
+async fn note_down(api: &Api, app: &AppId, job: JobId, mark: &Mark) -> Result<(), Wrong> {
+    let caller = Caller::of_all_roles(Level::Viewer);
+    let held = held::known(api, &caller, app).await?.filter(|held| held.lives() && held.view.id == job);
+    if let Some(about) = held.and_then(|held| marked(&held.view.job, Some(mark)).about) {
+        let request = Request::Describe { job: JobRef::Id(job), about: about.as_ref().clone() };
+        api.door.ask(job.shard(), request).await.map_err(crate::http::error::ApiError::from)?;
+    }
+    Ok(())
+}
+
+/// Makes the job of an app be so, where it may be `counted` as another number of tasks alone; gives back which it is, its version, and what brings it there. One of
+/// the same name that is about to end has to have ended: who forces it waits for that.
+async fn apply(
+    api: &Api,
+    id: &AppId,
+    known: Option<JobId>,
+    (job, counted): (Job, bool),
+    force: bool,
+) -> Result<(JobId, u32, Option<DeploymentId>), Wrong> {
     let shard = jobs::home(api, &job, None);
     let until = tokio::time::Instant::now() + ENDS_WITHIN;
     loop {
-        match api.door.ask(shard, Request::Deploy { job: job.clone(), force }).await.map_err(crate::http::error::ApiError::from)? {
+        let job = job.clone();
+        let request = if counted { Request::Resize { job, force } } else { Request::Deploy { job, force } };
+        match api.door.ask(shard, request).await.map_err(crate::http::error::ApiError::from)? {
             Answer::Submitted { job, .. } => return Ok((job, 1, None)),
             Answer::Deployed { job, deployment, .. } => {
                 let view = find::viewed(api, shard, JobRef::Id(job)).await?;
@@ -220,7 +291,7 @@ async fn apply(api: &Api, id: &AppId, job: Job, force: bool) -> Result<(JobId, u
                 tokio::time::sleep(LOOK_AGAIN).await
             }
             Answer::Refused(Refusal::Conflict { reason }) => {
-                return Err(Wrong::locked(&format!("{id}: {reason}"), api.marathon.deployments.of(id)));
+                return Err(Wrong::locked(&format!("{id}: {reason}"), deployments::in_the_way(api, id, known).await?));
             }
             other => return Err(unexpected(&other).into()),
         }

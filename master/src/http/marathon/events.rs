@@ -1,10 +1,11 @@
 //! `/v2/events`: what becomes of apps, in the events that Marathon's clients know, and no others. One task makes them of what changes, for all who
 //! listen; who is too slow, or would miss something, is let go, as by Marathon, and comes back.
 
-use super::deployments::{self, Deployment, Looked};
+use super::deployments::{self, Looked};
 use super::follow::Follow;
 use super::held::Held;
 use super::id::AppId;
+use super::steps::Deployment;
 use super::words::{Object, Query, timestamp};
 use super::wrong::Wrong;
 use crate::http::Api;

@@ -28,7 +28,7 @@ pub async fn json(api: &Api, caller: &Caller) -> Result<Response, Wrong> {
     let mut gauges = Map::new();
     for (name, value) in [
         ("marathon.apps.active.gauge", all.len() as u64),
-        ("marathon.deployments.active.gauge", deployments::by_job(api).await?.len() as u64),
+        ("marathon.deployments.active.gauge", deployments::by_job(api, &all).await?.len() as u64),
         ("marathon.instances.running.gauge", sum(&[Phase::Running])),
         ("marathon.instances.staged.gauge", sum(&[Phase::Staging, Phase::Starting])),
         ("marathon.instances.waiting.gauge", sum(&[Phase::Waiting])),

@@ -1,11 +1,12 @@
 //! What changes of jobs, as events of apps: whose app a job is, where its tasks are and at which ports.
 
-use super::deployments::Deployment;
+use super::deployments;
 use super::events;
 use super::health::is_asked;
 use super::held::{self, Agents, Held};
 use super::id::task_id;
 use super::job;
+use super::steps::{Deployment, Step, is_active, mark_of};
 use super::tasks::state_text;
 use super::words::timestamp;
 use super::wrong::Wrong;
@@ -67,12 +68,12 @@ impl Follow {
         Ok(found)
     }
 
-    /// Tells how a service goes on that others set on its way; of what was asked here it is told where that is done.
+    /// Tells how a service goes on that others set on its way; of what was asked here, and of what several apps do together, it is told where that is done.
     async fn deployment(&mut self, api: &Api, view: &DeploymentView, what: &str) -> Result<(), Wrong> {
-        let deployments = &api.marathon.deployments;
+        let known = &api.marathon.deployments;
         let is_given_up = ["failed", "cancelled"].contains(&what);
-        if deployments.is_own(view.id) {
-            if is_given_up && let Some(deployment) = deployments.take(view.id) {
+        if known.is_own(view.id) {
+            if is_given_up && let Some(deployment) = known.take(view.id) {
                 events::failed(api, &deployment);
             }
             return Ok(());
@@ -84,7 +85,15 @@ impl Follow {
         if !is_given_up && api.marathon.changing().contains_key(&held.id) {
             return Ok(());
         }
-        let deployment = Deployment::of(view, &held);
+        let deployment = match mark_of(view, &held) {
+            Some(mark) if is_active(view) => {
+                deployments::adopt(api, &mark, Step::of(view, &held));
+                return Ok(());
+            }
+            Some(_) if !is_given_up => return Ok(()),
+            Some(mark) => Deployment::marked(&mark, Step::of(view, &held)),
+            None => Deployment::of(view, &held),
+        };
         match what {
             "started" => events::begun(api, &deployment),
             "step" => events::stepped(api, &deployment),

@@ -32,6 +32,9 @@ pub fn read(check: &mut Reader<'_>) {
     check.number("intervalSeconds", 60.0, (0.0, INTERVAL_SECONDS_MAX), true);
     check.number("timeoutSeconds", 20.0, (0.0, TIMEOUT_SECONDS_MAX), true);
     check.number("maxConsecutiveFailures", 3.0, (0.0, f64::from(FAILURES_MAX)), true);
+    if check.has("delaySeconds") {
+        check.number("delaySeconds", 15.0, (0.0, SECONDS_MAX), true);
+    }
     if protocol == "COMMAND" {
         let command = check.object("command").cloned();
         match command.as_ref().and_then(|command| command.get("value")).and_then(Value::as_str) {
@@ -52,9 +55,6 @@ pub fn read(check: &mut Reader<'_>) {
         check.number("port", 0.0, (1.0, 65_535.0), true);
     } else {
         check.number("portIndex", 0.0, (0.0, 63.0), true);
-    }
-    if check.has("delaySeconds") {
-        check.number("delaySeconds", 15.0, (0.0, SECONDS_MAX), true);
     }
     if check.has("ipProtocol") {
         check.word("ipProtocol", &["IPv4", "IPv6"], "IPv4");
@@ -108,6 +108,7 @@ fn made(check: &Object, ports: &[ports::Port], path: &str, faults: &mut Faults) 
     let ms = |name: &str| check.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1_000.0) as u64);
     let failures = check.get("maxConsecutiveFailures").and_then(Value::as_u64).and_then(|failures| u32::try_from(failures).ok());
     let when = CheckSpec {
+        delay_ms: ms("delaySeconds").filter(|delay| *delay > 0),
         grace_ms: ms("gracePeriodSeconds"),
         // 0 is as often, and as short, as can be.
         every_ms: ms("intervalSeconds").map(|every| every.max(EVERY_MS.0)),
@@ -140,7 +141,8 @@ fn made(check: &Object, ports: &[ports::Port], path: &str, faults: &mut Faults) 
         "TCP" => Some(CheckSpec { tcp: port, ..when }),
         _ => {
             let asked = asked_over_http(check);
-            Some(CheckSpec { port, http: asked.http, https: asked.https, ..when })
+            let ignore_1xx = check.get("ignoreHttp1xx").and_then(Value::as_bool).filter(|ignores| *ignores);
+            Some(CheckSpec { port, http: asked.http, https: asked.https, ignore_1xx, ..when })
         }
     }
 }
@@ -157,6 +159,21 @@ fn asked_over_http(check: &Object) -> CheckSpec {
 /// True where an app asks whether its tasks are well, as Marathon means that: being ready is something else.
 pub fn is_asked(held: &Held) -> bool {
     held.view.job.template.members.iter().any(|member| member.has_checks() && member.checks().health.is_some())
+}
+
+/// True where an app asks whether its tasks are ready.
+pub fn is_asked_for_readiness(held: &Held) -> bool {
+    held.view.job.template.members.iter().any(|member| member.has_checks() && member.checks().readiness.is_some())
+}
+
+/// What a readiness check said of a task, as clients read it; nothing where only something else is known of it. What it was answered is not kept.
+pub fn readiness(found: &HealthView, name: &str, task: &str) -> Option<Value> {
+    let ready = match found.verdict {
+        Verdict::Healthy => true,
+        Verdict::Unready => false,
+        Verdict::Unhealthy => return None,
+    };
+    Some(json!({ "name": name, "taskId": task, "ready": ready }))
 }
 
 /// How many tasks of these apps are well, of those that ask.

@@ -2,6 +2,7 @@
 
 use super::MADE_BY;
 use super::id::AppId;
+use super::note::{self, Mark};
 use super::words::Object;
 use super::wrong::Wrong;
 use crate::http::access::Caller;
@@ -37,7 +38,12 @@ impl Held {
 
     /// The app as it was made, as JSON.
     pub fn note(&self) -> &str {
-        self.view.job.origin().map_or("{}", |origin| &origin.note)
+        self.view.job.origin().map_or("{}", |origin| note::app(&origin.note))
+    }
+
+    /// What its last change is part of, where several apps were changed at once.
+    pub fn mark(&self) -> Option<Mark> {
+        note::mark(&self.view.job.origin()?.note)
     }
 
     /// Its fields.

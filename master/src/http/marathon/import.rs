@@ -225,7 +225,7 @@ mod tests {
     fn an_app_becomes_a_job_file_and_what_it_has_not_is_said() {
         let app = json!({
             "id": "/web/shop", "cmd": "python3 -m http.server $PORT0", "cpus": 0.5, "mem": 64, "instances": 2, "ports": [0],
-            "constraints": [["rack", "NEAR"], ["hostname", "UNIQUE"]], "healthChecks": [{ "path": "/up" }, { "path": "/" }], "user": "root", "secrets": { "a": { "source": "b" } },
+            "constraints": [["rack", "NEAR"], ["hostname", "UNIQUE"]], "healthChecks": [{ "path": "/up", "delaySeconds": 15, "ignoreHttp1xx": true }, { "path": "/" }], "user": "root", "secrets": { "a": { "source": "b" } },
             "env": { "A": "b" }, "labels": { "team": "x" }, "tasksRunning": 2, "dependencies": ["db", "/other/x"],
             "upgradeStrategy": { "minimumHealthCapacity": 0.5, "maximumOverCapacity": 0.25 },
         });
@@ -236,6 +236,7 @@ mod tests {
         assert_eq!(made.script.as_deref(), Some(&b"#!/bin/sh\npython3 -m http.server $PORT0\n"[..]));
         let health = spec.tasks[0].health.clone().unwrap();
         assert_eq!((health.http.as_deref(), health.every_ms, health.failures), (Some("/up"), Some(60_000), Some(3)), "{}", made.text);
+        assert_eq!((health.delay_ms, health.ignore_1xx), (Some(15_000), Some(true)), "{}", made.text);
         let update = UpdateSpec { min_healthy_milli: Some(500), max_over_milli: Some(250), ..UpdateSpec::default() };
         assert_eq!((spec.update, spec.after.iter().map(Name::as_str).collect::<Vec<_>>()), (update, vec!["db"]), "{}", made.text);
         for what in ["/healthChecks(1)", "/constraints(0)", "/user", "/secrets", "/other/x"] {

@@ -3,6 +3,7 @@
 use super::app::App;
 use super::container::{RUNTIME_LABEL, bundle_of};
 use super::id::task_id_gap;
+use super::note;
 use super::ports::{self, Port};
 use super::words::Object;
 use super::wrong::{Faults, Wrong};
@@ -214,7 +215,7 @@ fn update(fields: &Object, ports: &[Port]) -> UpdateSpec {
 pub fn scaled(job: &Job, count: u32, at: &str) -> Job {
     let mut about = job.about.as_deref().cloned().unwrap_or_default();
     if let Some(origin) = &mut about.origin {
-        let mut fields: Object = serde_json::from_str(&origin.note).unwrap_or_default();
+        let mut fields: Object = serde_json::from_str(note::app(&origin.note)).unwrap_or_default();
         let info = fields.get("versionInfo").and_then(|info| info.get("lastConfigChangeAt")).cloned();
         let info = info.unwrap_or_else(|| version(&fields).into());
         fields.insert("version".into(), at.into());
@@ -222,11 +223,6 @@ pub fn scaled(job: &Job, count: u32, at: &str) -> Job {
         origin.note = Value::Object(fields).to_string();
     }
     Job { count, about: Some(Arc::new(about)), ..job.clone() }
-}
-
-/// True where two jobs of apps differ at most in how many tasks they have, and when that was asked for.
-pub fn is_scaled(one: &Job, other: &Job) -> bool {
-    scaled(one, 0, "") == scaled(other, 0, "")
 }
 
 /// A constraint of a job.

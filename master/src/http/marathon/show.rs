@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
     pub async fn new(api: &'a Api, embed: Embed, all: &[Held]) -> Result<Self, ApiError> {
         let agents = if embed.needs_tasks() { super::held::agents(api).await? } else { Agents::new() };
         let healths = if embed.counts { health::counts(api, all).await? } else { BTreeMap::new() };
-        let deployments = if embed.deployments { deployments::by_job(api).await? } else { BTreeMap::new() };
+        let deployments = if embed.deployments || embed.readiness { deployments::by_job(api, all).await? } else { BTreeMap::new() };
         Ok(Self { embed, deployments, agents, healths, api })
     }
 
@@ -110,13 +110,24 @@ impl<'a> Writer<'a> {
             write!(output, ",\"deployments\":{}", Value::from(ids)).expect("memory does not fail to be written");
         }
         if self.embed.readiness {
-            output.push_str(",\"readinessCheckResults\":[]");
+            let results = Value::from(self.readiness(held).await?);
+            write!(output, ",\"readinessCheckResults\":{results}").expect("memory does not fail to be written");
         }
         if self.embed.needs_tasks() {
             self.write_tasks(held, output).await?;
         }
         output.push('}');
         Ok(())
+    }
+
+    /// What the readiness checks of its new tasks said, while it is on its way, as in Marathon.
+    async fn readiness(&self, held: &Held) -> Result<Vec<Value>, ApiError> {
+        if !self.deployments.contains_key(&held.view.id) || !health::is_asked_for_readiness(held) {
+            return Ok(vec![]);
+        }
+        let all = tasks::of(self.api, held, &[Phase::Running]).await?;
+        let shown = tasks::Shown::new(held, &self.agents).look(self.api, &all).await?;
+        Ok(all.iter().filter_map(|task| shown.readiness(task)).collect())
     }
 
     async fn write_tasks(&self, held: &Held, output: &mut String) -> Result<(), ApiError> {

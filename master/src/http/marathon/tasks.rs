@@ -102,6 +102,14 @@ impl<'a> Shown<'a> {
         health::result(self.health(task)?, &self.id(task))
     }
 
+    /// What its readiness check said of a task of the present version, where it has said something.
+    pub fn readiness(&self, task: &TaskView) -> Option<Value> {
+        let found = self.healths.get(&task.index).filter(|_| task.version == self.held.view.version)?;
+        let fields = self.held.fields();
+        let name = fields.get("readinessChecks").and_then(|checks| checks.get(0)?.get("name")?.as_str()).unwrap_or("readinessCheck");
+        health::readiness(found, name, &self.id(task))
+    }
+
     /// The id of a task's last attempt.
     pub fn id(&self, task: &TaskView) -> String {
         task_id(&self.prefix, AttemptId::new(self.held.view.id, task.index, task.attempt))

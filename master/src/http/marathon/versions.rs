@@ -2,6 +2,7 @@
 
 use super::MADE_BY;
 use super::held::Held;
+use super::note;
 use super::words::{Object, time};
 use super::wrong::Wrong;
 use crate::http::error::ApiError;
@@ -27,7 +28,7 @@ impl Version {
     /// `None` where it was made otherwise than as an app.
     fn of(view: &VersionView) -> Option<Self> {
         let origin = view.job.origin().filter(|origin| origin.by == MADE_BY)?;
-        let mut fields: Object = serde_json::from_str(&origin.note).ok()?;
+        let mut fields: Object = serde_json::from_str(note::app(&origin.note)).ok()?;
         fields.insert("instances".into(), view.job.count.into());
         let at = fields.get("version").and_then(Value::as_str)?.to_owned();
         Some(Self { number: view.number, at, fields })

@@ -309,6 +309,81 @@ fn what_needs_no_new_tasks_gets_none() {
 }
 
 #[test]
+fn another_number_of_tasks_is_a_deployment_where_that_is_wanted() {
+    let (mut world, id) = running(3, 1, quick());
+    let resize = |count, force| Request::Resize { job: service("1", count, 1, quick()), force };
+    let begun = world.ask(resize(5, false));
+    let expected = DeploymentId { job: id, number: 2 };
+    assert!(matches!(begun, Response::Deployed { deployment: Some(of), .. } if of == expected), "{begun:?}");
+    let view = world.deployment(id);
+    assert_eq!((view.id, view.cause, view.state, view.from_count, view.count), (expected, Cause::Resized, State::Running, 3, 5));
+    for other in [resize(4, false), Request::Deploy { job: service("2", 5, 1, quick()), force: false }] {
+        assert!(conflicts(&world.ask(other)), "one at a time");
+    }
+    assert!(matches!(world.ask(resize(6, true)), Response::Deployed { deployment: Some(of), .. } if of.number == 3));
+    world.go(id, &[], 10);
+    assert_eq!((world.deployment(id).state, world.deployment(id).from_count), (State::Done, 5));
+    assert!(world.all_run(id, 6, 1), "no task was replaced for it");
+    assert_eq!(world.agents[&A].launched.len(), 6);
+    world.ask(resize(2, false));
+    assert_eq!(world.deployment(id).state, State::Running, "those beyond are not gone yet");
+    world.go(id, &[], 10);
+    assert_eq!(world.deployment(id).state, State::Done);
+    // What ends afterwards begins nothing anew.
+    let one = world.held(A)[0];
+    world.end(A, &[one], &Exit::Code(3));
+    assert_eq!((world.deployment(id).state, world.deployment(id).id.number), (State::Done, 4));
+    world.go(id, &[], 10);
+    world.ask(resize(3, false));
+    let back = DeploymentWish::Cancel { back: true };
+    let refused = world.ask(Request::Deployment { id: DeploymentId { job: id, number: 5 }, wish: back });
+    assert!(conflicts(&refused), "it has no version to go back to: {refused:?}");
+}
+
+#[test]
+fn what_is_said_of_a_service_leaves_it_and_what_is_under_way_alone() {
+    let (mut world, id) = running(2, 1, quick());
+    let deployment = world.deploy(service("2", 3, 1, quick())).1.unwrap();
+    let about = protocol::job::About { labels: vec![("team".into(), "x".into())], origin: None };
+    let describe = |about: &protocol::job::About| Request::Describe { job: JobRef::Id(id), about: about.clone() };
+    assert!(matches!(world.ask(describe(&about)), Response::Done));
+    let view = world.deployment(id);
+    assert_eq!((view.id, view.state, world.job(id).version), (deployment, State::Running, 2));
+    assert_eq!((view.from_count, view.count), (2, 3), "what a way back returns to is the same");
+    assert_eq!(world.job(id).job.labels(), [("team".to_owned(), "x".to_owned())]);
+    world.go(id, &[], 20);
+    assert!(world.all_run(id, 3, 2) && world.deployment(id).state == State::Done);
+    world.ask(Request::Stop { job: JobRef::Id(id), grace_ms: 0 });
+    assert!(conflicts(&world.ask(describe(&about))), "it is about to end");
+}
+
+#[test]
+fn another_number_of_tasks_lets_what_is_under_way_go_on_where_it_is_forced_and_replaces_nothing_else() {
+    let (mut world, id) = running(4, 1, quick());
+    let deployment = world.deploy(service("2", 4, 1, quick())).1.unwrap();
+    world.go(id, &[], 1);
+    let resize = |count, force| Request::Resize { job: service("2", count, 1, quick()), force };
+    assert!(conflicts(&world.ask(resize(5, false))));
+    let forced = world.ask(resize(5, true));
+    assert!(matches!(forced, Response::Deployed { deployment: Some(of), .. } if of == deployment), "{forced:?}");
+    world.go(id, &[], 40);
+    assert!(world.all_run(id, 5, 2) && world.deployment(id).state == State::Done);
+    // What was left half way stays so: the older tasks are counted, and not replaced.
+    let deployment = world.deploy(service("bad", 5, 1, quick())).1.unwrap();
+    world.go(id, &[3], 1);
+    world.ask(Request::Deployment { id: deployment, wish: DeploymentWish::Cancel { back: false } });
+    let old = |world: &World| (0..6).filter(|index| world.shard.task_view(id, *index).is_some_and(|view| view.version == 2)).count();
+    let before = old(&world);
+    assert!(before >= 4, "{before}");
+    let bad = Request::Resize { job: service("bad", 6, 1, quick()), force: false };
+    assert!(matches!(world.ask(bad), Response::Deployed { deployment: Some(_), .. }));
+    world.go(id, &[3], 40);
+    let view = world.deployment(id);
+    assert_eq!((view.state, view.cause, view.to, world.job(id).version), (State::Failed, Cause::Resized, 3, 3));
+    assert!(old(&world) >= before, "none of them was replaced");
+}
+
+#[test]
 fn blue_goes_when_all_of_green_do_their_work() {
     let update = How { strategy: Strategy::BlueGreen, ..quick() };
     let (mut world, id) = running(3, 1, update);

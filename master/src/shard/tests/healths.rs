@@ -5,7 +5,15 @@ use crate::shard::view::{HealthCounts, HealthView};
 use protocol::{Check, Checks, Health, Probe, Verdict};
 
 fn checked(count: u32) -> Job {
-    let check = Check { probe: Probe::Wasm { export: "well".into() }, grace_ms: 0, every_ms: 1_000, timeout_ms: 100, failures_max: 3 };
+    let check = Check {
+        probe: Probe::Wasm { export: "well".into() },
+        grace_ms: 0,
+        every_ms: 1_000,
+        timeout_ms: 100,
+        failures_max: 3,
+        delay_ms: 0,
+        ignores_1xx: false,
+    };
     let mut job = Job { name: Some(name("web")), ..job(Kind::Service, count, 100) };
     Arc::make_mut(&mut job.template).members[0].set_checks(&Checks { health: Some(check), readiness: None });
     job

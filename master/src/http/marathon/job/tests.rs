@@ -106,9 +106,25 @@ fn checks_dependencies_and_how_it_is_replaced_are_those_of_the_job() {
     let looked = |_| Some(crate::admit::Verdict { form: crate::admit::Form::Script, wasm: Err(crate::admit::wasm::Rejection::Text) });
     let one = crate::admit::admit(job(&json!({ "cmd": "x" })).spec, &looked).unwrap();
     let two = scaled(&one, 7, "2020-01-02T00:00:00.000Z");
-    assert!(two.count == 7 && two.template == one.template && is_scaled(&one, &two) && one != two);
+    assert!(two.count == 7 && two.template == one.template && scaled(&one, 0, "") == scaled(&two, 0, "") && one != two);
     let note: Value = serde_json::from_str(&two.origin().unwrap().note).unwrap();
     assert_eq!(note["versionInfo"], json!({ "lastScalingAt": "2020-01-02T00:00:00.000Z", "lastConfigChangeAt": "" }));
+}
+
+#[test]
+fn a_check_begins_later_and_passes_interim_answers_over_where_the_app_says_so() {
+    let check = |more: Value| {
+        let mut check = json!({ "path": "/" });
+        check.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let health = job(&json!({ "cmd": "x", "ports": [0], "healthChecks": [check] })).spec.tasks[0].health.clone().unwrap();
+        (health.delay_ms, health.ignore_1xx)
+    };
+    assert_eq!(check(json!({})), (None, None));
+    assert_eq!(check(json!({ "delaySeconds": 15, "ignoreHttp1xx": true })), (Some(15_000), Some(true)));
+    assert_eq!(check(json!({ "delaySeconds": 0, "ignoreHttp1xx": false })), (None, None));
+    assert_eq!(check(json!({ "protocol": "MESOS_HTTPS", "delaySeconds": 2, "ignoreHttp1xx": true })), (Some(2_000), Some(true)));
+    assert_eq!(check(json!({ "protocol": "TCP", "delaySeconds": 3 })), (Some(3_000), None));
+    assert_eq!(check(json!({ "protocol": "COMMAND", "command": { "value": "true" }, "delaySeconds": 4 })), (Some(4_000), None));
 }
 
 #[test]
