@@ -402,6 +402,7 @@ impl Shard {
             PeerMessage::AfterSaid { job, stands } => self.after_said(job, stands),
             PeerMessage::BesideAsked { role, names } => self.beside_asked(from, role, names),
             PeerMessage::BesideSaid { role, ids } => self.beside_said(&role, ids),
+            PeerMessage::Tied { jobs } => self.hear_tied(from, jobs),
             PeerMessage::MatchesAsked { asked } => self.matching.asked(from, asked, &mut self.pool.aims.rules),
             PeerMessage::MatchesSaid { job, turn, whole, matching, perhaps, others } => {
                 self.matches_said((from, whole), (job, turn), [&matching, &perhaps, &others]);
