@@ -4,6 +4,7 @@ use crate::devices::{Wants, for_one};
 use crate::health::Checked;
 use crate::lent::Revocable;
 use crate::machine::BROKEN;
+use crate::neighbours::Neighbours;
 use crate::plan::{Bug, Plan};
 use crate::random::Random;
 use crate::rolls::Wishes;
@@ -63,6 +64,7 @@ pub struct Clients {
     places: Option<Random>,
     revocable: Revocable,
     systems: Systems,
+    neighbours: Neighbours,
     checked: Checked,
     wants: Wants,
     /// Services that change their versions.
@@ -182,6 +184,7 @@ impl Clients {
             places,
             revocable: Revocable::new(plan),
             systems: Systems::new(plan),
+            neighbours: Neighbours::new(plan),
             checked: Checked::new(plan),
             wants: Wants::new(plan),
             versions: Wishes::new(plan),
@@ -243,6 +246,7 @@ impl Clients {
                 }
                 job.place = self.places.as_mut().and_then(crate::places::draw);
                 self.systems.draw(&mut job, self.submissions.len());
+                self.neighbours.draw(&mut job);
                 self.wants.draw(&mut job);
                 self.versions.draw(&mut job);
                 self.revocable.draw(&mut job);

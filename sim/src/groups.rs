@@ -217,6 +217,7 @@ impl World {
         if !self.is_led_by(at, index)? {
             return Ok(());
         }
+        self.beside.heard(&event);
         match &event {
             Event::Agent { agent, message: FromAgent::Report { held, .. } } => self.kept.reported(*agent, held, self.now),
             Event::Peer { message: PeerMessage::Report { agent, .. }, .. } => self.kept.unsettled(*agent, self.now),
@@ -234,6 +235,7 @@ impl World {
             Some(Bug::PreemptsUpwards) => crate::limits::upwards(&mut event),
             Some(Bug::RollsAtOnce) => crate::rolls::at_once(&mut event),
             Some(Bug::OverlooksAgents) => crate::system::overlook(&mut event),
+            Some(Bug::HearsOfNobody) => crate::neighbours::nobody(&mut event),
             _ => {}
         }
         self.trace(|| format!("m{at} shard {index} <- {event:?}"));
@@ -301,6 +303,7 @@ impl World {
             self.check.committed(note)?;
             self.limits.committed(&note.record, shard, &self.check.jobs)?;
             self.kept.committed(&note.record, self.now, &self.check.jobs);
+            self.beside.committed(&note.record, self.now);
             if let Record::AgentGone { agent, .. } = &note.record
                 && let Some(at) = self.machines.iter().position(|machine| machine.id == *agent)
             {
@@ -334,6 +337,7 @@ impl World {
                 Action::Send { agent, message } => {
                     if let FromMaster::Launch(launch) = &message {
                         self.judge_kept(agent, launch)?;
+                        self.beside.launched(agent, launch, &self.check.jobs)?;
                     }
                     self.send_down(at, agent, ToAgent { shard, message });
                 }

@@ -19,6 +19,7 @@ mod lent;
 mod limits;
 mod log;
 mod machine;
+mod neighbours;
 mod network;
 mod peers;
 pub mod place;
@@ -93,6 +94,8 @@ pub struct Report {
     pub replaced: u64,
     /// System jobs that were acknowledged.
     pub systems: u64,
+    /// Attempts that agents were told to run of jobs that are kept near others, or apart, once for each such rule.
+    pub beside_others: u64,
     /// How often a shard got a leader.
     pub leaders: u64,
     /// Pieces of snapshots that members of real groups were sent.
@@ -130,6 +133,7 @@ pub fn run(plan: Plan, trace_from: Option<Time>) -> Report {
         preempted: world.check.rights.preempted,
         replaced: world.rolls.replaced,
         systems: world.clients.systems(),
+        beside_others: world.beside.judged,
         leaders: world.leaders,
         pieces: world.known.pieces,
         digest: world.digest,

@@ -204,7 +204,7 @@ fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Opt
     let start = Instant::now();
     let (mut time_ms, mut acks, mut staged, mut refused, mut leaders, mut ran, mut broken_seeds) = (0, 0, 0, 0, 0, 0, 0);
     let (mut digest, mut pieces, mut framework_tasks, mut judged, mut preempted, mut beside_kept) = (0_u64, 0, 0, 0, 0, 0);
-    let mut replaced = 0;
+    let (mut replaced, mut beside_others) = (0, 0);
     let enough = |ran: u64, time_ms: u64| hours.map_or(ran >= count, |hours| time_ms as f64 >= hours as f64 * HOUR_MS);
     while !enough(ran, time_ms) {
         let plan = Plan::new(from + ran, None);
@@ -228,6 +228,7 @@ fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Opt
         beside_kept += report.beside_kept;
         preempted += report.preempted;
         replaced += report.replaced;
+        beside_others += report.beside_others;
         leaders += report.leaders;
         pieces += report.pieces;
         framework_tasks += report.framework_tasks;
@@ -236,7 +237,7 @@ fn seeds((from, count, hours): (u64, u64, Option<u64>), all: bool, trace_ms: Opt
     let cluster = time_ms as f64 / HOUR_MS;
     let rate = cluster / (sim::scale::cpu_seconds().unwrap_or_else(|| start.elapsed().as_secs_f64()) / 3_600.0);
     println!(
-        "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused, {framework_tasks} tasks of frameworks, {judged} within limits, {beside_kept} beside what was kept, {preempted} preempted, {replaced} replaced by other versions, {leaders} leaders, {pieces} pieces of snapshots sent, digest {digest:016x}: {broken_seeds} seeds broke a promise"
+        "{ran} seeds, {cluster:.1} cluster-hours, {acks} acknowledgements, {staged} attempts, {refused} refused, {framework_tasks} tasks of frameworks, {judged} within limits, {beside_kept} beside what was kept, {preempted} preempted, {replaced} replaced by other versions, {beside_others} near others or apart, {leaders} leaders, {pieces} pieces of snapshots sent, digest {digest:016x}: {broken_seeds} seeds broke a promise"
     );
     println!(
         r#"{{"system":"skep","bench":"sim","kind":"seeds","metric":"cluster_hours_per_cpu_hour","n":{ran},"value":{rate:.0},"unit":"h/h","run":1}}"#

@@ -66,11 +66,13 @@ pub enum Bug {
     RollsAtOnce,
     /// The shards of system jobs do not hear of agents that match since they asked.
     OverlooksAgents,
+    /// Shards that ask which job is called so hear that none is.
+    HearsOfNobody,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -99,6 +101,7 @@ impl Bug {
         Self::HearsTheIllAsWell,
         Self::RollsAtOnce,
         Self::OverlooksAgents,
+        Self::HearsOfNobody,
     ];
 
     /// Whether it is one of several masters only.
@@ -185,6 +188,8 @@ pub struct Plan {
     pub rolls: bool,
     /// Whether some jobs are system jobs. Not where a build of before takes part, which cannot read them.
     pub systems: bool,
+    /// Whether tasks of some jobs are kept near those of others, or apart. Not where a build of before takes part, which cannot read that.
+    pub neighbours: bool,
     /// The bug that is put in.
     pub bug: Option<Bug>,
 }
@@ -209,7 +214,7 @@ impl Plan {
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
         let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), matches!(bug, Some(Bug::GrantsDouble | Bug::PreemptsUpwards)));
-        let of_jobs = matches!(bug, Some(Bug::HearsTheIllAsWell | Bug::RollsAtOnce | Bug::OverlooksAgents));
+        let of_jobs = matches!(bug, Some(Bug::HearsTheIllAsWell | Bug::RollsAtOnce | Bug::OverlooksAgents | Bug::HearsOfNobody));
         let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_jobs;
         let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
@@ -266,10 +271,12 @@ impl Plan {
                     && Random::new(seed ^ 0x4ea2).chance(300),
             rolls: false,
             systems: false,
+            neighbours: false,
             bug,
         }
         .with_rolls()
         .with_systems()
+        .with_neighbours()
     }
 
     /// Seeds that found something before services had versions are left as they were.
@@ -287,6 +294,14 @@ impl Plan {
             self.bug.is_none() && !crate::REGRESSION_SEEDS.contains(&self.seed) && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&self.seed);
         let drawn = may && !self.upgrades && Random::new(self.seed ^ 0x5e7d).chance(300);
         Self { systems: drawn || self.bug == Some(Bug::OverlooksAgents), ..self }
+    }
+
+    /// Nor those from before jobs said anything of each other.
+    fn with_neighbours(self) -> Self {
+        let may =
+            self.bug.is_none() && !crate::REGRESSION_SEEDS.contains(&self.seed) && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&self.seed);
+        let drawn = may && !self.upgrades && Random::new(self.seed ^ 0x4e1a).chance(300);
+        Self { neighbours: drawn || self.bug == Some(Bug::HearsOfNobody), ..self }
     }
 
     /// The version of the messages that a process speaks in this life.

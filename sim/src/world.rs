@@ -10,6 +10,7 @@ use crate::frameworks::Frameworks;
 use crate::kept::Kept;
 use crate::limits::{self, Limits};
 use crate::machine::Machine;
+use crate::neighbours::Beside;
 use crate::network::{Line, Way};
 use crate::peers::{Leading, Letter};
 use crate::plan::Plan;
@@ -142,6 +143,8 @@ pub struct World {
     /// What roles may hold.
     pub limits: Limits,
     pub kept: Kept,
+    /// What is where, as far as jobs say something of each other.
+    pub beside: Beside,
     /// What is seen of services that change their versions.
     pub rolls: Rolls,
     pub(crate) random: Random,
@@ -199,6 +202,7 @@ impl World {
             frameworks: Frameworks::new(plan.frameworks),
             limits: Limits::new(plan.shards),
             kept: Kept::default(),
+            beside: Beside::new(&plan),
             rolls: Rolls::new(&plan),
             masters: (0..plan.masters).map(|me| Master::new(&plan, me, &mut random)).collect(),
             random,
@@ -349,6 +353,7 @@ impl World {
             Happening::Look => {
                 self.queue.push(self.now + LOOK_MS, Happening::Look);
                 self.look_for_trouble();
+                self.beside.settle(self.now, self.calm_since);
                 self.look_at_wards()?;
                 self.compare(false)
             }

@@ -10,6 +10,8 @@ const BUG_SEEDS: u64 = 30;
 const VERSION_SEEDS: usize = 4;
 /// Seeds in which there are system jobs.
 const SYSTEM_SEEDS: usize = 6;
+/// Seeds in which jobs are kept near each other, or apart.
+const NEIGHBOUR_SEEDS: usize = 6;
 /// Seeds that run openraft itself, each twice: of one, three and five masters.
 const OPENRAFT_SEEDS: [u64; 4] = [2, 3, 6, 100];
 /// How long things break in them, in milliseconds.
@@ -59,6 +61,19 @@ fn each_agent_has_its_own_task_of_system_jobs_and_no_promise_is_broken() {
     assert!(reports.iter().map(|report| report.systems).sum::<u64>() > 20, "there are too few system jobs");
     let seen = (1..=BUG_SEEDS).any(|seed| sim::seed(seed, Some(Bug::OverlooksAgents)).broken.is_some());
     assert!(seen, "OverlooksAgents was not seen in {BUG_SEEDS} seeds");
+}
+
+#[test]
+fn jobs_are_kept_near_each_other_and_apart_and_no_promise_is_broken() {
+    let short = |seed: &u64| {
+        let plan = Plan::new(*seed, None);
+        plan.neighbours && plan.agents > 1 && !plan.real_groups && plan.trouble_ms < 900_000 && plan.request_ms <= 10_000
+    };
+    let reports: Vec<sim::Report> = (4_000..).filter(short).take(NEIGHBOUR_SEEDS).map(holds).collect();
+    assert!(reports.iter().map(|report| report.beside_others).sum::<u64>() > 1_000, "too few tasks are kept near others, or apart");
+    // Other promises may be broken by it too, and would hide a check that sees nothing.
+    let seen = (1..=BUG_SEEDS).any(|seed| sim::seed(seed, Some(Bug::HearsOfNobody)).broken.is_some_and(|why| why.contains("N1: ")));
+    assert!(seen, "N1 did not see HearsOfNobody in {BUG_SEEDS} seeds");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Tasks that may be on an agent only beside tasks of another job, or not beside them (`NEAR`, `APART`). The framework's shard knows which job is called so
 //! now: it asks the shard that keeps it, and says nothing of what waits before it has heard. The agents' shard knows what is on its agents: whoever meets the rules of
-//! a rule set changes with that, and what is taken of an offer that does not hold any more is refused.
+//! a rule set changes with that, and what is taken of an offer that does not hold any more is refused. Said again, such tasks are not launched: they were placed
+//! by what was there then, and what the agent does not hold is placed anew.
 
 use super::pool::Pool;
 use super::{Action, PeerMessage, Shard};
 use crate::shard::event::PlacedWant;
-use protocol::message::shard_of_job;
+use protocol::message::{Launch, shard_of_job};
 use protocol::place::CONSTRAINTS_MAX;
 use protocol::{AttemptId, JobId, Name, Placement, Role, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ pub(super) struct Beside {
     known: BTreeMap<(Role, Name), Option<JobId>>,
     /// When it is asked again; `None`: nobody waits for that.
     due: Option<Time>,
+    /// The agents' shard: jobs that are kept near or apart, of those that the sender's next `Stage` is about.
+    tied: BTreeMap<ShardId, BTreeSet<JobId>>,
 }
 
 impl Shard {
@@ -43,7 +46,7 @@ impl Shard {
             }
         });
         if !is_asked {
-            self.deployments.beside = Beside::default();
+            (self.deployments.beside.known, self.deployments.beside.due) = (BTreeMap::new(), None);
         } else if self.deployments.beside.due.is_none() {
             self.deployments.beside.due = Some(self.now);
         }
@@ -92,6 +95,28 @@ impl Shard {
                 self.jobs.lines.changed = true;
             }
         }
+    }
+
+    /// Says to an agents' shard which jobs are kept near or apart, of those whose tasks it is told of again.
+    pub(super) fn say_tied(&mut self, to: ShardId, launches: &[Launch]) {
+        let is_tied = |id: &JobId| {
+            let place = self.jobs.live(*id).and_then(|job| job.job.place.as_ref());
+            place.is_some_and(|place| place.neighbours().next().is_some())
+        };
+        let jobs: BTreeSet<JobId> = launches.iter().map(|launch| launch.job).filter(is_tied).collect();
+        if !jobs.is_empty() {
+            self.held(Action::Peer { to, message: PeerMessage::Tied { jobs: jobs.into_iter().collect() } });
+        }
+    }
+
+    /// These jobs are kept near or apart, of those that the next `Stage` of this shard is about.
+    pub(super) fn hear_tied(&mut self, from: ShardId, jobs: Vec<JobId>) {
+        self.deployments.beside.tied.insert(from, jobs.into_iter().collect());
+    }
+
+    /// What was said so.
+    pub(super) fn take_tied(&mut self, from: ShardId) -> BTreeSet<JobId> {
+        self.deployments.beside.tied.remove(&from).unwrap_or_default()
     }
 }
 

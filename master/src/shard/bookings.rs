@@ -162,9 +162,9 @@ impl Shard {
     }
 
     /// What a framework's shard holds to be on an agent. Attempts that the agent reported are explained by it; others are launched where there
-    /// is room, and only booked where not, until a report says that they are not there. An agent that has not reported yet, or in another session since, is left alone: its report will ask again.
+    /// is room, and only booked where not, or where they are kept near or apart, until a report says that they are not there. An agent that has not reported yet, or in another session since, is left alone: its report will ask again.
     pub(super) fn staged_again(&mut self, from: ShardId, agent: AgentId, session: u64, launches: Vec<Launch>) {
-        let ranks = self.ranks.remove(&from).unwrap_or_default();
+        let (ranks, tied) = (self.ranks.remove(&from).unwrap_or_default(), self.take_tied(from));
         let here = |seat: &Seat| seat.standing == Standing::Here && seat.session == session;
         let Some((slot, seat)) = self.pool.seat_mut(agent).filter(|(_, seat)| here(seat)) else { return };
         seat.unheard.remove(&from);
@@ -190,7 +190,7 @@ impl Shard {
             let n = u32::try_from(launch.attempts.len()).unwrap_or(u32::MAX);
             let free = seat.room_of(&launch.role);
             let fits = free.times(&launch.template.resources, n) == n && self.pool.on_devices(slot, &launch.template.resources, n) == n;
-            if !self.pool.seats[slot as usize].disconnected && fits {
+            if !self.pool.seats[slot as usize].disconnected && fits && !tied.contains(&launch.job) {
                 self.launch_all(agent, vec![launch], &ranks, refused);
             } else {
                 // It may be there all the same, where a launch of an older session came after the report. Booked, the next beats tell.

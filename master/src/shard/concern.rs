@@ -48,7 +48,7 @@ impl PeerMessage {
             Self::Seek { .. } | Self::Windows { .. } | Self::Revocable { .. } => 3,
             Self::ShownReserved { .. } | Self::Reserve { .. } | Self::Reserved { .. } | Self::Misfits { .. } => 3,
             Self::AfterAsked { .. } | Self::AfterSaid { .. } | Self::BesideAsked { .. } | Self::BesideSaid { .. } => 3,
-            Self::MatchesAsked { .. } | Self::MatchesSaid { .. } => 3,
+            Self::MatchesAsked { .. } | Self::MatchesSaid { .. } | Self::Tied { .. } => 3,
             _ => 1,
         }
     }

@@ -247,6 +247,7 @@ impl Shard {
                 self.leave_all(framework, std::iter::once(offer), 0);
             }
         }
+        self.watch_windows();
     }
 
     /// A window may have begun, or be over.

@@ -393,16 +393,14 @@ impl Shard {
             PeerMessage::Ranks { ranks } => drop(self.ranks.insert(from, ranks.into_iter().collect())),
             PeerMessage::Yield { agent, attempts, below, grace_ms } => self.yield_place(agent, &attempts, below, grace_ms),
             PeerMessage::Stuck { wants } => self.jobs.stuck(from, &wants, self.config.shards).into_iter().for_each(|id| self.roll(id)),
-            PeerMessage::Windows { windows } => {
-                self.windows_said(from, windows);
-                self.watch_windows();
-            }
+            PeerMessage::Windows { windows } => self.windows_said(from, windows),
             PeerMessage::Seek { seeking } => self.pool.seek(from, seeking),
             PeerMessage::Reserved { agent, at } => self.reserved_until(agent, at),
             PeerMessage::AfterAsked { job, role, names } => self.after_asked(from, job, &role, names),
             PeerMessage::AfterSaid { job, stands } => self.after_said(job, stands),
             PeerMessage::BesideAsked { role, names } => self.beside_asked(from, role, names),
             PeerMessage::BesideSaid { role, ids } => self.beside_said(&role, ids),
+            PeerMessage::Tied { jobs } => self.hear_tied(from, jobs),
             PeerMessage::MatchesAsked { asked } => self.matching.asked(from, asked, &mut self.pool.aims.rules),
             PeerMessage::MatchesSaid { job, turn, whole, matching, perhaps, others } => {
                 self.matches_said((from, whole), (job, turn), [&matching, &perhaps, &others]);

@@ -325,6 +325,11 @@ pub enum PeerMessage {
         /// From the record.
         at: Time,
     },
+    /// A framework's shard to an agents' shard, before a `Stage`: the jobs in it whose tasks are kept near or apart. What of them is not there is not launched.
+    Tied {
+        /// They.
+        jobs: Vec<JobId>,
+    },
 }
 
 /// Which agents are to have a task of a system job.

@@ -114,6 +114,7 @@ impl Shard {
         }
         let to = shard_of_agent(agent, self.config.shards);
         self.say_ranks(to, &list);
+        self.say_tied(to, &list);
         let number = self.told.say(agent);
         if !self.jobs.by_agent.contains_key(&agent) {
             self.told.forget(agent);

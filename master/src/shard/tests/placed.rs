@@ -16,6 +16,8 @@ pub(super) struct Cluster {
     pub(super) sessions: BTreeMap<AgentId, u64>,
     pub(super) held: BTreeMap<AgentId, BTreeSet<AttemptId>>,
     declined: usize,
+    /// Agents that were asked what they hold.
+    asked: BTreeSet<AgentId>,
 }
 
 impl Cluster {
@@ -30,6 +32,7 @@ impl Cluster {
             sessions: BTreeMap::new(),
             held: BTreeMap::new(),
             declined: 0,
+            asked: BTreeSet::new(),
         };
         for at in 0..cluster.shards.len() {
             cluster.shards[at].lead(cluster.now);
@@ -54,8 +57,12 @@ impl Cluster {
         self.stands.insert(agent, Stand::from(&info));
         self.say(agent, FromAgent::Register { info, incarnation: 1, number: 1 });
         self.settle();
+        self.report(agent, 0);
+    }
+
+    fn report(&mut self, agent: AgentId, session: u64) {
         let held = self.held.entry(agent).or_default().iter().map(|attempt| Held { attempt: *attempt, ended: false }).collect();
-        self.say(agent, FromAgent::Report { session: 0, held, last: true });
+        self.say(agent, FromAgent::Report { session, held, last: true });
         self.settle();
     }
 
@@ -94,6 +101,7 @@ impl Cluster {
                     let attempts = launch.attempts.iter().map(|(index, number)| AttemptId::new(launch.job, *index, *number));
                     self.held.entry(agent).or_default().extend(attempts);
                 }
+                FromMaster::ReportWanted { .. } => drop(self.asked.insert(agent)),
                 _ => {}
             },
             Action::Reply { .. } | Action::Publish(_) | Action::Disconnect { .. } => {}
@@ -128,6 +136,9 @@ impl Cluster {
                 self.say(agent, FromAgent::Alive { session, sent: self.now, held: 0, held_hash });
             }
             self.settle();
+            for agent in std::mem::take(&mut self.asked) {
+                self.report(agent, self.sessions[&agent]);
+            }
         }
     }
 
@@ -205,9 +216,7 @@ impl Cluster {
                     AgentInfo { name: stand.name, capacity, domain: stand.domain, attributes: stand.attributes, ..AgentInfo::default() };
                 self.say(agent, FromAgent::Register { info, incarnation: 1, number: 2 });
                 self.settle();
-                let held = self.held[&agent].iter().map(|attempt| Held { attempt: *attempt, ended: false }).collect();
-                self.say(agent, FromAgent::Report { session: 0, held, last: true });
-                self.settle();
+                self.report(agent, 0);
             }
         }
     }

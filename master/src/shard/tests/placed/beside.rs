@@ -141,3 +141,49 @@ fn an_offer_that_was_made_before_the_neighbour_came_is_refused_to_whoever_takes_
     assert_eq!(cluster.on(web), [1]);
     cluster.check();
 }
+
+#[test]
+fn a_task_that_never_came_to_its_agent_is_placed_anew_where_its_neighbours_are_otherwise_by_then() {
+    for shards in [1, 3] {
+        for rule in [apart("db"), near("cache")] {
+            let mut cluster = Cluster::new(shards);
+            cluster.agents(1, &["r1", "r2"], 1_000);
+            let is_near = rule == near("cache");
+            let on = |agent: u64| placed(1, 100, &[("hostname", Rule::Is(format!("a{agent}")))], &[]);
+            let cache = cluster.put("cache", on(1));
+            let web = cluster.put("web", placed(1, 100, &[("hostname", rule)], &[]));
+            cluster.pass(2_000);
+            let at = cluster.agents_with(web).into_iter().next().expect("it has a place");
+            // The launch is lost with the connection of its agent, and then those are not there any more, or are, that it is kept near, or apart.
+            let agent = AgentId(at as u64 + 1);
+            cluster.held.get_mut(&agent).unwrap().retain(|attempt| attempt.task.job != web);
+            if is_near {
+                cluster.stop("cache", cache);
+                cluster.put("cache", on(2));
+            } else {
+                cluster.put("db", on(agent.0));
+            }
+            cluster.agent(agent, &[("rack", "r1")], 1_000);
+            assert_eq!(cluster.on(web), [0, 0], "it is not known to be lost, and not launched");
+            cluster.pass(20_000);
+            assert_eq!((cluster.on(web)[1 - at], cluster.on(web)[at], cluster.waiting()), (1, 0, 0));
+            cluster.check();
+        }
+    }
+}
+
+#[test]
+fn a_task_of_which_its_agent_was_not_told_twice_goes_on() {
+    let mut cluster = Cluster::new(1);
+    cluster.agents(1, &["r1"], 1_000);
+    let web = cluster.put("web", placed(1, 100, &[("hostname", apart("db"))], &[]));
+    cluster.pass(2_000);
+    assert_eq!(cluster.on(web), [1]);
+    // A launch of before comes after the report without it.
+    let held = std::mem::take(cluster.held.get_mut(&AgentId(1)).unwrap());
+    cluster.agent(AgentId(1), &[("rack", "r1")], 1_000);
+    cluster.held.insert(AgentId(1), held.clone());
+    cluster.pass(20_000);
+    assert_eq!((&cluster.held[&AgentId(1)], cluster.waiting()), (&held, 0), "no other attempt was made");
+    cluster.check();
+}
