@@ -120,7 +120,7 @@ fn why_a_task_is_not_well_is_shown_and_stands_in_its_end() {
     let cluster = cluster();
     serve(&cluster, 1, "503", "[health]\nhttp = \"/healthz\"\nevery = \"100ms\"\ngrace = \"3s\"\nfailures = 2\n");
     // Until it listens it is not, for another reason; and it is ended for it now and then, and begins again with another port.
-    let reason = |port: &serde_json::Value| format!("HTTP 503 from :{port}/healthz");
+    let reason = |port: &Value| format!("HTTP 503 from :{port}/healthz");
     cluster.until("it is not ready", |cluster| {
         let task = task(cluster, 0);
         task["health"]["state"] == "unready" && task["health"]["reason"] == reason(&task["ports"][0]).as_str()
