@@ -133,6 +133,11 @@ impl Bug {
     pub const fn needs_leases(self) -> bool {
         matches!(self, Self::LeaseFromReceipt | Self::ReplacesBeforeLease)
     }
+
+    /// Whether it is one of jobs that a build of before cannot read.
+    const fn needs_new_jobs(self) -> bool {
+        matches!(self, Self::HearsTheIllAsWell | Self::RollsAtOnce | Self::OverlooksAgents | Self::HearsOfNobody)
+    }
 }
 
 /// What a seed decides beforehand.
@@ -214,8 +219,7 @@ impl Plan {
         // The number leaves seeds as they were that found something before there were leases.
         let mut leases = Random::new(seed ^ 0x6b96);
         let (of_places, of_limits) = (bug == Some(Bug::MisplacesAgents), matches!(bug, Some(Bug::GrantsDouble | Bug::PreemptsUpwards)));
-        let of_jobs = matches!(bug, Some(Bug::HearsTheIllAsWell | Bug::RollsAtOnce | Bug::OverlooksAgents | Bug::HearsOfNobody));
-        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !of_jobs;
+        let upgrades = Random::new(seed ^ 0x0b1d).chance(300) && !of_places && !of_limits && !bug.is_some_and(Bug::needs_new_jobs);
         let places = Random::new(seed ^ 0x91ac).chance(300) && bug.is_none() && !crate::REGRESSION_SEEDS.contains(&seed);
         let masters = [1, 1, 3, 3, 3, 5][Random::new(seed ^ 0x3a57).below(6) as usize];
         Self {
@@ -276,7 +280,6 @@ impl Plan {
         }
         .with_rolls()
         .with_systems()
-        .with_neighbours()
     }
 
     /// Seeds that found something before services had versions are left as they were.
@@ -288,20 +291,16 @@ impl Plan {
         Self { rolls: drawn || self.bug == Some(Bug::RollsAtOnce), ..self }
     }
 
-    /// Nor those from before there were system jobs.
+    /// Nor those from before there were system jobs, and before jobs said anything of each other.
     fn with_systems(self) -> Self {
         let may =
             self.bug.is_none() && !crate::REGRESSION_SEEDS.contains(&self.seed) && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&self.seed);
-        let drawn = may && !self.upgrades && Random::new(self.seed ^ 0x5e7d).chance(300);
-        Self { systems: drawn || self.bug == Some(Bug::OverlooksAgents), ..self }
-    }
-
-    /// Nor those from before jobs said anything of each other.
-    fn with_neighbours(self) -> Self {
-        let may =
-            self.bug.is_none() && !crate::REGRESSION_SEEDS.contains(&self.seed) && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&self.seed);
-        let drawn = may && !self.upgrades && Random::new(self.seed ^ 0x4e1a).chance(300);
-        Self { neighbours: drawn || self.bug == Some(Bug::HearsOfNobody), ..self }
+        let drawn = |number| may && !self.upgrades && Random::new(self.seed ^ number).chance(300);
+        Self {
+            systems: drawn(0x5e7d) || self.bug == Some(Bug::OverlooksAgents),
+            neighbours: drawn(0x4e1a) || self.bug == Some(Bug::HearsOfNobody),
+            ..self
+        }
     }
 
     /// The version of the messages that a process speaks in this life.
