@@ -16,10 +16,15 @@ const SERVER: &str = r#"use IO::Socket::INET; my $server = IO::Socket::INET->new
 while (my $client = $server->accept) { while (<$client>) { last if /^\r?\n$/ } print $client "HTTP/1.1 200 OK\r\n\r\n"; close $client }"#;
 
 fn pool() -> Cluster {
+    pool_from(31_600)
+}
+
+/// One whose tasks have a hundred ports from this one on.
+fn pool_from(port: u16) -> Cluster {
     let mut cluster = Cluster::master(&["--marathon", "127.0.0.1:0"]);
     // Both are on this machine: what one's tasks listen at the other's cannot.
-    for (agent, ports) in [("a1", "31600-31649"), ("a2", "31650-31699")] {
-        cluster.add_agent(agent, &format!("cpu=2,memory=2GiB,ports={ports}"));
+    for (agent, first) in [("a1", port), ("a2", port + 50)] {
+        cluster.add_agent(agent, &format!("cpu=2,memory=2GiB,ports={first}-{}", first + 49));
     }
     cluster
 }

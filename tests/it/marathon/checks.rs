@@ -16,7 +16,7 @@ fn app(id: &str, more: &Value) -> Value {
 
 #[test]
 fn the_first_check_is_made_after_its_delay_and_interim_answers_change_nothing() {
-    let cluster = pool();
+    let cluster = pool_from(31_700);
     cluster.text(&["roles", "set", "web", "--host-network", "true"]);
     for (id, more) in [
         ("/web/late", json!({ "delaySeconds": 3_600 })),
@@ -47,7 +47,7 @@ fn the_first_check_is_made_after_its_delay_and_interim_answers_change_nothing() 
 
 #[test]
 fn what_readiness_checks_said_is_shown_while_a_version_is_on_its_way() {
-    let cluster = pool();
+    let cluster = pool_from(31_800);
     cluster.text(&["roles", "set", "web", "--host-network", "true"]);
     let check = json!({ "name": "first", "protocol": "HTTP", "path": "/", "portName": "http", "intervalSeconds": 1, "timeoutSeconds": 1 });
     let ports = json!([{ "port": 0, "name": "http" }]);
