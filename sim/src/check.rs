@@ -61,6 +61,8 @@ pub struct Check {
     /// When most of a shard's agents were last silent at once, by shard.
     mass: BTreeMap<ShardId, Time>,
     heard: BTreeMap<AgentId, Time>,
+    /// Agents that are on record, or were.
+    seen: BTreeSet<AgentId>,
     came_back: BTreeMap<AgentId, Time>,
     /// When the last leader began to lead.
     pub leader_since: Time,
@@ -120,6 +122,7 @@ impl Check {
             shards: plan.shards,
             mass: BTreeMap::new(),
             heard: BTreeMap::new(),
+            seen: BTreeSet::new(),
             came_back: BTreeMap::new(),
             leader_since: Time::ZERO,
             placed: BTreeMap::new(),
@@ -220,6 +223,10 @@ impl Check {
             }),
             Record::RoleSet { role, settings, .. } => {
                 self.rights.set(role, settings);
+                Ok(())
+            }
+            Record::AgentSeen { agent, .. } => {
+                self.seen.insert(*agent);
                 Ok(())
             }
             Record::AgentGone { agent, .. } => {
@@ -364,23 +371,6 @@ impl Check {
         let Some(ledger) = &machine.ledger else { return Ok(()) };
         let orphan = machine.runs.iter().find(|(attempt, run)| run.end.is_none() && !ledger.is_live(**attempt));
         hold(orphan.is_none(), || format!("G6: {:?} runs on {} and its agent started without it", orphan, machine.info.name))
-    }
-
-    /// A leader began to lead: it gives each of its agents time to say that it lives.
-    pub fn leader_began(&mut self, now: Time, agents: impl Iterator<Item = AgentId>) {
-        self.leader_since = now;
-        agents.for_each(|agent| self.heard(now, agent));
-    }
-
-    /// An agent's words arrived at the leader of its shard.
-    pub fn heard(&mut self, now: Time, agent: AgentId) {
-        if self.gone.contains_key(&agent) {
-            return;
-        }
-        let before = self.heard.insert(agent, now).unwrap_or(now);
-        if self.is_long(now.since(before)) {
-            self.came_back.insert(agent, now);
-        }
     }
 
     /// Whether an agent that was silent for so long may have been given up: the late beat of a session that is over is no sign of life, where

@@ -61,6 +61,8 @@ pub(super) struct Drains {
     overdue: BTreeSet<AgentId>,
     /// Agents of any shard that are emptied: what a task has to stop, and whether that goes for batch jobs too.
     emptied: BTreeMap<AgentId, (u64, bool)>,
+    /// Shards that have said which of theirs are.
+    heard: BTreeSet<ShardId>,
 }
 
 impl Drains {
@@ -196,6 +198,7 @@ impl Shard {
     /// All agents of a shard that are emptied.
     pub(super) fn emptied(&mut self, from: ShardId, agents: Vec<(AgentId, u64, bool)>) {
         let shards = self.config.shards;
+        self.drains.heard.insert(from);
         self.drains.emptied.retain(|agent, _| shard_of_agent(*agent, shards) != from);
         for (agent, grace_ms, batch) in agents.into_iter().filter(|(agent, ..)| shard_of_agent(*agent, shards) == from) {
             self.drains.emptied.insert(agent, (grace_ms, batch));
@@ -220,7 +223,8 @@ impl Shard {
 
     /// How an attempt ended that was asked to stop: where it is still wanted it goes on elsewhere. Of one of its job's present version nobody else asks
     /// that but who drains its agent, even where that is over by now, or was asked by the leader before; or, where roles may preempt, whoever needs its
-    /// place. A framework decides itself whether a task goes on elsewhere, so it is told that its agent is drained only where that is known.
+    /// place. A framework decides itself whether a task goes on elsewhere, so it is told that its agent is drained only where that is so, or where it is not
+    /// known yet: then the leader before asked that.
     pub(super) fn as_asked(&mut self, attempt: AttemptId, agent: AgentId, exit: Exit) -> Exit {
         let preempted = self.preempted.remove(&attempt);
         let job = self.jobs.live(attempt.task.job).filter(|job| job.wants(attempt.task.index));
@@ -237,7 +241,8 @@ impl Shard {
                 if preempted || unasked && !emptied && self.pool.roles.may_any_preempt() {
                     return Exit::Lost { reason: Loss::Preempted };
                 }
-                let drained = present || emptied;
+                let known = self.drains.heard.contains(&shard_of_agent(agent, self.config.shards));
+                let drained = present || emptied || job.job.kind == Kind::Task && !known;
                 if drained { Exit::Lost { reason: Loss::Drained } } else { Exit::Killed }
             }
             (exit, _) => exit,

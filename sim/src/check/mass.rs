@@ -1,4 +1,4 @@
-//! When so many of a shard's agents are silent at once that it is a cut, and they are not given up.
+//! When agents were heard of, and when so many of a shard's are silent at once that it is a cut, and they are not given up.
 
 use super::{Check, MASS_AGENTS, REPLACED_SLACK_MS, SKEW_MS};
 use protocol::message::shard_of_agent;
@@ -9,6 +9,25 @@ use std::ops::Range;
 const BACK_MS: u64 = 10_000;
 
 impl Check {
+    /// A leader began to lead: it gives each of its agents time to say that it lives.
+    pub fn leader_began(&mut self, now: Time, agents: impl Iterator<Item = AgentId>) {
+        self.leader_since = now;
+        // One whose registration never came to be on record is not known to it.
+        let known: Vec<AgentId> = agents.filter(|agent| self.seen.contains(agent)).collect();
+        known.into_iter().for_each(|agent| self.heard(now, agent));
+    }
+
+    /// An agent's words arrived at the leader of its shard.
+    pub fn heard(&mut self, now: Time, agent: AgentId) {
+        if self.gone.contains_key(&agent) {
+            return;
+        }
+        let before = self.heard.insert(agent, now).unwrap_or(now);
+        if self.is_long(now.since(before)) {
+            self.came_back.insert(agent, now);
+        }
+    }
+
     /// Notes of which shards most agents are silent now.
     pub(super) fn see_mass(&mut self, now: Time) {
         let is_silent = |heard: &Time| now.since(*heard) >= self.unreachable_ms;

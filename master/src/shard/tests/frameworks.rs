@@ -445,3 +445,24 @@ fn a_task_that_nobody_asked_to_stop_is_told_as_drained_only_where_its_agent_is()
     assert_eq!(ends, expected.map(|(task, exit)| (task.to_owned(), Some(exit))));
     world.check();
 }
+
+#[test]
+fn a_task_that_the_leader_before_asked_to_leave_for_a_drain_is_told_so_by_one_that_has_not_heard_of_that() {
+    let mut world = World::new();
+    world.register(A, cpu(2_000), 1);
+    let client = world.subscribe(None, info(&["default"]));
+    let offers = world.offers(&client);
+    world.accept(&client, &offers, vec![task("moved", 100)]);
+    let held = world.held(A);
+    world.ask(Request::SetMode { agent: A, mode: ModeWish::Drain { grace_ms: 100, wait_ms: 0, gone: false } });
+    world.shard = Shard::restore(world.shard.config.clone(), world.shard.snapshot());
+    world.shard.lead(world.now);
+    // Nothing that the new leader says to itself has come yet.
+    let updates = vec![Update { attempt: held[0], state: TaskState::Ended { exit: Exit::Killed, usage: Usage::default() } }];
+    world.shard.handle(world.now, Event::Agent { agent: A, message: FromAgent::Status { updates } });
+    world.drain();
+    let ends = world.journal.iter().filter_map(|record| if let Record::Ended { ends, .. } = record { Some(ends) } else { None });
+    let exits: Vec<&Exit> = ends.flatten().map(|end| &end.exit).collect();
+    assert_eq!(exits, [&Exit::Lost { reason: Loss::Drained }]);
+    world.check();
+}
