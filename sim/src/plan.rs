@@ -279,7 +279,7 @@ impl Plan {
             bug,
         }
         .with_rolls()
-        .with_systems()
+        .with_new_jobs()
     }
 
     /// Seeds that found something before services had versions are left as they were.
@@ -292,7 +292,7 @@ impl Plan {
     }
 
     /// Nor those from before there were system jobs, and before jobs said anything of each other.
-    fn with_systems(self) -> Self {
+    fn with_new_jobs(self) -> Self {
         let may =
             self.bug.is_none() && !crate::REGRESSION_SEEDS.contains(&self.seed) && !crate::OPENRAFT_REGRESSION_SEEDS.contains(&self.seed);
         let drawn = |number| may && !self.upgrades && Random::new(self.seed ^ number).chance(300);

@@ -1,7 +1,7 @@
 //! More than a master takes: what is too much is turned away at once and leaves nothing, what was acknowledged is done once, and the master
 //! stays as large as it was (G23).
 
-use crate::cluster::{Cluster, sample};
+use crate::cluster::{Cluster, PATIENCE, sample};
 use crate::scene::memory_bytes;
 use protocol::Digest;
 use serde_json::{Value, json};
@@ -37,7 +37,8 @@ fn what_is_too_much_is_turned_away_and_what_was_acknowledged_is_done_once() {
     let before = memory_bytes(cluster.master_id());
     let (mut acknowledged, mut refused) = (BTreeMap::new(), 0);
     for round in 0..ROUNDS_MAX {
-        let outcomes = runtime.block_on(all_at_once(&cluster, &job, round));
+        let all = async { tokio::time::timeout(PATIENCE, all_at_once(&cluster, &job, round)).await };
+        let outcomes = runtime.block_on(all).expect("a round ends within a bound");
         for (key, outcome) in outcomes {
             match outcome {
                 Ok(id) => drop(acknowledged.insert(key, id)),

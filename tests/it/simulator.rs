@@ -23,6 +23,15 @@ fn holds(seed: u64) -> sim::Report {
     report
 }
 
+/// Runs the first seeds from there on that are as `which` says, and short.
+fn short(from: u64, count: usize, which: impl Fn(&Plan) -> bool) -> Vec<sim::Report> {
+    let fits = |seed: &u64| {
+        let plan = Plan::new(*seed, None);
+        which(&plan) && !plan.real_groups && plan.trouble_ms < 900_000 && plan.request_ms <= 10_000
+    };
+    (from..).filter(fits).take(count).map(holds).collect()
+}
+
 #[test]
 fn seeds_that_once_found_a_bug_find_none() {
     REGRESSION_SEEDS.into_iter().for_each(|seed| drop(holds(seed)));
@@ -40,11 +49,7 @@ fn no_promise_is_broken_in_some_seeds() {
 
 #[test]
 fn services_go_from_version_to_version_and_no_promise_is_broken() {
-    let short = |seed: &u64| {
-        let plan = Plan::new(*seed, None);
-        plan.rolls && !plan.real_groups && plan.trouble_ms < 900_000 && plan.request_ms <= 10_000
-    };
-    let reports: Vec<sim::Report> = (2_000..).filter(short).take(VERSION_SEEDS).map(holds).collect();
+    let reports = short(2_000, VERSION_SEEDS, |plan| plan.rolls);
     assert!(reports.iter().map(|report| report.replaced).sum::<u64>() > 20, "too few services change their versions");
     // Other promises are broken by it too, and would hide a check that sees nothing.
     let seen = (1..=BUG_SEEDS).any(|seed| sim::seed(seed, Some(Bug::RollsAtOnce)).broken.is_some_and(|why| why.contains("V1: ")));
@@ -53,11 +58,7 @@ fn services_go_from_version_to_version_and_no_promise_is_broken() {
 
 #[test]
 fn each_agent_has_its_own_task_of_system_jobs_and_no_promise_is_broken() {
-    let short = |seed: &u64| {
-        let plan = Plan::new(*seed, None);
-        plan.systems && plan.agents > 1 && !plan.real_groups && plan.trouble_ms < 900_000 && plan.request_ms <= 10_000
-    };
-    let reports: Vec<sim::Report> = (3_000..).filter(short).take(SYSTEM_SEEDS).map(holds).collect();
+    let reports = short(3_000, SYSTEM_SEEDS, |plan| plan.systems && plan.agents > 1);
     assert!(reports.iter().map(|report| report.systems).sum::<u64>() > 20, "there are too few system jobs");
     let seen = (1..=BUG_SEEDS).any(|seed| sim::seed(seed, Some(Bug::OverlooksAgents)).broken.is_some());
     assert!(seen, "OverlooksAgents was not seen in {BUG_SEEDS} seeds");
@@ -65,11 +66,7 @@ fn each_agent_has_its_own_task_of_system_jobs_and_no_promise_is_broken() {
 
 #[test]
 fn jobs_are_kept_near_each_other_and_apart_and_no_promise_is_broken() {
-    let short = |seed: &u64| {
-        let plan = Plan::new(*seed, None);
-        plan.neighbours && plan.agents > 1 && !plan.real_groups && plan.trouble_ms < 900_000 && plan.request_ms <= 10_000
-    };
-    let reports: Vec<sim::Report> = (4_000..).filter(short).take(NEIGHBOUR_SEEDS).map(holds).collect();
+    let reports = short(4_000, NEIGHBOUR_SEEDS, |plan| plan.neighbours && plan.agents > 1);
     assert!(reports.iter().map(|report| report.beside_others).sum::<u64>() > 1_000, "too few tasks are kept near others, or apart");
     // Other promises may be broken by it too, and would hide a check that sees nothing.
     let seen = (1..=BUG_SEEDS).any(|seed| sim::seed(seed, Some(Bug::HearsOfNobody)).broken.is_some_and(|why| why.contains("N1: ")));

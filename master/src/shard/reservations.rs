@@ -176,10 +176,13 @@ impl Shard {
         self.seat_reservations(agent);
     }
 
-    /// What was given up until `at` is on record by now.
+    /// What was given up before `at` is on record by now, and the first of what was given up at that moment.
     pub(super) fn reserved_until(&mut self, agent: AgentId, at: Time) {
         if let Some((_, seat)) = self.pool.seat_mut(agent) {
-            seat.given_up.retain(|(until, _)| *until > at);
+            seat.given_up.retain(|(until, _)| *until >= at);
+            if seat.given_up.first().is_some_and(|(until, _)| *until == at) {
+                seat.given_up.remove(0);
+            }
             self.seat_reservations(agent);
         }
     }

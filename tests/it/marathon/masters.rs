@@ -49,6 +49,22 @@ impl At<'_> {
     }
 }
 
+/// What one of them answers.
+fn at(masters: &Masters, number: u64, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    At { masters, number }.call(method, path, body)
+}
+
+/// All are there again, and there is room: two of this app's tasks run, and nothing is under way.
+fn ends_with_two(masters: &mut Masters, app: &str) {
+    masters.start(1);
+    masters.cluster.add_agent("a2", "cpu=64,memory=2GiB");
+    for number in 2..=3 {
+        let at = At { masters, number };
+        at.until_settled();
+        assert_eq!(at.get(&format!("/v2/apps{app}"))["app"]["tasksRunning"], 2);
+    }
+}
+
 /// Two of them have no room on one agent of 64 processors.
 fn large(id: &str, instances: u32) -> Value {
     json!({ "id": id, "cmd": "sleep 600", "cpus": 40, "mem": 32, "instances": instances })
@@ -61,7 +77,6 @@ fn small(id: &str) -> Value {
 #[test]
 fn another_number_of_tasks_is_a_deployment_at_every_master() {
     let mut masters = Masters::three();
-    let at = |masters: &Masters, number: u64, method: &str, path: &str, body: &Value| At { masters, number }.call(method, path, body);
     assert_eq!(at(&masters, 1, "POST", "/v2/apps", &large("/web/shop", 1)).0, 201);
     At { masters: &masters, number: 2 }.until_settled();
     let before: Value = At { masters: &masters, number: 2 }.get("/v2/apps/web/shop")["app"]["tasks"].clone();
@@ -91,19 +106,12 @@ fn another_number_of_tasks_is_a_deployment_at_every_master() {
     let (status, second) = at(&masters, 3, "PUT", "/v2/apps/web/shop?force=true", &json!({ "instances": 2 }));
     assert!(status == 200 && second["deploymentId"] != first["deploymentId"], "{first} {second}");
     At { masters: &masters, number: 2 }.lists(&second["deploymentId"], &apps, "ScaleApplication", "/web/shop");
-    masters.start(1);
-    masters.cluster.add_agent("a2", "cpu=64,memory=2GiB");
-    for number in 2..=3 {
-        let at = At { masters: &masters, number };
-        at.until_settled();
-        assert_eq!(at.get("/v2/apps/web/shop")["app"]["tasksRunning"], 2);
-    }
+    ends_with_two(&mut masters, "/web/shop");
 }
 
 #[test]
 fn what_several_apps_do_together_is_one_deployment_at_every_master() {
     let mut masters = Masters::three();
-    let at = |masters: &Masters, number: u64, method: &str, path: &str, body: &Value| At { masters, number }.call(method, path, body);
     let group = json!({ "id": "/web", "apps": [small("a"), large("b", 2)] });
     let (status, begun) = at(&masters, 1, "POST", "/v2/groups", &group);
     assert_eq!(status, 201, "{begun}");
@@ -137,13 +145,7 @@ fn what_several_apps_do_together_is_one_deployment_at_every_master() {
     let other = At { masters: &masters, number: 3 };
     other.until("the small one is there", |at| at.get("/v2/deployments")[0]["currentStep"] == 2);
     other.lists(&scaled["deploymentId"], &apps, "ScaleApplication", "/web/b");
-    masters.start(1);
-    masters.cluster.add_agent("a2", "cpu=64,memory=2GiB");
-    for number in 2..=3 {
-        let at = At { masters: &masters, number };
-        at.until_settled();
-        assert_eq!(at.get("/v2/apps/web/a")["app"]["tasksRunning"], 2);
-    }
+    ends_with_two(&mut masters, "/web/a");
     let (status, ended) = at(&masters, 2, "DELETE", "/v2/groups/web?force=true", &Value::Null);
     assert_eq!(status, 200, "{ended}");
     At { masters: &masters, number: 3 }.until_settled();

@@ -66,10 +66,12 @@ fn what_is_given_up_is_nobody_elses_until_that_is_on_record() {
     world.reserves(A, change(true, "web", 600)).unwrap();
     world.submit(of("batch", job(Kind::Service, 20, 100)));
     assert_eq!(world.held(A).len(), 4);
-    let (known, changes) = (world.journal.len(), vec![change(false, "web", 200)]);
-    let request = Request::Reserve { agent: A, changes, principal: "ops".into() };
-    world.shard.handle(world.now, Event::Request { id: RequestId(1_000), request });
+    let known = world.journal.len();
     let mut held = vec![];
+    for id in [1_000, 1_001] {
+        let request = Request::Reserve { agent: A, changes: vec![change(false, "web", 200)], principal: "ops".into() };
+        world.shard.handle(world.now, Event::Request { id: RequestId(id), request });
+    }
     while let Some(output) = world.shard.poll_output() {
         match output {
             Output::Journal(record) => world.journal.push(record),
@@ -79,9 +81,21 @@ fn what_is_given_up_is_nobody_elses_until_that_is_on_record() {
     }
     // Another shard would have it on record, and told the agent, whatever became of ours.
     assert!(!world.journal[known..].iter().any(|record| matches!(record, Record::Staged { .. })), "who waits was offered some of it");
-    held.into_iter().for_each(|action| world.act(action));
+    let (of_first, of_second): (Vec<Action>, Vec<Action>) = {
+        let second = held.iter().rposition(|action| matches!(action, Action::Peer { .. })).expect("it says so to itself");
+        let rest = held.split_off(second);
+        (held, rest)
+    };
+    of_first.into_iter().for_each(|action| world.act(action));
     world.drain();
-    assert_eq!(world.held(A).len(), 6, "it is on record: who waits has it");
+    assert_eq!(
+        world.held(A).len(),
+        6,
+        "the first is on record: who waits has it, and nothing of the second, though both are of one moment"
+    );
+    of_second.into_iter().for_each(|action| world.act(action));
+    world.drain();
+    assert_eq!(world.held(A).len(), 8, "all of it is on record");
     world.check_kept();
 }
 
