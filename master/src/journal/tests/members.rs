@@ -222,6 +222,28 @@ async fn who_comes_next_in_the_shards_order_leads_when_the_leader_is_gone() {
     futures::future::join_all(trials).await;
 }
 
+/// One that stood again at once had hundreds of terms in a second; who is busy with them hears nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_elected_stands_again_only_after_a_while() {
+    let mut trio = Trio::new().await;
+    // Who has just started does not stand in any order.
+    tokio::time::sleep(5 * Duration::from_millis(TIMING.lease_ms)).await;
+    let leader = trio.leader().await;
+    let left = if leader == 3 { 2 } else { 3 };
+    for gone in (1..=3).filter(|number| *number != left) {
+        trio.stop(gone).await;
+    }
+    let term = |trio: &Trio| trio.seated[&left].group.member().standing().term;
+    let (before, start) = (term(&trio), tokio::time::Instant::now());
+    while term(&trio) < before + 12 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // Once in three eighths of a lease, and the engine as often at the most.
+    let most = 4 + 2 * start.elapsed().as_millis() / u128::from(3 * TIMING.lease_ms / 8);
+    let stood = u128::from(term(&trio) - before);
+    assert!(stood <= most, "{stood} times in {:?}", start.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_cut_off_stops_before_another_leads_and_what_it_decided_alone_is_void() {
     let mut trio = Trio::new().await;
