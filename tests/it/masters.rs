@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const RESOURCES: &str = "cpu=64,memory=64GiB,disk=1GiB,ports=20000-20099";
@@ -228,6 +229,68 @@ fn one_that_is_stopped_in_good_order_hands_over_what_it_leads() {
     }
     assert_eq!(masters.cluster.tasks("sleepers", "running"), TASKS as u64);
     masters.none_was_started_again();
+}
+
+/// Has whoever looks at it stop, also where a test fails.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// As an operator exchanges the program on a whole cluster: every master and every agent is stopped and started, one after the other.
+#[test]
+fn all_are_started_again_in_turn_while_jobs_come_and_no_task_is() {
+    let mut masters = Masters::three();
+    masters.cluster.add_agent("a2", RESOURCES);
+    masters.cluster.until("both agents are there", |cluster| cluster.reachable().len() == 2);
+    masters.sleepers("600000");
+    let (script, file) = (masters.cluster.folder.join("stays"), masters.cluster.folder.join("stays.toml"));
+    std::fs::write(&script, "#!/bin/sh\nexec sleep 1000000\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(
+        &file,
+        "name = \"stays\"\nkind = \"service\"\ncount = 20\n[task]\nnative = \"./stays\"\n[resources]\ncpu = 0.1\nmemory = \"16MiB\"\n",
+    )
+    .unwrap();
+    masters.cluster.text(&["apply", file.to_str().unwrap()]);
+    let (hello, stop) = (sample("hello.wasm"), AtomicBool::new(false));
+    let (url, token, ca) = (masters.cluster.url.clone(), masters.cluster.token.clone(), masters.cluster.ca());
+    let submit = || {
+        let mut command = skep();
+        command.env("SKEP_MASTER", &url).env("SKEP_TOKEN", &token).env("SKEP_CA", &ca);
+        let output = command.args(["run", "--detach", hello.to_str().unwrap(), "--", "x"]).ends();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let ids = std::thread::scope(|scope| {
+        let jobs = scope.spawn(|| std::iter::repeat_with(submit).take_while(|_| !stop.load(Ordering::SeqCst)).collect::<Vec<_>>());
+        let stops = Stops(&stop);
+        for number in [1, 2, 3] {
+            masters.stop(number);
+            masters.start(number);
+            masters.until_led(3);
+        }
+        for agent in ["a1", "a2"] {
+            masters.cluster.stop_agent(agent);
+            masters.cluster.start_agent(agent);
+            masters.cluster.until("it is there again", |cluster| cluster.reachable().len() == 2);
+        }
+        drop(stops);
+        jobs.join().unwrap()
+    });
+    assert!(!ids.is_empty());
+    for id in &ids {
+        masters.cluster.until("every acknowledged job ends", |cluster| cluster.tasks(id, "finished") == 1);
+    }
+    masters
+        .cluster
+        .until("all run still", |cluster| cluster.tasks("sleepers", "running") == TASKS as u64 && cluster.tasks("stays", "running") == 20);
+    masters.none_was_started_again();
+    let again = masters.cluster.all_tasks("stays").iter().filter(|task| task["attempt"] != 1).count();
+    assert_eq!(again, 0, "processes were started again");
 }
 
 #[test]

@@ -71,3 +71,37 @@ fn revocable_processes_run_while_nothing_else_wants_the_processor() {
     let (text, code) = run(&[]);
     assert!(text != "5\n" && code == Some(0), "{text}");
 }
+
+#[test]
+fn where_others_are_busy_revocable_wasm_leaves_them_processors() {
+    let all = std::thread::available_parallelism().unwrap().get();
+    if all < 2 {
+        println!("skipped: there is one processor, which nobody can leave");
+        return;
+    }
+    let mut cluster = Cluster::master(&[]);
+    cluster.add_agent_with("a1", "cpu=2,memory=1GiB", &["--revocable"]);
+    let busy = write(&cluster, "busy", "#!/bin/sh\nwhile :; do :; done\n");
+    let resources = |cpu, revocable| json!({ "cpu": cpu, "memory": "64MiB", "revocable": revocable });
+    apply(&cluster, "busy", json!({ "name": "busy", "kind": "service", "task": { "native": busy }, "resources": resources(1.0, false) }));
+    let spin = json!({ "name": "night", "kind": "batch", "task": { "wasm": sample("spin.wasm") }, "resources": resources(0.25, true), "limits": { "cpu_time": "1h" } });
+    apply(&cluster, "night", spin);
+    cluster.until("both run", |cluster| cluster.tasks("busy", "running") == 1 && cluster.tasks("night", "running") == 1);
+    cluster.until("tasks are kept to some processors", |cluster| {
+        let places: Vec<usize> = cluster.executors().into_iter().flat_map(idle_threads).collect();
+        !places.is_empty() && places.iter().all(|processors| (1..all).contains(processors))
+    });
+}
+
+/// On how many processors each thread of a process may run that runs only while nothing else wants one.
+fn idle_threads(process: u32) -> Vec<usize> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let of = |thread: std::fs::DirEntry| {
+        let read = |file: &str| std::fs::read_to_string(thread.path().join(file)).ok();
+        // proc_pid_stat(5): behind the name the 39th field is the scheduling policy, of which 5 is SCHED_IDLE.
+        let is_idle = read("stat")?.rsplit_once(") ")?.1.split(' ').nth(38) == Some("5");
+        let mask = read("status")?.lines().find_map(|line| line.strip_prefix("Cpus_allowed:\t").map(str::to_owned))?;
+        is_idle.then(|| mask.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit.count_ones() as usize).sum())
+    };
+    threads.filter_map(of).collect()
+}

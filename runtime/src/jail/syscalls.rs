@@ -83,6 +83,8 @@ const PLAIN: &[c_long] = &[
     libc::SYS_sched_yield,
     libc::SYS_sched_setscheduler,
     libc::SYS_sched_getaffinity,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_setpriority,
     libc::SYS_getcpu,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
@@ -174,6 +176,8 @@ fn narrowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendErr
         (libc::SYS_ioctl, vec![is(1, PAGEMAP_SCAN)?, is(1, libc::FIONBIO)?, is(1, libc::FIOCLEX)?]),
         (libc::SYS_prctl, name.into_iter().collect::<Result<_, _>>()?),
         (libc::SYS_prlimit64, vec![SeccompRule::new(vec![no_pointer])?]),
+        // Of one thread, not of a whole group or user.
+        (libc::SYS_setpriority, vec![is(0, u64::from(libc::PRIO_PROCESS))?]),
         // Tokio's own pair; between threads of this process only.
         (libc::SYS_socketpair, vec![is(0, u64::from(libc::AF_UNIX.unsigned_abs()))?]),
     ]))

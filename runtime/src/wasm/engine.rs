@@ -153,7 +153,7 @@ impl Engine {
     }
 
     /// The ticker of an engine that counts ticks, started at the first use; `None` where fuel is counted.
-    pub(super) fn ticker(&self) -> std::io::Result<Option<&Ticker>> {
+    pub(crate) fn ticker(&self) -> std::io::Result<Option<&Ticker>> {
         if self.metering == Metering::Fuel {
             return Ok(None);
         }

@@ -163,8 +163,6 @@ impl Drop for Ticker {
 }
 
 fn tick(shared: &Shared, engine: &EngineWeak) {
-    // Whoever started it may be idle; a guest that is to stop is to hear it all the same.
-    let _ = crate::jail::cell::sys::set_idle(None, false);
     let mut idle = 0;
     while !shared.over.load(Ordering::SeqCst) {
         if idle >= IDLE_TICKS_MAX {

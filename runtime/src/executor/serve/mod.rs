@@ -1,5 +1,6 @@
 //! The executor's own process: from its start through the jail to its end.
 
+mod apart;
 mod asks;
 mod connection;
 mod tasks;
@@ -12,6 +13,7 @@ use super::record::RecordLog;
 use super::wire::{self, HelloReply};
 use crate::jail::{self, Confinement, JailError};
 use crate::wasm::{Engine, EngineError, Sizing};
+use apart::Watch;
 use std::io;
 use std::num::NonZero;
 use std::os::fd::AsFd;
@@ -59,9 +61,10 @@ fn start(dir: &Path) -> Result<(), ServeError> {
         postcard::from_bytes(&std::fs::read(dir.join(place::SPEC)).map_err(system("reading `spec`"))?).map_err(ServeError::Spec)?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned().map_err(system("taking the socket from standard input"))?);
     listener.local_addr().and_then(|_| listener.set_nonblocking(true)).map_err(system("standard input is no listening socket"))?;
-    // Before the jail: the pool looks at /proc, and no task has had a word yet. It starts no thread, which the jail checks.
+    // Before the jail: the pool and the watch look at /proc, and no task has had a word yet. It starts no thread, which the jail checks.
     let engine = Engine::new(spec.metering, &Sizing { tasks_max: spec.tasks_max })?;
     let obtained = engine.obtained().clone();
+    let watch = if spec.idle { Watch::open() } else { None };
     let mut weaknesses =
         jail::enter(&Confinement { uid: spec.uid, readable: spec.readable, writable: vec![dir.into()], ..Confinement::default() })?;
     weaknesses.extend(obtained.reason.clone());
@@ -77,11 +80,20 @@ fn start(dir: &Path) -> Result<(), ServeError> {
     };
     let mut runtime = if cores > 1 { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
     let runtime = runtime.worker_threads(cores).enable_all().build().map_err(system("starting its threads"))?;
+    if spec.idle {
+        // By this thread: one that an idle one starts is idle, and a guest that is to stop would not hear it.
+        engine.ticker().map_err(system("starting its threads"))?;
+    }
     let (idle, workers) = match spec.idle {
         true => Workers::start(cores).map(|(runtime, workers)| (Some(runtime), Some(workers))).map_err(system("starting its threads"))?,
         false => (None, None),
     };
+    let keepers = workers.clone().zip(watch);
     let tasks = Arc::new(Tasks::new(engine, record, Logs::new(dir), (spec.tasks_max, spec.memory_bytes_max), workers));
+    if let Some((workers, watch)) = keepers {
+        let tasks = Arc::clone(&tasks);
+        runtime.spawn(workers.keep_apart(watch, move || !tasks.book().live.is_empty()));
+    }
     // On a worker, not on this thread, so that what ends is told without a change of thread.
     let served = runtime.block_on(async move {
         let listener = tokio::net::UnixListener::from_std(listener)?;

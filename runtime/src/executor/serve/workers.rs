@@ -1,13 +1,15 @@
 //! Threads for tasks that run only while nothing else wants the processor. The executor's own threads are as any others: it hears at once that a task is
 //! to stop, and has these hurry for a moment, since one that is given no processor could not stop either.
 
+use super::apart::{LOOK_EACH, Watch};
 use crate::jail::cell::sys;
 use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::{MissedTickBehavior, interval};
 
 /// For how long they run as any other threads once a task is to stop.
 const HURRY: Duration = Duration::from_millis(1_000);
@@ -16,23 +18,33 @@ const HURRY: Duration = Duration::from_millis(1_000);
 #[derive(Clone)]
 pub(super) struct Workers {
     handle: Handle,
-    threads: Arc<Mutex<Vec<Pid>>>,
-    /// How often they were told to hurry.
-    hurries: Arc<AtomicU64>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many there are for tasks; what blocks has others.
+    count: usize,
+    threads: Vec<Pid>,
+    /// How often they were told to hurry, and whether they do.
+    hurries: u64,
+    hurry: bool,
+    /// Where they run, if not where all do.
+    place: Option<Vec<usize>>,
 }
 
 impl Workers {
     /// So many threads, and the runtime that ends them.
     pub(super) fn start(count: usize) -> io::Result<(Runtime, Self)> {
-        let threads: Arc<Mutex<Vec<Pid>>> = Arc::default();
-        let begun = Arc::clone(&threads);
-        let idle = move || {
-            let thread = rustix::thread::gettid();
-            begun.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-            let _ = sys::set_idle(Some(thread), true); // Where it cannot, it takes a share as any other.
+        let state = Arc::new(Mutex::new(State { count, ..State::default() }));
+        let begun = Arc::clone(&state);
+        let begin = move || {
+            let mut state = lock(&begun);
+            state.threads.push(rustix::thread::gettid());
+            state.settle(state.threads.len() - 1);
         };
-        let runtime = Builder::new_multi_thread().worker_threads(count).enable_all().on_thread_start(idle).build()?;
-        let workers = Self { handle: runtime.handle().clone(), threads, hurries: Arc::default() };
+        let runtime = Builder::new_multi_thread().worker_threads(count).enable_all().on_thread_start(begin).build()?;
+        let workers = Self { handle: runtime.handle().clone(), state };
         Ok((runtime, workers))
     }
 
@@ -41,22 +53,65 @@ impl Workers {
         self.handle.spawn(task);
     }
 
+    /// Has them run where others do not need the processors, as long as `is_busy` says that there is something to run. On a thread that is not one of
+    /// them; ends with its runtime.
+    pub(super) async fn keep_apart(self, mut watch: Watch, is_busy: impl Fn() -> bool) {
+        let mut looks = interval(LOOK_EACH);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if let Some(place) = is_busy().then(|| watch.look()).flatten() {
+                let mut state = lock(&self.state);
+                state.place = Some(place);
+                state.settle_all();
+            }
+        }
+    }
+
     /// Has them run as any other threads for a moment. Without root that takes a limit (`RLIMIT_NICE`) that the machine gives; without it they come to
     /// their end when there is a processor.
     pub(super) fn hurry(&self) {
-        let hurry = self.hurries.fetch_add(1, Ordering::SeqCst) + 1;
-        self.set_idle(false);
+        let hurry = {
+            let mut state = lock(&self.state);
+            (state.hurries, state.hurry) = (state.hurries + 1, true);
+            state.settle_all();
+            state.hurries
+        };
         let workers = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(HURRY).await;
-            if workers.hurries.load(Ordering::SeqCst) == hurry {
-                workers.set_idle(true);
+            let mut state = lock(&workers.state);
+            if state.hurries == hurry {
+                state.hurry = false;
+                state.settle_all();
             }
         });
     }
+}
 
-    fn set_idle(&self, idle: bool) {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.iter().for_each(|thread| _ = sys::set_idle(Some(*thread), idle)); // One that has ended has no policy.
+impl State {
+    fn settle_all(&self) {
+        (0..self.threads.len()).for_each(|nth| self.settle(nth));
     }
+
+    /// Where it cannot, a thread runs as it did. One that has ended runs nowhere.
+    fn settle(&self, nth: usize) {
+        let thread = Some(self.threads[nth]);
+        if let Some(place) = &self.place {
+            // Of those that are idle the kernel may leave two on one processor beside another that does nothing.
+            let own = place.get(nth).filter(|_| place.len() >= self.count);
+            let _ = sched_setaffinity(thread, &own.map_or_else(|| set(place), |own| set(&[*own])));
+        }
+        let _ = sys::set_idle(thread, !self.hurry);
+    }
+}
+
+fn set(processors: &[usize]) -> CpuSet {
+    let mut set = CpuSet::new();
+    processors.iter().for_each(|processor| set.set(*processor));
+    set
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

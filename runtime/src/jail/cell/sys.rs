@@ -28,17 +28,18 @@ pub(crate) fn expect_one_thread() -> io::Result<()> {
     if threads > 1 { Err(io::Error::other("a process with threads is not copied")) } else { Ok(()) }
 }
 
-/// Has a thread, or this one and what it starts from then on, run only while nothing else wants the processor (sched(7)); or as any other again, which
-/// takes root or a limit ([`allow_hurry`]).
+/// Has a thread, or this one and what it starts from then on, run only while nothing else wants the processor (sched(7)), and what it uses be counted
+/// apart from what others do (`nice` in proc_stat(5)); or as any other again, which takes root or a limit ([`allow_hurry`]).
 ///
 /// # Errors
 /// What the system says.
 pub(crate) fn set_idle(thread: Option<rustix::process::Pid>, idle: bool) -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: 0 };
-    let thread = thread.map_or(0, |thread| thread.as_raw_nonzero().get());
-    let policy = if idle { libc::SCHED_IDLE } else { libc::SCHED_OTHER };
+    let number = thread.map_or(0, |thread| thread.as_raw_nonzero().get());
+    let (policy, nice) = if idle { (libc::SCHED_IDLE, 19) } else { (libc::SCHED_OTHER, 0) };
     // SAFETY: a structure that lives, of which the kernel reads the priority.
-    answered(unsafe { libc::sched_setscheduler(thread, policy, ptr::from_ref(&parameter)) }.into())
+    answered(unsafe { libc::sched_setscheduler(number, policy, ptr::from_ref(&parameter)) }.into())?;
+    Ok(rustix::process::setpriority_process(thread, nice)?)
 }
 
 /// Has this process, and what it becomes, take back that a thread of its is idle. It may not where it is not root.
