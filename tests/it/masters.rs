@@ -247,15 +247,12 @@ fn all_are_started_again_in_turn_while_jobs_come_and_no_task_is() {
     masters.cluster.add_agent("a2", RESOURCES);
     masters.cluster.until("both agents are there", |cluster| cluster.reachable().len() == 2);
     masters.sleepers("600000");
-    let (script, file) = (masters.cluster.folder.join("stays"), masters.cluster.folder.join("stays.toml"));
+    let script = masters.cluster.folder.join("stays");
     std::fs::write(&script, "#!/bin/sh\nexec sleep 1000000\n").unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::write(
-        &file,
-        "name = \"stays\"\nkind = \"service\"\ncount = 20\n[task]\nnative = \"./stays\"\n[resources]\ncpu = 0.1\nmemory = \"16MiB\"\n",
-    )
-    .unwrap();
-    masters.cluster.text(&["apply", file.to_str().unwrap()]);
+    let small = ["--name", "stays", "--count", "20", "--cpu", "0.1", "--memory", "16MiB"];
+    masters.cluster.text(&[&["run", "--detach"], &small[..], &[script.to_str().unwrap()]].concat());
+    masters.cluster.until("processes run", |cluster| cluster.tasks("stays", "running") == 20);
     let (hello, stop) = (sample("hello.wasm"), AtomicBool::new(false));
     let (url, token, ca) = (masters.cluster.url.clone(), masters.cluster.token.clone(), masters.cluster.ca());
     let submit = || {

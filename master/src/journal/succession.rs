@@ -78,11 +78,12 @@ impl Succession {
 
     async fn stand(self) -> Option<()> {
         let mut server = self.raft.server_metrics();
-        let place = self.place(&server.borrow(), None).unwrap_or(0.0);
+        let mut last = leader(&server.borrow().vote);
+        let place = self.place(&server.borrow(), last).unwrap_or(0.0);
         sleep(self.leases(f64::from(QUIET_LEASES) + QUIET_EACH_LEASES * place)).await;
         self.raft.runtime_config().elect(true);
         self.heard.now();
-        let (mut last, mut not_before) = (None, Instant::now());
+        let mut not_before = Instant::now();
         loop {
             let (leads, place) = {
                 let server = server.borrow_and_update();

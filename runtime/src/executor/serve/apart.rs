@@ -13,7 +13,7 @@ pub(super) const LOOK_EACH: Duration = Duration::from_millis(250);
 /// The most that others used in so many looks is what they need.
 const LOOKS: usize = 5;
 /// Others who need less than this, in thousandths of a processor, need none for themselves: they hardly ever run for long enough to be put off.
-const SHARED_MILLI: u64 = 300;
+const SHARED_MILLI: u64 = 400;
 /// What others may grow by before there are fewer processors than they need, in hundredths of that.
 const MARGIN_PERCENT: u64 = 20;
 /// Longest beginning of the file that is read: a line for each of several hundred processors.
@@ -114,8 +114,8 @@ mod tests {
     #[test]
     fn others_have_what_they_need_and_a_little_more() {
         let need = |milli| apart(milli, 64);
-        assert_eq!([0, 299, 300, 800, 840, 20_000, 70_000].map(need), [0, 0, 1, 1, 2, 24, 63]);
-        assert_eq!([299, 500, 1_700].map(|milli| apart(milli, 2)), [0, 1, 1], "one is left at the least");
+        assert_eq!([0, 399, 400, 800, 840, 20_000, 70_000].map(need), [0, 0, 1, 1, 2, 24, 63]);
+        assert_eq!([399, 500, 1_700].map(|milli| apart(milli, 2)), [0, 1, 1], "one is left at the least");
     }
 
     #[test]
