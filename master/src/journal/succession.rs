@@ -19,9 +19,10 @@ const QUIET_LEASES: u32 = 4;
 /// Where all members start at once, each waits so many leases longer than the one before it in the order.
 const QUIET_EACH_LEASES: f64 = 0.5;
 /// What a member waits beyond the lease, and what each waits longer than the one before it, in leases: others may have heard of the leader a little
-/// later, and a vote takes a flush.
+/// later, and a vote takes a flush, and a turn on a machine that is busy since many agents have lost their leader. Two that stand at once take longer
+/// than one that stands later.
 const BEYOND_LEASES: f64 = 1.0 / 16.0;
-const EACH_LEASES: f64 = 3.0 / 16.0;
+const EACH_LEASES: f64 = 3.0 / 8.0;
 /// What a member waits, in leases, for what becomes of its standing, and each longer than the one before it: no longer than the engine waits at the least.
 const AGAIN_LEASES: f64 = 3.0 / 8.0;
 /// Who wakes later than this after its time, in leases, was stopped, and what it has heard last is no news; so long it listens once more.
