@@ -1,7 +1,7 @@
 //! Which member of a group stands for election, and when. Each shard has an order of its own in which its members are to lead it, so leaders spread;
 //! whoever is next in it stands as soon as the leader's lease is over, and each further one a little later. So two hardly ever stand at once, and
-//! no lead is handed on right after an election, which would cost all agents of the shard a registration. Who was not elected stands again after a
-//! while; the engine's own timers, which are drawn, remain for where all that does not lead to a leader.
+//! no lead is handed on right after an election, which would cost all agents of the shard a registration. The engine's own timers, which are
+//! drawn, remain for where all that does not lead to a leader.
 
 use super::network::Timing;
 use super::raft::Raft;
@@ -19,15 +19,14 @@ const QUIET_LEASES: u32 = 4;
 /// Where all members start at once, each waits so many leases longer than the one before it in the order.
 const QUIET_EACH_LEASES: f64 = 0.5;
 /// What a member waits beyond the lease, and what each waits longer than the one before it, in leases: others may have heard of the leader a little
-/// later, and a vote takes a flush, and a turn on a machine that is busy since many agents have lost their leader. Two that stand at once take longer
-/// than one that stands later.
+/// later, and a vote takes a flush.
 const BEYOND_LEASES: f64 = 1.0 / 16.0;
-const EACH_LEASES: f64 = 3.0 / 8.0;
-/// What a member waits, in leases, for what becomes of its standing, and each longer than the one before it: no longer than the engine waits at the least.
-const AGAIN_LEASES: f64 = 3.0 / 8.0;
-/// Who wakes later than this after its time, in leases, was stopped, and what it has heard last is no news; so long it listens once more.
+const EACH_LEASES: f64 = 3.0 / 16.0;
+/// What a member waits at the least before it stands again where nothing came of it yet, in leases: who stands again with each change of its own state
+/// has hundreds of terms in a moment, and nobody hears anybody for them. A few in a row are of use: one that was a term behind learns it by the first.
+const AGAIN_LEASES: f64 = 1.0 / 16.0;
+/// Who wakes later than this after its time, in leases, was stopped, and what it has heard last is no news.
 const OVERSLEPT_LEASES: f64 = 0.5;
-const LISTENS_LEASES: f64 = 3.0 / 8.0;
 
 /// The members, the first choice first: first choices are dealt out in turn, and so are the next ones among the shards with the same.
 pub fn order(shard: u16, voters: impl IntoIterator<Item = u64>) -> Vec<u64> {
@@ -79,18 +78,15 @@ impl Succession {
 
     async fn stand(self) -> Option<()> {
         let mut server = self.raft.server_metrics();
-        let mut last = leader(&server.borrow().vote);
-        let place = self.place(&server.borrow(), last).unwrap_or(0.0);
+        let place = self.place(&server.borrow()).unwrap_or(0.0);
         sleep(self.leases(f64::from(QUIET_LEASES) + QUIET_EACH_LEASES * place)).await;
         self.raft.runtime_config().elect(true);
         self.heard.now();
-        let mut not_before = Instant::now();
+        let (mut hearing, mut not_before) = (self.heard.0.subscribe(), Instant::now());
         loop {
             let (leads, place) = {
                 let server = server.borrow_and_update();
-                // Who stands has voted for itself, and still knows who led last.
-                last = leader(&server.vote).or(last);
-                (server.state.is_leader(), self.place(&server, last))
+                (server.state.is_leader(), self.place(&server))
             };
             let Some(place) = place.filter(|_| !leads) else {
                 server.changed().await.ok()?;
@@ -98,34 +94,34 @@ impl Succession {
                 continue;
             };
             let heard = self.heard.last();
-            let at = not_before.max(heard + self.leases(1.0 + BEYOND_LEASES + EACH_LEASES * place));
-            tokio::select! {
-                biased;
-                // It may lead, or another does.
-                changed = server.changed() => {
-                    changed.ok()?;
-                    continue;
-                }
-                () = sleep_until(at) => {}
-            }
+            let at = heard + self.leases(1.0 + BEYOND_LEASES + EACH_LEASES * place);
+            sleep_until(at.max(not_before)).await;
             if self.heard.last() != heard {
                 continue;
             }
             if at.elapsed() > self.leases(OVERSLEPT_LEASES) {
-                not_before = Instant::now() + self.leases(LISTENS_LEASES);
+                self.heard.now();
                 continue;
             }
+            hearing.mark_unchanged();
             tracing::debug!(shard = self.shard, "nothing is heard of a leader: this master stands for election");
             self.raft.trigger().elect().await.ok()?;
-            not_before = Instant::now() + self.leases(AGAIN_LEASES + EACH_LEASES * place);
+            not_before = Instant::now() + self.leases(AGAIN_LEASES);
+            // From here on the engine's timers see to it.
+            tokio::select! {
+                biased;
+                changed = hearing.changed() => changed.ok()?,
+                changed = server.changed() => changed.ok()?,
+            }
         }
     }
 
     /// How many of those that may lead come before this member, the one that led last not counted; `None` where it has no vote.
-    fn place(&self, server: &RaftServerMetrics<u64, BasicNode>, last: Option<u64>) -> Option<f64> {
+    fn place(&self, server: &RaftServerMetrics<u64, BasicNode>) -> Option<f64> {
         let members = server.membership_config.membership();
+        let last = leader(&server.vote).filter(|leader| *leader != self.member);
         let mut order = order(self.shard, members.voter_ids());
-        order.retain(|member| *member == self.member || Some(*member) != last);
+        order.retain(|member| Some(*member) != last);
         let place = order.iter().position(|member| *member == self.member)?;
         Some(f64::from(u32::try_from(place).expect("a group has few members")))
     }

@@ -238,7 +238,7 @@ async fn who_is_not_elected_stands_again_only_after_a_while() {
     while term(&trio) < before + 12 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    // Once in three eighths of a lease, and the engine as often at the most.
+    // For half of a lease once in a sixteenth of it, then not for a whole one, and the engine by and by.
     let most = 4 + 2 * start.elapsed().as_millis() / u128::from(3 * TIMING.lease_ms / 8);
     let stood = u128::from(term(&trio) - before);
     assert!(stood <= most, "{stood} times in {:?}", start.elapsed());
