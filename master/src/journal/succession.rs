@@ -23,7 +23,7 @@ const QUIET_EACH_LEASES: f64 = 0.5;
 const BEYOND_LEASES: f64 = 1.0 / 16.0;
 const EACH_LEASES: f64 = 3.0 / 16.0;
 /// What a member waits at the least before it stands again where nothing came of it yet, in leases: who stands again with each change of its own state
-/// has hundreds of terms in a moment, and nobody hears anybody for them. A few in a row are of use: one that was a term behind learns it by the first.
+/// has hundreds of terms in a moment, and nobody hears anybody for them.
 const AGAIN_LEASES: f64 = 1.0 / 16.0;
 /// Who wakes later than this after its time, in leases, was stopped, and what it has heard last is no news.
 const OVERSLEPT_LEASES: f64 = 0.5;
@@ -84,9 +84,9 @@ impl Succession {
         self.heard.now();
         let (mut hearing, mut not_before) = (self.heard.0.subscribe(), Instant::now());
         loop {
-            let (leads, place) = {
+            let (leads, place, stands) = {
                 let server = server.borrow_and_update();
-                (server.state.is_leader(), self.place(&server))
+                (server.state.is_leader(), self.place(&server), server.vote.leader_id.voted_for() == Some(self.member))
             };
             let Some(place) = place.filter(|_| !leads) else {
                 server.changed().await.ok()?;
@@ -95,7 +95,15 @@ impl Succession {
             };
             let heard = self.heard.last();
             let at = heard + self.leases(1.0 + BEYOND_LEASES + EACH_LEASES * place);
-            sleep_until(at.max(not_before)).await;
+            tokio::select! {
+                biased;
+                changed = server.changed() => {
+                    changed.ok()?;
+                    continue;
+                }
+                // Who has learned of a later term meanwhile has nothing to wait for.
+                () = sleep_until(if stands { at.max(not_before) } else { at }) => {}
+            }
             if self.heard.last() != heard {
                 continue;
             }
