@@ -151,6 +151,9 @@ pub enum BenchWhat {
     /// A service under the load of a day, alone, beside a batch of wasm tasks in another part of the machine, and beside a revocable one in what it does
     /// not use: how much of the processors is used, what its callers wait, and how soon what it wants is taken back.
     Night {
+        /// The kind of the batch's tasks: wasm or native.
+        #[arg(long, default_value = "wasm")]
+        kind: String,
         /// How long the day is.
         #[arg(long, default_value_t = 60)]
         seconds: u64,

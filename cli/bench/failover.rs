@@ -85,6 +85,7 @@ pub async fn failover(figures: &mut Figures, samples: &Path, run: u32, count: u3
         figures.add(&what, &format!("{name}_max"), at(100), "ms");
     }
     figures.add(&what, "restarts", restarts as f64, "tasks");
+    anyhow::ensure!(restarts == 0, "{restarts} tasks were restarted, which a failover never does");
     Ok(())
 }
 

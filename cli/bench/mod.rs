@@ -79,7 +79,7 @@ pub async fn bench(flags: Bench) -> anyhow::Result<ExitCode> {
                 frameworks::held(&mut figures, &flags.samples, run, *seconds).await?;
             }
             BenchWhat::Policies { count } => policies::policies(&mut figures, &flags.samples, run, *count).await?,
-            BenchWhat::Night { seconds } => night::night(&mut figures, &flags.samples, run, *seconds).await?,
+            BenchWhat::Night { kind, seconds } => night::night(&mut figures, &flags.samples, run, (kind, *seconds)).await?,
             BenchWhat::Day { lead_s, day_s, rate, wake_s } => {
                 let seconds = Duration::from_secs;
                 day::serve(seconds(*lead_s), seconds(*day_s), *rate, seconds(*wake_s))?;

@@ -1,4 +1,4 @@
-//! A service under the load of a day, and a batch of wasm tasks: in parts of the machine of their own, and then with the batch in what the service does
+//! A service under the load of a day, and a batch of wasm or native tasks: in parts of the machine of their own, and then with the batch in what the service does
 //! not use. How much of the machine is used, what the service's callers wait, and how soon what was lent is taken back.
 
 use super::cluster::{Cluster, cpu_us, executors};
@@ -19,6 +19,8 @@ const WAKE: Duration = Duration::from_secs(5);
 /// What of one core the service uses at noon, in hundredths.
 const NOON_PERCENT: f64 = 80.0;
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A native task of the batch, and what its file is called.
+const SPIN: (&str, &str) = ("#!/bin/sh\nwhile :; do :; done\n", "night-spin");
 
 /// What stands beside the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,23 +45,30 @@ struct Outcome {
 }
 
 /// All three, one after the other.
-pub async fn night(figures: &mut Figures, samples: &Path, run: u32, seconds: u64) -> anyhow::Result<()> {
+pub async fn night(figures: &mut Figures, samples: &Path, run: u32, (tasks, seconds): (&str, u64)) -> anyhow::Result<()> {
+    let is_native = match tasks {
+        "wasm" => false,
+        "native" => true,
+        other => bail!("--kind {other}: expected wasm or native"),
+    };
     let cores = std::thread::available_parallelism()?.get() as u64;
     if cores < 2 {
         bail!("a service and a batch beside it take two cores");
     }
     let (day, rate) = (Duration::from_secs(seconds), NOON_PERCENT / 100.0 / answer_cost().as_secs_f64());
-    let one = async |batch| outcome(samples, cores, batch, day, rate).await;
+    let one = async |batch| outcome((samples, is_native), cores, batch, (day, rate)).await;
     let alone = one(Batch::None).await?;
     let parted = one(Batch::Parted { tasks: cores - 1 }).await?;
     let lent = one(Batch::Lent { tasks: cores }).await?;
     for (kind, outcome) in [("alone", &alone), ("parted", &parted), ("lent", &lent)] {
-        let what = What { bench: "night", kind, n: outcome.calls, run };
+        let kind = if is_native { format!("{kind}-native") } else { kind.to_owned() };
+        let what = What { bench: "night", kind: &kind, n: outcome.calls, run };
         figures.add(&what, "used", 100.0 * outcome.used, "% of the processors");
         figures.add(&what, "wait_p50", outcome.p50_us, "us");
         figures.add(&what, "wait_p99", outcome.p99_us, "us");
     }
-    let what = What { bench: "night", kind: "lent", n: lent.calls, run };
+    let kind = if is_native { "lent-native" } else { "lent" };
+    let what = What { bench: "night", kind, n: lent.calls, run };
     figures.add(&what, "used_ratio", lent.used / parted.used, "of parted");
     figures.add(&what, "wait_p99_ratio", lent.p99_us / alone.p99_us, "of alone");
     if let Some(revoked_ms) = lent.revoked_ms {
@@ -68,13 +77,16 @@ pub async fn night(figures: &mut Figures, samples: &Path, run: u32, seconds: u64
     Ok(())
 }
 
-async fn outcome(samples: &Path, cores: u64, batch: Batch, day: Duration, rate: f64) -> anyhow::Result<Outcome> {
+async fn outcome((samples, is_native): (&Path, bool), cores: u64, batch: Batch, (day, rate): (Duration, f64)) -> anyhow::Result<Outcome> {
     let mut cluster = Cluster::master(&["--bundle-mib", "1024"]).await?;
     let flags: &[&str] = if matches!(batch, Batch::Lent { .. }) { &["--revocable"] } else { &[] };
     cluster.agent_with("a1", &format!("cpu={cores},memory=8GiB"), flags).await?;
     let own = std::fs::read(std::env::current_exe()?).context("reading this program")?;
     let program = upload_bytes(&cluster.client, own).await?;
-    let spin = upload(&cluster.client, samples, "spin.wasm").await?;
+    let spin = match is_native {
+        true => json!({ "native": upload_bytes(&cluster.client, SPIN.0.into()).await?, "file": SPIN.1 }),
+        false => json!({ "wasm": upload(&cluster.client, samples, "spin.wasm").await? }),
+    };
     let wake = if matches!(batch, Batch::Lent { .. }) { WAKE } else { Duration::ZERO };
     let args = ["bench", "day", "--lead-s", &LEAD.as_secs().to_string(), "--day-s", &day.as_secs().to_string()].map(str::to_owned);
     let args = args.into_iter().chain(["--rate".into(), rate.to_string(), "--wake-s".into(), wake.as_secs().to_string()]);
@@ -96,16 +108,20 @@ async fn outcome(samples: &Path, cores: u64, batch: Batch, day: Duration, rate: 
         let cpu = (cpu * 1_000.0).floor() / 1_000.0;
         let resources = json!({ "cpu": cpu, "memory": "16MiB", "revocable": matches!(batch, Batch::Lent { .. }) });
         let job = json!({
-            "kind": "batch", "count": tasks, "task": { "wasm": spin }, "resources": resources, "limits": { "cpu_time": "1h" },
+            "kind": "batch", "count": tasks, "task": spin, "resources": resources, "limits": { "cpu_time": "1h" },
         });
         let job = submit(&cluster, &job).await?;
         until(&cluster, &job, tasks).await?;
         batch_job = Some(job);
     }
     tokio::time::sleep(LEAD.saturating_sub(begun.elapsed())).await;
-    let (before_us, start) = (used_us(&cluster), Instant::now());
+    let (before_us, start, spun) = (used_us(&cluster), Instant::now(), spinning());
     tokio::time::sleep(day).await;
-    let (batch_us, took) = (used_us(&cluster) - before_us, start.elapsed());
+    let (after_us, took) = (used_us(&cluster), start.elapsed());
+    if spinning() != spun {
+        bail!("a native task of the batch was revoked during the day: what it had used is not known any more");
+    }
+    let batch_us = after_us.saturating_sub(before_us);
     let (said, woken) = answers(&cluster, &service, !wake.is_zero()).await?;
     let revoked_ms = match (woken, &batch_job) {
         (Some(woken_ms), Some(job)) => Some(revoked(&cluster, job, woken_ms).await?),
@@ -133,9 +149,20 @@ async fn until(cluster: &Cluster, job: &str, tasks: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processor time of what executors are there: those of wasm tasks with all that they run.
+/// Processor time of what executors are there, those of wasm tasks with all that they run, and of the batch's native tasks.
 fn used_us(cluster: &Cluster) -> u64 {
-    executors(&cluster.place).into_iter().filter_map(|process| cpu_us(process).ok()).sum()
+    executors(&cluster.place).into_iter().chain(spinning()).filter_map(|process| cpu_us(process).ok()).sum()
+}
+
+/// The batch's native tasks: a shell with the name of the file that it reads.
+fn spinning() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let spins = |id: &u32| {
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1).is_some_and(|word| word.ends_with(SPIN.1.as_bytes()))
+    };
+    ids.filter(spins).collect()
 }
 
 /// What the service printed: of its day, and when it wanted a core.

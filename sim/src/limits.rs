@@ -1,5 +1,5 @@
 //! Limits of roles: an operator sets them, higher and lower than what is held, and takes them away. And what was promised (Q1): once every shard has
-//! heard of a limit, nothing is placed that passes it. Some of these roles may preempt.
+//! heard of a limit, nothing is placed that passes it. Some of these roles may preempt, and some are guaranteed something.
 
 use crate::check::{Verdict, hold};
 use crate::random::Random;
@@ -9,22 +9,28 @@ use master::shard::quotas::RoleSettings;
 use master::shard::roles::Claim;
 use master::shard::{Event, PeerMessage, Record, Request};
 use protocol::resources::ResourceKind;
-use protocol::{Job, JobId, Role, ShardId, TaskId};
+use protocol::{Job, JobId, Resources, Role, ShardId, TaskId};
 use std::collections::BTreeMap;
 
 /// Roles that get one.
 const ROLES: [&str; 2] = ["batch", "web"];
 
+/// Of a thousand settings so many have a guarantee.
+const GUARANTEED: u64 = 400;
+
 /// A request for one more setting.
 pub fn wish(random: &mut Random) -> Request {
     let role = Role::new(ROLES[random.below(2) as usize]).expect("a role");
-    let cpu_milli = [0, 500, 1_500, 4_000][random.below(4) as usize] + random.below(1_000);
+    let (step, drawn) = ([0, 500, 1_500, 4_000][random.below(4) as usize], random.below(1_000));
+    let cpu_milli = step + drawn;
+    // Never above the limit, which would be refused.
+    let guarantee = Resources { cpu_milli: if drawn < GUARANTEED { cpu_milli } else { 0 }, ..Resources::NONE };
     let limit = match random.below(4) {
         0 => Quota::default(),
         _ => Quota::new([(ResourceKind::Cpu, cpu_milli)]),
     };
     let preempts = [Preempts::All, Preempts::Own, Preempts::None, Preempts::None][random.below(4) as usize];
-    Request::SetRole { role, settings: RoleSettings { limit, claim: Claim { preempts, ..Claim::default() } }, force: true }
+    Request::SetRole { role, settings: RoleSettings { limit, claim: Claim { preempts, guarantee, ..Claim::default() } }, force: true }
 }
 
 /// A request to take a role's limit away, for each of them.

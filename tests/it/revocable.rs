@@ -79,18 +79,62 @@ fn where_others_are_busy_revocable_wasm_leaves_them_processors() {
         println!("skipped: there is one processor, which nobody can leave");
         return;
     }
-    let mut cluster = Cluster::master(&[]);
-    cluster.add_agent_with("a1", "cpu=2,memory=1GiB", &["--revocable"]);
-    let busy = write(&cluster, "busy", "#!/bin/sh\nwhile :; do :; done\n");
-    let resources = |cpu, revocable| json!({ "cpu": cpu, "memory": "64MiB", "revocable": revocable });
-    apply(&cluster, "busy", json!({ "name": "busy", "kind": "service", "task": { "native": busy }, "resources": resources(1.0, false) }));
-    let spin = json!({ "name": "night", "kind": "batch", "task": { "wasm": sample("spin.wasm") }, "resources": resources(0.25, true), "limits": { "cpu_time": "1h" } });
+    let cluster = busy_cluster();
+    let resources = json!({ "cpu": 0.25, "memory": "64MiB", "revocable": true });
+    let spin = json!({ "name": "night", "kind": "batch", "task": { "wasm": sample("spin.wasm") }, "resources": resources, "limits": { "cpu_time": "1h" } });
     apply(&cluster, "night", spin);
     cluster.until("both run", |cluster| cluster.tasks("busy", "running") == 1 && cluster.tasks("night", "running") == 1);
     cluster.until("tasks are kept to some processors", |cluster| {
         let places: Vec<usize> = cluster.executors().into_iter().flat_map(idle_threads).collect();
         !places.is_empty() && places.iter().all(|processors| (1..all).contains(processors))
     });
+    // Where the kernel shares processors among sessions first (sched(7)), theirs yields to all others.
+    let idle = cluster.executors().into_iter().filter(|process| !idle_threads(*process).is_empty());
+    let sessions: Vec<String> = idle.filter_map(|process| std::fs::read_to_string(format!("/proc/{process}/autogroup")).ok()).collect();
+    assert!(sessions.iter().all(|line| line.trim().ends_with("nice 19")), "{sessions:?}");
+}
+
+#[test]
+fn where_others_are_busy_revocable_processes_leave_them_processors() {
+    let may = rustix::thread::sched_getaffinity(None).unwrap();
+    let all = (0..rustix::thread::CpuSet::MAX_CPU).filter(|processor| may.is_set(*processor)).count();
+    if all < 2 {
+        println!("skipped: there is one processor, which nobody can leave");
+        return;
+    }
+    let cluster = busy_cluster();
+    let lacks = cluster.json(&["status", "a1"]);
+    let lack =
+        lacks["weaknesses"].as_array().into_iter().flatten().filter_map(Value::as_str).find(|lack| lack.contains("no control group"));
+    if let Some(lack) = lack {
+        println!("skipped: {lack}");
+        return;
+    }
+    let spin = write(&cluster, "spin", "#!/bin/sh\nwhile :; do :; done\n");
+    let resources = json!({ "cpu": 0.25, "memory": "64MiB", "revocable": true });
+    apply(&cluster, "night", json!({ "name": "night", "kind": "batch", "task": { "native": spin }, "resources": resources }));
+    cluster.until("both run", |cluster| cluster.tasks("busy", "running") == 1 && cluster.tasks("night", "running") == 1);
+    let places = |cluster: &Cluster| {
+        // proc_pid_status(5), of all processes of the task and of this one, which comes to it.
+        let (text, _) = said(cluster, &["exec", "night.0", "--", "sh", "-c", "grep -h Cpus_allowed: /proc/[0-9]*/status | sort -u"]);
+        text.lines().map(|line| line.split_once(":\t").map_or(0, |(_, mask)| ones(mask))).max().unwrap_or(0)
+    };
+    cluster.until("it is kept to some processors", |cluster| (1..all).contains(&places(cluster)));
+}
+
+/// An agent that lends, with a service that keeps one processor busy.
+fn busy_cluster() -> Cluster {
+    let mut cluster = Cluster::master(&[]);
+    cluster.add_agent_with("a1", "cpu=2,memory=1GiB", &["--revocable"]);
+    let busy = write(&cluster, "busy", "#!/bin/sh\nwhile :; do :; done\n");
+    let resources = json!({ "cpu": 1.0, "memory": "64MiB" });
+    apply(&cluster, "busy", json!({ "name": "busy", "kind": "service", "task": { "native": busy }, "resources": resources }));
+    cluster
+}
+
+/// How many bits are set in a mask of hexadecimal digits.
+fn ones(mask: &str) -> usize {
+    mask.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit.count_ones() as usize).sum()
 }
 
 /// On how many processors each thread of a process may run that runs only while nothing else wants one.
@@ -101,7 +145,7 @@ fn idle_threads(process: u32) -> Vec<usize> {
         // proc_pid_stat(5): behind the name the 39th field is the scheduling policy, of which 5 is SCHED_IDLE.
         let is_idle = read("stat")?.rsplit_once(") ")?.1.split(' ').nth(38) == Some("5");
         let mask = read("status")?.lines().find_map(|line| line.strip_prefix("Cpus_allowed:\t").map(str::to_owned))?;
-        is_idle.then(|| mask.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit.count_ones() as usize).sum())
+        is_idle.then(|| ones(&mask))
     };
     threads.filter_map(of).collect()
 }

@@ -58,9 +58,12 @@ impl Leaders {
     }
 
     /// `master` says that it does not lead, and which term is the highest that it knows; true where the shard has no leader any more: whoever leads
-    /// in a later term says so itself.
+    /// in a later term says so itself. What it says of an earlier term came late: it may lead since.
     fn denied(&mut self, shard: ShardId, term: u64, master: u16) -> bool {
         let (last, leader) = self.0.entry(shard).or_default();
+        if term < *last {
+            return false;
+        }
         let over = leader.is_some_and(|leader| leader == master || term > *last);
         if over {
             *leader = None;
@@ -259,6 +262,10 @@ mod tests {
             (Says(2, 5), Some(2)),
             (Denies(2, 6), None),
             (Says(2, 6), Some(2)),
+            (Says(1, 7), Some(1)),
+            // It was to be said before it led.
+            (Denies(1, 6), Some(1)),
+            (Denies(1, 7), None),
         ];
         let (shard, mut leaders) = (ShardId(5), Leaders::default());
         for (at, (step, expected)) in steps.into_iter().enumerate() {
@@ -273,9 +280,9 @@ mod tests {
             }
             assert_eq!((leaders.of(shard), leaders.of(ShardId(6))), (expected, None), "step {at}");
         }
-        assert!(leaders.said(shard, 6, 3), "it had let go, and leads anew in the same term");
-        assert!(!leaders.said(shard, 5, 3));
-        assert!(leaders.said(shard, 7, 3), "the same master leads anew");
+        assert!(leaders.said(shard, 7, 3), "it had let go, and leads anew in the same term");
+        assert!(!leaders.said(shard, 6, 3));
+        assert!(leaders.said(shard, 8, 3), "the same master leads anew");
         assert_eq!(leaders.gone(3), [shard]);
     }
 }

@@ -116,13 +116,23 @@ impl Agents {
         });
     }
 
-    /// Tells the agents of `shard` that another master leads it, by and by.
-    pub fn tell_led_elsewhere(self: &Arc<Self>, shard: ShardId, shards: u16, message: FromMaster) {
+    /// Tells the agents of `shard` that another master leads it, by and by, as long as that is what is to be said: whoever hears it after this one leads
+    /// would look for a leader that it has.
+    pub fn tell_led_elsewhere(
+        self: &Arc<Self>,
+        shard: ShardId,
+        shards: u16,
+        message: FromMaster,
+        holds: impl Fn(&FromMaster) -> bool + Send + 'static,
+    ) {
         let agents = Arc::clone(self);
         let own: Vec<AgentId> = agents.own(shard, shards).map(|agent| *agent.key()).collect();
         tokio::spawn(async move {
             for some in own.chunks(TELL_AT_ONCE) {
                 tokio::time::sleep(TELL_ELSEWHERE_EACH).await;
+                if !holds(&message) {
+                    return;
+                }
                 for agent in some.iter().filter_map(|id| agents.find(*id)) {
                     agent.say(shard, message.clone());
                 }

@@ -291,7 +291,9 @@ impl Door {
             if before != Some(Route::At(leader))
                 && let Some(message) = self.led_elsewhere(shard)
             {
-                self.agents().tell_led_elsewhere(shard, self.shards(), message);
+                let door = self.clone();
+                let holds = move |message: &FromMaster| door.led_elsewhere(shard).as_ref() == Some(message);
+                self.agents().tell_led_elsewhere(shard, self.shards(), message, holds);
             }
             for (to, request, waiter) in self.peers().led_elsewhere(shard, leader) {
                 self.put(Letter::Request { to, request, waiter });

@@ -216,8 +216,8 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
         None => audit::it_changes_nothing(),
     }
     if let Some(mut subscribe) = call.subscribe.take() {
-        let framework = subscribe.id.as_deref().map(|id| body::parsed("subscribe.id", id)).transpose()?;
-        if let Some(elsewhere) = framework.and_then(|framework: FrameworkId| elsewhere(&api, framework.shard())) {
+        let framework = subscribe.id.as_deref().map(|id| known_id(&api, "subscribe.id", id)).transpose()?;
+        if let Some(elsewhere) = framework.and_then(|framework| elsewhere(&api, framework.shard())) {
             return Ok(elsewhere);
         }
         let demand = std::mem::take(&mut subscribe.demand);
@@ -231,7 +231,7 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
     let needed = |field: &'static str, value: &Option<String>| {
         value.clone().ok_or_else(|| ApiError::invalid(field, "a call of a framework that is subscribed names its id and its stream"))
     };
-    let framework: FrameworkId = body::parsed("id", &needed("id", &call.id)?)?;
+    let framework = known_id(&api, "id", &needed("id", &call.id)?)?;
     let stream = subscription::number(&needed("stream", &call.stream)?).ok_or_else(|| ApiError::invalid("stream", "this is no stream"))?;
     if let Some(elsewhere) = elsewhere(&api, framework.shard()) {
         return Ok(elsewhere);
@@ -242,6 +242,12 @@ pub async fn framework(State(api): State<Arc<Api>>, caller: Caller, headers: Hea
         find::done(&api, framework.shard(), request).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The framework of this id, of a shard that there is.
+fn known_id(api: &Api, field: &str, text: &str) -> Result<FrameworkId, ApiError> {
+    let framework: FrameworkId = body::parsed(field, text)?;
+    if framework.shard().0 < api.door.shards() { Ok(framework) } else { Err(ApiError::not_found("framework")) }
 }
 
 fn elsewhere(api: &Api, shard: ShardId) -> Option<Response> {

@@ -9,6 +9,7 @@ pub mod agent_tasks;
 pub mod agents;
 pub mod audit;
 pub mod backup;
+mod begun;
 mod body;
 pub mod bundles;
 pub mod demand;
@@ -174,6 +175,8 @@ pub struct Api {
     /// Where services are.
     names: Arc<Names>,
     marathon: marathon::Shared,
+    /// Calls of Mesos' frameworks, which may be longer than other bodies.
+    mesos_calls: body::Large,
     /// Counts submissions without a name and a key, to spread them over the shards.
     turn: AtomicU64,
     /// When this began, in milliseconds of the Unix epoch.
@@ -213,7 +216,7 @@ pub async fn start(taken: Taken, door: Door, identity: &Identity, config: HttpCo
     let (api, router) = followed(door, config).await;
     let mesos = taken.mesos.map(|taken| {
         let router = mesos::plain(&api, taken.0.port());
-        Server::start_plain(taken, router, Patience::default())
+        Server::start_plain(taken, router, mesos::patience())
     });
     let dns = taken.dns.map(|taken| dns::serve(taken, Arc::clone(&api.names)));
     let marathon = taken.marathon.map(|taken| Server::start_plain(taken, marathon::plain(&api), Patience::default()));
@@ -350,6 +353,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         frameworks: DashMap::new(),
         names: Names::new(door.for_clients()),
         marathon: marathon::Shared::default(),
+        mesos_calls: body::Large::new(mesos::CALL_BYTES_MAX, mesos::LONG_CALLS_MAX),
         turn: AtomicU64::new(0),
         since: access::now(),
         description,

@@ -1,6 +1,7 @@
 //! The server that the routes stand behind: TLS 1.3, HTTP/1.1 and HTTP/2 by ALPN, and what one client may cost. Knows sockets and limits;
 //! no route.
 
+use super::begun::Begun;
 use super::stall::Stall;
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -55,9 +56,10 @@ const RESETS_FOR_ERRORS_MAX: usize = 256;
 pub struct Patience {
     /// From a connection's first packet until TLS stands.
     pub handshake: Duration,
-    /// Until the headers of a request are there whole; also how long an HTTP/1.1 connection may be idle.
+    /// From the first byte of an HTTP/1.1 request until its headers are there whole.
     pub headers: Duration,
-    /// Until the first request of a connection is there.
+    /// Until the first request of a connection is there. From one request of an HTTP/1.1 connection until the next is there: the same, or `headers`
+    /// where that is longer.
     pub first_request: Duration,
     /// How long a connection may be without a request.
     pub idle: Duration,
@@ -281,7 +283,7 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     patience: Patience,
     stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let io = TokioIo::new(Stall::new(stream, patience.write));
+    let stream = Stall::new(stream, patience.write);
     let uses = Arc::new(Uses::default());
     let entry = Entry { router, uses: uses.clone() };
     let over = async {
@@ -291,7 +293,7 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     };
     if is_http2 {
-        let connection = two().serve_connection(io, entry);
+        let connection = two().serve_connection(TokioIo::new(stream), entry);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             done = connection.as_mut() => return Ok(done?),
@@ -299,7 +301,8 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
         Ok(tokio::time::timeout(STOP_WITHIN, connection).await??)
     } else {
-        let connection = one(patience).serve_connection(io, entry);
+        let stream = Begun::new(stream, Arc::clone(&uses), patience.headers);
+        let connection = one(patience).serve_connection(TokioIo::new(stream), entry);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             done = connection.as_mut() => return Ok(done?),
@@ -312,7 +315,8 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 fn one(patience: Patience) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new());
-    builder.header_read_timeout(patience.headers);
+    // hyper counts from the end of the request before: how long one that has begun may take, `Begun` knows.
+    builder.header_read_timeout(patience.headers.max(patience.first_request));
     builder.max_buf_size(HEADER_BYTES_MAX);
     builder.max_headers(HEADERS_MAX);
     builder
@@ -340,12 +344,17 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 
 /// How a connection is used.
 #[derive(Debug, Default)]
-struct Uses {
+pub(super) struct Uses {
     begun: AtomicU64,
     in_flight: AtomicUsize,
 }
 
 impl Uses {
+    /// How many requests have come whole so far, and whether one is being answered now.
+    pub fn so_far(&self) -> (u64, bool) {
+        (self.begun.load(Ordering::Relaxed), self.in_flight.load(Ordering::Relaxed) > 0)
+    }
+
     /// Returns when the connection is of no use: its first request does not come, or none for a long time.
     async fn idle(&self, patience: Patience) {
         let mut before = 0;
@@ -362,10 +371,11 @@ impl Uses {
 }
 
 /// A request that is being answered, until the last byte of its answer is handed over.
-struct Use(Arc<Uses>);
+pub(super) struct Use(Arc<Uses>);
 
 impl Use {
-    fn begin(uses: &Arc<Uses>) -> Self {
+    /// It begins to be answered.
+    pub fn begin(uses: &Arc<Uses>) -> Self {
         uses.begun.fetch_add(1, Ordering::Relaxed);
         uses.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(uses.clone())

@@ -9,6 +9,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use protocol::{Job, Kind, Role};
 
+/// Where a native or container task may write, as agents lay it out: what both adapters tell their tasks.
+pub const SANDBOX_DIR: &str = "/sandbox";
+
 /// The job that the body of a request is.
 ///
 /// # Errors

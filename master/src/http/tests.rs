@@ -2,6 +2,7 @@
 
 mod cluster;
 mod hostile;
+mod mesos;
 mod router;
 
 use super::access::SECRET_BYTES;

@@ -266,7 +266,7 @@ impl Pool {
             }
             let Some(want) = self.wants[at as usize].as_ref() else { return };
             let unmet = want.unmet();
-            let mut most = self.may_have(role, class, unmet);
+            let mut most = self.may_have(role, class, unmet, now);
             if most > 0 && !behind.is_empty() && self.gathers(slot, &mut behind, role, now) {
                 continue;
             }
@@ -292,7 +292,11 @@ impl Pool {
         }
         let Some(want) = self.wants[at as usize].as_ref() else { return };
         let (class, most) = (want.class, want.unmet().min(self.even_part(want.count)));
-        let most = self.may_have(role, class, most);
+        let before = most;
+        let most = self.may_have(role, class, most, now);
+        if let Some(want) = self.wants[at as usize].as_mut().filter(|_| most == 0 && before > 0) {
+            want.guarded |= self.precedence.due.is_some();
+        }
         if self.spread_devices(role, (at, most), now, offers).is_some() {
             return;
         }
@@ -322,7 +326,7 @@ impl Pool {
             self.keepers_of(role).into_iter().find_map(|of| self.kept_index(of)?.find(&class.shape, 0, mask))
         });
         let Some(slot) = found else { return false };
-        let most = self.kept_for(slot, class, unmet).max(self.may_have(role, class, unmet.min(self.even_part(unmet))));
+        let most = self.kept_for(slot, class, unmet).max(self.may_have(role, class, unmet.min(self.even_part(unmet)), now));
         most > 0 && self.offer(at, slot, most, now, offers)
     }
 
@@ -338,11 +342,13 @@ impl Pool {
         count.div_ceil(self.open.max(1)).max(1)
     }
 
-    /// For how many of `most` tasks a role may be offered room: before the next one is to be served, and beside what guarantees are short of.
-    pub(super) fn may_have(&mut self, role: u32, class: u32, most: u32) -> u32 {
+    /// For how many of `most` tasks a role may be offered room: before the next one is to be served, and beside what guarantees are short of and what
+    /// frameworks before it think about.
+    pub(super) fn may_have(&mut self, role: u32, class: u32, most: u32, now: Time) -> u32 {
         let Some(shape) = self.classes.get(class as usize).and_then(Option::as_ref).map(|class| &class.shape) else { return 0 };
         let most = most.min(self.roles.fair_most(role, shape, &self.whole));
-        self.roles.beside_reserve(role, (shape, most), &self.elsewhere, (&self.total, &self.whole))
+        let beside = self.roles.beside_reserve(role, (shape, most), &self.elsewhere, (&self.total, &self.whole));
+        if beside == 0 || self.openings.is_empty() { beside } else { self.beside_guarded(role, class, beside, now) }
     }
 
     /// How all roles are served from now on.

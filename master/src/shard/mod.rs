@@ -66,6 +66,7 @@ mod shares;
 mod shown;
 mod slots;
 mod spending;
+mod surplus;
 mod tasks;
 mod tokens;
 mod told;

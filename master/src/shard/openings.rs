@@ -7,6 +7,7 @@ use super::free_ports::free_ports;
 use super::pool::{ATTEMPTS_PER_AGENT_MAX, Pool, Seat, place};
 use super::roles::Line;
 use super::seekers::Wants;
+use super::surplus::Clipped;
 use crate::frameworks::{FrameworkId, OpenOffer};
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::{AgentInfo, OfferId, PortRange, Resources, Role, ShardId, Time};
@@ -63,6 +64,8 @@ pub(super) struct Openings {
     filter_ends: BTreeSet<(Time, u32, u32)>,
     /// Agents that may have something to show.
     due: BTreeSet<u32>,
+    /// What was not shown because it is kept for others.
+    pub clipped: Clipped,
     /// Offers that hold no more and were not said to.
     rescinded: Vec<(ShardId, FrameworkId, OfferId)>,
     served: u64,
@@ -87,6 +90,8 @@ pub(super) struct Opener {
     pub class: u32,
     /// What its offers show.
     pub offered: Resources,
+    /// What of that is of reservations.
+    pub kept: Resources,
     /// When it was last shown something, counted.
     pub served: u64,
     /// Offers in a row that it let lapse.
@@ -184,6 +189,21 @@ impl Openings {
         self.due.contains(&slot)
     }
 
+    /// So much of an offer is of reservations now.
+    pub fn set_kept(&mut self, number: u64, kept: Resources) {
+        let Some(offer) = self.offers.get_mut(&number) else { return };
+        let before = std::mem::replace(&mut offer.kept, kept.clone());
+        if let Some(opener) = self.list.get_mut(offer.opener as usize).and_then(Option::as_mut) {
+            amounts::sub(&mut opener.kept, &before, 1);
+            amounts::add(&mut opener.kept, &kept, 1);
+        }
+    }
+
+    /// All offers that are out, the oldest first.
+    pub fn numbers(&self) -> impl DoubleEndedIterator<Item = u64> {
+        self.offers.keys().copied()
+    }
+
     /// An offer that is out.
     pub fn offer(&self, number: u64) -> Option<&OpenOffered> {
         self.offers.get(&number)
@@ -269,8 +289,8 @@ impl Pool {
             return *at;
         }
         let class = self.class(&opening.role, &Resources::NONE, PRIORITY_DEFAULT, 1);
-        let (offered, opening) = (Resources::NONE, opening.clone());
-        let opener = Opener { from, opening, wants: None, class, offered, served: 0, lapses: 0, answers: false };
+        let (offered, kept, opening) = (Resources::NONE, Resources::NONE, opening.clone());
+        let opener = Opener { from, opening, wants: None, class, offered, kept, served: 0, lapses: 0, answers: false };
         let at = place(&mut self.openings.list, &mut self.openings.free, opener);
         self.openings.by_key.insert(key, at);
         at
@@ -296,16 +316,18 @@ impl Pool {
     }
 
     fn close_any(&mut self, number: u64) -> Option<Closed> {
-        let OpenOffered { slot, opener, resources, deadline, .. } = self.openings.offers.remove(&number)?;
+        let OpenOffered { slot, opener, resources, kept, deadline, .. } = self.openings.offers.remove(&number)?;
         self.openings.deadlines.remove(&(deadline, number));
         let seat = &mut self.seats[slot as usize];
         amounts::sub(&mut seat.open, &resources, 1);
         seat.open_offers.remove(&number);
         if let Some(class) = self.openings.opener(opener).map(|opener| opener.class) {
             self.hold_open(slot, class, &resources, false);
+            self.recount_shown(slot);
         }
         if let Some(known) = self.openings.list[opener as usize].as_mut() {
             amounts::sub(&mut known.offered, &resources, 1);
+            amounts::sub(&mut known.kept, &kept, 1);
             if known.wants.as_mut().is_some_and(|wants| wants.remove(number)) {
                 self.openings.seekers.insert(opener);
             }
@@ -400,37 +422,16 @@ impl Pool {
     /// Shows what can be shown now.
     pub(super) fn show(&mut self, now: Time, info: impl Fn(&Seat) -> Option<Arc<AgentInfo>>) -> Opened {
         let mut showing = Showing { now, info: &info, opened: Opened::new() };
+        self.keep_reserve();
+        self.stir_clipped();
         self.show_sought(&mut showing);
-        while let Some(slot) = self.openings.due.pop_first() {
-            while self.show_slot(slot, &mut showing) {}
+        while self.keep_reserve() || !self.openings.due.is_empty() {
+            while let Some(slot) = self.openings.due.pop_first() {
+                while self.show_slot(slot, &mut showing) {}
+            }
         }
+        self.shown_all();
         showing.opened
-    }
-
-    /// Shows what an agent has free to one framework; true where there may be more for others.
-    fn show_slot(&mut self, slot: u32, showing: &mut Showing<'_>) -> bool {
-        if Self::room(&self.seats[slot as usize]).0 == 0 {
-            return false;
-        }
-        let taker = self.next_opener(slot);
-        if self.show_seeker(slot, (true, None), showing) {
-            return true;
-        }
-        let Some((at, rank, (left, general))) = taker else { return self.show_seeker(slot, (false, None), showing) };
-        if self.show_seeker(slot, (false, Some(&rank)), showing) {
-            return true;
-        }
-        // Whoever is not shown what is lent leaves it to others.
-        let part = self.openings.part_of(at, &left);
-        let is_all = part == left;
-        if self.is_beside_reserve(at, &self.openings.part_of(at, &general))
-            && let Some(info) = (showing.info)(&self.seats[slot as usize])
-            && let Some((key, offer)) = self.show_one(at, slot, (part, info), showing.now)
-        {
-            showing.opened.entry(key).or_default().push(offer);
-            return !is_all || self.seats[slot as usize].kept.is_some();
-        }
-        false
     }
 
     pub(super) fn show_one(
@@ -461,6 +462,9 @@ impl Pool {
         let deadline = now + OPEN_OFFER_MS;
         let mut kept = Resources::NONE;
         reserved.iter().for_each(|part| amounts::add(&mut kept, &part.resources, 1));
+        if let Some(opener) = self.openings.opener_mut(at) {
+            amounts::add(&mut opener.kept, &kept, 1);
+        }
         let held = OpenOffered { slot, opener: at, resources: resources.clone(), kept, ports: ports.clone(), since: now, deadline };
         self.openings.offers.insert(number, held);
         let offer = OpenOffer { id, agent: seat.id, incarnation: seat.incarnation, info, role, resources, ports, reserved };

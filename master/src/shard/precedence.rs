@@ -4,14 +4,15 @@
 
 use super::amounts;
 use super::lent::worth_showing;
-use super::openings::{OpenOffered, Opening};
+use super::openings::{OpenOffered, Opening, Showing};
 use super::pool::Pool;
+use super::surplus::Surplus;
 use protocol::{Resources, Time};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long what a framework was shown is kept from jobs of roles that come after it, in milliseconds.
-const GUARD_MS: u64 = 1_000;
+pub(super) const GUARD_MS: u64 = 1_000;
 /// How long nothing of an agent is left to a framework that gave back what it was shown of it, in milliseconds; and how many of those are remembered at
 /// least before those that are over are forgotten.
 const UNWANTED_MS: u64 = 5_000;
@@ -157,8 +158,8 @@ impl Pool {
     }
 
     /// Of those that take whatever comes and may be shown it: who answers, whose role has the smallest share with what it was shown, and who was served
-    /// the longest ago; how its role stands, what it may be shown, and what of that is kept for nobody.
-    pub(super) fn next_opener(&self, slot: u32) -> Option<(u32, Vec<u64>, (Resources, Resources))> {
+    /// the longest ago; how its role stands, what it may be shown, and whether that is all of it.
+    pub(super) fn next_opener(&self, slot: u32, surplus: Option<&Surplus>) -> Option<(u32, Vec<u64>, (Resources, bool))> {
         let anybody = self.seats[slot as usize].kept.is_none().then(|| self.left_for(slot, 0));
         if anybody.as_ref().is_some_and(|(left, _)| !worth_showing(left)) {
             return None;
@@ -166,21 +167,45 @@ impl Pool {
         let key = |at: u32| {
             let opener = self.openings.opener(at).filter(|opener| opener.wants.is_none())?;
             let own = if anybody.is_none() { Some(self.left_for(slot, opener.class)) } else { None };
-            let (left, _) = own.as_ref().or(anybody.as_ref())?;
-            if !self.would_be_shown(at, slot, left) {
+            let left = own.as_ref().or(anybody.as_ref())?;
+            let part = self.part_for((at, slot), left, surplus);
+            if !worth_showing(&part) || self.openings.filters(at, slot, &part) {
                 return None;
             }
             let role = self.shape(opener.class)?.role;
             Some(((opener.owes(), self.roles.rank(role, &opener.offered, &self.whole), opener.served), at))
         };
         let ((_, rank, _), at) = self.openings.all().filter_map(key).min()?;
-        Some((at, rank, self.left_for(slot, self.openings.opener(at)?.class)))
+        let left = self.left_for(slot, self.openings.opener(at)?.class);
+        let part = self.part_for((at, slot), &left, surplus);
+        let is_all = part == left.0;
+        Some((at, rank, (part, is_all)))
     }
 
-    /// True where it leaves what guarantees of others are short of.
-    pub(super) fn is_beside_reserve(&mut self, opener: u32, free: &Resources) -> bool {
-        let class = self.openings.opener(opener).map(|opener| opener.class);
-        let Some(role) = class.and_then(|class| self.shape(class)).map(|class| class.role) else { return false };
-        self.roles.beside_reserve(role, (free, 1), &self.elsewhere, (&self.total, &self.whole)) > 0
+    /// Shows what an agent has free to one framework; true where there may be more for others.
+    pub(super) fn show_slot(&mut self, slot: u32, showing: &mut Showing<'_>) -> bool {
+        if Self::room(&self.seats[slot as usize]).0 == 0 {
+            return false;
+        }
+        let surplus = self.surplus();
+        let more = self.show_next(slot, surplus.as_ref(), showing);
+        self.clipped(slot, surplus.as_ref());
+        more
+    }
+
+    fn show_next(&mut self, slot: u32, surplus: Option<&Surplus>, showing: &mut Showing<'_>) -> bool {
+        let taker = self.next_opener(slot, surplus);
+        if self.show_seeker(slot, (true, None), (surplus, showing)) {
+            return true;
+        }
+        let Some((at, rank, (part, is_all))) = taker else { return self.show_seeker(slot, (false, None), (surplus, showing)) };
+        if self.show_seeker(slot, (false, Some(&rank)), (surplus, showing)) {
+            return true;
+        }
+        let Some(info) = (showing.info)(&self.seats[slot as usize]) else { return false };
+        let Some((key, offer)) = self.show_one(at, slot, (part, info), showing.now) else { return false };
+        showing.opened.entry(key).or_default().push(offer);
+        // Whoever is not shown what is lent leaves it to others.
+        !is_all || self.seats[slot as usize].kept.is_some()
     }
 }

@@ -153,6 +153,7 @@ impl Pool {
         shown.into_iter().for_each(|(class, amount)| self.hold_open(slot, class, &amount, true));
         // What was shown and is not there any more is rescinded by it.
         self.refresh_freed(slot);
+        self.recount_shown(slot);
     }
 
     /// For which role, and how much of an agent a framework is shown by these offers; `None` where one of them does not hold.
@@ -239,6 +240,7 @@ impl Pool {
         }
         kept.count_shown();
         self.seats[slot as usize].kept = Some(kept);
+        self.recount_shown(slot);
         let seat = &self.seats[slot as usize];
         let attempts = Self::room(seat).0;
         for bucket in seat.kept.iter().flat_map(|kept| &kept.buckets) {
@@ -247,6 +249,35 @@ impl Pool {
                 keepers.index.set(slot, attempts, &room, seat.singles());
             }
         }
+    }
+
+    /// What of each offer of an agent is of reservations, now that these are others, or others hold some of them.
+    pub(super) fn recount_shown(&mut self, slot: u32) {
+        let seat = &self.seats[slot as usize];
+        if seat.open_offers.is_empty() {
+            return;
+        }
+        let buckets = seat.kept.as_ref().map_or(&[][..], |kept| &kept.buckets);
+        let (mut unused, mut now): (Vec<Resources>, _) = (buckets.iter().map(|bucket| bucket.unused.clone()).collect(), vec![]);
+        for number in &seat.open_offers {
+            let Some(offer) = self.openings.offer(*number) else { continue };
+            let class = self.openings.opener(offer.opener).and_then(|opener| self.shape(opener.class));
+            let role = class.and_then(|class| self.roles.get(class.role)).map(|role| &role.name);
+            let (mut rest, mut kept) = (offer.resources.clone(), Resources::NONE);
+            let mut next = role.zip(seat.kept.as_ref()).and_then(|(role, kept)| kept.nearest(role));
+            while let Some(at) = next {
+                let mut part = rest.clone();
+                amounts::min(&mut part, &unused[at]);
+                amounts::sub(&mut unused[at], &part, 1);
+                amounts::sub(&mut rest, &part, 1);
+                amounts::add(&mut kept, &part, 1);
+                next = buckets[at].above;
+            }
+            if kept != offer.kept {
+                now.push((*number, kept));
+            }
+        }
+        now.into_iter().for_each(|(number, kept)| self.openings.set_kept(number, kept));
     }
 
     /// As [`Self::room`], for a role: with what is kept for it.

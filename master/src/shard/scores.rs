@@ -88,7 +88,7 @@ impl Pool {
             let Some(want) = self.wants[at as usize].as_ref() else { break };
             let (class, unmet, count) = (want.class, want.unmet(), want.count);
             let most = if fill { unmet } else { unmet.min(self.even_part(count)) };
-            let most = self.may_have(role, class, most);
+            let most = self.may_have(role, class, most, now);
             if most == 0 {
                 break;
             }

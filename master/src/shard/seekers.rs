@@ -5,6 +5,7 @@
 use super::amounts;
 use super::openings::{Opening, Showing};
 use super::pool::Pool;
+use super::surplus::Surplus;
 use super::uncounted::Uncounted;
 use protocol::job::PRIORITY_DEFAULT;
 use protocol::{AgentInfo, Constraint, Resources, ShardId};
@@ -143,6 +144,14 @@ impl Pool {
         }
     }
 
+    /// What was looked for in vain may be had.
+    pub(super) fn seek_again(&mut self, at: u32) {
+        if let Some(wants) = self.openings.opener_mut(at).and_then(|opener| opener.wants.as_mut()) {
+            wants.searches.iter_mut().for_each(|search| search.blocked = false);
+            self.openings.seekers.insert(at);
+        }
+    }
+
     /// Wants are over.
     pub(super) fn end_wants(&mut self, wants: Option<Wants>) {
         wants.into_iter().flat_map(|wants| wants.searches).for_each(|search| self.class_drop(search.class, 1));
@@ -172,6 +181,7 @@ impl Pool {
 
     /// Shows one agent to whoever wants one; false where there is none for it.
     fn find_for(&mut self, at: u32, showing: &mut Showing<'_>) -> bool {
+        let surplus = self.surplus();
         let count = self.openings.opener(at).and_then(|opener| opener.wants.as_ref()).map_or(0, |wants| wants.searches.len());
         for wish in 0..count {
             let wants = self.openings.opener(at).and_then(|opener| opener.wants.as_ref());
@@ -181,7 +191,10 @@ impl Pool {
             };
             let class = search.class;
             let kept = self.shape(class).map(|class| self.keepers_of(class.role)).unwrap_or_default();
-            if kept.into_iter().map(Some).chain([None]).any(|list| self.find_in(list, (at, wish, class), showing)) {
+            let shape = self.shape(class).map(|class| class.shape.clone()).unwrap_or_default();
+            let is_used_up = self.is_used_up(at, &shape, surplus.as_ref());
+            let lists = kept.into_iter().map(Some).chain((!is_used_up).then_some(None));
+            if lists.into_iter().any(|list| self.find_in(list, (at, wish, class), (surplus.as_ref(), showing))) {
                 return true;
             }
             if let Some(search) = self.openings.opener_mut(at).and_then(|opener| opener.wants.as_mut()?.searches.get_mut(wish)) {
@@ -192,7 +205,12 @@ impl Pool {
     }
 
     /// Shows one agent to whoever wants one: of those of which something is kept for a role, or of all.
-    fn find_in(&mut self, list: Option<u32>, (at, wish, class): (u32, usize, u32), showing: &mut Showing<'_>) -> bool {
+    fn find_in(
+        &mut self,
+        list: Option<u32>,
+        (at, wish, class): (u32, usize, u32),
+        (surplus, showing): (Option<&Surplus>, &mut Showing<'_>),
+    ) -> bool {
         let size = u32::try_from(self.index.size()).expect("AGENTS_MAX fits").max(1);
         let start = self.start % size;
         let (mut from, mut last) = (start, None);
@@ -201,13 +219,14 @@ impl Pool {
             if last.is_some_and(|last| step <= last) {
                 break;
             }
-            if let Some(lot) = self.lot_with(at, slot, wish)
+            if let Some(lot) = self.lot_with(at, slot, wish, surplus)
                 && let Some(info) = (showing.info)(&self.seats[slot as usize])
             {
                 self.start = slot.wrapping_add(1);
                 self.show_lot(at, slot, (lot, info), showing);
                 return true;
             }
+            self.clipped(slot, surplus);
             (last, from) = (Some(step), slot + 1);
         }
         false
@@ -226,16 +245,16 @@ impl Pool {
 
     /// What of an agent an opener may be shown so that one of its wishes is among it: of what nobody is shown nor will be in this round; or else, up to the
     /// fair part of its role, also of what those are shown that take whatever comes, which is taken back.
-    fn lot_with(&mut self, at: u32, slot: u32, wish: usize) -> Option<Lot> {
+    fn lot_with(&mut self, at: u32, slot: u32, wish: usize, surplus: Option<&Surplus>) -> Option<Lot> {
         let has = |lot: &Lot| lot.searches.iter().any(|(search, _)| *search == wish);
         if !self.openings.is_due(slot) {
             let room = self.room_of(at, slot, false);
-            if let Some(lot) = self.lot(at, slot, &room, u64::MAX).filter(has) {
+            if let Some(lot) = self.lot(at, slot, &room, u64::MAX, surplus).filter(has) {
                 return Some(lot);
             }
         }
         let (under, part) = (self.room_of(at, slot, true), self.part_left(at));
-        let lot = self.lot(at, slot, &under, part).filter(has)?;
+        let lot = self.lot(at, slot, &under, part, surplus).filter(has)?;
         self.clear_for(at, slot, &lot.amount);
         Some(lot)
     }
@@ -265,7 +284,7 @@ impl Pool {
     }
 
     /// How much more of the whole an opener's role may hold until it has its fair part.
-    fn part_left(&self, at: u32) -> u64 {
+    pub(super) fn part_left(&self, at: u32) -> u64 {
         let Some(opener) = self.openings.opener(at) else { return 0 };
         self.shape(opener.class).map_or(0, |class| self.roles.part_left(class.role, &opener.offered, &self.whole))
     }
@@ -288,12 +307,12 @@ impl Pool {
 
     /// What of room on an agent an opener's wishes take, the most urgent first, within a part of the whole; `None` where nothing. One that was not looked
     /// for in vain takes an even part, so that load spreads.
-    fn lot(&mut self, at: u32, slot: u32, (attempts, room): &(u32, Resources), mut part: u64) -> Option<Lot> {
-        let opener = self.openings.opener(at)?;
-        let role = self.shape(opener.class)?.role;
+    fn lot(&self, at: u32, slot: u32, (attempts, room): &(u32, Resources), mut part: u64, surplus: Option<&Surplus>) -> Option<Lot> {
+        // Within a part of the whole it comes before those that take whatever comes.
+        let mut budget = self.budget(at, slot, part < u64::MAX, surplus);
         let (mut left, mut places) = (room.clone(), *attempts);
         let mut lot = Lot { amount: Resources::NONE, searches: vec![], priority: 0 };
-        for (n, search) in opener.wants.as_ref()?.searches.iter().enumerate() {
+        for (n, search) in self.openings.opener(at)?.wants.as_ref()?.searches.iter().enumerate() {
             let unmet = search.unmet();
             let Some(class) = self.classes.get(search.class as usize).and_then(Option::as_ref).filter(|_| unmet > 0) else { continue };
             if !self.meets(class, slot) {
@@ -303,10 +322,11 @@ impl Pool {
             let share = amounts::dominant_share(&class.shape, &self.whole).max(1);
             let within = u32::try_from(part / share).unwrap_or(u32::MAX);
             let most = unmet.min(places).min(even).min(within);
-            let most = self.roles.beside_reserve(role, (&class.shape, most), &self.elsewhere, (&self.total, &self.whole));
+            let most = budget.as_ref().map_or(most, |budget| budget.times(&class.shape, most));
             let tasks = self.on_devices(slot, &class.shape, left.times(&class.shape, most));
             if tasks > 0 {
                 amounts::sub(&mut left, &class.shape, tasks);
+                budget.iter_mut().for_each(|budget| budget.spend(&class.shape, tasks));
                 amounts::add(&mut lot.amount, &class.shape, tasks);
                 places -= tasks;
                 part = part.saturating_sub(share.saturating_mul(u64::from(tasks)));
@@ -314,8 +334,7 @@ impl Pool {
                 lot.searches.push((n, tasks));
             }
         }
-        let spare = self.roles.beside_reserve(role, (&lot.amount, 1), &self.elsewhere, (&self.total, &self.whole)) > 0;
-        (spare && !lot.searches.is_empty() && !self.openings.filters(at, slot, &lot.amount)).then_some(lot)
+        (!lot.searches.is_empty() && !self.openings.filters(at, slot, &lot.amount)).then_some(lot)
     }
 
     /// True where an opener with wants would be shown some of this room.
@@ -339,7 +358,12 @@ impl Pool {
 
     /// Shows what is free on an agent to one that wants some of it. Beside somebody who takes whatever comes: `within` the fair part of its role, also what
     /// such are shown; or else where that one's `rank` is not before its own. True where it did.
-    pub(super) fn show_seeker(&mut self, slot: u32, (within, rank): (bool, Option<&Vec<u64>>), showing: &mut Showing<'_>) -> bool {
+    pub(super) fn show_seeker(
+        &mut self,
+        slot: u32,
+        (within, rank): (bool, Option<&Vec<u64>>),
+        (surplus, showing): (Option<&Surplus>, &mut Showing<'_>),
+    ) -> bool {
         let is_kept = self.seats[slot as usize].kept.is_some();
         let mut room = None;
         let mut best: Option<((bool, Turn), u32, Lot)> = None;
@@ -348,7 +372,7 @@ impl Pool {
             if is_kept || room.is_none() {
                 room = Some(self.room_of(at, slot, within));
             }
-            let Some(lot) = room.as_ref().and_then(|room| self.lot(at, slot, room, part)) else { continue };
+            let Some(lot) = room.as_ref().and_then(|room| self.lot(at, slot, room, part, surplus)) else { continue };
             let Some(opener) = self.openings.opener(at) else { continue };
             let Some(role) = self.shape(opener.class).map(|class| class.role) else { continue };
             let own = self.roles.rank(role, &opener.offered, &self.whole);

@@ -4,6 +4,7 @@
 //! A directory holds what `place` names: the socket, what it was started with, which process it is, `tasks.log` (see `record`), `logs/`
 //! (see [`logs`]) and what a broken executor said last. It serves one executor process, ever; whoever started that removes it.
 
+mod apart;
 pub mod client;
 pub mod lease;
 pub mod logs;

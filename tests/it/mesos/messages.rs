@@ -1,4 +1,4 @@
-//! `MESSAGE` of Mesos' scheduler API: what a framework says to its tasks.
+//! `MESSAGE`, `SHUTDOWN` and `RECONCILE` of Mesos' scheduler API: what a framework says to its tasks, and how it ends and asks after them.
 
 use super::*;
 use crate::frameworks::messages::ECHO;
@@ -41,4 +41,46 @@ fn a_framework_of_mesos_says_something_to_its_task_and_to_nobody_elses() {
     let read = operator(mesos, &json!({ "type": "READ_FILE", "read_file": { "path": path, "offset": 0 } }));
     let data = STANDARD.decode(read["read_file"]["data"].as_str().unwrap()).unwrap();
     assert_eq!(String::from_utf8_lossy(&data), "one\ntwo\n");
+}
+
+#[test]
+fn an_executor_that_is_shut_down_is_a_task_that_is_killed_and_no_other() {
+    let cluster = pool();
+    let mesos = &cluster.mesos;
+    let mut framework = Stream::subscribe(mesos, "owner");
+    framework.until("OFFERS");
+    let offer = framework.offers()[0].clone();
+    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [task("one", "sleep 600"), task("two", "sleep 600")] } });
+    assert_eq!(framework.call(mesos, "ACCEPT", json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } })).0, 202);
+    framework.until_state(mesos, "one", "TASK_RUNNING");
+    framework.until_state(mesos, "two", "TASK_RUNNING");
+    let agent = &offer["agent_id"];
+    let shut = |speaker: &Stream, executor: &str, agent: &Value| {
+        let shutdown = json!({ "executor_id": { "value": executor }, "agent_id": agent });
+        speaker.call(mesos, "SHUTDOWN", json!({ "shutdown": shutdown })).0
+    };
+    let stranger = Stream::subscribe(mesos, "stranger");
+    let before = framework.records("UPDATE").len();
+    for (speaker, executor, agent) in
+        [(&framework, "nobody", agent), (&framework, "two", &json!({ "value": "00000000000000ff" })), (&stranger, "two", agent)]
+    {
+        assert_eq!(shut(speaker, executor, agent), 202, "it is passed over: {executor}");
+    }
+    assert_eq!(shut(&framework, "one", agent), 202);
+    framework.until_state(mesos, "one", "TASK_KILLED");
+    let told = framework.records("UPDATE").split_off(before);
+    assert!(told.iter().all(|event| event["update"]["status"]["task_id"]["value"] == "one"), "{told:?}");
+    let states = get(mesos, "/tasks?task_id=two");
+    assert_eq!(states["tasks"][0]["state"], "TASK_RUNNING", "{states}");
+    // Once it has ended nothing is said of it.
+    assert_eq!(shut(&framework, "one", agent), 202);
+}
+
+#[test]
+fn a_framework_asks_after_very_many_tasks_at_once() {
+    let cluster = pool();
+    let framework = Stream::subscribe(&cluster.mesos, "curious");
+    let tasks: Vec<Value> = (0..50_000).map(|n| json!({ "task_id": { "value": format!("nobody-{n}") } })).collect();
+    let (code, answer) = framework.call(&cluster.mesos, "RECONCILE", json!({ "reconcile": { "tasks": tasks } }));
+    assert_eq!(code, 202, "{answer}");
 }

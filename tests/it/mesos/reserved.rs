@@ -44,7 +44,7 @@ fn what_an_agent_keeps_for_a_role_is_made_shown_used_and_given_up() {
     let call = json!({ "type": "RESERVE_RESOURCES", "reserve_resources": { "agent_id": { "value": agent }, "resources": [reserved("web", 1.5), memory] } });
     let anybody = ask(&mesos, "POST", "/api/v1", &[("Content-Type", "application/json")], &call.to_string());
     assert!(anybody.starts_with("HTTP/1.1 403 "), "{anybody}");
-    assert_eq!(called(&cluster, &call), "200");
+    assert_eq!(called(&cluster, &call), "202");
     let known = operator(&mesos, &json!({ "type": "GET_AGENTS" }));
     let total = known["get_agents"]["agents"][0]["total_resources"].as_array().unwrap().clone();
     let of = |role: &str| {
@@ -92,6 +92,6 @@ fn what_an_agent_keeps_for_a_role_is_made_shown_used_and_given_up() {
     assert_eq!((kept("web"), kept("web/shop"), kept("ads")), (1_000, 500, 1_000));
     // An operator gives it up again, and not more than there is.
     let call = |cpus: f64| json!({ "type": "UNRESERVE_RESOURCES", "unreserve_resources": { "agent_id": { "value": agent }, "resources": [reserved("web", cpus)] } });
-    assert_eq!((called(&cluster, &call(1.5)), called(&cluster, &call(1.0))), ("409".to_owned(), "200".to_owned()), "some of it is refined");
+    assert_eq!((called(&cluster, &call(1.5)), called(&cluster, &call(1.0))), ("409".to_owned(), "202".to_owned()), "some of it is refined");
     assert_eq!((kept("web"), kept("web/shop")), (0, 500));
 }

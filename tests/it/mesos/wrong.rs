@@ -39,6 +39,10 @@ fn absurd_resources_are_an_error_of_their_task_and_of_nothing_else() {
         of(vec![scalar("disk", json!([1]))]),
         of(vec![scalar("gpus", json!(1e300)), scalar("gpus", json!(1e300))]),
         of(vec![scalar("\u{202e}", json!(1))]),
+        of(vec![
+            json!({ "name": "disk", "scalar": { "value": 1 }, "disk": { "persistence": { "id": "x" }, "volume": { "container_path": "x", "mode": "RW" } } }),
+        ]),
+        of(vec![]),
         of(vec![json!({ "name": "ports", "ranges": { "range": [{ "begin": 0, "end": 4_000_000_000_u64 }] } })]),
         of(vec![json!(7), json!(null)]),
         of(vec![scalar("cpus", json!(1e-300))]),
@@ -56,7 +60,7 @@ fn absurd_resources_are_an_error_of_their_task_and_of_nothing_else() {
         let accept = json!({ "accept": { "offer_ids": [offer], "operations": [launch] } });
         assert_eq!(framework.call(&cluster.mesos, "ACCEPT", accept).0, 202);
     }
-    // One of them asks for as good as nothing, which is wrong or runs; all others are wrong.
+    // One of them asks for as good as nothing, and is given the least that there is; all others are wrong.
     while framework.records("UPDATE").iter().filter(|event| event["update"]["status"]["state"] == "TASK_ERROR").count() < n - 1 {
         framework.until_more();
     }
@@ -103,7 +107,9 @@ fn what_was_taken_rescinded_or_never_offered_is_lost_and_costs_nobody_anything()
         ),
         ("ACKNOWLEDGE", json!({ "acknowledge": { "task_id": { "value": "x" }, "agent_id": { "value": "0" }, "uuid": "AAAA" } }), 400),
         ("RECONCILE", json!({ "reconcile": { "tasks": [{ "task_id": 7 }] } }), 400),
-        ("SHUTDOWN", json!({ "shutdown": {} }), 202),
+        ("SHUTDOWN", json!({ "shutdown": {} }), 400),
+        ("SHUTDOWN", json!({ "shutdown": { "executor_id": { "value": "x" }, "agent_id": { "value": "nowhere" } } }), 202),
+        ("SHUTDOWN", json!({ "shutdown": { "executor_id": { "value": "x" }, "agent_id": { "value": "00000000000000ff" } } }), 202),
         ("MESSAGE", json!({ "message": { "data": 7 } }), 400),
         ("MESSAGE", json!({ "message": { "agent_id": { "value": "0" }, "executor_id": { "value": "x" }, "data": "?" } }), 400),
         ("MESSAGE", json!({ "message": { "agent_id": { "value": "0" }, "executor_id": { "value": "x" }, "data": "aGk=" } }), 202),
@@ -121,6 +127,26 @@ fn what_was_taken_rescinded_or_never_offered_is_lost_and_costs_nobody_anything()
     }
     drop((framework, other));
     serves(&cluster, "honest");
+}
+
+#[test]
+fn ids_that_none_was_given_are_those_of_frameworks_that_are_no_more_and_empty_ones_are_new() {
+    let cluster = pool();
+    let mesos = &cluster.mesos;
+    let json = [("Content-Type", "application/json")];
+    for id in ["20240101-000000-1-1-0001", "f123456", "fffff000000000001", "\u{0}"] {
+        let info = json!({ "user": "root", "name": "late", "id": { "value": id } });
+        let subscribe = json!({ "type": "SUBSCRIBE", "framework_id": { "value": id }, "subscribe": { "framework_info": info } });
+        let answer = ask(mesos, "POST", "/api/v1/scheduler", &json, &subscribe.to_string());
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"ERROR\"") && answer.contains("removed"), "{id}: {answer}");
+        let headers = [json[0], ("Mesos-Stream-Id", "00000000-0000-4000-8000-000000000000")];
+        let revive = json!({ "type": "REVIVE", "framework_id": { "value": id } });
+        let answer = ask(mesos, "POST", "/api/v1/scheduler", &headers, &revive.to_string());
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("cannot be found"), "{id}: {answer}");
+    }
+    let info = json!({ "user": "root", "name": "new", "id": { "value": "" } });
+    let framework = Stream::subscribe_with(mesos, &json!({ "framework_info": info }));
+    assert!(framework.id.starts_with('f'), "{}", framework.id);
 }
 
 #[test]

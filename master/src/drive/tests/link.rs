@@ -8,6 +8,7 @@ use protocol::link::{self, CloseCode, LinkError};
 use protocol::message::{BulkReply, BulkRequest, JoinReply, ToAgent, ToShard, shard_of_agent};
 use protocol::{AttemptId, Digest, FromAgent, FromMaster, JobId, ShardId};
 use std::fs;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_join_token_lets_one_machine_in_once() {
@@ -113,6 +114,15 @@ async fn an_agent_is_told_that_another_master_leads_its_shard_at_once_and_with_t
     assert_eq!(receiver.next::<ToAgent>().await.unwrap().unwrap(), elsewhere);
     let (_connection, _sender, mut receiver) = script.connect().await;
     while receiver.next::<ToAgent>().await.unwrap().unwrap() != elsewhere {}
+    while !matches!(receiver.next::<ToAgent>().await.unwrap().unwrap().message, FromMaster::Pulses { .. }) {}
+    // Whoever leads it before all have heard that another does, does not say so any more.
+    master.door().led(own, 9, 1_001);
+    master.door().led(own, master.door().routes().member(), 1_002);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let agent = master.door().agents().find(script.id).unwrap();
+    agent.queue(own, FromMaster::Ack { attempts: vec![] });
+    agent.wake();
+    assert!(matches!(receiver.next::<ToAgent>().await.unwrap().unwrap().message, FromMaster::Ack { .. }));
     master.shutdown().await;
 }
 

@@ -11,6 +11,7 @@ use super::{MADE_BY, dependencies, health};
 use crate::admit::JobSpec;
 use crate::admit::spec::{Source, TaskSpec};
 use crate::admit::update::{FAILURES_MAX, UpdateSpec};
+use crate::http::spec::SANDBOX_DIR;
 use protocol::job::{HostMount, Network, Origin, RestartPolicy, UPDATE_MS_MAX};
 use protocol::resources::Device;
 use protocol::{Constraint, Digest, Field, Job, Kind, Name, Rule};
@@ -22,8 +23,6 @@ use std::sync::Arc;
 const SCRIPT: &str = "command";
 /// Where a bundle is inside a native task.
 const BUNDLE_DIR: &str = "/bundle";
-/// Where a native task may write.
-const SANDBOX_DIR: &str = "/sandbox";
 /// The device that Marathon has a word of its own for.
 const GPU: &str = "gpu";
 /// Longest name and value of a label that is told to tasks, in bytes: as in Marathon.

@@ -4,13 +4,15 @@
 use super::filters;
 use super::reserved;
 use super::words::{self, id, list, member, nanoseconds, number, text, whole};
-use crate::frameworks::{Filters, FrameworkId, FrameworkInfo, REFUSE_MS_DEFAULT, REFUSE_MS_MAX};
+use crate::frameworks::{CALL_ITEMS_MAX, Filters, FrameworkId, FrameworkInfo, REFUSE_MS_DEFAULT, REFUSE_MS_MAX};
 use crate::http::frameworks_json::{inverse_id, offer_id};
+use crate::shard::HOME;
 use crate::shard::reservations::ReservationChange;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use protocol::{AgentId, OfferId, Role};
 use serde_json::Value;
+
+/// The framework of an id that none was given: one that is no more.
+pub const NOBODY: FrameworkId = FrameworkId::new(HOME, u64::MAX);
 
 /// What is called.
 #[derive(Debug)]
@@ -38,6 +40,11 @@ pub enum Said {
     Kill {
         task: String,
         grace_ms: Option<u64>,
+    },
+    /// End the task, where it is on this agent.
+    Shutdown {
+        task: String,
+        agent: AgentId,
     },
     Acknowledge {
         task: String,
@@ -71,16 +78,14 @@ pub enum Said {
 /// What is wrong with it.
 pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said), String> {
     let kind = text(call, "type").ok_or("Failed to validate scheduler::Call: Expecting 'type' to be present")?;
-    let framework = match id(call, "framework_id") {
-        Some(text) => Some(text.parse::<FrameworkId>().map_err(|_| "Framework cannot be found".to_owned())?),
-        None => None,
-    };
+    let framework = framework(call, kind)?;
     let within = |name: &str| member(call, name).ok_or(format!("Failed to validate scheduler::Call: Expecting '{name}' to be present"));
     let said = match kind {
         "SUBSCRIBE" => {
             let subscribe = within("subscribe")?;
             let info = info(subscribe, principal)?;
-            if id(member(subscribe, "framework_info").unwrap_or(&Value::Null), "id") != id(call, "framework_id") {
+            let own = id(member(subscribe, "framework_info").unwrap_or(&Value::Null), "id");
+            if own.unwrap_or("") != id(call, "framework_id").unwrap_or("") {
                 return Err("'framework_id' differs from 'subscribe.framework_info.id'".into());
             }
             Said::Subscribe { info, suppressed: roles(subscribe, "suppressed_roles")?, filters: filters::read(subscribe)? }
@@ -99,8 +104,8 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
         }
         "ACKNOWLEDGE" => {
             let acknowledge = within("acknowledge")?;
-            needed(acknowledge, "agent_id").or_else(|error| id(acknowledge, "slave_id").map(str::to_owned).ok_or(error))?;
-            let uuid = text(acknowledge, "uuid").and_then(|uuid| STANDARD.decode(uuid).ok()).and_then(|bytes| bytes.try_into().ok());
+            agent(acknowledge)?;
+            let uuid = words::bytes(acknowledge, "uuid").and_then(|bytes| bytes.try_into().ok());
             let uuid = uuid.ok_or("'uuid' is not the 16 bytes of a UUID")?;
             Said::Acknowledge { task: needed(acknowledge, "task_id")?, uuid: u128::from_be_bytes(uuid) }
         }
@@ -123,14 +128,15 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
         "DECLINE_INVERSE_OFFERS" => Said::AnswerInverse { accepted: false, offers: inverse(within("decline_inverse_offers")?) },
         "MESSAGE" => {
             let message = within("message")?;
-            let agent = needed(message, "agent_id").or_else(|error| id(message, "slave_id").map(str::to_owned).ok_or(error))?;
-            // A task is its own executor, as with Mesos' command executor.
-            let task = needed(message, "executor_id")?;
-            let data = text(message, "data").and_then(|data| STANDARD.decode(data).ok());
-            let data = data.ok_or("Failed to validate scheduler::Call: Expecting 'data' to be present")?;
-            agent.parse().map_or(Said::Ignored, |agent| Said::Message { task, agent, data })
+            let (task, agent) = executor(message)?;
+            let data = words::bytes(message, "data").ok_or("Failed to validate scheduler::Call: Expecting 'data' to be present")?;
+            agent.map_or(Said::Ignored, |agent| Said::Message { task, agent, data })
         }
-        "SHUTDOWN" | "REQUEST" | "ACKNOWLEDGE_OPERATION_STATUS" | "RECONCILE_OPERATIONS" => Said::Ignored,
+        "SHUTDOWN" => {
+            let (task, agent) = executor(within("shutdown")?)?;
+            agent.map_or(Said::Ignored, |agent| Said::Shutdown { task, agent })
+        }
+        "REQUEST" | "ACKNOWLEDGE_OPERATION_STATUS" | "RECONCILE_OPERATIONS" => Said::Ignored,
         other => Said::Unknown(other.into()),
     };
     if framework.is_none() && !matches!(said, Said::Subscribe { .. } | Said::Unknown(_)) {
@@ -139,8 +145,27 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
     Ok((framework, said))
 }
 
+/// Which framework a call of this type is of: an empty id is that of a new one, and one that is no id that of one that is no more.
+fn framework(call: &Value, kind: &str) -> Result<Option<FrameworkId>, String> {
+    match (id(call, "framework_id"), kind) {
+        (None, _) | (Some(""), "SUBSCRIBE") => Ok(None),
+        (Some(text), "SUBSCRIBE") => Ok(Some(text.parse().unwrap_or(NOBODY))),
+        (Some(text), _) => text.parse().map(Some).map_err(|_| "Framework cannot be found".to_owned()),
+    }
+}
+
 fn needed(value: &Value, name: &str) -> Result<String, String> {
     id(value, name).map(str::to_owned).ok_or_else(|| format!("Failed to validate scheduler::Call: Expecting '{name}' to be present"))
+}
+
+/// The id of an agent, also under the name that it had before.
+fn agent(value: &Value) -> Result<String, String> {
+    needed(value, "agent_id").or_else(|error| id(value, "slave_id").map(str::to_owned).ok_or(error))
+}
+
+/// An executor, and where it is; nowhere where there is no agent of such an id. A task is its own executor, as with Mesos' command executor.
+fn executor(value: &Value) -> Result<(String, Option<AgentId>), String> {
+    Ok((needed(value, "executor_id")?, agent(value)?.parse().ok()))
 }
 
 fn roles(value: &Value, name: &str) -> Result<Vec<Role>, String> {
@@ -179,16 +204,23 @@ fn accept(accept: &Value) -> Result<Said, String> {
             other => others.push(other.to_owned()),
         }
     }
+    // A shard says the same, once each of them was looked at.
+    if groups.iter().fold(tasks.len(), |sum, group: &Vec<Value>| sum + group.len()) > CALL_ITEMS_MAX {
+        return Err(format!("a call has at most {CALL_ITEMS_MAX} tasks"));
+    }
     // What was reserved is to be shown again as that, and at once.
     let refuse_ms = if reservations.is_empty() { refuse_ms(accept) } else { 0 };
     Ok(Said::Accept { offers: offers(accept), reservations, tasks, groups, others, refuse_ms })
 }
 
-/// The tasks of a group; those of an executor that is not Mesos' own keep it, and are refused for it.
+/// The tasks of a group; those of an executor that is not Mesos' own, or has what cannot be had, keep it and are refused for it.
 fn group(operation: &Value) -> Result<Vec<Value>, String> {
     let launch = member(operation, "launch_group").ok_or("a LAUNCH_GROUP operation has no 'launch_group'")?;
     let mut tasks = list(member(launch, "task_group").ok_or("a LAUNCH_GROUP operation has no 'task_group'")?, "tasks").to_vec();
-    let executor = member(launch, "executor").filter(|executor| text(executor, "type") != Some("DEFAULT"));
+    let wrong = |executor: &&Value| {
+        text(executor, "type") != Some("DEFAULT") || list(executor, "resources").iter().any(|resource| words::refusal(resource).is_some())
+    };
+    let executor = member(launch, "executor").filter(wrong);
     if let Some(executor) = executor {
         tasks.iter_mut().for_each(|task| words::put(task, "executor", Some(executor.clone())));
     }
@@ -254,6 +286,47 @@ mod tests {
         let ack = json!({ "type": "ACKNOWLEDGE", "framework_id": { "value": "f1" }, "acknowledge": {
             "agent_id": { "value": "a" }, "task_id": { "value": "t" }, "uuid": "AAAAAAAAAAAAAAAAAAAAAQ==" } });
         assert!(matches!(read(&ack, "").unwrap().1, Said::Acknowledge { uuid: 1, .. }));
+    }
+
+    #[test]
+    fn an_empty_id_is_none_and_one_that_is_no_id_is_of_nobody() {
+        let info = |own: Value| json!({ "framework_info": { "name": "x", "user": "y", "id": own } });
+        for (framework, own, expected) in [
+            (json!({ "value": "" }), Value::Null, None),
+            (json!({ "value": "" }), json!({ "value": "" }), None),
+            (Value::Null, json!({ "value": "" }), None),
+            (json!({ "value": "a-b-c" }), json!({ "value": "a-b-c" }), Some(NOBODY)),
+            (json!({ "value": "f1" }), json!({ "value": "f1" }), Some(FrameworkId(1))),
+        ] {
+            let call = json!({ "type": "SUBSCRIBE", "framework_id": framework, "subscribe": info(own) });
+            assert_eq!(read(&call, "").unwrap().0, expected, "{call}");
+        }
+        let other = json!({ "type": "SUBSCRIBE", "framework_id": { "value": "f1" }, "subscribe": info(json!({ "value": "" })) });
+        assert!(read(&other, "").unwrap_err().contains("differs"));
+        assert!(read(&json!({ "type": "REVIVE", "framework_id": { "value": "" } }), "").unwrap_err().contains("cannot be found"));
+    }
+
+    #[test]
+    fn an_executor_is_ended_on_its_agent() {
+        let call = |shutdown: Value| read(&json!({ "type": "SHUTDOWN", "framework_id": { "value": "f1" }, "shutdown": shutdown }), "");
+        let (executor, agent) = (json!({ "value": "t" }), json!({ "value": "00000000000000ff" }));
+        let said = call(json!({ "executor_id": executor, "agent_id": agent })).unwrap().1;
+        assert!(matches!(&said, Said::Shutdown { task, agent: AgentId(255) } if task == "t"), "{said:?}");
+        let nowhere = call(json!({ "executor_id": executor, "agent_id": { "value": "nowhere" } })).unwrap().1;
+        assert!(matches!(nowhere, Said::Ignored), "{nowhere:?}");
+        assert!(call(json!({ "agent_id": agent })).unwrap_err().contains("executor_id"));
+        assert!(call(json!({ "executor_id": executor })).unwrap_err().contains("agent_id"));
+    }
+
+    #[test]
+    fn a_group_whose_executor_wants_a_volume_keeps_it() {
+        let disk = json!({ "name": "disk", "scalar": { "value": 64 }, "disk": { "persistence": { "id": "x" } } });
+        let of = |resources: Value| {
+            let executor = json!({ "type": "DEFAULT", "resources": resources });
+            group(&json!({ "launch_group": { "executor": executor, "task_group": { "tasks": [{}] } } })).unwrap()
+        };
+        assert!(of(json!([disk]))[0]["executor"].is_object());
+        assert_eq!(of(json!([{ "name": "cpus", "scalar": { "value": 0.1 } }])), [json!({})]);
     }
 
     #[test]

@@ -19,10 +19,11 @@ mod task;
 mod watch;
 mod words;
 
+use super::server::Patience;
 use super::{Api, find, gate};
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -30,9 +31,18 @@ use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The version of Mesos whose API this is: the last that there was.
 const VERSION: &str = "1.11.0";
+/// Most bytes of a framework's call: one that asks after each of a few hundred thousand tasks.
+pub(super) const CALL_BYTES_MAX: usize = 16 << 20;
+/// Calls at the same time that are longer than other bodies may be. What is read of one may take thirty times as much memory.
+pub(super) const LONG_CALLS_MAX: usize = 4;
+/// How long a connection to the port without TLS may be without a request.
+const IDLE: Duration = Duration::from_secs(600);
+/// How long the headers of a request may take there.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where a request came in: at the port for Mesos' clients, which has no TLS, or at ours.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,9 +59,20 @@ impl<S: Sync> FromRequestParts<S> for At {
     }
 }
 
+/// How long clients of the port without TLS are waited for. Those that have Mesos' C++ library open two connections at once, of which one may say
+/// nothing for long, and take the end of either for that of their subscription (`src/scheduler/scheduler.cpp`).
+pub(super) fn patience() -> Patience {
+    Patience { headers: HEADERS_WITHIN, first_request: IDLE, idle: IDLE, ..Patience::default() }
+}
+
 /// The routes.
 pub(super) fn routes() -> Router<Arc<Api>> {
-    let v0 = Router::new()
+    // What Mesos has by the name of its process too, and takes with a slash behind it.
+    let of_master = Router::new()
+        .route("/api/v1/scheduler", post(scheduler::scheduler).fallback(only_post))
+        .route("/api/v1/scheduler/", post(scheduler::scheduler).fallback(only_post))
+        .route("/api/v1", post(operator::operator).fallback(only_post))
+        .route("/api/v1/", post(operator::operator).fallback(only_post))
         .route("/state", get(state::state))
         .route("/state.json", get(state::state))
         .route("/state-summary", get(state::summary))
@@ -64,14 +85,12 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/health", get(async || StatusCode::OK))
         .route("/redirect", any(redirect));
     Router::new()
-        .route("/api/v1/scheduler", post(scheduler::scheduler).fallback(only_post))
-        .route("/api/v1", post(operator::operator).fallback(only_post))
         // The path that `pymesos` has: Mesos takes whatever is below the one before.
         .route("/api/v1/operator", post(operator::operator).fallback(only_post))
         .route("/version", get(version))
         .route("/metrics/snapshot", get(figures::snapshot))
-        .merge(v0.clone())
-        .nest("/master", v0)
+        .merge(of_master.clone())
+        .nest("/master", of_master)
 }
 
 /// The routes for clients that know neither TLS nor tokens. Who shows a token all the same has to show a good one.
@@ -79,9 +98,18 @@ pub(super) fn plain(api: &Arc<Api>, port: u16) -> Router {
     routes()
         .route_layer(middleware::from_fn_with_state(Arc::clone(api), gate::anybody))
         .layer(Extension(At { plain: Some(port) }))
+        .layer(middleware::map_response(basic))
         .fallback(async || (StatusCode::NOT_FOUND, "this port serves Mesos' API alone"))
         .layer(middleware::from_fn_with_state(Arc::clone(api), gate::host))
         .with_state(Arc::clone(api))
+}
+
+/// Who is to say who he is learns the one way that Mesos' clients know: a name and a password.
+async fn basic(mut response: Response) -> Response {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"skep\""));
+    }
+    response
 }
 
 async fn only_post() -> Response {
@@ -112,11 +140,11 @@ fn host(url: &str) -> &str {
     authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
-/// What a framework is told of this master.
-fn master_info(api: &Api) -> Value {
+/// What a framework that came in here is told of this master.
+fn master_info(api: &Api, at: At) -> Value {
     let own = api.door.peers().own();
-    let (host, port) = (host(&own.http), own.http.rsplit_once(':').and_then(|(_, port)| port.trim_end_matches('/').parse::<u16>().ok()));
-    let port = port.unwrap_or(5050);
+    let base = base(&own.http, at);
+    let (host, port) = (host(&base), base.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).unwrap_or(5050));
     let ip = host.trim_matches(['[', ']']).parse::<std::net::Ipv4Addr>().map_or(0, |ip| u32::from_le_bytes(ip.octets()));
     json!({
         "id": format!("{}-{}", api.cluster, own.number),
@@ -133,6 +161,13 @@ fn master_info(api: &Api) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_of_the_port_without_tls_may_be_idle_and_no_request_of_it_slow() {
+        let (patience, other) = (patience(), Patience::default());
+        assert_eq!((patience.first_request, patience.idle), (IDLE, IDLE));
+        assert!(patience.headers <= other.headers.min(other.first_request), "what has begun has no more time than elsewhere");
+    }
 
     #[test]
     fn clients_without_tls_are_sent_to_the_same_port_of_another_master() {

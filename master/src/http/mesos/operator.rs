@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Answers a call.
-pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, headers: HeaderMap, body: Body) -> Response {
+pub async fn operator(State(api): State<Arc<Api>>, at: At, caller: Caller, headers: HeaderMap, body: Body) -> Response {
     let answer = async {
         let bytes = body::whole(&headers, body).await?;
         let call: Value = serde_json::from_slice(&bytes).map_err(|error| ApiError::invalid("body", error.to_string()))?;
@@ -43,8 +43,10 @@ pub async fn operator(State(api): State<Arc<Api>>, _: At, caller: Caller, header
                 let file = files::read(&api, &caller, &call).await?;
                 Ok(Json(json!({ "type": kind, "read_file": file })).into_response())
             }
-            kind => Ok(match called(&api, &caller, kind, &call).await? {
+            kind => Ok(match called(&api, at, &caller, kind, &call).await? {
                 Some(answer) => Json(answer).into_response(),
+                // Mesos has handed these to an agent by then, and knows no more.
+                None if matches!(kind, "RESERVE_RESOURCES" | "UNRESERVE_RESOURCES") => StatusCode::ACCEPTED.into_response(),
                 None => StatusCode::OK.into_response(),
             }),
         }
@@ -60,7 +62,7 @@ fn is_a_look(kind: &str) -> bool {
     kind == "SUBSCRIBE" || ["GET_", "LIST_", "READ_"].iter().any(|start| kind.starts_with(start))
 }
 
-async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<Option<Value>, ApiError> {
+async fn called(api: &Api, at: At, caller: &Caller, kind: &str, call: &Value) -> Result<Option<Value>, ApiError> {
     caller.must_level(Level::Viewer)?;
     let answer = |name: &str, value: Value| {
         let mut answer = json!({ "type": kind });
@@ -72,7 +74,7 @@ async fn called(api: &Api, caller: &Caller, kind: &str, call: &Value) -> Result<
         "GET_VERSION" => answer("get_version", json!({ "version_info": super::version_info() })),
         "GET_MASTER" => {
             let since = api.since.0 as f64 / 1_000.0;
-            answer("get_master", json!({ "master_info": master_info(api), "start_time": since, "elected_time": since }))
+            answer("get_master", json!({ "master_info": master_info(api, at), "start_time": since, "elected_time": since }))
         }
         "GET_FLAGS" => answer("get_flags", json!({ "flags": [] })),
         "GET_LOGGING_LEVEL" => answer("get_logging_level", json!({ "level": logging::level(api) })),

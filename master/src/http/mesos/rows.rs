@@ -11,6 +11,7 @@ use crate::shard::reservations::ReservedView;
 use crate::shard::view::AgentView;
 use protocol::{Phase, Resources, Role};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The port that Mesos' agents have.
@@ -154,8 +155,8 @@ pub struct RoleRow {
 }
 
 /// The roles that frameworks have, by their names in Mesos' words.
-pub fn by_role(seen: &Seen) -> BTreeMap<&str, RoleRow> {
-    let mut roles = BTreeMap::<&str, RoleRow>::new();
+pub fn by_role(seen: &Seen) -> BTreeMap<Cow<'_, str>, RoleRow> {
+    let mut roles = BTreeMap::<Cow<'_, str>, RoleRow>::new();
     let add = |sum: &mut Resources, more: &Resources| *sum = sum.checked_add(more).unwrap_or_default();
     for framework in &seen.frameworks {
         for role in &framework.info.roles {
@@ -172,10 +173,10 @@ pub fn by_role(seen: &Seen) -> BTreeMap<&str, RoleRow> {
 
 /// The roles.
 pub fn roles(seen: &Seen) -> Value {
-    let row = |(name, row): (&str, RoleRow)| {
+    let row = |(name, row): (Cow<'_, str>, RoleRow)| {
         let ids: Vec<Value> = row.frameworks.into_iter().map(|id| json!({ "value": id })).collect();
         let held = row.used.checked_add(&row.offered).unwrap_or_default();
-        let role = words::role(name).unwrap_or_else(|_| any_role());
+        let role = words::role(&name).unwrap_or_else(|_| any_role());
         json!({ "name": name, "weight": 1.0, "frameworks": ids, "resources": words::resources(&held, &[], &role) })
     };
     json!({ "roles": by_role(seen).into_iter().map(row).collect::<Vec<_>>() })

@@ -1,21 +1,22 @@
 //! `POST /api/v1/scheduler`: the calls of a framework, and the stream of events that a subscription is. Answers with the codes and in the order of
 //! checks that Mesos has (`src/master/http.cpp`, `Master::Http::scheduler`).
 
-use super::call::{self, Said};
+use super::call::{self, NOBODY, Said};
 use super::event::Told;
 use super::{At, base, master_info, task};
 use crate::drive::Busy;
-use crate::frameworks::{Call, FrameworkId, FrameworkRequest, TaskLaunch, UNKNOWN_TASK};
+use crate::frameworks::{CALL_ITEMS_MAX, Call, FrameworkId, FrameworkRequest, TaskLaunch, UNKNOWN_TASK};
 use crate::http::access::Caller;
 use crate::http::error::ApiError;
 use crate::http::subscription::{self, Subscriber};
 use crate::http::{Api, audit, body, find, json_problems, spec};
 use crate::shard::event::{Level, Refusal, Request, Response as Answer};
+use crate::shard::view::{View, Viewed};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::{Job, Role, ShardId};
+use protocol::{AgentId, Job, Role, ShardId};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -51,8 +52,9 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
     if !is_json {
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "Expecting 'Content-Type' of application/json").into_response());
     }
-    let bytes = body::whole(headers, body).await.map_err(IntoResponse::into_response)?;
+    let (bytes, _place) = body::large(headers, body, &api.mesos_calls).await.map_err(IntoResponse::into_response)?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(format!("Failed to parse body into JSON: {error}")))?;
+    drop(bytes);
     match value["type"].as_str() {
         Some(kind) if IN_PASSING.contains(&kind) => audit::it_changes_nothing(),
         kind => audit::it_is(kind.unwrap_or_default()),
@@ -61,6 +63,8 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
     if let Said::Unknown(kind) = said {
         return Err((StatusCode::NOT_IMPLEMENTED, format!("call {kind} is not known")).into_response());
     }
+    // There is no shard that could know it.
+    let framework = framework.map(|framework| if framework.shard().0 < api.door.shards() { framework } else { NOBODY });
     if let Some(response) = framework.and_then(|framework| elsewhere(api, at, framework.shard())) {
         return Err(response);
     }
@@ -78,7 +82,7 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
         }
         may_have(caller, &info.roles).map_err(IntoResponse::into_response)?;
         let stream = subscription::draw().map_err(IntoResponse::into_response)?;
-        return subscribed(api, Subscriber { framework, info, suppressed, filters, wishes: vec![], stream }).await;
+        return subscribed(api, at, Subscriber { framework, info, suppressed, filters, wishes: vec![], stream }).await;
     }
     let framework = framework.expect("`read` refuses a call without one");
     let stream = stream.ok_or_else(|| bad("All non-subscribe calls should include the 'Mesos-Stream-Id' header"))?;
@@ -128,8 +132,18 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
         Said::Revive(roles) => Call::Revive(roles),
         Said::Suppress(roles) => Call::Suppress(roles),
         Said::Kill { task, grace_ms } => Call::Kill { task, grace_ms },
+        Said::Shutdown { task, agent } => {
+            if !lives(api, caller, framework, &task, agent).await.map_err(IntoResponse::into_response)? {
+                return Ok(vec![]);
+            }
+            Call::Kill { task, grace_ms: None }
+        }
         Said::Acknowledge { task, uuid } => Call::Acknowledge { task, uuid },
-        Said::Reconcile(tasks) => Call::Reconcile(tasks),
+        Said::Reconcile(tasks) => {
+            // A shard answers after none of them in one breath.
+            calls.extend(tasks.chunks(CALL_ITEMS_MAX).map(|part| Call::Reconcile(part.to_vec())));
+            calls.pop().unwrap_or(Call::Reconcile(vec![]))
+        }
         Said::Update { info, suppressed, filters } => {
             may_have(caller, &info.roles).map_err(IntoResponse::into_response)?;
             Call::Update { info, suppressed, filters }
@@ -141,6 +155,19 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
     };
     calls.push(last);
     Ok(calls)
+}
+
+/// True where the task of the caller's framework has not ended, and is on this agent.
+async fn lives(api: &Api, caller: &Caller, framework: FrameworkId, task: &str, agent: AgentId) -> Result<bool, ApiError> {
+    // Of another's tasks nothing is told.
+    if api.frameworks.get(&framework).is_none_or(|info| *info.principal != *caller.token) {
+        return Ok(false);
+    }
+    let view = View::FrameworkTasks { framework, from: task.to_owned(), skip: 0, limit: 1 };
+    match find::view(api, framework.shard(), view).await? {
+        Viewed::FrameworkTasks(found) => Ok(found.iter().any(|own| own.name == task && own.agent == agent && own.exit.is_none())),
+        _ => Ok(false),
+    }
 }
 
 async fn launches(api: &Api, framework: FrameworkId, roles: &[Role], tasks: Vec<Value>) -> Vec<TaskLaunch> {
@@ -177,8 +204,8 @@ fn may_have(caller: &Caller, roles: &[Role]) -> Result<(), ApiError> {
 }
 
 /// A subscription: answered with a stream that ends when its framework has another, or is gone.
-async fn subscribed(api: &Arc<Api>, subscriber: Subscriber) -> Result<Response, Response> {
-    let told = Told::new(String::new(), &subscriber.info, master_info(api));
+async fn subscribed(api: &Arc<Api>, at: At, subscriber: Subscriber) -> Result<Response, Response> {
+    let told = Told::new(String::new(), &subscriber.info, master_info(api, at));
     let text = subscription::text(subscriber.stream);
     let body = subscription::subscribe(api, subscriber, told)
         .await

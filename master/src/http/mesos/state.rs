@@ -4,7 +4,7 @@
 use super::reserved::{self, Format};
 use super::rows::{self, AGENT_PORT, agent_pid, by_role};
 use super::seen::{Row, Seen, TASKS_MAX, by_state, is_active, named, see, status_of, tasks as rows_of};
-use super::{VERSION, master_info, words};
+use super::{At, VERSION, master_info, words};
 use crate::frameworks::{FrameworkView, OpenOffer, OwnView};
 use crate::http::Api;
 use crate::http::access::Caller;
@@ -18,6 +18,7 @@ use axum::extract::State;
 use protocol::{AgentId, Resources};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -71,9 +72,9 @@ impl ListQuery {
 }
 
 /// All of it.
-pub async fn state(State(api): State<Arc<Api>>, caller: Caller, Asked(query): Asked<ListQuery>) -> Result<Json<Value>, ApiError> {
+pub async fn state(State(api): State<Arc<Api>>, at: At, caller: Caller, Asked(query): Asked<ListQuery>) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
-    let info = master_info(&api);
+    let info = master_info(&api, at);
     let active = seen.agents.iter().filter(|agent| is_active(agent)).count();
     let reachable = seen.agents.iter().filter(|agent| agent.state == "reachable").count();
     let since = api.since.0 as f64 / 1_000.0;
@@ -106,7 +107,7 @@ pub async fn state(State(api): State<Arc<Api>>, caller: Caller, Asked(query): As
 }
 
 /// The same without tasks: how many there are in which state, of each framework and on each agent.
-pub async fn summary(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Value>, ApiError> {
+pub async fn summary(State(api): State<Arc<Api>>, at: At, caller: Caller) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
     let count = |value: &mut Value, counts: &BTreeMap<&'static str, u64>| {
         STATES.iter().for_each(|state| words::put(value, state, Some(counts.get(state).copied().unwrap_or(0).into())));
@@ -134,7 +135,7 @@ pub async fn summary(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json
         value
     };
     Ok(Json(json!({
-        "hostname": master_info(&api)["hostname"],
+        "hostname": master_info(&api, at)["hostname"],
         "cluster": api.cluster,
         "slaves": seen.agents.iter().filter(|view| view.state != "expected").map(slave).collect::<Vec<_>>(),
         "frameworks": seen.frameworks.iter().map(counted).collect::<Vec<_>>(),
@@ -198,7 +199,7 @@ pub async fn tasks(State(api): State<Arc<Api>>, caller: Caller, Asked(query): As
 pub async fn roles(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Value>, ApiError> {
     let seen = see(&api, &caller).await?;
     let none = || words::amounts(&Resources::NONE, &[]);
-    let row = |(name, row): (&str, super::rows::RoleRow)| {
+    let row = |(name, row): (Cow<'_, str>, super::rows::RoleRow)| {
         let held = row.used.checked_add(&row.offered).unwrap_or_default();
         json!({
             "name": name,
@@ -227,12 +228,12 @@ fn agent_rows(seen: &Seen, only: Option<&str>) -> (Vec<Value>, Vec<Value>) {
 
 fn agent(view: &AgentView, offered: Option<&Resources>, kept: Option<&ReservedView>) -> Value {
     let info = &view.info;
-    let (mut unreserved, mut reserved) = (info.capacity.clone(), BTreeMap::<&str, Resources>::new());
+    let (mut unreserved, mut reserved) = (info.capacity.clone(), BTreeMap::<Cow<'_, str>, Resources>::new());
     for one in kept.iter().flat_map(|kept| &kept.list) {
         amounts::sub(&mut unreserved, &one.resources, 1);
         amounts::add(reserved.entry(words::role_text(&one.reserved.role)).or_default(), &one.resources, 1);
     }
-    let reserved: BTreeMap<&str, Value> = reserved.iter().map(|(role, sum)| (*role, words::amounts(sum, &[]))).collect();
+    let reserved: BTreeMap<&str, Value> = reserved.iter().map(|(role, sum)| (&**role, words::amounts(sum, &[]))).collect();
     let mut value = json!({
         "id": view.id.to_string(),
         "hostname": info.name,
@@ -261,7 +262,7 @@ fn framework_head(framework: &FrameworkView) -> Value {
         "id": framework.id.to_string(),
         "name": info.name,
         "user": info.user,
-        "role": info.roles.first().map_or(words::ANY_ROLE, words::role_text),
+        "role": info.roles.first().map_or(words::ANY_ROLE.into(), words::role_text),
         "roles": info.roles.iter().map(words::role_text).collect::<Vec<_>>(),
         "hostname": info.hostname,
         "webui_url": info.webui_url,
@@ -319,7 +320,7 @@ fn task(framework: &FrameworkView, own: &OwnView) -> Value {
         "executor_id": "",
         "slave_id": own.agent.to_string(),
         "state": status["state"],
-        "role": own.role.as_ref().map_or(words::ANY_ROLE, words::role_text),
+        "role": own.role.as_ref().map_or(words::ANY_ROLE.into(), words::role_text),
         "resources": words::amounts(&own.resources, &[]),
         "statuses": [{ "state": status["state"], "timestamp": status["timestamp"], "container_status": status["container_status"] }],
     })

@@ -3,14 +3,18 @@
 
 use super::words::{self, Wanted, list, member, nanoseconds, number, text, whole};
 use crate::admit::JobSpec;
+use crate::admit::member::{MEMORY_BYTES_MIN, PROCESS_MEMORY_BYTES_MIN};
 use crate::admit::spec::{Source, TaskSpec};
 use crate::frameworks::FrameworkId;
+use crate::http::spec::SANDBOX_DIR;
 use protocol::job::Network;
 use protocol::{Digest, Name};
 use serde_json::Value;
 
 /// How long a task has to stop where its framework does not say, in milliseconds: as in Mesos (`DEFAULT_EXECUTOR_SHUTDOWN_GRACE_PERIOD`).
 pub const GRACE_MS_DEFAULT: u64 = 5_000;
+/// The least part of the processors that a task is given, in thousandths of one.
+const CPU_MILLI_MIN: u64 = 1;
 /// The label that says what a task runs as: `wasm`, or what its command says.
 const RUNTIME_LABEL: &str = "runtime";
 /// What the script of a command is called inside.
@@ -32,7 +36,12 @@ pub struct Asked {
 /// # Errors
 /// Why it cannot be run.
 pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result<Asked, String> {
-    if member(task, "executor").is_some() {
+    let (executor, resources) = (member(task, "executor"), list(task, "resources"));
+    let of_executor = executor.map_or(&[][..], |executor| list(executor, "resources"));
+    if let Some(why) = resources.iter().chain(of_executor).find_map(words::refusal) {
+        return Err(why);
+    }
+    if executor.is_some() {
         return Err("executors of frameworks' own are not run: give the task a command".into());
     }
     if member(task, "health_check").or_else(|| member(task, "check")).is_some() {
@@ -42,22 +51,26 @@ pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result
         return Err(format!("container: {why}"));
     }
     let command = member(task, "command").ok_or("the task has no command")?;
-    let Wanted { resources, ports, revocable } = words::wanted(list(task, "resources"))?;
+    if resources.is_empty() {
+        return Err("Task uses no resources".into());
+    }
+    let Wanted { resources, ports, revocable } = words::wanted(resources)?;
     let mut spec = TaskSpec::default();
     let bundle = bundle(task, command)?;
     let mut script = None;
     match bundle {
         Some((digest, Runs::Wasm)) => {
             spec.wasm = Some(Source::Bundle(digest));
-            spec.args = arguments(command)?.into_iter().skip(1).collect();
+            spec.args = arguments(command)?;
         }
         Some((digest, Runs::Image)) => {
             spec.image = Some(Source::Bundle(digest));
-            (spec.command, spec.args) = (within(command)?, vec![]);
+            let is_docker = member(task, "container").is_some_and(|container| text(container, "type") == Some("DOCKER"));
+            (spec.command, spec.args) = within(command, is_docker)?;
         }
         Some((digest, Runs::Native)) => {
             spec.native = Some(Source::Bundle(digest));
-            spec.args = arguments(command)?.into_iter().skip(1).collect();
+            spec.args = arguments(command)?;
         }
         None => {
             let (text, arguments) = run(command)?;
@@ -68,15 +81,17 @@ pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result
         }
     }
     let is_wasm = spec.wasm.is_some();
-    spec.env = environment(task, command, framework)?;
-    (spec.resources.cpu_milli, spec.resources.memory_bytes) = (Some(resources.cpu_milli), Some(resources.memory_bytes));
+    spec.env = environment(task, command, framework, is_wasm)?;
+    // As in Mesos, a task may say less than it is given, or of one of them nothing.
+    let memory_bytes = resources.memory_bytes.max(if is_wasm { MEMORY_BYTES_MIN } else { PROCESS_MEMORY_BYTES_MIN });
+    (spec.resources.cpu_milli, spec.resources.memory_bytes) = (Some(resources.cpu_milli.max(CPU_MILLI_MIN)), Some(memory_bytes));
     (spec.resources.disk_bytes, spec.resources.devices) = (Some(resources.disk_bytes), resources.devices);
     spec.resources.revocable = revocable.unwrap_or_default();
     // A port whose name is a number is that port.
     let name = |port: &u16| Name::new(&port.to_string()).map_err(|error| error.to_string());
     spec.resources.ports = ports.iter().map(name).collect::<Result<_, _>>()?;
     spec.limits.time_ms = nanoseconds(task, "max_completion_time");
-    spec.limits.memory_bytes = memory_limit(task, resources.memory_bytes)?;
+    spec.limits.memory_bytes = memory_limit(task, memory_bytes)?;
     if !is_wasm {
         spec.limits.egress = Some(if host_network { Network::Host } else { Network::None });
     }
@@ -126,25 +141,35 @@ fn run(command: &Value) -> Result<(String, Vec<String>), String> {
         return Ok((format!("#!/bin/sh\n{value}\n"), vec![]));
     }
     let quoted = value.replace('\'', r"'\''");
-    Ok((format!("#!/bin/sh\nexec '{quoted}' \"$@\"\n"), arguments(command)?.into_iter().skip(1).collect()))
+    Ok((format!("#!/bin/sh\nexec '{quoted}' \"$@\"\n"), arguments(command)?))
 }
 
-/// What runs inside an image; nothing where the image says it itself.
-fn within(command: &Value) -> Result<Vec<String>, String> {
+/// What runs inside an image instead of what that says itself, and the arguments; nothing where the image says it. Docker is given the value and all
+/// arguments behind the image (`src/docker/docker.cpp`), Mesos' own containers run the value in place of what the image says
+/// (`isolators/docker/runtime.cpp`).
+fn within(command: &Value, is_docker: bool) -> Result<(Vec<String>, Vec<String>), String> {
     match (text(command, "value"), words::flag(command, "shell", true)) {
-        (Some(value), true) => Ok(vec!["/bin/sh".into(), "-c".into(), value.into()]),
-        (Some(value), false) => Ok([value.to_owned()].into_iter().chain(arguments(command)?.into_iter().skip(1)).collect()),
-        (None, _) => Ok(vec![]),
+        (Some(value), true) => Ok((vec!["/bin/sh".into(), "-c".into(), value.into()], vec![])),
+        (Some(value), false) if is_docker => Ok((vec![], [value.to_owned()].into_iter().chain(all_arguments(command)?).collect())),
+        (Some(value), false) => Ok((vec![value.into()], arguments(command)?)),
+        (None, false) => Ok((vec![], arguments(command)?)),
+        (None, true) => Ok((vec![], vec![])),
     }
 }
 
+/// The arguments without the program's own name, which is the first of them where the command has a value.
 fn arguments(command: &Value) -> Result<Vec<String>, String> {
+    let names_itself = text(command, "value").is_some();
+    Ok(all_arguments(command)?.into_iter().skip(usize::from(names_itself)).collect())
+}
+
+fn all_arguments(command: &Value) -> Result<Vec<String>, String> {
     let text = |argument: &Value| argument.as_str().map(str::to_owned).ok_or("an argument is no text".to_owned());
     list(command, "arguments").iter().map(text).collect()
 }
 
 /// The command's environment, and what Mesos' own executor tells a task of itself.
-fn environment(task: &Value, command: &Value, framework: FrameworkId) -> Result<Vec<(String, String)>, String> {
+fn environment(task: &Value, command: &Value, framework: FrameworkId, is_wasm: bool) -> Result<Vec<(String, String)>, String> {
     let mut env = std::collections::BTreeMap::new();
     for variable in member(command, "environment").map_or(&[][..], |environment| list(environment, "variables")) {
         let name = text(variable, "name").ok_or("a variable has no name")?;
@@ -155,6 +180,11 @@ fn environment(task: &Value, command: &Value, framework: FrameworkId) -> Result<
     }
     env.insert("MESOS_TASK_ID".into(), words::id(task, "task_id").unwrap_or("").to_owned());
     env.insert("MESOS_FRAMEWORK_ID".into(), framework.to_string());
+    if !is_wasm {
+        for name in ["MESOS_SANDBOX", "MESOS_DIRECTORY"] {
+            env.entry(name.to_owned()).or_insert_with(|| SANDBOX_DIR.to_owned());
+        }
+    }
     Ok(env.into_iter().collect())
 }
 
@@ -205,8 +235,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// The task, which has some resources where it says none.
     fn ask(task: &Value) -> Result<Asked, String> {
-        asked(task, FrameworkId(7), false)
+        let mut task = task.clone();
+        if member(&task, "resources").is_none() {
+            words::put(&mut task, "resources", Some(json!([{ "name": "cpus", "scalar": { "value": 1 } }])));
+        }
+        asked(&task, FrameworkId(7), false)
     }
 
     #[test]
@@ -219,8 +254,14 @@ mod tests {
         let asked = ask(&task).unwrap();
         assert_eq!(asked.script.as_deref(), Some(&b"#!/bin/sh\necho $A\n"[..]));
         assert_eq!((asked.grace_ms, asked.spec.tasks[0].resources.cpu_milli), (2_000, Some(500)));
-        let expected = [("A", "b"), ("MESOS_FRAMEWORK_ID", "f7"), ("MESOS_TASK_ID", "t-1")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-        assert_eq!(asked.spec.tasks[0].env, expected);
+        let expected = [
+            ("A", "b"),
+            ("MESOS_DIRECTORY", "/sandbox"),
+            ("MESOS_FRAMEWORK_ID", "f7"),
+            ("MESOS_SANDBOX", "/sandbox"),
+            ("MESOS_TASK_ID", "t-1"),
+        ];
+        assert_eq!(asked.spec.tasks[0].env, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
 
         let task = json!({ "command": { "shell": false, "value": "/it's", "arguments": ["it's", "a b"] } });
         let asked = ask(&task).unwrap();
@@ -233,6 +274,68 @@ exec '/it'\''s' "$@"
             )
         );
         assert_eq!(asked.spec.tasks[0].args, ["a b"]);
+    }
+
+    #[test]
+    fn a_task_finds_its_sandbox_unless_it_says_otherwise_or_is_wasm() {
+        let digest = format!("sha256:{}", Digest::of(b"x"));
+        let own = json!({ "variables": [{ "name": "MESOS_SANDBOX", "value": "/own" }] });
+        let told = |task: Value| -> Vec<String> {
+            let env = ask(&task).unwrap().spec.tasks[0].env.clone();
+            let of_sandbox = env.into_iter().filter(|(name, _)| matches!(name.as_str(), "MESOS_SANDBOX" | "MESOS_DIRECTORY"));
+            of_sandbox.map(|(_, value)| value).collect()
+        };
+        assert_eq!(told(json!({ "command": { "value": "x", "environment": own } })), ["/sandbox", "/own"]);
+        let image = json!({ "type": "MESOS", "mesos": { "image": { "type": "DOCKER", "docker": { "name": digest } } } });
+        assert_eq!(told(json!({ "command": { "value": "x" }, "container": image })), ["/sandbox", "/sandbox"]);
+        let uris = json!([{ "value": format!("{digest}.wasm") }]);
+        assert!(told(json!({ "command": { "value": "x", "uris": uris } })).is_empty());
+    }
+
+    #[test]
+    fn arguments_are_those_that_mesos_containers_are_given() {
+        let digest = format!("sha256:{}", Digest::of(b"x"));
+        let docker = json!({ "type": "DOCKER", "docker": { "image": digest } });
+        let mesos = json!({ "type": "MESOS", "mesos": { "image": { "type": "DOCKER", "docker": { "name": digest } } } });
+        let runs = |container: &Value, command: Value| {
+            let spec = ask(&json!({ "container": container, "command": command })).unwrap().spec.tasks[0].clone();
+            (spec.command.join(" "), spec.args.join(" "))
+        };
+        let (bare, named) =
+            (json!({ "shell": false, "arguments": ["a", "b"] }), json!({ "shell": false, "value": "v", "arguments": ["a", "b"] }));
+        let expected = |command: &str, args: &str| (command.to_owned(), args.to_owned());
+        for container in [&docker, &mesos] {
+            assert_eq!(runs(container, bare.clone()), expected("", "a b"));
+            assert_eq!(runs(container, json!({ "shell": false })), expected("", ""));
+            assert_eq!(runs(container, json!({ "value": "v", "arguments": ["a"] })), expected("/bin/sh -c v", ""));
+        }
+        assert_eq!(runs(&docker, named.clone()), expected("", "v a b"));
+        assert_eq!(runs(&mesos, named.clone()), expected("v", "b"));
+        for (command, args) in [(bare, vec!["a", "b"]), (named, vec!["b"])] {
+            for uri in [digest.clone(), format!("{digest}.wasm")] {
+                let mut command = command.clone();
+                command["uris"] = json!([{ "value": uri }]);
+                assert_eq!(ask(&json!({ "command": command })).unwrap().spec.tasks[0].args, args, "{uri}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_task_has_at_least_what_a_task_can_be_given() {
+        let scalar = |name: &str, value: f64| json!({ "name": name, "scalar": { "value": value } });
+        let uris = json!([{ "value": format!("sha256:{}.wasm", Digest::of(b"x")) }]);
+        for (resources, uris, expected) in [
+            (json!([scalar("cpus", 0.5)]), Value::Null, (500, PROCESS_MEMORY_BYTES_MIN)),
+            (json!([scalar("cpus", 0.0001), scalar("mem", 1.0)]), Value::Null, (CPU_MILLI_MIN, PROCESS_MEMORY_BYTES_MIN)),
+            (json!([scalar("disk", 64.0)]), Value::Null, (CPU_MILLI_MIN, PROCESS_MEMORY_BYTES_MIN)),
+            (json!([scalar("mem", 64.0)]), Value::Null, (CPU_MILLI_MIN, 64 << 20)),
+            (json!([scalar("mem", 1.0)]), uris.clone(), (CPU_MILLI_MIN, 1 << 20)),
+            (json!([scalar("disk", 1.0)]), uris, (CPU_MILLI_MIN, MEMORY_BYTES_MIN)),
+        ] {
+            let spec = ask(&json!({ "command": { "value": "x", "uris": uris }, "resources": resources })).unwrap().spec;
+            let given = &spec.tasks[0].resources;
+            assert_eq!((given.cpu_milli, given.memory_bytes), (Some(expected.0), Some(expected.1)), "{resources}");
+        }
     }
 
     #[test]
@@ -249,6 +352,12 @@ exec '/it'\''s' "$@"
             (json!({ "command": { "value": "x" }, "container": { "docker": { "image": "redis" } } }), "skep push"),
             (json!({ "command": {} }), "no value"),
             (json!({ "executor": {} }), "executors"),
+            (json!({ "executor": { "resources": [{ "name": "disk", "disk": { "volume": {} } }] } }), "persistent volumes"),
+            (
+                json!({ "command": { "value": "x" }, "resources": [{ "name": "disk", "disk": { "persistence": {} } }] }),
+                "persistent volumes",
+            ),
+            (json!({ "command": { "value": "x" }, "resources": [] }), "no resources"),
             (json!({ "command": { "value": "x" }, "health_check": {} }), "not made yet"),
             (json!({ "command": { "value": "x" }, "limits": { "cpus": { "value": 2 } } }), "Infinity"),
             (json!({ "command": { "value": "x" }, "limits": { "mem": { "value": "Infinity" } } }), "say how much"),

@@ -1,9 +1,14 @@
 //! Mesos' JSON: lenient in, to the letter out. Numbers and booleans may be text, `null` is nothing, what is not known is passed over
 //! (stout's `protobuf.hpp`); the names are those of `mesos/v1/mesos.proto`.
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use protocol::resources::ResourceKind;
 use protocol::{AgentInfo, Name, PortRange, Resources, Role, Time};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::iter;
 
 /// What Mesos calls the role of whoever names none.
 pub const ANY_ROLE: &str = "*";
@@ -13,6 +18,9 @@ pub const GPU: &str = "gpu";
 const MIB: f64 = 1_048_576.0;
 /// The longest port list that is read of one task.
 const PORTS_MAX: usize = 64;
+/// Base64 as Mesos reads it, padded or not.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
 /// A member of an object; nothing where it is `null` or where there is no object.
 pub fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
@@ -27,6 +35,12 @@ pub fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
 /// The `value` of a member, as all of Mesos' ids are written.
 pub fn id<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
     text(member(value, name)?, "value")
+}
+
+/// The bytes of a member that is base64, in which white space means nothing; nothing where it is none.
+pub fn bytes(value: &Value, name: &str) -> Option<Vec<u8>> {
+    let letters: String = text(value, name)?.chars().filter(|letter| !letter.is_ascii_whitespace()).collect();
+    BASE64.decode(letters).ok()
 }
 
 /// The members of a list; none where there is no list.
@@ -66,18 +80,58 @@ pub fn whole(number: f64) -> u64 {
     number.round().max(0.0) as u64
 }
 
-/// A role in our words.
+/// What a part of a role begins with that is no name here: `slave_public` is `mesos--slave-5fpublic`, whose other bytes are two hexadecimal digits behind a
+/// hyphen.
+const ESCAPED: &str = "mesos--";
+
+/// A role of Mesos' as one of ours: one whose parts are no names of ours has them in other words, and is shown as it was said.
 ///
 /// # Errors
 /// Why it is none here.
 pub fn role(text: &str) -> Result<Role, String> {
-    let text = if text == ANY_ROLE { protocol::ids::ROLE_DEFAULT } else { text };
-    Role::new(text).map_err(|error| format!("role {text:?}: {error}"))
+    let name = if text == ANY_ROLE { protocol::ids::ROLE_DEFAULT } else { text };
+    let parts: Vec<Cow<'_, str>> = name.split('/').map(escaped).collect();
+    Role::new(&parts.join("/")).map_err(|error| format!("role {text:?}: {error}"))
+}
+
+/// What Mesos forbids (src/common/roles.cpp) stays as it is, and is no name.
+fn escaped(part: &str) -> Cow<'_, str> {
+    let forbidden =
+        ["", ".", "..", ANY_ROLE].contains(&part) || part.starts_with('-') || part.chars().any(|c| c.is_whitespace() || c.is_control());
+    if forbidden || Name::new(part).is_ok() && !part.starts_with(ESCAPED) {
+        return part.into();
+    }
+    let bytes = part.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+        other => format!("-{other:02x}"),
+    });
+    iter::once(ESCAPED.to_owned()).chain(bytes).collect::<String>().into()
+}
+
+fn unescaped(part: &str) -> Option<String> {
+    let (mut rest, mut bytes) = (part.strip_prefix(ESCAPED)?, vec![]);
+    while let Some(byte) = rest.bytes().next() {
+        if byte == b'-' {
+            bytes.push(u8::from_str_radix(rest.get(1..3)?, 16).ok()?);
+            rest = &rest[3..];
+        } else {
+            bytes.push(byte);
+            rest = &rest[1..];
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// A role in Mesos' words.
-pub fn role_text(role: &Role) -> &str {
-    if role.as_str() == protocol::ids::ROLE_DEFAULT { ANY_ROLE } else { role.as_str() }
+pub fn role_text(role: &Role) -> Cow<'_, str> {
+    match role.as_str() {
+        protocol::ids::ROLE_DEFAULT => ANY_ROLE.into(),
+        text if text.contains(ESCAPED) => {
+            let parts: Vec<String> = text.split('/').map(|part| unescaped(part).unwrap_or_else(|| part.to_owned())).collect();
+            parts.join("/").into()
+        }
+        text => text.into(),
+    }
 }
 
 /// What of an agent is asked for: amounts, and ports by number.
@@ -89,6 +143,22 @@ pub struct Wanted {
     pub ports: Vec<u16>,
     /// Whether its cpus and mem are revocable, where it has some.
     pub revocable: Option<bool>,
+}
+
+/// Why a task cannot have a resource as it is written; nothing where it can. A disk is a part of its agent's, and goes with the task.
+pub fn refusal(resource: &Value) -> Option<String> {
+    let disk = member(resource, "disk").unwrap_or(&Value::Null);
+    let says = |name: &str| member(disk, name).is_some();
+    let why = if says("persistence") || says("volume") {
+        "persistent volumes are not kept yet: leave disk.persistence and disk.volume out for a disk that goes with the task"
+    } else if says("source") {
+        "disks of their own are not given yet: leave disk.source out for a part of the agent's"
+    } else if member(resource, "shared").is_some() {
+        "resources are not shared between tasks yet: leave shared out"
+    } else {
+        return None;
+    };
+    Some(format!("{}: {why}", text(resource, "name").unwrap_or("a resource")))
 }
 
 /// The resources of a task.
@@ -288,6 +358,62 @@ mod tests {
         let asked = wanted(&shown[1..]).unwrap();
         assert_eq!((asked.resources.made_revocable(), asked.revocable), (lent, Some(true)));
         assert_eq!(wanted(&shown[..1]).unwrap().revocable, Some(false));
+    }
+
+    #[test]
+    fn only_a_disk_that_goes_with_its_task_can_be_had() {
+        let disk = |disk: Value| json!({ "name": "disk", "type": "SCALAR", "scalar": { "value": 64 }, "disk": disk });
+        let persistence = json!({ "id": "data", "principal": "ops" });
+        let volume = json!({ "container_path": "data", "mode": "RW" });
+        for (resource, why) in [
+            (disk(json!({ "persistence": persistence, "volume": volume })), "disk: persistent"),
+            (disk(json!({ "persistence": persistence })), "disk: persistent"),
+            (disk(json!({ "volume": volume })), "disk: persistent"),
+            (disk(json!({ "source": { "type": "MOUNT", "mount": { "root": "/mnt" } } })), "disks of their own"),
+            (json!({ "name": "disk", "scalar": { "value": 64 }, "shared": {} }), "not shared"),
+        ] {
+            let error = refusal(&resource).unwrap_or_default();
+            assert!(error.contains(why), "{resource}: {error}");
+        }
+        for resource in [disk(json!({})), disk(Value::Null), json!({ "name": "disk", "scalar": { "value": 64 }, "shared": null }), json!(7)]
+        {
+            assert_eq!(refusal(&resource), None, "{resource}");
+        }
+    }
+
+    #[test]
+    fn base64_is_read_padded_or_not_and_broken_into_lines() {
+        let read = |text: &str| bytes(&json!({ "data": text }), "data");
+        for text in ["aGVsbG8=", "aGVsbG8", " aGVs\r\nbG8=\n"] {
+            assert_eq!(read(text).as_deref(), Some(&b"hello"[..]), "{text:?}");
+        }
+        assert_eq!((read("?"), read("aGVsb"), bytes(&json!({ "data": 7 }), "data")), (None, None, None));
+    }
+
+    #[test]
+    fn roles_that_are_no_names_here_are_said_in_other_words_and_shown_as_they_were() {
+        for (text, here) in [
+            ("*", "default"),
+            ("web", "web"),
+            ("web/shop-1", "web/shop-1"),
+            ("slave_public", "mesos--slave-5fpublic"),
+            ("dev__a-role", "mesos--dev-5f-5fa-2drole"),
+            ("Prod", "mesos---50rod"),
+            ("a.b/c", "mesos--a-2eb/c"),
+            ("a-", "mesos--a-2d"),
+            ("mesos--x", "mesos--mesos-2d-2dx"),
+            ("\u{e4}", "mesos---c3-a4"),
+        ] {
+            let role = role(text).unwrap();
+            assert_eq!((role.as_str(), &*role_text(&role)), (here, text));
+        }
+        for wrong in ["", "a/", "/a", "a//b", ".", "a/..", "*/a", "-a", "a b", "a\t", "\n", &"_".repeat(63)] {
+            assert!(role(wrong).is_err(), "{wrong:?}");
+        }
+        // People may call a role of theirs so: it is shown as it is.
+        for own in ["mesos--a-5", "mesos--a-zz", "mesos---ff"] {
+            assert_eq!(role_text(&Role::new(own).unwrap()), own);
+        }
     }
 
     #[test]

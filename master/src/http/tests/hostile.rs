@@ -1,7 +1,7 @@
 //! Clients that mean no good, over real TLS connections: each is answered or cut off within a bound, and the server lives on.
 
 use super::Closed;
-use crate::http::server::Patience;
+use crate::http::server::{Patience, Server};
 use crate::shard::event::Level;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::net::SocketAddr;
@@ -129,6 +129,40 @@ async fn a_server_that_stops_closes_what_is_open() {
     let mut heard = vec![];
     let (_, read) = tokio::join!(stopped, tokio::time::timeout(BOUND, stream.read_to_end(&mut heard)));
     assert!(read.is_ok(), "closed within a bound");
+}
+
+#[tokio::test]
+async fn a_connection_may_be_idle_for_longer_than_a_request_may_take() {
+    let closed = Closed::new();
+    let (short, long) = (Duration::from_millis(50), 10 * BOUND);
+    let patience = Patience { headers: short, first_request: long, idle: long, ..Patience::default() };
+    let taken = Server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let server = Server::start_plain(taken, closed.router.clone(), patience);
+    let health = b"GET /v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let (mut unused, mut kept) = (TcpStream::connect(server.address()).await.unwrap(), TcpStream::connect(server.address()).await.unwrap());
+    let answered = async |socket: &mut TcpStream| {
+        socket.write_all(health).await.unwrap();
+        let mut heard = vec![];
+        while !heard.ends_with(b"}") {
+            let read = tokio::time::timeout(BOUND, socket.read_buf(&mut heard)).await;
+            assert!(read.expect("answered within a bound").unwrap() > 0, "closed: {}", String::from_utf8_lossy(&heard));
+        }
+    };
+    answered(&mut kept).await;
+    // One that has begun is cut off when its time is over; the others have been idle for as long by then, and are answered.
+    for before in [&b""[..], &health[..]] {
+        let mut slow = TcpStream::connect(server.address()).await.unwrap();
+        slow.write_all(before).await.unwrap();
+        if !before.is_empty() {
+            let mut heard = [0; 1_024];
+            assert!(slow.read(&mut heard).await.unwrap() > 0);
+        }
+        slow.write_all(b"GET /v1/health HTTP/1.1\r\nhost: loc").await.unwrap();
+        let ended = tokio::time::timeout(BOUND, slow.read_to_end(&mut vec![])).await;
+        assert!(ended.is_ok(), "closed within a bound");
+    }
+    answered(&mut unused).await;
+    answered(&mut kept).await;
 }
 
 #[tokio::test]

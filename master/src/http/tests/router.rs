@@ -54,6 +54,9 @@ async fn every_refusal_is_json_and_names_what_is_wrong() {
     let other = "sha256:".to_owned() + &"0".repeat(64);
     let job = format!("role = \"other\"\n[task]\nwasm = \"{other}\"");
     let case = |request, status, code, field| Case { request, status, code, field };
+    let (nobody, stream) = ("fffff000000000001", "00000000-0000-4000-8000-000000000000");
+    let revive = format!("{{\"id\":\"{nobody}\",\"stream\":\"{stream}\",\"revive\":[]}}");
+    let subscribe = format!("{{\"subscribe\":{{\"id\":\"{nobody}\",\"name\":\"x\"}}}}");
     let cases = vec![
         case(request("GET", "/nowhere", &admin, toml, ""), 404, "not-found", ""),
         case(request("GET", "/v1/nowhere", "", toml, ""), 404, "not-found", ""),
@@ -83,6 +86,8 @@ async fn every_refusal_is_json_and_names_what_is_wrong() {
         case(request("POST", "/v1/jobs", &admin, toml, huge), 413, "too-large", "body"),
         case(request("POST", "/v1/jobs/x/stop", &admin, toml, "{\"grace_ms\":99999999999}"), 400, "invalid", "grace_ms"),
         case(request("POST", "/v1/jobs/x/scale", &admin, toml, "{}"), 400, "invalid", "count"),
+        case(request("POST", "/v1/framework", &admin, "application/json", revive), 404, "not-found", ""),
+        case(request("POST", "/v1/framework", &admin, "application/json", subscribe), 404, "not-found", ""),
         case(request("POST", "/v1/tokens", &admin, toml, "{\"level\":\"root\"}"), 400, "invalid", "level"),
         case(request("POST", "/v1/tokens", &admin, toml, "{\"level\":\"admin\",\"ttl_ms\":0}"), 400, "invalid", "ttl_ms"),
     ];

@@ -106,11 +106,17 @@ impl Roles {
         elsewhere: &Elsewhere,
         (total, whole): (&Resources, &Resources),
     ) -> Option<(Resources, Resources)> {
+        if self.may_have_reserve(at) { None } else { self.beyond(elsewhere, (total, whole)) }
+    }
+
+    /// True where a role, or one above it, has less than it is guaranteed: what is kept may be for it.
+    pub fn may_have_reserve(&self, at: u32) -> bool {
+        !self.claims.is_empty() && self.above(at).any(|node| node.key < MET)
+    }
+
+    /// What is free on our agents beyond what is kept for guarantees, and that; `None` where nothing was ever guaranteed.
+    pub fn beyond(&mut self, elsewhere: &Elsewhere, (total, whole): (&Resources, &Resources)) -> Option<(Resources, Resources)> {
         if self.claims.is_empty() {
-            return None;
-        }
-        let mut above = std::iter::successors(self.get(at), |node| node.parent.and_then(|at| self.get(at)));
-        if above.any(|node| node.key < MET) {
             return None;
         }
         let reserve = match self.reserve.take() {

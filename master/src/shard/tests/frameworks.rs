@@ -9,6 +9,7 @@ use protocol::{Loss, OfferId, PortRange};
 
 mod demand;
 mod groups;
+mod guaranteed;
 mod messages;
 mod precedence;
 mod reserved;

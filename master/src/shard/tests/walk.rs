@@ -6,17 +6,17 @@ const AGENTS: u64 = 3;
 const STEPS: u64 = 400;
 
 /// xorshift64 (Marsaglia, 2003).
-struct Draws(u64);
+pub(super) struct Draws(pub(super) u64);
 
 impl Draws {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 % n
     }
 
-    fn some(&mut self, of: Vec<AttemptId>) -> Vec<AttemptId> {
+    pub(super) fn some<T>(&mut self, of: Vec<T>) -> Vec<T> {
         of.into_iter().filter(|_| self.below(2) == 0).collect()
     }
 }

@@ -53,6 +53,13 @@ pub(super) struct Lent {
     pub(super) group: Option<String>,
 }
 
+impl Lent {
+    /// True where its task is promised no processor.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.bounds.cpu_milli == 0
+    }
+}
+
 /// The exit code of an executor that leaves what it was lent as it was given to it, and nothing of itself but an empty directory.
 pub(super) const CLEAN: i32 = 10;
 

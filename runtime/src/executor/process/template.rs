@@ -7,6 +7,7 @@ use super::places::{Owner, Places, Which};
 use super::run::{self, Lent, Machine};
 use super::{own_mounts, session};
 use crate::container::{self, absent_is_fine};
+use crate::executor::apart::{LOOK_EACH, Watch};
 use crate::executor::{ExecutorSpec, place};
 use crate::jail::cell::network::Networks;
 use crate::jail::cell::{self, Host, sys};
@@ -44,9 +45,12 @@ pub(super) fn serve(data: &Path, owner: Owner, binary: &Path, stream: UnixStream
     // The hierarchies of control groups are found by now, and held.
     own_mounts::leave_out_what_no_task_needs();
     template.stream = Some(stream);
-    while let Some(stream) = &template.stream {
+    loop {
         template.lendings.bury(&template.machine);
-        if !comes(stream, !template.lendings.lent.is_empty())? {
+        template.keep_apart();
+        let wait = template.waits();
+        let Some(stream) = &template.stream else { break };
+        if !comes(stream, wait)? {
             template.lendings.groups.sweep(Instant::now());
             continue;
         }
@@ -69,6 +73,10 @@ struct Template {
     weaknesses: Vec<String>,
     lendings: Lendings,
     looked: Instant,
+    /// Where some of its tasks, or of those of templates before, are promised no processor: what others do, and when that was read.
+    watch: Option<Watch>,
+    watched: Instant,
+    watches: bool,
     /// As long as it is held, tasks join their control groups at once.
     _attaching: Option<OwnedFd>,
 }
@@ -81,11 +89,42 @@ impl Template {
         let places = Places::furnish(data, owner)?;
         let host = Host::prepare(&places.processes())?;
         let hierarchies = Hierarchies::find();
-        let weaknesses = crate::jail::probe().into_iter().chain(cell::lacks()).chain(hierarchies.lacks()).collect();
+        let weaknesses =
+            crate::jail::probe().into_iter().chain(cell::lacks()).chain(hierarchies.lacks()).chain(hierarchies.lacks_places()).collect();
         let lendings = Lendings { networks: Networks::new(), groups: Pool::new(&hierarchies), lent: BTreeMap::new() };
         let machine = Machine { hierarchies, host, places, owner };
         let (binary, looked) = (binary.into(), Instant::now());
-        Ok(Self { stream: None, machine, binary, weaknesses, lendings, looked, _attaching: attaching })
+        // Those of templates before are where these left them.
+        let watches = machine.hierarchies.is_populated(&machine.places.idle_group());
+        let watch = Watch::open();
+        Ok(Self { stream: None, machine, binary, weaknesses, lendings, looked, watch, watched: looked, watches, _attaching: attaching })
+    }
+
+    /// How long is waited for a request before something else is to be done; `None`: until it comes.
+    fn waits(&self) -> Option<Duration> {
+        let looks = self.watches && self.watch.is_some();
+        if looks { Some(LOOK_EACH) } else { Some(LOOK_EVERY).filter(|_| !self.lendings.lent.is_empty()) }
+    }
+
+    /// Has tasks that are promised no processor run where others need none, while there are such.
+    fn keep_apart(&mut self) {
+        let Some(watch) = self.watch.as_mut().filter(|_| self.watches && self.watched.elapsed() >= LOOK_EACH) else { return };
+        self.watched = Instant::now();
+        if watch.look().is_some() {
+            self.place_apart();
+        }
+        let is_populated = || self.machine.hierarchies.is_populated(&self.machine.places.idle_group());
+        self.watches = self.lendings.lent.values().any(Lent::is_idle) || is_populated();
+    }
+
+    /// Where that cannot be, it is not tried again: such tasks run where they were put last, or on all processors.
+    fn place_apart(&mut self) {
+        let Machine { hierarchies, places, .. } = &self.machine;
+        let placed = self.watch.as_ref().map(|watch| hierarchies.place(&places.idle_group(), watch.processors()));
+        if let Some(Err(reason)) = placed {
+            eprintln!("template: {reason}");
+            self.watch = None;
+        }
     }
 
     fn about(&self) -> About {
@@ -115,6 +154,10 @@ impl Template {
         }
         let allowed = allowed(&spec, &self.machine);
         let lent = self.lendings.lend(&mut spec, &self.machine.places);
+        if lent.is_idle() && !self.watches {
+            self.watches = true;
+            self.place_apart();
+        }
         match sys::fork() {
             Ok(sys::Forked::Child) => {
                 self.leave_to_others();
@@ -127,7 +170,7 @@ impl Template {
 
     /// What was forked holds nothing of what the template has for others.
     fn leave_to_others(&mut self) {
-        self.stream = None;
+        (self.stream, self.watch) = (None, None);
         self.lendings.networks = None;
         self.lendings.lent.clear();
     }
@@ -220,9 +263,9 @@ fn allowed(spec: &ProcessSpec, machine: &Machine) -> Result<(), String> {
     }
 }
 
-/// Waits until something comes, or while there are executors until their ends may be looked for.
-fn comes(stream: &UnixStream, looks: bool) -> io::Result<bool> {
-    let wait = looks.then_some(Timespec { tv_sec: 1, tv_nsec: 0 });
+/// Waits until something comes, or for so long.
+fn comes(stream: &UnixStream, wait: Option<Duration>) -> io::Result<bool> {
+    let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
     match poll(&mut [PollFd::new(stream, PollFlags::IN)], wait.as_ref()) {
         Ok(ready) => Ok(ready > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),

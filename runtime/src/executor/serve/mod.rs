@@ -1,19 +1,19 @@
 //! The executor's own process: from its start through the jail to its end.
 
-mod apart;
 mod asks;
 mod connection;
 mod tasks;
 mod teller;
 mod workers;
 
+use super::apart::Watch;
 use super::logs::Logs;
 use super::place::{self, StoredSpec};
 use super::record::RecordLog;
 use super::wire::{self, HelloReply};
+use crate::jail::cell::sys::Session;
 use crate::jail::{self, Confinement, JailError};
 use crate::wasm::{Engine, EngineError, Sizing};
-use apart::Watch;
 use std::io;
 use std::num::NonZero;
 use std::os::fd::AsFd;
@@ -64,7 +64,7 @@ fn start(dir: &Path) -> Result<(), ServeError> {
     // Before the jail: the pool and the watch look at /proc, and no task has had a word yet. It starts no thread, which the jail checks.
     let engine = Engine::new(spec.metering, &Sizing { tasks_max: spec.tasks_max })?;
     let obtained = engine.obtained().clone();
-    let watch = if spec.idle { Watch::open() } else { None };
+    let (watch, session) = if spec.idle { (Watch::open(), Session::open()) } else { (None, None) };
     let mut weaknesses =
         jail::enter(&Confinement { uid: spec.uid, readable: spec.readable, writable: vec![dir.into()], ..Confinement::default() })?;
     weaknesses.extend(obtained.reason.clone());
@@ -85,7 +85,9 @@ fn start(dir: &Path) -> Result<(), ServeError> {
         engine.ticker().map_err(system("starting its threads"))?;
     }
     let (idle, workers) = match spec.idle {
-        true => Workers::start(cores).map(|(runtime, workers)| (Some(runtime), Some(workers))).map_err(system("starting its threads"))?,
+        true => Workers::start(cores, session)
+            .map(|(runtime, workers)| (Some(runtime), Some(workers)))
+            .map_err(system("starting its threads"))?,
         false => (None, None),
     };
     let keepers = workers.clone().zip(watch);

@@ -1,8 +1,8 @@
 //! Threads for tasks that run only while nothing else wants the processor. The executor's own threads are as any others: it hears at once that a task is
 //! to stop, and has these hurry for a moment, since one that is given no processor could not stop either.
 
-use super::apart::{LOOK_EACH, Watch};
-use crate::jail::cell::sys;
+use crate::executor::apart::{LOOK_EACH, Watch};
+use crate::jail::cell::sys::{self, Session};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io;
@@ -31,19 +31,25 @@ struct State {
     hurry: bool,
     /// Where they run, if not where all do.
     place: Option<Vec<usize>>,
+    /// The executor's, where the kernel looks at sessions first.
+    session: Option<Session>,
 }
 
 impl Workers {
     /// So many threads, and the runtime that ends them.
-    pub(super) fn start(count: usize) -> io::Result<(Runtime, Self)> {
-        let state = Arc::new(Mutex::new(State { count, ..State::default() }));
-        let begun = Arc::clone(&state);
+    pub(super) fn start(count: usize, session: Option<Session>) -> io::Result<(Runtime, Self)> {
+        let state = Arc::new(Mutex::new(State { count, session, ..State::default() }));
+        lock(&state).settle_session();
+        let (begun, over) = (Arc::clone(&state), Arc::clone(&state));
         let begin = move || {
             let mut state = lock(&begun);
             state.threads.push(rustix::thread::gettid());
             state.settle(state.threads.len() - 1);
         };
-        let runtime = Builder::new_multi_thread().worker_threads(count).enable_all().on_thread_start(begin).build()?;
+        // The number of one that has ended may soon be another's.
+        let end = move || lock(&over).threads.retain(|thread| *thread != rustix::thread::gettid());
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(count).enable_all().on_thread_start(begin).on_thread_stop(end).build()?;
         let workers = Self { handle: runtime.handle().clone(), state };
         Ok((runtime, workers))
     }
@@ -74,6 +80,7 @@ impl Workers {
         let hurry = {
             let mut state = lock(&self.state);
             (state.hurries, state.hurry) = (state.hurries + 1, true);
+            state.settle_session();
             state.settle_all();
             state.hurries
         };
@@ -83,6 +90,7 @@ impl Workers {
             let mut state = lock(&workers.state);
             if state.hurries == hurry {
                 state.hurry = false;
+                state.settle_session();
                 state.settle_all();
             }
         });
@@ -94,7 +102,12 @@ impl State {
         (0..self.threads.len()).for_each(|nth| self.settle(nth));
     }
 
-    /// Where it cannot, a thread runs as it did. One that has ended runs nowhere.
+    /// Where the kernel has no time for it, the session stays as it is until the next time.
+    fn settle_session(&self) {
+        let _ = self.session.as_ref().map(|session| session.set_idle(!self.hurry));
+    }
+
+    /// Where it cannot, a thread runs as it did.
     fn settle(&self, nth: usize) {
         let thread = Some(self.threads[nth]);
         if let Some(place) = &self.place {

@@ -89,6 +89,10 @@ fn session(inside: &mut Inside<'_>) -> Result<(), String> {
     }
     let _ = rustix::thread::set_name(c"skep-init");
     rustix::process::setsid().map(drop).map_err(|error| failed("setsid", error))?;
+    if inside.spec.limits.cpu_milli == 0 && !inside.is_in_group {
+        // Where the kernel has no time for it, it is idle among its own alone.
+        let _ = sys::Session::open().map(|session| session.set_idle_in_time(true));
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
 }

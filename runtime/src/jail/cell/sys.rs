@@ -42,6 +42,43 @@ pub(crate) fn set_idle(thread: Option<rustix::process::Pid>, idle: bool) -> io::
     Ok(rustix::process::setpriority_process(thread, nice)?)
 }
 
+/// This process's session, where the kernel shares processors among sessions before it looks at threads (autogroups, sched(7)): there an idle thread waits
+/// for those of its own session alone, unless the session itself is nice.
+pub(crate) struct Session(std::fs::File);
+
+impl Session {
+    /// So many times is it tried again where the kernel says that it was asked too often, and what is waited between: it takes ten a second of all that are
+    /// not root.
+    const TRIES: u32 = 5;
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(110);
+
+    /// `None` where the kernel makes no such groups. Of use once this process leads its session, and to be opened while it sees `/proc`.
+    pub fn open() -> Option<Self> {
+        std::fs::File::options().write(true).open("/proc/self/autogroup").ok().map(Self)
+    }
+
+    /// Has it yield to all others, or be as they are.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_idle(&self, idle: bool) -> io::Result<()> {
+        // In one write, which the file takes at its beginning only: not by pwrite(2), which it does not know.
+        let number: &[u8] = if idle { b"19" } else { b"0" };
+        rustix::io::write(&self.0, number).map(drop).map_err(io::Error::from)
+    }
+
+    /// As [`Self::set_idle`]; waits until the kernel has time for it.
+    pub fn set_idle_in_time(&self, idle: bool) -> io::Result<()> {
+        for _ in 1..Self::TRIES {
+            match self.set_idle(idle) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(Self::PAUSE),
+                done => return done,
+            }
+        }
+        self.set_idle(idle)
+    }
+}
+
 /// Has this process, and what it becomes, take back that a thread of its is idle. It may not where it is not root.
 pub(crate) fn allow_hurry() {
     // getrlimit(2): 20 less the nice value that it may have.

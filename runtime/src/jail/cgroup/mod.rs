@@ -5,6 +5,7 @@
 //! before they are removed: a memory kill is known from nothing else for certain.
 
 mod attach;
+mod idle;
 mod pool;
 mod v1;
 mod v2;
@@ -41,7 +42,7 @@ pub struct Hierarchies(Arc<Found>);
 #[derive(Debug)]
 enum Found {
     /// Controllers, each with its own hierarchy.
-    V1(Vec<v1::Hierarchy>),
+    V1(Vec<v1::Hierarchy>, Option<idle::Cpusets>),
     V2(v2::Hierarchy),
     /// And why.
     None(String),
@@ -103,7 +104,7 @@ impl Hierarchies {
     #[must_use]
     pub fn lacks(&self) -> Vec<String> {
         match &*self.0 {
-            Found::V1(hierarchies) => v1::lacks(hierarchies),
+            Found::V1(hierarchies, _) => v1::lacks(hierarchies),
             Found::V2(hierarchy) => hierarchy.lacks(),
             Found::None(reason) => vec![format!(
                 "no control groups: of native and container tasks each process is bounded in its memory by itself, and their number by the user; nothing bounds what a task has together, and its share of processors ({reason})"
@@ -119,7 +120,10 @@ impl Hierarchies {
         check(name)?;
         let mut group = Group::default();
         match &*self.0 {
-            Found::V1(hierarchies) => hierarchies.iter().try_for_each(|hierarchy| hierarchy.make(name, limits, &mut group))?,
+            Found::V1(hierarchies, cpusets) => {
+                hierarchies.iter().try_for_each(|hierarchy| hierarchy.make(name, limits, &mut group))?;
+                cpusets.iter().for_each(|cpusets| cpusets.open(name, limits, &mut group));
+            }
             Found::V2(hierarchy) => hierarchy.make(name, limits, &mut group)?,
             Found::None(_) => {}
         }
@@ -130,7 +134,7 @@ impl Hierarchies {
     /// to remove a group there costs the kernel more than the rest of a small task.
     #[must_use]
     pub fn can_renew(&self) -> bool {
-        matches!(&*self.0, Found::V1(hierarchies) if v1::can_renew(hierarchies))
+        matches!(&*self.0, Found::V1(hierarchies, _) if v1::can_renew(hierarchies))
     }
 
     /// As [`Self::make`], of a group that is there and [`Group::is_clean`], and had the limits `before`.
@@ -140,8 +144,9 @@ impl Hierarchies {
     pub fn renew(&self, name: &str, before: &ProcessLimits, limits: &ProcessLimits) -> Result<Group, String> {
         check(name)?;
         let mut group = Group::default();
-        if let Found::V1(hierarchies) = &*self.0 {
+        if let Found::V1(hierarchies, cpusets) = &*self.0 {
             hierarchies.iter().try_for_each(|hierarchy| hierarchy.renew(name, before, limits, &mut group))?;
+            cpusets.iter().for_each(|cpusets| cpusets.open(name, limits, &mut group));
         }
         group.before = group.counted();
         Ok(group)
@@ -153,7 +158,7 @@ impl Hierarchies {
         check(name).ok()?;
         let mut group = Group::default();
         match &*self.0 {
-            Found::V1(hierarchies) => hierarchies.iter().for_each(|hierarchy| _ = hierarchy.open(name, &mut group)),
+            Found::V1(hierarchies, _) => hierarchies.iter().for_each(|hierarchy| _ = hierarchy.open(name, &mut group)),
             Found::V2(hierarchy) => _ = hierarchy.open(name, &mut group),
             Found::None(_) => {}
         }
@@ -166,12 +171,13 @@ impl Hierarchies {
     /// What was tried, and the system's words.
     pub fn join(&self, name: &str, pid: u32) -> Result<(), String> {
         check(name)?;
-        self.roots().into_iter().try_for_each(|root| write(root, &format!("{name}/cgroup.procs"), pid))
+        self.roots().into_iter().try_for_each(|root| write(root, &format!("{name}/cgroup.procs"), pid))?;
+        if let Found::V1(_, Some(cpusets)) = &*self.0 { cpusets.join(name, pid) } else { Ok(()) }
     }
 
     fn roots(&self) -> Vec<&OwnedFd> {
         match &*self.0 {
-            Found::V1(hierarchies) => hierarchies.iter().map(v1::Hierarchy::root).collect(),
+            Found::V1(hierarchies, _) => hierarchies.iter().map(v1::Hierarchy::root).collect(),
             Found::V2(hierarchy) => vec![hierarchy.root()],
             Found::None(_) => vec![],
         }
@@ -184,7 +190,10 @@ impl Hierarchies {
     pub fn remove(&self, name: &str) -> Result<(), String> {
         check(name)?;
         match &*self.0 {
-            Found::V1(hierarchies) => hierarchies.iter().try_for_each(|hierarchy| hierarchy.remove(name)),
+            Found::V1(hierarchies, cpusets) => {
+                hierarchies.iter().try_for_each(|hierarchy| hierarchy.remove(name))?;
+                cpusets.iter().try_for_each(|cpusets| cpusets.remove(name))
+            }
             Found::V2(hierarchy) => hierarchy.remove(name),
             Found::None(_) => Ok(()),
         }
@@ -248,11 +257,12 @@ fn find(mounted: &Path, reads: bool) -> Found {
         let found = found.or_else(|reason| if reads { v2::Hierarchy::to_read(mounted) } else { Err(reason) });
         return found.map_or_else(Found::None, Found::V2);
     }
-    let hierarchies = v1::find(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), reads);
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let hierarchies = v1::find(&mountinfo, reads);
     if hierarchies.is_empty() {
         Found::None(format!("none are mounted that this user may make groups in, below {MOUNTED}"))
     } else {
-        Found::V1(hierarchies)
+        Found::V1(hierarchies, idle::Cpusets::find(&mountinfo, reads))
     }
 }
 

@@ -137,6 +137,50 @@ fn a_pool_lends_what_was_given_back_and_removes_what_templates_before_left() {
 }
 
 #[test]
+fn whoever_is_promised_no_processor_runs_where_the_group_of_all_such_is_placed() {
+    let hierarchies = Hierarchies::find();
+    let may = |pid: Option<u32>| {
+        let may = rustix::thread::sched_getaffinity(pid.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()))).unwrap();
+        (0..rustix::thread::CpuSet::MAX_CPU).filter(|processor| may.is_set(*processor)).collect::<Vec<usize>>()
+    };
+    let all = may(None);
+    if let Some(reason) = hierarchies.lacks().into_iter().chain(hierarchies.lacks_places()).next() {
+        return println!("skipped: {reason}");
+    }
+    if all.len() < 2 {
+        return println!("skipped: there is one processor");
+    }
+    let parent = format!("skep-test-idle-{}", std::process::id());
+    hierarchies.place(&parent, &all).unwrap();
+    let (idle, firm) = (format!("{parent}/idle"), format!("{parent}/firm"));
+    let mut tasks = [(&idle, 0), (&firm, 500)].map(|(name, cpu_milli)| {
+        let group = hierarchies.make(name, &ProcessLimits { cpu_milli, ..limits() }).unwrap();
+        started(&group, "read again")
+    });
+    assert!(hierarchies.is_populated(&parent));
+    assert_eq!(may(Some(tasks[0].id())), all);
+    hierarchies.place(&parent, &all[1..]).unwrap();
+    assert_eq!(may(Some(tasks[0].id())), all[1..], "all that is in it moves at once");
+    if matches!(&*hierarchies.0, Found::V1(..)) {
+        // In version 2 it would be below another.
+        assert_eq!(may(Some(tasks[1].id())), all);
+    }
+    let group = hierarchies.make(&format!("{parent}/later"), &ProcessLimits { cpu_milli: 0, ..limits() }).unwrap();
+    let mut later = started(&group, "read again");
+    assert_eq!(may(Some(later.id())), all[1..], "and so does what comes later");
+    hierarchies.place(&parent, &all).unwrap();
+    assert_eq!(may(Some(later.id())), all);
+    assert!(hierarchies.place(&parent, &[]).is_err() || matches!(&*hierarchies.0, Found::V2(_)), "nowhere is no place");
+    tasks.iter_mut().chain([&mut later]).for_each(|task| {
+        task.kill().unwrap();
+        task.wait().unwrap();
+    });
+    assert!(!hierarchies.is_populated(&parent));
+    hierarchies.remove(&parent).unwrap();
+    assert!(hierarchies.counted(&idle).is_none());
+}
+
+#[test]
 fn a_name_that_leads_elsewhere_is_refused() {
     for name in ["", "/", "/a", "../a", "a/../..", "a//b", "a/", "a/./b"] {
         let error = Hierarchies::find().remove(name).unwrap_err();

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use std::path::Path;
 
 /// What a task's group bounds and counts; without one of them the others hold.
-const WANTED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
+pub(super) const WANTED: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 /// `cpu.shares` of one core (sched-design-CFS), and the least that the kernel takes.
 const SHARES_PER_CORE: u64 = 1_024;
 const SHARES_MIN: u64 = 2;
@@ -22,11 +22,7 @@ pub(super) struct Hierarchy {
 /// Those in a /proc/self/mountinfo (proc_pid_mountinfo(5)) that have a wanted controller, and where groups may be made unless it only `reads`.
 pub(super) fn find(mountinfo: &str, reads: bool) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = vec![];
-    for line in mountinfo.lines() {
-        // … mount point (field 5), options, optional fields, ` - `, type, source, options of the file system.
-        let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
-        let (mut mount, mut filesystem) = (mount.split(' ').skip(4), filesystem.split(' '));
-        let (Some(point), Some("cgroup"), Some(options)) = (mount.next(), filesystem.next(), filesystem.nth(1)) else { continue };
+    for (point, options) in mounts(mountinfo) {
         let known = |name: &&str| found.iter().any(|hierarchy| hierarchy.controllers.contains(name));
         let controllers: Vec<&'static str> =
             WANTED.into_iter().filter(|wanted| options.split(',').any(|option| option == *wanted) && !known(wanted)).collect();
@@ -37,6 +33,17 @@ pub(super) fn find(mountinfo: &str, reads: bool) -> Vec<Hierarchy> {
         found.push(Hierarchy { root, controllers });
     }
     found
+}
+
+/// Where hierarchies are mounted, and with which options: the names of their controllers among them.
+pub(super) fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, &str)> {
+    mountinfo.lines().filter_map(|line| {
+        // … mount point (field 5), options, optional fields, ` - `, type, source, options of the file system.
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let (mut mount, mut filesystem) = (mount.split(' ').skip(4), filesystem.split(' '));
+        let (Some(point), Some("cgroup"), Some(options)) = (mount.next(), filesystem.next(), filesystem.nth(1)) else { return None };
+        Some((point, options))
+    })
 }
 
 pub(super) fn lacks(hierarchies: &[Hierarchy]) -> Vec<String> {

@@ -32,6 +32,7 @@ impl Hierarchy {
         let hierarchy = Self { root, controllers };
         let root = hierarchy.root.try_clone().map_err(|error| error.to_string())?;
         hierarchy.pass_on(&root).map_err(|error| format!("{}: {error}", path.display()))?;
+        let _ = write(&root, "cgroup.subtree_control", "+cpuset"); // Without it processors are not divided.
         Ok(hierarchy)
     }
 

@@ -8,7 +8,7 @@ fn of(role: &str, job: Job) -> Job {
     Job { role: as_role(role), ..job }
 }
 
-fn change(make: bool, role: &str, cpu_milli: u64) -> ReservationChange {
+pub(super) fn change(make: bool, role: &str, cpu_milli: u64) -> ReservationChange {
     ReservationChange { make, role: as_role(role), within: vec![], labels: Attributes::new(), resources: cpu(cpu_milli) }
 }
 
@@ -17,7 +17,7 @@ fn refined(make: bool, role: &str, within: &[&str], cpu_milli: u64) -> Reservati
 }
 
 impl World {
-    fn reserves(&mut self, agent: AgentId, change: ReservationChange) -> Result<(), Refusal> {
+    pub(super) fn reserves(&mut self, agent: AgentId, change: ReservationChange) -> Result<(), Refusal> {
         match self.ask(Request::Reserve { agent, changes: vec![change], principal: "ops".into() }) {
             Response::Done => Ok(()),
             Response::Refused(refusal) => Err(refusal),
@@ -32,9 +32,10 @@ impl World {
         list.map(|one| (one.reserved.role.to_string(), one.resources.cpu_milli)).collect()
     }
 
-    fn check_kept(&self) {
+    pub(super) fn check_kept(&self) {
         self.check();
         self.shard.pool.check_kept();
+        self.shard.pool.check_shown();
     }
 }
 

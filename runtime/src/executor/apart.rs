@@ -1,4 +1,4 @@
-//! Which processors are left to those who were promised some. A kernel that lets tasks wait for whatever else wants a processor (`SCHED_IDLE`) still has
+//! Which processors are left to those who were promised some, of all kinds of task. A kernel that lets tasks wait for whatever else wants a processor (`SCHED_IDLE`) still has
 //! others wait behind them now and then until its next tick, which is milliseconds (sched(7); seen with 6.18 and ticks of 4 ms). So where others are
 //! busy, these tasks have processors for themselves, and the others have the rest; where nobody is, all are shared.
 
@@ -51,6 +51,11 @@ impl Watch {
         self.saw(Instant::now(), &String::from_utf8_lossy(&bytes[..length]))
     }
 
+    /// Where tasks are to run as far as it is known.
+    pub(super) fn processors(&self) -> &[usize] {
+        &self.processors[self.apart.unwrap_or(0)..]
+    }
+
     fn saw(&mut self, now: Instant, stat: &str) -> Option<Vec<usize>> {
         let used = used_us(stat, &self.processors, self.ticks_per_second);
         let (then, before) = self.before.replace((now, used))?;
@@ -59,7 +64,7 @@ impl Watch {
         self.needed.push_front(used.saturating_sub(before).saturating_mul(1_000) / elapsed_us);
         let need = self.needed.iter().copied().max().unwrap_or_default();
         let apart = apart(need, self.processors.len());
-        (self.apart.replace(apart) != Some(apart)).then(|| self.processors[apart..].to_vec())
+        (self.apart.replace(apart) != Some(apart)).then(|| self.processors().to_vec())
     }
 }
 
