@@ -115,13 +115,10 @@ async fn outcome((samples, is_native): (&Path, bool), cores: u64, batch: Batch, 
         batch_job = Some(job);
     }
     tokio::time::sleep(LEAD.saturating_sub(begun.elapsed())).await;
-    let (before_us, start, spun) = (used_us(&cluster), Instant::now(), spinning());
+    let used_us = || if is_native && matches!(batch, Batch::Lent { .. }) { nice_us() } else { Ok(used_us(&cluster)) };
+    let (before_us, start) = (used_us()?, Instant::now());
     tokio::time::sleep(day).await;
-    let (after_us, took) = (used_us(&cluster), start.elapsed());
-    if spinning() != spun {
-        bail!("a native task of the batch was revoked during the day: what it had used is not known any more");
-    }
-    let batch_us = after_us.saturating_sub(before_us);
+    let (batch_us, took) = (used_us()?.saturating_sub(before_us), start.elapsed());
     let (said, woken) = answers(&cluster, &service, !wake.is_zero()).await?;
     let revoked_ms = match (woken, &batch_job) {
         (Some(woken_ms), Some(job)) => Some(revoked(&cluster, job, woken_ms).await?),
@@ -152,6 +149,14 @@ async fn until(cluster: &Cluster, job: &str, tasks: u64) -> anyhow::Result<()> {
 /// Processor time of what executors are there, those of wasm tasks with all that they run, and of the batch's native tasks.
 fn used_us(cluster: &Cluster) -> u64 {
     executors(&cluster.place).into_iter().chain(spinning()).filter_map(|process| cpu_us(process).ok()).sum()
+}
+
+/// Processor time of all that is nice on this machine, as revocable tasks are: of one that was revoked nothing else tells it (proc_stat(5), the second
+/// field).
+fn nice_us() -> anyhow::Result<u64> {
+    let stat = std::fs::read_to_string("/proc/stat").context("reading the machine's times")?;
+    let ticks = stat.split_ascii_whitespace().nth(2).and_then(|ticks| ticks.parse::<u64>().ok()).context("no times in /proc/stat")?;
+    Ok(ticks * 1_000_000 / rustix::param::clock_ticks_per_second())
 }
 
 /// The batch's native tasks: a shell with the name of the file that it reads.

@@ -170,7 +170,6 @@ fn whoever_is_promised_no_processor_runs_where_the_group_of_all_such_is_placed()
     assert_eq!(may(Some(later.id())), all[1..], "and so does what comes later");
     hierarchies.place(&parent, &all).unwrap();
     assert_eq!(may(Some(later.id())), all);
-    assert!(hierarchies.place(&parent, &[]).is_err() || matches!(&*hierarchies.0, Found::V2(_)), "nowhere is no place");
     tasks.iter_mut().chain([&mut later]).for_each(|task| {
         task.kill().unwrap();
         task.wait().unwrap();
