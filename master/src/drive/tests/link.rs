@@ -116,7 +116,7 @@ async fn an_agent_is_told_that_another_master_leads_its_shard_at_once_and_with_t
     while receiver.next::<ToAgent>().await.unwrap().unwrap() != elsewhere {}
     while !matches!(receiver.next::<ToAgent>().await.unwrap().unwrap().message, FromMaster::Pulses { .. }) {}
     // Whoever leads it before all have heard that another does, does not say so any more.
-    master.door().led(own, 9, 1_001);
+    master.door().led(own, 8, 1_001);
     master.door().led(own, master.door().routes().member(), 1_002);
     tokio::time::sleep(Duration::from_millis(200)).await;
     let agent = master.door().agents().find(script.id).unwrap();
