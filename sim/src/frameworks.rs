@@ -3,6 +3,7 @@
 //! led to it; and of tasks placed together all or none.
 
 use crate::client::job;
+use crate::plan::Bug;
 use crate::random::Random;
 use crate::world::{Happening, Verdict, World};
 use master::frameworks::{
@@ -10,7 +11,7 @@ use master::frameworks::{
 };
 use master::shard::{Event, Request, Response};
 use protocol::{Constraint, Field, Phase, RequestId, Resources, Role, Rule, ShardId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Requests of frameworks are numbered from here on.
 const REQUESTS: u64 = 1 << 48;
@@ -32,6 +33,8 @@ pub struct Frameworks {
     asked: BTreeMap<RequestId, (usize, Vec<Wish>)>,
     /// Tasks whose ends were acknowledged.
     pub ended: u64,
+    /// With a bug: the tasks whose ends were said, none of which is said again.
+    said_once: Option<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -66,9 +69,10 @@ struct Task {
 impl Frameworks {
     /// So many that have not subscribed yet.
     #[must_use]
-    pub fn new(count: usize) -> Self {
+    pub fn new(count: usize, bug: Option<Bug>) -> Self {
         let actors = (0..count).map(|at| Actor { partition_aware: at % 2 == 0, ..Actor::default() });
-        Self { actors: actors.collect(), ..Self::default() }
+        let said_once = (bug == Some(Bug::SaysEndsOnce)).then(BTreeSet::new);
+        Self { actors: actors.collect(), said_once, ..Self::default() }
     }
 
     fn request(&mut self) -> RequestId {
@@ -108,10 +112,18 @@ impl Frameworks {
             }
             return Ok(true);
         }
+        let mut is_said = |event: &&FrameworkEvent| match (&mut self.said_once, event) {
+            (Some(said), FrameworkEvent::Update(update)) if update.phase.is_end() => said.insert(update.task.clone()),
+            _ => true,
+        };
+        let events: Vec<FrameworkEvent> = match response {
+            Response::Framework(events) => events.iter().filter(&mut is_said).cloned().collect(),
+            _ => vec![],
+        };
         let subscribed = |actor: &&mut Actor| actor.subscribed.is_some_and(|(request, ..)| request == id);
         let Some(actor) = self.actors.iter_mut().find(subscribed) else { return Ok(true) };
         match response {
-            Response::Framework(events) => events.iter().try_for_each(|event| actor.hear(event))?,
+            Response::Framework(_) => events.iter().try_for_each(|event| actor.hear(event))?,
             Response::Refused(refusal) => {
                 actor.forget();
                 if actor.id.is_some() && matches!(refusal, master::shard::Refusal::Conflict { .. }) {

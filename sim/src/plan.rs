@@ -68,11 +68,13 @@ pub enum Bug {
     OverlooksAgents,
     /// Shards that ask which job is called so hear that none is.
     HearsOfNobody,
+    /// Frameworks are told the end of each task once, whether they hear it or not.
+    SaysEndsOnce,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::TellsBeforeCommit,
         Self::ForgetsLastEntry,
         Self::LedgerUnwritten,
@@ -102,6 +104,7 @@ impl Bug {
         Self::RollsAtOnce,
         Self::OverlooksAgents,
         Self::HearsOfNobody,
+        Self::SaysEndsOnce,
     ];
 
     /// Whether it is one of several masters only.
@@ -299,6 +302,7 @@ impl Plan {
         Self {
             systems: drawn(0x5e7d) || self.bug == Some(Bug::OverlooksAgents),
             neighbours: drawn(0x4e1a) || self.bug == Some(Bug::HearsOfNobody),
+            frameworks: if self.bug == Some(Bug::SaysEndsOnce) { 2 } else { self.frameworks },
             ..self
         }
     }

@@ -199,7 +199,7 @@ impl World {
             now: Time::ZERO,
             check: Check::new(&plan),
             clients: Clients::new(&plan),
-            frameworks: Frameworks::new(plan.frameworks),
+            frameworks: Frameworks::new(plan.frameworks, plan.bug),
             limits: Limits::new(plan.shards),
             kept: Kept::default(),
             beside: Beside::new(&plan),

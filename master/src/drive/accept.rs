@@ -18,6 +18,7 @@ use protocol::message::{FromAgent, FromMaster, Hello, HelloReply, Join, JoinRepl
 use protocol::{AgentId, Digest, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -57,11 +58,13 @@ impl Reception {
         Self { listener, door, authority, shelf, knows_gone: watch::Sender::new(false) }
     }
 
-    /// Takes agents in until the listener is closed.
-    pub async fn run(self: Arc<Self>) {
+    /// Takes masters in here, and everybody else on the runtime `agents`, until the listener is closed.
+    pub async fn run(self: Arc<Self>, agents: Handle) {
+        let here = Handle::current();
         while let Some(incoming) = self.listener.accept().await {
             let reception = Arc::clone(&self);
-            tokio::spawn(async move {
+            let on = if incoming.says_master() { &here } else { &agents };
+            on.spawn(async move {
                 let received = Arc::clone(&reception).receive(incoming).await;
                 note(received);
             });

@@ -251,7 +251,7 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
         founds: member == FIRST,
     };
     let threads = Threads::start(&config, opening).await?;
-    let (root, door) = (authority.root_digest(), threads.door.clone());
+    let (root, door, agents) = (authority.root_digest(), threads.door.clone(), threads.agents.clone());
     let http = HttpConfig {
         hosts: config.hosts.clone(),
         cluster: authority.cluster().into(),
@@ -264,8 +264,8 @@ pub async fn start(config: MasterConfig) -> Result<Master, StartError> {
     };
     let taken = on(&threads.first, take((config.http_addr, config.mesos_addr, config.marathon_addr, config.dns_addr))).await?;
     let shelf = Shelf::new(bundles, Arc::clone(&peers));
-    let linking =
-        link(config.clone(), Linked { member, http_addr: taken.http.0, identity: identity.clone(), authority, shelf, peers }, door.clone());
+    let linked = Linked { member, http_addr: taken.http.0, identity: identity.clone(), authority, shelf, peers, agents };
+    let linking = link(config.clone(), linked, door.clone());
     let reception = on(&threads.link, linking).await?;
     // Last, since it waits for what other masters may have to say: they are heard by now.
     let admin_token = (member == FIRST).then(|| data.admin_token());
@@ -320,19 +320,21 @@ struct Linked {
     authority: Authority,
     shelf: Shelf,
     peers: Arc<Peers>,
+    agents: Handle,
 }
 
 /// Takes agents and masters in, and keeps connections to the other masters, from now on.
 async fn link(config: MasterConfig, linked: Linked, door: Door) -> Result<Arc<Reception>, StartError> {
-    let Linked { member, http_addr, identity, authority, shelf, peers } = linked;
+    let Linked { member, http_addr, identity, authority, shelf, peers, agents } = linked;
     let listener = Listener::bind(config.quic_addr, &identity, &authority.reset_key(member), Limits::default())?;
     tokio::spawn(door.clone().tend_parked());
     let reception = Arc::new(Reception::new(listener, door.clone(), authority, shelf.clone()));
     // Listened to before it is read who is gone, so that nobody falls between.
     tokio::spawn(Arc::clone(&reception).revoke(door.changes()));
     peers.set_own(steward::advertised(&config, member, reception.listener.address(), http_addr));
+    // Where they are read from the port, so that the more wait, the more are taken at a time.
     tokio::spawn(Arc::clone(&reception).hear());
-    tokio::spawn(Arc::clone(&reception).run());
+    tokio::spawn(Arc::clone(&reception).run(agents));
     tokio::spawn(peers::keep_all(peers, door.clone(), identity));
     tokio::spawn(steward::run(door));
     tokio::spawn(shelf.keep_whole());

@@ -1,6 +1,7 @@
 //! The deciding threads: each with a runtime of its own that never leaves it, and the shards that it decides for. A master that has others
-//! keeps the link and the journal's groups on one more: what masters promise each other runs out within tenths of a second, and a job of ten
-//! thousands of tasks takes as long to decide. A master that is alone saves itself the way from one to the other.
+//! keeps the port, the masters' connections and the journal's groups on one more, and the agents' connections on another: what masters promise
+//! each other runs out within tenths of a second, a job of ten thousands of tasks takes as long to decide, and thousands of agents that register
+//! with a new leader as long to hear. A master that is alone saves itself the way from one to the other.
 
 use super::clock::Clock;
 use super::decide::{Decider, Given};
@@ -27,8 +28,10 @@ const CORES_PER_THREAD: usize = 4;
 pub struct Threads {
     /// The runtime of the first, on which HTTP runs too.
     pub first: Handle,
-    /// The runtime that the link runs on.
+    /// The runtime that the port and what masters say to each other run on.
     pub link: Handle,
+    /// The runtime that agents' connections run on.
+    pub agents: Handle,
     /// To the shards.
     pub door: Door,
     stop: watch::Sender<bool>,
@@ -76,19 +79,22 @@ impl Threads {
         let count = count(config, shards);
         let inboxes: Vec<_> = (0..count).map(|thread| Arc::new(Inbox::new(thread))).collect();
         let of_shards = (0..usize::from(shards)).map(|shard| Arc::clone(&inboxes[shard % count])).collect();
-        let (link, link_thread) = if opening.has_others { Some(Link::start()?) } else { None }.unzip();
+        let beside = |name| if opening.has_others { Beside::start(name).map(Some) } else { Ok(None) };
+        let (link, link_thread) = beside("link")?.unzip();
+        let (agents, agents_thread) = beside("agents")?.unzip();
         let clock = Clock::start();
         let door = Door::new(of_shards, Arc::clone(&opening.peers), clock.clone());
         let (mut threads, mut starting) = (Vec::new(), Vec::new());
         for index in 0..count {
             let mine = (0..shards).filter(|shard| usize::from(*shard) % count == index);
             let configs = mine.map(|shard| ShardConfig { id: ShardId(shard), shards, ..config.shard_config.clone() }).collect();
-            let (opening, link) = (Arc::clone(&opening), link.clone());
+            let (opening, link, agents) = (Arc::clone(&opening), link.clone(), agents.clone());
             let (ready, is_ready) = oneshot::channel();
             let guard = Fallen { door: door.clone() };
             let body = move || {
                 let guard = guard;
                 run(&opening, configs, link.as_ref(), ready);
+                drop(agents);
                 std::mem::forget(guard);
             };
             threads.push(thread::Builder::new().name(format!("shards-{index}")).spawn(body).map_err(StartError::Thread)?);
@@ -106,10 +112,11 @@ impl Threads {
             // A thread that ended meanwhile has said so.
             let _ = ready.go.send(given);
         }
-        let link = link.map_or_else(|| first.clone(), |link: Link| link.runtime);
-        // It ends when those that decide have, and with it all that its tasks hold of the journal.
-        threads.extend(link_thread);
-        Ok(Self { first, link, door, stop, threads })
+        let or_first = |beside: Option<Beside>| beside.map_or_else(|| first.clone(), |beside| beside.runtime);
+        let (link, agents) = (or_first(link), or_first(agents));
+        // They end when those that decide have, and with them all that their tasks hold of the journal.
+        threads.extend(agents_thread.into_iter().chain(link_thread));
+        Ok(Self { first, link, agents, door, stop, threads })
     }
 
     /// Lets them end. What is not durable then is told to nobody.
@@ -126,21 +133,21 @@ impl Threads {
     }
 }
 
-/// The thread of the link and the groups, for as long as somebody holds it.
+/// A thread beside those that decide, with a runtime, for as long as somebody holds it.
 #[derive(Clone)]
-struct Link {
+struct Beside {
     runtime: Handle,
     _held: mpsc::Sender<()>,
 }
 
-impl Link {
-    fn start() -> Result<(Self, JoinHandle<()>), StartError> {
+impl Beside {
+    fn start(name: &str) -> Result<(Self, JoinHandle<()>), StartError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (held, mut is_held) = mpsc::channel(1);
-        let link = Self { runtime: runtime.handle().clone(), _held: held };
+        let beside = Self { runtime: runtime.handle().clone(), _held: held };
         let body = move || runtime.block_on(async { while is_held.recv().await.is_some() {} });
-        let thread = thread::Builder::new().name("link".into()).spawn(body).map_err(StartError::Thread)?;
-        Ok((link, thread))
+        let thread = thread::Builder::new().name(name.into()).spawn(body).map_err(StartError::Thread)?;
+        Ok((beside, thread))
     }
 }
 
@@ -156,7 +163,7 @@ impl Drop for Fallen {
 }
 
 /// One thread from its first breath to its last.
-fn run(opening: &Arc<Opening>, configs: Vec<ShardConfig>, link: Option<&Link>, ready: oneshot::Sender<Result<Ready, StartError>>) {
+fn run(opening: &Arc<Opening>, configs: Vec<ShardConfig>, link: Option<&Beside>, ready: oneshot::Sender<Result<Ready, StartError>>) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
@@ -181,7 +188,7 @@ fn run(opening: &Arc<Opening>, configs: Vec<ShardConfig>, link: Option<&Link>, r
 }
 
 /// Opens the groups of these shards, on the link's thread where that has one.
-async fn open(opening: &Arc<Opening>, configs: Vec<ShardConfig>, link: Option<&Link>) -> Result<Vec<(Desk, Turns)>, JournalError> {
+async fn open(opening: &Arc<Opening>, configs: Vec<ShardConfig>, link: Option<&Beside>) -> Result<Vec<(Desk, Turns)>, JournalError> {
     let on = link.map_or_else(Handle::current, |link| link.runtime.clone());
     let opened = configs.into_iter().map(|config| on.spawn(open_group(Arc::clone(opening), config)));
     let opened = futures::future::join_all(opened).await.into_iter();

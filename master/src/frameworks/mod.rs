@@ -411,4 +411,11 @@ pub enum Cause {
     Unknown,
     /// It was never started: it belongs to a group of which something cannot be, for this reason.
     Group(String),
+    /// It was found to be well, or not.
+    Health {
+        /// Which.
+        healthy: bool,
+        /// Why not, for people; empty where it is.
+        reason: String,
+    },
 }

@@ -11,7 +11,7 @@ use super::marathon::timestamp;
 use crate::shard::event::Level;
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use files::{Call, FILE_BYTES_MAX, Files};
@@ -40,6 +40,10 @@ const PAGE_MAX: usize = 1_000;
 const HARMLESS: [&str; 2] = ["/v1/plan", "/v1/what-if"];
 /// `GET` there is more than a look: who has a backup has the keys of the cluster.
 const MORE_THAN_LOOKS: [&str; 1] = ["/v1/backup"];
+
+/// What stands on record as the status of an answer that says otherwise that it is none of success; one of its extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged(pub StatusCode);
 
 /// What is asked of the thread that owns the files.
 #[derive(Debug)]
@@ -88,7 +92,8 @@ impl Audit {
         let note = Arc::new(OnceLock::new());
         let pending = Pending { wishes: wishes.clone(), note: Arc::clone(&note), call: Some(call) };
         let response = NOTE.scope(note, next.run(request)).await;
-        pending.done(response.status().as_u16()).await;
+        let status = response.extensions().get::<Judged>().map_or(response.status(), |judged| judged.0);
+        pending.done(status.as_u16()).await;
         response
     }
 

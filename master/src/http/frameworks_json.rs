@@ -125,8 +125,11 @@ pub struct UpdateBody<'a> {
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit: Option<ExitBody>,
-    /// Why this is said: `news`, `reconciled`, `offers-gone`, `invalid` or `unknown`.
+    /// Why this is said: `news`, `reconciled`, `offers-gone`, `invalid`, `unknown` or `health`.
     cause: &'a str,
+    /// Where that is why: whether its check succeeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    healthy: Option<bool>,
     /// The same for people, where there is more to say.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -261,7 +264,9 @@ impl<'a> From<&'a StatusUpdate> for UpdateBody<'a> {
             Cause::Invalid(reason) => ("invalid", Some(reason.as_str())),
             Cause::Unknown => ("unknown", Some("there is no such task")),
             Cause::Group(reason) => ("invalid", Some(reason.as_str())),
+            Cause::Health { reason, .. } => ("health", Some(reason.as_str()).filter(|reason| !reason.is_empty())),
         };
+        let healthy = if let Cause::Health { healthy, .. } = update.cause { Some(healthy) } else { None };
         Self {
             task: &update.task,
             job: update.job.map(|job| job.to_string()),
@@ -269,6 +274,7 @@ impl<'a> From<&'a StatusUpdate> for UpdateBody<'a> {
             state: phase_text(update.phase),
             exit: update.exit.as_ref().map(ExitBody::from),
             cause,
+            healthy,
             reason,
             ports: &update.ports,
             at_ms: update.at.0,

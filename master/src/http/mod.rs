@@ -22,6 +22,7 @@ pub mod exec;
 mod exit_json;
 pub mod explain;
 mod explain_agents;
+mod failures;
 mod find;
 pub mod frameworks;
 pub mod frameworks_json;
@@ -159,6 +160,7 @@ pub struct Api {
     data_dir: PathBuf,
     inspections: Inspections,
     events: EventLog,
+    failures: failures::Failures,
     event_readers: Arc<Semaphore>,
     overviews: overview::Overviews,
     uploads: Semaphore,
@@ -341,6 +343,7 @@ fn api(door: Door, config: HttpConfig) -> (Arc<Api>, Router) {
         bundles: config.bundles,
         data_dir: config.data_dir,
         events: EventLog::default(),
+        failures: failures::Failures::default(),
         event_readers: Arc::new(Semaphore::new(events::READERS_MAX)),
         overviews: overview::Overviews::default(),
         uploads: Semaphore::new(uploads::UPLOADS_MAX),
@@ -450,6 +453,9 @@ async fn listen(api: Weak<Api>, mut changes: Receiver<Arc<Told>>, read: oneshot:
         match changed {
             Ok(told) => {
                 due |= matches!(told.what, What::Change(Change::Tokens | Change::Policies) | What::Led(HOME));
+                if let What::Change(change) = &told.what {
+                    api.failures.hear(change);
+                }
                 // What was not heard may have been of tokens and policies.
                 due |= api.events.push(told);
             }

@@ -3,15 +3,17 @@
 
 use super::Api;
 use super::error::ApiError;
+use super::failures::gone;
 use crate::frameworks::{Filters, FrameworkEvent, FrameworkId, FrameworkInfo, FrameworkRequest, Wish};
 use crate::shard::event::{Refusal, Request, Response as Answer};
 use axum::body::Body;
 use bytes::Bytes;
-use protocol::{RequestId, Role, ShardId};
+use protocol::{AgentId, RequestId, Role, ShardId};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval};
 
@@ -24,8 +26,16 @@ const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How what a framework is told is written; nothing to tell is a sign of life.
 pub trait Words: Send + 'static {
+    /// True where the framework is told of each agent that goes away.
+    const HEARS_OF_AGENTS: bool = false;
+
     /// Writes it.
     fn write(&mut self, events: &[FrameworkEvent]) -> Bytes;
+
+    /// Writes that these agents went away.
+    fn write_gone(&mut self, _agents: &[AgentId]) -> Bytes {
+        Bytes::new()
+    }
 }
 
 /// Who subscribes.
@@ -48,7 +58,7 @@ pub struct Subscriber {
 ///
 /// # Errors
 /// An [`ApiError`]: why there is no subscription.
-pub async fn subscribe(api: &Arc<Api>, subscriber: Subscriber, mut words: impl Words) -> Result<Body, ApiError> {
+pub async fn subscribe<W: Words>(api: &Arc<Api>, subscriber: Subscriber, mut words: W) -> Result<Body, ApiError> {
     let Subscriber { framework, info, suppressed, filters, wishes, stream } = subscriber;
     let shard = framework.map_or_else(|| api.shard_led_here(), |framework| Some(framework.shard()));
     let shard = shard.ok_or(Refusal::Unled)?;
@@ -70,7 +80,8 @@ pub async fn subscribe(api: &Arc<Api>, subscriber: Subscriber, mut words: impl W
     let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let left = Left { api: Arc::clone(api), shard, framework: id, stream };
-    let reading = Reading { first: Some(words.write(&events)), over: ends(&events), words, answers, heartbeat, left };
+    let failures = W::HEARS_OF_AGENTS.then(|| api.failures.listen());
+    let reading = Reading { first: Some(words.write(&events)), over: ends(&events), words, answers, failures, heartbeat, left };
     Ok(Body::from_stream(futures::stream::unfold(reading, next)))
 }
 
@@ -105,6 +116,7 @@ struct Reading<W> {
     over: bool,
     words: W,
     answers: mpsc::Receiver<(RequestId, Answer)>,
+    failures: Option<Receiver<AgentId>>,
     heartbeat: Interval,
     left: Left,
 }
@@ -140,6 +152,10 @@ async fn next<W: Words>(mut reading: Reading<W>) -> Option<(Result<Bytes, Infall
             // It was ended.
             _ => return None,
         },
+        agents = async { match &mut reading.failures { Some(failures) => gone(failures).await, None => std::future::pending().await } } => {
+            let written = reading.words.write_gone(&agents);
+            return Some((Ok(written), reading));
+        }
         _ = reading.heartbeat.tick() => vec![],
     };
     while let Ok((_, Answer::Framework(more))) = reading.answers.try_recv() {

@@ -68,8 +68,13 @@ impl Shard {
         }
         for (job, attempts) in begun {
             self.publish_tasks(job, Phase::Running, agent, &attempts);
+            self.task_news(job, Phase::Running);
         }
         for ((job, verdict), found) in news {
+            // A task of a framework is the only one of its job; of one that is only not ready yet nothing is known.
+            if let Some((_, reason)) = found.first().filter(|_| verdict != Verdict::Unready) {
+                self.task_health(job, verdict == Verdict::Healthy, reason.clone());
+            }
             self.publish_health(job, verdict, found);
             self.roll(job);
         }

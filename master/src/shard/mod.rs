@@ -43,6 +43,7 @@ mod mask;
 mod masters;
 mod matching;
 mod openings;
+pub mod origins;
 mod owned;
 mod peer;
 mod placed;

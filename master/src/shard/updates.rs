@@ -62,14 +62,27 @@ impl Shard {
         self.sessions.tell(framework, FrameworkEvent::Message { task: name, job, agent, percent, text });
     }
 
+    /// A task that runs was found to be well, or not: its framework is told, where it has one.
+    pub(super) fn task_health(&mut self, job: JobId, healthy: bool, reason: String) {
+        let Some((framework, name)) = self.frameworks.owner(job).map(|(framework, name)| (framework, name.to_owned())) else { return };
+        let Some(own) = self.frameworks.get(framework).and_then(|known| known.tasks.get(&name)) else { return };
+        let update = self.update(&name, own, Phase::Running, Cause::Health { healthy, reason });
+        self.queue_update(framework, name, job, update);
+    }
+
     fn tell_update(&mut self, framework: FrameworkId, name: String, own: &Own, phase: Phase) {
         self.publish_own(framework, &name, phase, false);
-        let mut update = self.update(&name, own, phase, Cause::News);
+        let update = self.update(&name, own, phase, Cause::News);
+        self.queue_update(framework, name, own.job, update);
+    }
+
+    /// Has an update said once those before it are acknowledged.
+    fn queue_update(&mut self, framework: FrameworkId, name: String, job: JobId, mut update: StatusUpdate) {
         let Some(session) = self.sessions.by_id.get_mut(&framework) else { return };
         session.updates_made += 1;
-        update.uuid = Some(number(own.job, self.now, session.updates_made));
+        update.uuid = Some(number(job, self.now, session.updates_made));
         let untold = session.updates.entry(name.clone()).or_default();
-        if untold.waiting.back().is_some_and(|last| last.phase == phase) {
+        if untold.waiting.back().is_some_and(|last| (last.phase, &last.cause) == (update.phase, &update.cause)) {
             return; // Said once is enough.
         }
         if untold.waiting.len() >= WAITING_MAX {

@@ -5,6 +5,7 @@ use super::copy::Copied;
 use super::deployment_view::{DeploymentView, VersionView};
 use super::event::{JobRef, Limit, Master, Policy, Token, Word};
 use super::maintenance::{ConsentView, Window};
+use super::origins::OriginView;
 use super::plugins::PlugInsView;
 use super::quotas::RoleSettings;
 use super::reservations::ReservedView;
@@ -168,6 +169,8 @@ pub enum View {
         /// Which agents, at most [`PAGE_MAX`].
         agents: Vec<AgentId>,
     },
+    /// What made these jobs of what, and which ports those have that they ask for by number.
+    Origins(Vec<JobId>),
 }
 
 /// An answer.
@@ -233,6 +236,8 @@ pub enum Viewed {
     After(Vec<(Name, Stands)>),
     /// To [`View::Rooms`]: of those that there are, what people call it, and why it has none; empty where it has.
     Rooms(Vec<(AgentId, String, String)>),
+    /// To [`View::Origins`]: in the order of the question, of as many as a mebibyte has room for.
+    Origins(Vec<OriginView>),
 }
 
 /// How many tasks of a job run and have checks, by what is known of those.

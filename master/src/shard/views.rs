@@ -66,6 +66,7 @@ impl Shard {
             View::After(job) => Viewed::After(self.held_view(self.found(&job)?)?),
             View::Versions(job) => Viewed::Versions(self.version_views(&job)?),
             View::Rooms { role, shape, agents } => Viewed::Rooms(self.rooms(&role, &shape, &agents[..agents.len().min(PAGE_MAX)])),
+            View::Origins(jobs) => Viewed::Origins(self.origin_views(&jobs)),
             View::PlugIns => Viewed::PlugIns(self.plug_ins_view()),
             View::Copy { tasks_max } => Viewed::Copy(Box::new(self.copied(tasks_max)?)),
             View::FrameworkTasks { framework, from, skip, limit } => {

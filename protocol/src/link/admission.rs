@@ -16,17 +16,22 @@ pub(super) const UNPROVEN_MAX: usize = STRANGERS_MAX / 2;
 pub(super) const STRANGERS_MAX: usize = 2_048;
 /// Most handshakes that are in work: the more there are, the longer each takes, and those that take too long are done in vain.
 pub(super) const SHAKING_MAX: usize = 128;
+/// More peers than [`STRANGERS_MAX`], where these say that they are masters: they need not wait for agents.
+pub(super) const MASTERS_MAX: usize = 128;
 
 /// What the listener, its verifier and its connections know together.
 pub(super) struct Admission {
     books: Mutex<Books>,
     /// Whose turn it is to shake hands.
     pub shaking: Semaphore,
+    /// The same for masters.
+    pub masters_shaking: Semaphore,
 }
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { books: Mutex::default(), shaking: Semaphore::new(SHAKING_MAX) }
+        let (shaking, masters_shaking) = (Semaphore::new(SHAKING_MAX), Semaphore::new(SHAKING_MAX));
+        Self { books: Mutex::default(), shaking, masters_shaking }
     }
 }
 
@@ -73,10 +78,10 @@ impl Admission {
         self.books().strangers
     }
 
-    /// A place for a peer of which nothing is known; `None` where there is none left.
-    pub(super) fn stranger(self: &Arc<Self>) -> Option<Place> {
+    /// A place for a peer of which nothing is known but perhaps that it says that it is a master; `None` where there is none left.
+    pub(super) fn stranger(self: &Arc<Self>, says_master: bool) -> Option<Place> {
         let mut books = self.books();
-        if books.strangers >= STRANGERS_MAX {
+        if books.strangers >= STRANGERS_MAX + if says_master { MASTERS_MAX } else { 0 } {
             return None;
         }
         books.strangers += 1;

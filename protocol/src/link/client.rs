@@ -27,6 +27,9 @@ pub struct Port {
     resets: Arc<Resets>,
 }
 
+/// What a connection may use.
+type Means = fn(Arc<dyn quinn::crypto::ClientConfig>) -> quinn::ClientConfig;
+
 impl Port {
     /// Takes a free port to speak to `address`, and to others of the same kind (IPv4 or IPv6), from.
     ///
@@ -60,8 +63,11 @@ impl Port {
     }
 
     async fn connect_as(&self, address: SocketAddr, trust: &Trust<'_>, alpn: &[u8]) -> Result<Connection, LinkError> {
-        let crypto = Arc::new(tls::client(trust, alpn)?);
-        let config = if alpn == ALPN_PEER { transport::peer(crypto) } else { transport::client(crypto) };
+        self.connect_by(address, trust, alpn, if alpn == ALPN_PEER { transport::peer } else { transport::client }).await
+    }
+
+    pub(super) async fn connect_by(&self, address: SocketAddr, trust: &Trust<'_>, alpn: &[u8], by: Means) -> Result<Connection, LinkError> {
+        let config = by(Arc::new(tls::client(trust, alpn)?));
         let failed = |reason: String| LinkError::Handshake { remote: address, reason };
         let connecting = self.endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| failed(error.to_string()))?;
         let shaken = tokio::time::timeout(CONNECT_DEADLINE, connecting).await;

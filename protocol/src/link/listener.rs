@@ -92,7 +92,8 @@ impl Listener {
                 let _ = incoming.retry();
                 continue;
             }
-            let Some(place) = self.admission.stranger() else {
+            let says_master = transport::is_marked(&incoming.orig_dst_cid());
+            let Some(place) = self.admission.stranger(says_master) else {
                 incoming.refuse();
                 continue;
             };
@@ -129,12 +130,21 @@ impl Incoming {
         self.incoming.remote_address()
     }
 
+    /// True where it is a master, by its own word until it is admitted: what masters say to each other need not wait for what thousands of agents
+    /// do where this one is admitted on a runtime of its own, which drives the connection from then on. A master of an earlier version does not
+    /// say so.
+    #[must_use]
+    pub fn says_master(&self) -> bool {
+        transport::is_marked(&self.incoming.orig_dst_cid())
+    }
+
     #[cfg(test)]
     pub(super) fn is_proven(&self) -> bool {
         self.incoming.remote_address_validated()
     }
 
-    /// Shakes hands when it is its turn, within [`HANDSHAKE_DEADLINE`], and says who it is.
+    /// Shakes hands when it is its turn, within [`HANDSHAKE_DEADLINE`], and says who it is. The tokio runtime that this is called in drives the
+    /// connection.
     ///
     /// # Errors
     /// [`LinkError::Late`], [`LinkError::Handshake`] and [`LinkError::NotAllowed`]: the peer has been told and is gone, unless its turn did not come:
@@ -142,8 +152,10 @@ impl Incoming {
     pub async fn admit(self) -> Result<(Who, Connection), LinkError> {
         let Self { incoming, endpoint, admission, hearts, place, agents_max } = self;
         let remote = incoming.remote_address();
+        let says_master = transport::is_marked(&incoming.orig_dst_cid());
+        let turns = if says_master { &admission.masters_shaking } else { &admission.shaking };
         let handshake = |error| LinkError::Handshake { remote, reason: connection_error(error).to_string() };
-        let Ok(turn) = tokio::time::timeout(WAIT_MAX, admission.shaking.acquire()).await else {
+        let Ok(turn) = tokio::time::timeout(WAIT_MAX, turns.acquire()).await else {
             incoming.ignore();
             return Err(LinkError::Late { what: "a peer's turn to shake hands", deadline: WAIT_MAX });
         };
@@ -162,6 +174,9 @@ impl Incoming {
             LinkError::NotAllowed { remote, reason: reason.into() }
         };
         let who = who(&quinn).map_err(|reason| not_allowed(CloseCode::NotAllowed, reason))?;
+        if says_master && !matches!(who, Who::Master(_)) {
+            return Err(not_allowed(CloseCode::NotAllowed, "it said that it is a master"));
+        }
         let refused = |refusal| match refusal {
             Refusal::Revoked => not_allowed(CloseCode::Revoked, "the agent's certificate was revoked"),
             Refusal::Full => not_allowed(CloseCode::Full, "this master has as many connections as it may have"),

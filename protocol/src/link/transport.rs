@@ -3,7 +3,7 @@
 use super::LinkError;
 use quinn::Runtime;
 use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
-use quinn_proto::HashedConnectionIdGenerator;
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator, RandomConnectionIdGenerator};
 use ring::hmac;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -51,6 +51,10 @@ const CRYPTO_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a peer that wait before it is accepted, for each and for all.
 const INCOMING_BYTES_MAX: u64 = 16 << 10;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 4 << 20;
+/// What the first packets of a connection between masters begin the name of their destination with, which whoever connects is free to choose (RFC
+/// 9000, section 7.2): the rest of it is drawn. It says which thread the connection is for, and proves nothing.
+const PEER_MARK: &[u8; 8] = b"skeppeer";
+const PEER_DRAWN_BYTES: usize = 12;
 /// What the system holds of packets not yet read. With its usual 208 KiB a thousand handshakes at once fall from 2,900 to 130 a second.
 pub(super) const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 
@@ -137,7 +141,7 @@ pub(super) fn server(crypto: Arc<dyn quinn::crypto::ServerConfig>, limits: &Limi
     config
         .transport_config(Arc::new(transport))
         .migration(false)
-        .max_incoming(super::admission::STRANGERS_MAX)
+        .max_incoming(super::admission::STRANGERS_MAX + super::admission::MASTERS_MAX)
         .incoming_buffer_size(INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
     config
@@ -173,8 +177,19 @@ pub(super) fn peer(crypto: Arc<dyn quinn::crypto::ClientConfig>) -> quinn::Clien
         .max_idle_timeout(Some(IdleTimeout::try_from(PEER_IDLE_MAX).expect("two seconds fit")))
         .keep_alive_interval(Some(PEER_KEEP_ALIVE));
     let mut config = quinn::ClientConfig::new(crypto);
-    config.transport_config(Arc::new(transport));
+    config.transport_config(Arc::new(transport)).initial_dst_cid_provider(Arc::new(peer_mark));
     config
+}
+
+/// A name for the destination of a master's first packets to another.
+fn peer_mark() -> ConnectionId {
+    let drawn = RandomConnectionIdGenerator::new(PEER_DRAWN_BYTES).generate_cid();
+    ConnectionId::new(&[&PEER_MARK[..], &drawn[..]].concat())
+}
+
+/// True where whoever sent the first packets says by their destination that it is a master.
+pub(super) fn is_marked(destination: &ConnectionId) -> bool {
+    destination.starts_with(PEER_MARK)
 }
 
 /// Gives another master what it may use.

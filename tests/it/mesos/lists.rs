@@ -152,3 +152,101 @@ fn a_framework_says_what_it_wants_to_be_offered_and_changes_that() {
         assert!(code == 400 && answer.contains(why), "{why}: {answer}");
     }
 }
+
+#[test]
+fn what_a_framework_says_of_a_task_is_in_the_lists_also_once_it_has_ended() {
+    let cluster = pool();
+    // Whoever has a port has it of its host.
+    cluster.text(&["roles", "set", "default", "--host-network", "true"]);
+    let mesos = cluster.mesos.clone();
+    let mut framework = Stream::subscribe(&mesos, "told");
+    framework.until("OFFERS");
+    let offer = framework.offers()[0].clone();
+    let port =
+        offer["resources"].as_array().unwrap().iter().find(|resource| resource["name"] == "ports").unwrap()["ranges"]["range"][0]["begin"]
+            .clone();
+    let labels = json!({ "labels": [{ "key": "tier", "value": "web" }, { "key": "é", "value": "" }] });
+    let discovery =
+        json!({ "visibility": "CLUSTER", "name": "site", "ports": { "ports": [{ "number": port, "name": "http", "protocol": "tcp" }] } });
+    let mut web = task("web-1", "sleep 600");
+    (web["name"], web["labels"], web["discovery"]) = ("web".into(), labels.clone(), discovery.clone());
+    let range = json!({ "range": [{ "begin": port, "end": port }] });
+    web["resources"].as_array_mut().unwrap().push(json!({ "name": "ports", "type": "RANGES", "ranges": range }));
+    let mut huge = task("huge", "true");
+    huge["labels"] = json!({ "labels": [{ "key": "a", "value": "x".repeat(70_000) }] });
+    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [web, huge] } });
+    let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
+    assert_eq!(framework.call(&mesos, "ACCEPT", accept).0, 202);
+    framework.until_state(&mesos, "huge", "TASK_ERROR");
+    framework.until_state(&mesos, "web-1", "TASK_RUNNING");
+    let is_said = |ended: bool| {
+        let tasks = operator(&mesos, &json!({ "type": "GET_TASKS" }));
+        let row = &tasks["get_tasks"][if ended { "completed_tasks" } else { "tasks" }][0];
+        assert_eq!((&row["task_id"]["value"], &row["name"]), (&json!("web-1"), &json!("web")), "{tasks}");
+        assert_eq!((&row["labels"], &row["discovery"]), (&labels, &discovery), "{tasks}");
+        let plain = get(&mesos, "/tasks?task_id=web-1")["tasks"][0].clone();
+        assert_eq!((&plain["id"], &plain["name"]), (&json!("web-1"), &json!("web")));
+        assert_eq!((&plain["labels"], &plain["discovery"]), (&labels["labels"], &discovery));
+        plain
+    };
+    assert_eq!(is_said(false)["resources"]["ports"], format!("[{port}-{port}]"));
+    let state = get(&mesos, "/state");
+    assert_eq!(state["frameworks"][0]["tasks"][0]["discovery"]["name"], "site", "what Mesos-DNS reads");
+    assert_eq!(framework.call(&mesos, "KILL", json!({ "kill": { "task_id": { "value": "web-1" } } })).0, 202);
+    // Its end is not acknowledged, so it stays in the lists.
+    framework.until("TASK_KILLED");
+    is_said(true);
+}
+
+#[test]
+fn a_framework_hears_of_each_agent_that_goes_away() {
+    let mut cluster = pool();
+    cluster.add_agent("a3", "cpu=1,memory=1GiB");
+    let mesos = cluster.mesos.clone();
+    let id = || {
+        let slaves = get(&mesos, "/slaves");
+        let row = slaves["slaves"].as_array().unwrap().iter().find(|slave| slave["hostname"] == "a3").cloned();
+        row.map(|row| row["id"].as_str().unwrap().to_owned())
+    };
+    cluster.until("the third agent is there", |_| id().is_some());
+    let (id, mut framework) = (id().unwrap(), Stream::subscribe(&mesos, "idle"));
+    cluster.kill_agent("a3");
+    framework.since = Instant::now();
+    while !framework.records("FAILURE").iter().any(|event| event["failure"]["agent_id"]["value"] == id) {
+        framework.until_more();
+    }
+}
+
+#[test]
+fn a_framework_hears_whether_its_task_is_well_and_that_it_was_ended_for_it() {
+    let cluster = pool();
+    let mesos = cluster.mesos.clone();
+    let mut framework = Stream::subscribe(&mesos, "careful");
+    framework.until("OFFERS");
+    let offer = framework.offers()[0].clone();
+    let mut sick = task("sick", "touch /sandbox/up; while test ! -e /sandbox/ill; do sleep 0.1; done; rm /sandbox/up; sleep 600");
+    sick["health_check"] = json!({
+        "type": "COMMAND", "command": { "value": "test -e /sandbox/up" }, "delay_seconds": 0, "interval_seconds": 0.2,
+        "consecutive_failures": 3, "grace_period_seconds": 60,
+    });
+    // It falls ill once it was found to be well.
+    sick["health_check"]["command"]["value"] = "test -e /sandbox/up && touch /sandbox/ill".into();
+    let mut stray = task("stray", "true");
+    stray["health_check"] = json!({ "type": "TCP", "tcp": { "port": 80 } });
+    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [sick, stray] } });
+    let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
+    assert_eq!(framework.call(&mesos, "ACCEPT", accept).0, 202);
+    framework.until_state(&mesos, "stray", "TASK_ERROR");
+    framework.until_state(&mesos, "sick", "TASK_KILLED");
+    let updates = framework.records("UPDATE");
+    let of_sick = || updates.iter().map(|event| &event["update"]["status"]).filter(|status| status["task_id"]["value"] == "sick");
+    let checked = of_sick().filter(|status| status["reason"] == "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED");
+    let found: Vec<(&Value, &Value)> = checked.map(|status| (&status["state"], &status["healthy"])).collect();
+    let running = json!("TASK_RUNNING");
+    assert_eq!(found.first(), Some(&(&running, &json!(true))), "{found:?}");
+    let ill = || found.iter().skip_while(|(_, healthy)| **healthy == true);
+    assert!(ill().count() > 0 && ill().all(|(state, healthy)| **state == running && **healthy == false), "{found:?}");
+    let last = of_sick().last().unwrap();
+    assert_eq!((&last["healthy"], &last["source"]), (&json!(false), &json!("SOURCE_EXECUTOR")), "{last}");
+    assert!(last["message"].as_str().unwrap().contains("health"), "{last}");
+}

@@ -150,6 +150,36 @@ fn ids_that_none_was_given_are_those_of_frameworks_that_are_no_more_and_empty_on
 }
 
 #[test]
+fn a_framework_that_cannot_be_as_it_says_hears_so_as_an_event_and_a_call_that_is_none_by_its_code() {
+    let cluster = pool();
+    let json = [("Content-Type", "application/json")];
+    let whole = |rest: Value| {
+        let mut info = json!({ "user": "root", "name": "x" });
+        rest.as_object().unwrap().iter().for_each(|(name, value)| info[name] = value.clone());
+        json!({ "framework_info": info })
+    };
+    let mut suppressed = whole(json!({ "role": "a" }));
+    suppressed["suppressed_roles"] = json!(["a/../b"]);
+    for (subscribe, code) in [
+        (whole(json!({ "role": "../etc" })), 200),
+        (whole(json!({ "roles": ["a", ".."], "capabilities": [{ "type": "MULTI_ROLE" }] })), 200),
+        (whole(json!({ "failover_timeout": -1 })), 200),
+        (whole(json!({ "labels": { "labels": [{ "key": "a", "value": "x".repeat(100_000) }] } })), 200),
+        (suppressed, 200),
+        (json!({}), 400),
+        (json!({ "framework_info": { "user": "root", "role": "../etc" } }), 400),
+        (json!({ "framework_info": { "name": "x" } }), 400),
+    ] {
+        let call = json!({ "type": "SUBSCRIBE", "subscribe": subscribe });
+        let answer = ask(&cluster.mesos, "POST", "/api/v1/scheduler", &json, &call.to_string());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{call}: {answer}");
+        let said = answer.to_ascii_lowercase().contains("mesos-stream-id:") && answer.contains(r#""type":"ERROR""#);
+        assert_eq!(said, code == 200, "{call}: {answer}");
+    }
+    serves(&cluster, "honest");
+}
+
+#[test]
 fn a_framework_that_never_reads_and_one_that_never_stops_calling_keep_nobody_waiting() {
     let cluster = pool();
     let mesos = cluster.mesos.clone();

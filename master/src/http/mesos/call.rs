@@ -17,11 +17,8 @@ pub const NOBODY: FrameworkId = FrameworkId::new(HOME, u64::MAX);
 /// What is called.
 #[derive(Debug)]
 pub enum Said {
-    Subscribe {
-        info: FrameworkInfo,
-        suppressed: Vec<Role>,
-        filters: Filters,
-    },
+    /// It may be that there can be no such framework: with Mesos it hears that as an event.
+    Subscribe(Result<Wish, String>),
     /// Tasks still in Mesos' words: what of them can be run is looked at one by one.
     Accept {
         offers: Vec<OfferId>,
@@ -72,6 +69,14 @@ pub enum Said {
     Unknown(String),
 }
 
+/// What subscribes.
+#[derive(Debug)]
+pub struct Wish {
+    pub info: FrameworkInfo,
+    pub suppressed: Vec<Role>,
+    pub filters: Filters,
+}
+
 /// The framework that a call is of, and what it says.
 ///
 /// # Errors
@@ -83,12 +88,11 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
     let said = match kind {
         "SUBSCRIBE" => {
             let subscribe = within("subscribe")?;
-            let info = info(subscribe, principal)?;
-            let own = id(member(subscribe, "framework_info").unwrap_or(&Value::Null), "id");
-            if own.unwrap_or("") != id(call, "framework_id").unwrap_or("") {
+            let given = given(subscribe)?;
+            if id(given, "id").unwrap_or("") != id(call, "framework_id").unwrap_or("") {
                 return Err("'framework_id' differs from 'subscribe.framework_info.id'".into());
             }
-            Said::Subscribe { info, suppressed: roles(subscribe, "suppressed_roles")?, filters: filters::read(subscribe)? }
+            Said::Subscribe(wish(subscribe, given, principal))
         }
         "ACCEPT" => accept(within("accept")?)?,
         "DECLINE" => {
@@ -121,7 +125,7 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
                 return Err("'framework_id' differs from 'update_framework.framework_info.id'".into());
             }
             let suppressed = roles(update, "suppressed_roles")?;
-            Said::Update { info: info(update, principal)?, suppressed, filters: filters::read(update)? }
+            Said::Update { info: info(given(update)?, principal)?, suppressed, filters: filters::read(update)? }
         }
         "TEARDOWN" => Said::Teardown,
         "ACCEPT_INVERSE_OFFERS" => Said::AnswerInverse { accepted: true, offers: inverse(within("accept_inverse_offers")?) },
@@ -139,7 +143,7 @@ pub fn read(call: &Value, principal: &str) -> Result<(Option<FrameworkId>, Said)
         "REQUEST" | "ACKNOWLEDGE_OPERATION_STATUS" | "RECONCILE_OPERATIONS" => Said::Ignored,
         other => Said::Unknown(other.into()),
     };
-    if framework.is_none() && !matches!(said, Said::Subscribe { .. } | Said::Unknown(_)) {
+    if framework.is_none() && !matches!(said, Said::Subscribe(_) | Said::Unknown(_)) {
         return Err("Failed to validate scheduler::Call: Expecting 'framework_id' to be present".into());
     }
     Ok((framework, said))
@@ -227,10 +231,22 @@ fn group(operation: &Value) -> Result<Vec<Value>, String> {
     Ok(tasks)
 }
 
-/// What a framework says of itself.
-fn info(within: &Value, principal: &str) -> Result<FrameworkInfo, String> {
+/// What a framework says of itself: whole, whether it makes sense or not.
+fn given(within: &Value) -> Result<&Value, String> {
     let info = member(within, "framework_info").ok_or("Failed to validate scheduler::Call: Expecting 'framework_info' to be present")?;
-    let needed = |name: &str| text(info, name).ok_or(format!("Expecting 'framework_info.{name}' to be present"));
+    match ["name", "user"].into_iter().find(|name| text(info, name).is_none()) {
+        Some(name) => Err(format!("Expecting 'framework_info.{name}' to be present")),
+        None => Ok(info),
+    }
+}
+
+fn wish(subscribe: &Value, given: &Value, principal: &str) -> Result<Wish, String> {
+    let info = info(given, principal)?;
+    Ok(Wish { info, suppressed: roles(subscribe, "suppressed_roles")?, filters: filters::read(subscribe)? })
+}
+
+/// What a framework says of itself, in our words.
+fn info(info: &Value, principal: &str) -> Result<FrameworkInfo, String> {
     let capabilities: Vec<String> =
         list(info, "capabilities").iter().filter_map(|capability| text(capability, "type")).map(str::to_owned).collect();
     let several = list(info, "roles");
@@ -248,8 +264,8 @@ fn info(within: &Value, principal: &str) -> Result<FrameworkInfo, String> {
     }
     let label = |label: &Value| Some((text(label, "key")?.to_owned(), text(label, "value").unwrap_or("").to_owned()));
     Ok(FrameworkInfo {
-        name: needed("name")?.into(),
-        user: needed("user")?.into(),
+        name: text(info, "name").unwrap_or("").into(),
+        user: text(info, "user").unwrap_or("").into(),
         roles,
         failover_ms: whole(failover * 1_000.0).min(crate::frameworks::FAILOVER_MS_MAX),
         hostname: text(info, "hostname").unwrap_or("").into(),
@@ -269,7 +285,7 @@ mod tests {
     fn calls_are_taken_as_clients_write_them() {
         let subscribe = json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": { "user": "root", "name": "x", "role": "*", "failover_timeout": "10" } } });
         let (framework, said) = read(&subscribe, "").unwrap();
-        let Said::Subscribe { info, suppressed, .. } = said else { panic!("{said:?}") };
+        let Said::Subscribe(Ok(Wish { info, suppressed, .. })) = said else { panic!("{said:?}") };
         assert_eq!((framework, info.failover_ms, info.roles.len(), suppressed.len()), (None, 10_000, 1, 0));
         let accept = json!({ "type": "ACCEPT", "framework_id": { "value": "f1" }, "accept": { "offer_ids": [{ "value": "o3-9" }, { "value": "?" }],
             "operations": [{ "type": "LAUNCH", "launch": { "task_infos": [{}] } }, { "type": "CREATE" },
@@ -340,11 +356,6 @@ mod tests {
                 json!({ "type": "SUBSCRIBE", "framework_id": { "value": "f1" }, "subscribe": { "framework_info": { "name": "x", "user": "y" } } }),
                 "differs",
             ),
-            (json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": { "name": "x", "user": "y", "role": "a//b" } } }), "role"),
-            (
-                json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": { "name": "x", "user": "y", "failover_timeout": -1 } } }),
-                "failover",
-            ),
             (json!({ "type": "KILL" }), "kill"),
             (json!({ "type": "TEARDOWN" }), "framework_id"),
             (json!({ "type": "TEARDOWN", "framework_id": { "value": "nobody" } }), "cannot be found"),
@@ -356,5 +367,19 @@ mod tests {
             let error = read(&call, "").unwrap_err();
             assert!(error.contains(why), "{call}: {error}");
         }
+    }
+    #[test]
+    fn a_framework_that_cannot_be_as_it_says_is_no_wrong_call() {
+        for (info, why) in [
+            (json!({ "name": "x", "user": "y", "role": "a//b" }), "role"),
+            (json!({ "name": "x", "user": "y", "failover_timeout": -1 }), "failover"),
+        ] {
+            let call = json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": info } });
+            let Said::Subscribe(Err(error)) = read(&call, "").unwrap().1 else { panic!("{call}") };
+            assert!(error.contains(why), "{call}: {error}");
+        }
+        let update = json!({ "type": "UPDATE_FRAMEWORK", "framework_id": { "value": "f1" },
+            "update_framework": { "framework_info": { "name": "x", "user": "y", "role": "a//b" } } });
+        assert!(read(&update, "").unwrap_err().contains("role"), "where there is a framework, the call is");
     }
 }

@@ -111,12 +111,12 @@ impl Told {
         let source = match (&update.cause, update.phase) {
             (Cause::News, Phase::Unreachable | Phase::Lost) => "SOURCE_MASTER",
             (Cause::News, Phase::Rejected) => "SOURCE_AGENT",
-            (Cause::News, _) => "SOURCE_EXECUTOR",
+            (Cause::News | Cause::Health { .. }, _) => "SOURCE_EXECUTOR",
             _ => "SOURCE_MASTER",
         };
         let message = match (&update.exit, &update.cause) {
             (Some(exit), _) => exit.to_string(),
-            (None, Cause::Invalid(reason) | Cause::Group(reason)) => reason.clone(),
+            (None, Cause::Invalid(reason) | Cause::Group(reason) | Cause::Health { reason, .. }) => reason.clone(),
             (None, Cause::Offers) => "the offers do not hold any more".into(),
             (None, Cause::Unknown) => "there is no such task".into(),
             (None, Cause::Reconciled) => "reconciled: the latest state".into(),
@@ -132,6 +132,12 @@ impl Told {
         });
         words::put(&mut status, "message", (!message.is_empty()).then(|| message.into()));
         words::put(&mut status, "reason", reason.map(Value::from));
+        let healthy = match (&update.cause, &update.exit) {
+            (_, Some(Exit::Unhealthy { .. })) => Some(false),
+            (Cause::Health { healthy, .. }, _) => Some(*healthy),
+            _ => None,
+        };
+        words::put(&mut status, "healthy", healthy.map(Value::from));
         words::put(&mut status, "uuid", update.uuid.map(|uuid| STANDARD.encode(uuid.to_be_bytes()).into()));
         words::put(&mut status, "container_status", update.job.map(|job| json!({ "container_id": { "value": job.to_string() } })));
         let since = (update.phase == Phase::Unreachable).then(|| json!({ "nanoseconds": update.at.0.saturating_mul(1_000_000) }));
@@ -164,6 +170,7 @@ impl Told {
             (Cause::Invalid(_), ..) => ("TASK_ERROR", Some("REASON_TASK_INVALID")),
             (Cause::Group(_), ..) => ("TASK_ERROR", Some("REASON_TASK_GROUP_INVALID")),
             (Cause::Unknown, ..) => (aware("TASK_UNKNOWN"), Some("REASON_RECONCILIATION")),
+            (Cause::Health { .. }, ..) => (self.state_of(update.phase), Some("REASON_TASK_HEALTH_CHECK_STATUS_UPDATED")),
             (_, Some(exit), _) => {
                 let (state, reason) = ended(exit);
                 let known = !is_lost(exit) || matches!(state, "TASK_FAILED" | "TASK_KILLED");
@@ -183,7 +190,8 @@ const fn is_lost(exit: &Exit) -> bool {
 const fn ended(exit: &Exit) -> (&'static str, Option<&'static str>) {
     match exit {
         Exit::Code(0) => ("TASK_FINISHED", None),
-        Exit::Killed => ("TASK_KILLED", None),
+        // With Mesos an executor kills what is not well, and says so beside it (`src/launcher/executor.cpp`).
+        Exit::Killed | Exit::Unhealthy { .. } => ("TASK_KILLED", None),
         Exit::Rejected { .. } => ("TASK_ERROR", Some("REASON_TASK_INVALID")),
         Exit::OutOfMemory { .. } => ("TASK_FAILED", Some("REASON_CONTAINER_LIMITATION_MEMORY")),
         Exit::OutOfDisk { .. } => ("TASK_FAILED", Some("REASON_CONTAINER_LIMITATION_DISK")),
@@ -191,7 +199,6 @@ const fn ended(exit: &Exit) -> (&'static str, Option<&'static str>) {
         Exit::OutOfFuel { .. }
         | Exit::OutOfCpuTime { .. }
         | Exit::OutOfProcesses { .. }
-        | Exit::Unhealthy { .. }
         | Exit::OutOfTable { .. }
         | Exit::OutOfHostBytes { .. } => ("TASK_FAILED", Some("REASON_CONTAINER_LIMITATION")),
         Exit::Lost { reason } => match reason {
@@ -208,6 +215,15 @@ const fn ended(exit: &Exit) -> (&'static str, Option<&'static str>) {
 }
 
 impl Words for Told {
+    const HEARS_OF_AGENTS: bool = true;
+
+    fn write_gone(&mut self, agents: &[AgentId]) -> Bytes {
+        let failure = |agent: &AgentId| json!({ "type": "FAILURE", "failure": { "agent_id": { "value": agent.to_string() } } });
+        let mut output = BytesMut::new();
+        records(&agents.iter().map(failure).collect::<Vec<_>>(), &mut output);
+        output.freeze()
+    }
+
     fn write(&mut self, events: &[FrameworkEvent]) -> Bytes {
         let mut output = BytesMut::new();
         let events: Vec<Value> = events.iter().flat_map(|event| self.event(event)).collect();
@@ -304,6 +320,8 @@ mod tests {
             (Phase::Lost, None, Cause::Offers, "TASK_DROPPED", "TASK_LOST"),
             (Phase::Lost, None, Cause::Unknown, "TASK_UNKNOWN", "TASK_LOST"),
             (Phase::Rejected, None, Cause::Invalid("x".into()), "TASK_ERROR", "TASK_ERROR"),
+            (Phase::Running, None, Cause::Health { healthy: true, reason: String::new() }, "TASK_RUNNING", "TASK_RUNNING"),
+            (Phase::Failed, Some(Exit::Unhealthy { reason: "x".into() }), Cause::News, "TASK_KILLED", "TASK_KILLED"),
         ] {
             let update = update(phase, exit, cause);
             assert_eq!(told(true, true).status(&update)["state"], aware, "{update:?}");
@@ -312,6 +330,12 @@ mod tests {
                 (&status["state"], &status["timestamp"], &status["uuid"]),
                 (&json!(other), &json!(1.5), &json!("AAAAAAAAAAAAAAAAAAAAAQ=="))
             );
+            let healthy = match (&update.cause, &update.exit) {
+                (Cause::Health { .. }, _) => json!(true),
+                (_, Some(Exit::Unhealthy { .. })) => json!(false),
+                _ => Value::Null,
+            };
+            assert_eq!(status["healthy"], healthy, "{update:?}");
         }
     }
 

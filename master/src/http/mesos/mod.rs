@@ -8,6 +8,7 @@ mod files;
 mod filters;
 mod logging;
 mod maintenance;
+mod note;
 mod operator;
 mod quota;
 mod reserved;

@@ -160,7 +160,7 @@ async fn task_rows(api: &Api, seen: &Seen, page: Option<&Value>) -> Result<Value
     let given = |name: &str| page.and_then(|page| words::member(page, name)).and_then(words::number).map(words::whole);
     let part = |name: &str, otherwise: usize| given(name).map_or(otherwise, |n| usize::try_from(n).unwrap_or(usize::MAX));
     let found = seen::tasks(api, &seen.frameworks.iter().collect::<Vec<_>>(), part("offset", 0), part("limit", TASKS_MAX)).await?;
-    Ok(rows::tasks(&found))
+    Ok(rows::tasks(&seen::dressed(api, found).await?))
 }
 
 /// All there is, with a page of tasks.

@@ -6,7 +6,7 @@ use super::event::offer;
 use super::reserved::{self, Format};
 use super::seen::{Row, Seen, is_active, status_of};
 use super::words;
-use crate::frameworks::{FrameworkId, FrameworkInfo, FrameworkView, OwnView};
+use crate::frameworks::{FrameworkId, FrameworkInfo, FrameworkView};
 use crate::shard::reservations::ReservedView;
 use crate::shard::view::AgentView;
 use protocol::{Phase, Resources, Role};
@@ -111,15 +111,15 @@ pub fn frameworks(seen: &Seen) -> Value {
 }
 
 /// Tasks as `write` writes them, by how they stand: those that live, those whose agent is silent, and those that have ended.
-pub fn by_standing<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>, write: impl Fn(&FrameworkView, &OwnView) -> Value) -> [Vec<Value>; 3] {
+pub fn by_standing<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>, write: impl Fn(&Row<'a>) -> Value) -> [Vec<Value>; 3] {
     let [mut live, mut unreachable, mut completed] = [const { Vec::new() }; 3];
-    for (framework, own) in rows {
-        let list = match (&own.exit, own.phase) {
+    for row in rows {
+        let list = match (&row.own.exit, row.own.phase) {
             (Some(_), _) => &mut completed,
             (None, Phase::Unreachable) => &mut unreachable,
             (None, _) => &mut live,
         };
-        list.push(write(framework, own));
+        list.push(write(row));
     }
     [live, unreachable, completed]
 }
@@ -131,19 +131,21 @@ pub fn tasks(rows: &[Row<'_>]) -> Value {
 }
 
 /// A task.
-pub fn task(framework: &FrameworkView, own: &OwnView) -> Value {
+pub fn task(Row { framework, own, shown }: &Row<'_>) -> Value {
     let status = status_of(framework, own);
-    json!({
-        "name": own.name,
+    let mut task = json!({
+        "name": shown.name(&own.name),
         "task_id": { "value": own.name },
         "framework_id": { "value": framework.id.to_string() },
         "executor_id": { "value": own.name },
         "agent_id": { "value": own.agent.to_string() },
         "state": status["state"],
-        "resources": words::resources(&own.resources, &[], own.role.as_ref().unwrap_or(&any_role())),
+        "resources": words::resources(&own.resources, &shown.ports, own.role.as_ref().unwrap_or(&any_role())),
         "statuses": [status],
         "status_update_state": status["state"],
-    })
+    });
+    shown.dress(&mut task);
+    task
 }
 
 /// What a role has: the ids of its frameworks, what their tasks are promised, and what is shown to them.

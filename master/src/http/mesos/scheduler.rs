@@ -1,9 +1,9 @@
 //! `POST /api/v1/scheduler`: the calls of a framework, and the stream of events that a subscription is. Answers with the codes and in the order of
 //! checks that Mesos has (`src/master/http.cpp`, `Master::Http::scheduler`).
 
-use super::call::{self, NOBODY, Said};
-use super::event::Told;
-use super::{At, base, master_info, task};
+use super::call::{self, NOBODY, Said, Wish};
+use super::event::{self, Told};
+use super::{At, base, master_info, note, task};
 use crate::drive::Busy;
 use crate::frameworks::{CALL_ITEMS_MAX, Call, FrameworkId, FrameworkRequest, TaskLaunch, UNKNOWN_TASK};
 use crate::http::access::Caller;
@@ -12,12 +12,14 @@ use crate::http::subscription::{self, Subscriber};
 use crate::http::{Api, audit, body, find, json_problems, spec};
 use crate::shard::event::{Level, Refusal, Request, Response as Answer};
 use crate::shard::view::{View, Viewed};
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 use protocol::{AgentId, Job, Role, ShardId};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The header that has the number of a subscription.
@@ -69,7 +71,7 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
         return Err(response);
     }
     let stream = header(header::HeaderName::from_static(STREAM_HEADER));
-    if let Said::Subscribe { info, suppressed, filters } = said {
+    if let Said::Subscribe(wish) = said {
         let accepts = header(header::ACCEPT).unwrap_or("*/*");
         if !accepts
             .split(',')
@@ -80,9 +82,17 @@ async fn answer(api: &Arc<Api>, at: At, caller: &Caller, headers: &HeaderMap, bo
         if stream.is_some() {
             return Err(bad("Subscribe calls should not include the 'Mesos-Stream-Id' header"));
         }
-        may_have(caller, &info.roles).map_err(IntoResponse::into_response)?;
         let stream = subscription::draw().map_err(IntoResponse::into_response)?;
-        return subscribed(api, at, Subscriber { framework, info, suppressed, filters, wishes: vec![], stream }).await;
+        let allowed = |wish: Wish| match may_have(caller, &wish.info.roles) {
+            Ok(()) => Ok(wish),
+            Err(error) => Err((error.status(), error.body().message.clone())),
+        };
+        return match wish.map_err(|reason| (StatusCode::BAD_REQUEST, reason)).and_then(allowed) {
+            Ok(Wish { info, suppressed, filters }) => {
+                subscribed(api, at, Subscriber { framework, info, suppressed, filters, wishes: vec![], stream }).await
+            }
+            Err((status, reason)) => Ok(unfit(stream, status, &reason)),
+        };
     }
     let framework = framework.expect("`read` refuses a call without one");
     let stream = stream.ok_or_else(|| bad("All non-subscribe calls should include the 'Mesos-Stream-Id' header"))?;
@@ -151,7 +161,7 @@ async fn in_our_words(api: &Api, caller: &Caller, framework: FrameworkId, said: 
         Said::AnswerInverse { accepted, offers } => Call::AnswerInverse { accepted, offers },
         Said::Message { task, agent, data } => Call::Message { task, agent: Some(agent), bytes: data.into() },
         Said::Teardown => Call::Teardown,
-        Said::Ignored | Said::Subscribe { .. } | Said::Unknown(_) => return Ok(vec![]),
+        Said::Ignored | Said::Subscribe(_) | Said::Unknown(_) => return Ok(vec![]),
     };
     calls.push(last);
     Ok(calls)
@@ -192,7 +202,9 @@ async fn launch(api: &Api, framework: FrameworkId, roles: &[Role], asked: &Value
     TaskLaunch { name, agent, grace_ms, job }
 }
 
-async fn admitted(api: &Api, task: task::Asked, roles: &[Role]) -> Result<Job, String> {
+async fn admitted(api: &Api, mut task: task::Asked, roles: &[Role]) -> Result<Job, String> {
+    // A master of before could not read it.
+    task.spec.origin.take_if(|_| !api.door.peers().all_speak(note::SINCE));
     if let Some(script) = &task.script {
         api.keep_bundle(script).await.map_err(|error| error.body().message.clone())?;
     }
@@ -206,11 +218,23 @@ fn may_have(caller: &Caller, roles: &[Role]) -> Result<(), ApiError> {
 /// A subscription: answered with a stream that ends when its framework has another, or is gone.
 async fn subscribed(api: &Arc<Api>, at: At, subscriber: Subscriber) -> Result<Response, Response> {
     let told = Told::new(String::new(), &subscriber.info, master_info(api, at));
-    let text = subscription::text(subscriber.stream);
-    let body = subscription::subscribe(api, subscriber, told)
-        .await
-        .map_err(|error| (error.status(), error.body().message.clone()).into_response())?;
-    Ok(([("content-type", "application/json"), (STREAM_HEADER, text.as_str())], body).into_response())
+    let stream = subscriber.stream;
+    let text = subscription::text(stream);
+    match subscription::subscribe(api, subscriber, told).await {
+        Ok(body) => Ok(([("content-type", "application/json"), (STREAM_HEADER, text.as_str())], body).into_response()),
+        Err(error) if error.status() == StatusCode::UNPROCESSABLE_ENTITY => Ok(unfit(stream, error.status(), &error.body().message)),
+        Err(error) => Err((error.status(), error.body().message.clone()).into_response()),
+    }
+}
+
+/// A subscription of a framework that may not be, or not so: over once it has heard why (`Master::subscribe` in `src/master/master.cpp`). On record it
+/// stands with the status that says so.
+fn unfit(stream: u128, status: StatusCode, reason: &str) -> Response {
+    let mut body = BytesMut::new();
+    event::records(&[json!({ "type": "ERROR", "error": { "message": reason } })], &mut body);
+    let text = subscription::text(stream);
+    let head = [("content-type", "application/json"), (STREAM_HEADER, text.as_str())];
+    (head, Extension(audit::Judged(status)), body.freeze()).into_response()
 }
 
 fn bad(reason: impl Into<String>) -> Response {

@@ -1,6 +1,7 @@
 //! What Mesos' lists are made of: agents, frameworks, and a bounded part of the frameworks' tasks.
 
 use super::event::Told;
+use super::note::{self, Shown};
 use crate::frameworks::{Cause, FrameworkView, OwnView, StatusUpdate};
 use crate::http::access::Caller;
 use crate::http::error::ApiError;
@@ -26,8 +27,18 @@ pub(super) struct Seen {
     pub reserved: BTreeMap<AgentId, ReservedView>,
 }
 
-/// A task and whose it is: the place of that among those that were asked for.
-pub(super) type Row<'a> = (&'a FrameworkView, OwnView);
+/// A task and whose it is, without what is said of it.
+pub(super) type Bare<'a> = (&'a FrameworkView, OwnView);
+
+/// A task.
+pub(super) struct Row<'a> {
+    /// Whose it is.
+    pub framework: &'a FrameworkView,
+    /// How it stands.
+    pub own: OwnView,
+    /// What is said of it.
+    pub shown: Shown,
+}
 
 /// Looks at all that the caller may see.
 ///
@@ -58,9 +69,9 @@ pub(super) async fn tasks<'a>(
     frameworks: &[&'a FrameworkView],
     mut offset: usize,
     limit: usize,
-) -> Result<Vec<Row<'a>>, ApiError> {
+) -> Result<Vec<Bare<'a>>, ApiError> {
     let limit = limit.min(TASKS_MAX);
-    let mut rows: Vec<Row<'a>> = vec![];
+    let mut rows: Vec<Bare<'a>> = vec![];
     for framework in frameworks.iter().copied() {
         if offset >= framework.n_tasks {
             offset -= framework.n_tasks;
@@ -85,13 +96,24 @@ pub(super) async fn tasks<'a>(
 ///
 /// # Errors
 /// As [`see`].
-pub(super) async fn named<'a>(api: &Api, frameworks: &[&'a FrameworkView], name: &str) -> Result<Vec<Row<'a>>, ApiError> {
+pub(super) async fn named<'a>(api: &Api, frameworks: &[&'a FrameworkView], name: &str) -> Result<Vec<Bare<'a>>, ApiError> {
     let mut rows = vec![];
     for framework in frameworks.iter().copied() {
         let found = page(api, framework, (name.to_owned(), 0), 1).await?;
         rows.extend(found.into_iter().filter(|own| own.name == name).map(|own| (framework, own)));
     }
     Ok(rows)
+}
+
+/// These tasks, with what is said of them.
+///
+/// # Errors
+/// As [`see`].
+pub(super) async fn dressed<'a>(api: &Api, tasks: impl IntoIterator<Item = Bare<'a>>) -> Result<Vec<Row<'a>>, ApiError> {
+    let tasks: Vec<Bare<'a>> = tasks.into_iter().collect();
+    let mut said = note::of_jobs(api, tasks.iter().map(|(_, own)| own.job)).await?;
+    let dress = |(framework, own): Bare<'a>| Row { framework, shown: said.remove(&own.job).unwrap_or_default(), own };
+    Ok(tasks.into_iter().map(dress).collect())
 }
 
 async fn page(api: &Api, of: &FrameworkView, (from, skip): (String, usize), limit: usize) -> Result<Vec<OwnView>, ApiError> {

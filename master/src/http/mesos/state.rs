@@ -3,9 +3,9 @@
 
 use super::reserved::{self, Format};
 use super::rows::{self, AGENT_PORT, agent_pid, by_role};
-use super::seen::{Row, Seen, TASKS_MAX, by_state, is_active, named, see, status_of, tasks as rows_of};
+use super::seen::{Row, Seen, TASKS_MAX, by_state, dressed, is_active, named, see, status_of, tasks as rows_of};
 use super::{At, VERSION, master_info, words};
-use crate::frameworks::{FrameworkView, OpenOffer, OwnView};
+use crate::frameworks::{FrameworkView, OpenOffer};
 use crate::http::Api;
 use crate::http::access::Caller;
 use crate::http::body::Asked;
@@ -182,8 +182,8 @@ pub async fn tasks(State(api): State<Arc<Api>>, caller: Caller, Asked(query): As
     let mut all = match &query.task_id {
         Some(name) => named(&api, &frameworks, name).await?,
         None if seen.n_tasks() > TASKS_MAX => {
-            let rows = rows_of(&api, &frameworks, offset, limit).await?;
-            return Ok(Json(json!({ "tasks": rows.iter().map(|(framework, own)| task(framework, own)).collect::<Vec<_>>() })));
+            let rows = dressed(&api, rows_of(&api, &frameworks, offset, limit).await?).await?;
+            return Ok(Json(json!({ "tasks": rows.iter().map(task).collect::<Vec<_>>() })));
         }
         None => rows_of(&api, &frameworks, 0, TASKS_MAX).await?,
     };
@@ -191,8 +191,8 @@ pub async fn tasks(State(api): State<Arc<Api>>, caller: Caller, Asked(query): As
     if query.order.as_deref() != Some("asc") {
         all.reverse();
     }
-    let page = all.iter().skip(offset).take(limit);
-    Ok(Json(json!({ "tasks": page.map(|(framework, own)| task(framework, own)).collect::<Vec<_>>() })))
+    let page = dressed(&api, all.into_iter().skip(offset).take(limit)).await?;
+    Ok(Json(json!({ "tasks": page.iter().map(task).collect::<Vec<_>>() })))
 }
 
 /// The roles that frameworks have.
@@ -286,8 +286,8 @@ fn framework_head(framework: &FrameworkView) -> Value {
 /// Frameworks with their tasks, of which there is a page for all of them together.
 async fn framework_rows(api: &Api, seen: &Seen, query: &ListQuery) -> Result<Vec<Value>, ApiError> {
     let frameworks = query.frameworks(seen);
-    let rows = rows_of(api, &frameworks, query.offset.unwrap_or(0), query.limit(TASKS_MAX)).await?;
-    Ok(frameworks.into_iter().map(|view| framework(view, rows.iter().filter(|(of, _)| of.id == view.id))).collect())
+    let rows = dressed(api, rows_of(api, &frameworks, query.offset.unwrap_or(0), query.limit(TASKS_MAX)).await?).await?;
+    Ok(frameworks.into_iter().map(|view| framework(view, rows.iter().filter(|row| row.framework.id == view.id))).collect())
 }
 
 fn framework<'a>(view: &'a FrameworkView, rows: impl Iterator<Item = &'a Row<'a>>) -> Value {
@@ -311,17 +311,22 @@ fn offer(shown: &OpenOffer, framework: &str) -> Value {
     })
 }
 
-fn task(framework: &FrameworkView, own: &OwnView) -> Value {
+fn task(Row { framework, own, shown }: &Row<'_>) -> Value {
     let status = status_of(framework, own);
-    json!({
+    let mut task = json!({
         "id": own.name,
-        "name": own.name,
+        "name": shown.name(&own.name),
         "framework_id": framework.id.to_string(),
         "executor_id": "",
         "slave_id": own.agent.to_string(),
         "state": status["state"],
         "role": own.role.as_ref().map_or(words::ANY_ROLE.into(), words::role_text),
-        "resources": words::amounts(&own.resources, &[]),
+        "resources": words::amounts(&own.resources, &shown.ports),
         "statuses": [{ "state": status["state"], "timestamp": status["timestamp"], "container_status": status["container_status"] }],
-    })
+    });
+    if let Some(healthy) = words::member(&status, "healthy") {
+        words::put(&mut task["statuses"][0], "healthy", Some(healthy.clone()));
+    }
+    shown.dress_plain(&mut task);
+    task
 }

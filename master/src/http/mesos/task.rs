@@ -4,9 +4,10 @@
 use super::words::{self, Wanted, list, member, nanoseconds, number, text, whole};
 use crate::admit::JobSpec;
 use crate::admit::member::{MEMORY_BYTES_MIN, PROCESS_MEMORY_BYTES_MIN};
-use crate::admit::spec::{Source, TaskSpec};
+use crate::admit::spec::{CheckSpec, Source, TaskSpec};
 use crate::frameworks::FrameworkId;
 use crate::http::spec::SANDBOX_DIR;
+use protocol::checks::{DELAY_MS_MAX, EVERY_MS, FAILURES_MAX, GRACE_MS_MAX, TIMEOUT_MS};
 use protocol::job::Network;
 use protocol::{Digest, Name};
 use serde_json::Value;
@@ -44,8 +45,8 @@ pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result
     if executor.is_some() {
         return Err("executors of frameworks' own are not run: give the task a command".into());
     }
-    if member(task, "health_check").or_else(|| member(task, "check")).is_some() {
-        return Err("checks are not made yet: leave health_check and check out".into());
+    if member(task, "check").is_some() {
+        return Err("checks that are only told of are not made yet: leave check out, or say it as health_check".into());
     }
     if let Some(why) = member(task, "container").and_then(missing) {
         return Err(format!("container: {why}"));
@@ -95,9 +96,11 @@ pub fn asked(task: &Value, framework: FrameworkId, host_network: bool) -> Result
     if !is_wasm {
         spec.limits.egress = Some(if host_network { Network::Host } else { Network::None });
     }
+    spec.health = member(task, "health_check").map(|check| health(check, &ports)).transpose()?;
+    let origin = super::note::of(task)?;
     let kill = member(task, "kill_policy").and_then(|policy| nanoseconds(policy, "grace_period"));
     let mut job = JobSpec::default();
-    job.tasks = vec![spec];
+    (job.tasks, job.origin) = (vec![spec], origin);
     Ok(Asked { spec: job, script, grace_ms: kill.unwrap_or(GRACE_MS_DEFAULT) })
 }
 
@@ -186,6 +189,63 @@ fn environment(task: &Value, command: &Value, framework: FrameworkId, is_wasm: b
         }
     }
     Ok(env.into_iter().collect())
+}
+
+/// A health check as the task's agent makes it. What is left out is as in Mesos (`HealthCheck` in `mesos.proto`), where executors look at no `statuses`
+/// either; a time that is shorter or longer than can be is as short or long as can be, and a timeout of 0 is the longest.
+fn health(check: &Value, ports: &[u16]) -> Result<CheckSpec, String> {
+    let amount = |name: &str, otherwise: f64| {
+        let amount = member(check, name).map_or(Some(otherwise), number).filter(|amount| amount.is_finite() && *amount >= 0.0);
+        amount.ok_or_else(|| format!("health_check: {name}: a number from 0 on is missing"))
+    };
+    let ms = |name: &str, otherwise: f64| amount(name, otherwise).map(|seconds| whole(seconds * 1_000.0));
+    let timeout_ms = match ms("timeout_seconds", 20.0)? {
+        0 => TIMEOUT_MS.1,
+        timeout => timeout.clamp(TIMEOUT_MS.0, TIMEOUT_MS.1),
+    };
+    let when = CheckSpec {
+        delay_ms: Some(ms("delay_seconds", 15.0)?.min(DELAY_MS_MAX)).filter(|delay| *delay > 0),
+        every_ms: Some(ms("interval_seconds", 10.0)?.clamp(EVERY_MS.0, EVERY_MS.1)),
+        timeout_ms: Some(timeout_ms),
+        // The first ends it there too where that is 0.
+        failures: Some((amount("consecutive_failures", 3.0)? as u32).clamp(1, FAILURES_MAX)),
+        grace_ms: Some(ms("grace_period_seconds", 10.0)?.min(GRACE_MS_MAX)),
+        ..CheckSpec::default()
+    };
+    let part = |name: &str| member(check, name).ok_or_else(|| format!("health_check: it has no {name}"));
+    let port = |of: &Value| {
+        let port = member(of, "port").and_then(number).ok_or("health_check: the port is missing")?;
+        let port = ports.iter().find(|given| f64::from(**given) == port);
+        let port = port.ok_or_else(|| format!("health_check: {} is none of the ports in the task's resources", of["port"]))?;
+        Name::new(&port.to_string()).map_err(|error| error.to_string())
+    };
+    let kind = ["command", "http", "tcp"].into_iter().find(|name| member(check, name).is_some()).unwrap_or_default();
+    match text(check, "type").unwrap_or(kind).to_ascii_lowercase().as_str() {
+        "command" => Ok(CheckSpec { exec: asked_by(part("command")?)?, ..when }),
+        "http" => {
+            let http = part("http")?;
+            let (path, port) = (Some(text(http, "path").unwrap_or("/").to_owned()), Some(port(http)?));
+            match text(http, "scheme").unwrap_or("http") {
+                "http" => Ok(CheckSpec { http: path, port, ..when }),
+                "https" => Ok(CheckSpec { https: path, port, ..when }),
+                other => Err(format!("health_check: scheme {other:?}: http and https are known")),
+            }
+        }
+        "tcp" => Ok(CheckSpec { tcp: Some(port(part("tcp")?)?), ..when }),
+        _ => Err("health_check: its type is COMMAND, HTTP or TCP".into()),
+    }
+}
+
+/// The command of a health check, which runs beside its task.
+fn asked_by(command: &Value) -> Result<Vec<String>, String> {
+    if member(command, "environment").is_some() || !list(command, "uris").is_empty() {
+        return Err("health_check: its command has the task's environment and files: leave environment and uris out".into());
+    }
+    let value = text(command, "value").ok_or("health_check: the command has no value")?;
+    match words::flag(command, "shell", true) {
+        true => Ok(["/bin/sh", "-c", value].map(str::to_owned).to_vec()),
+        false => Ok([value.to_owned()].into_iter().chain(arguments(command)?).collect()),
+    }
 }
 
 /// The memory that a task may have beyond what it is promised. Processors are not limited: what others do not use is there for whoever wants it.
@@ -339,6 +399,52 @@ exec '/it'\''s' "$@"
     }
 
     #[test]
+    fn a_health_check_is_that_of_mesos_with_its_defaults() {
+        let port = json!({ "name": "ports", "type": "RANGES", "ranges": { "range": [{ "begin": 31_000, "end": 31_001 }] } });
+        let health = |check: Value| {
+            let task = json!({ "command": { "value": "x" }, "resources": [port], "health_check": check });
+            ask(&task).map(|asked| asked.spec.tasks[0].health.clone().unwrap())
+        };
+        let check = health(json!({ "type": "COMMAND", "command": { "value": "test -e up" } })).unwrap();
+        assert_eq!(check.exec, ["/bin/sh", "-c", "test -e up"]);
+        let times = (check.delay_ms, check.every_ms, check.timeout_ms, check.failures, check.grace_ms);
+        assert_eq!(times, (Some(15_000), Some(10_000), Some(20_000), Some(3), Some(10_000)));
+        let bare = json!({ "command": { "shell": false, "value": "/bin/test", "arguments": ["test", "-e", "up"] },
+            "delay_seconds": 0, "interval_seconds": 0.001, "timeout_seconds": 0, "consecutive_failures": "1", "grace_period_seconds": 0.5 });
+        let check = health(bare).unwrap();
+        assert_eq!(check.exec, ["/bin/test", "-e", "up"]);
+        let times = (check.delay_ms, check.every_ms, check.timeout_ms, check.failures, check.grace_ms);
+        assert_eq!(times, (None, Some(EVERY_MS.0), Some(TIMEOUT_MS.1), Some(1), Some(500)));
+        let endless = json!({ "type": "TCP", "tcp": { "port": 31_000 }, "delay_seconds": 1e300, "interval_seconds": 1e300,
+            "timeout_seconds": 1e300, "consecutive_failures": u32::MAX, "grace_period_seconds": 1e300 });
+        let check = health(endless).unwrap();
+        let times = (check.delay_ms, check.every_ms, check.timeout_ms, check.failures, check.grace_ms);
+        assert_eq!(times, (Some(DELAY_MS_MAX), Some(EVERY_MS.1), Some(TIMEOUT_MS.1), Some(FAILURES_MAX), Some(GRACE_MS_MAX)));
+        let check = health(json!({ "type": "TCP", "tcp": { "port": 31_000 }, "consecutive_failures": 0 })).unwrap();
+        assert_eq!(check.failures, Some(1));
+        let check = health(json!({ "type": "HTTP", "http": { "port": 31_001, "path": "/up" } })).unwrap();
+        assert_eq!((check.http.as_deref(), check.port.unwrap().as_str()), (Some("/up"), "31001"));
+        let check = health(json!({ "type": "HTTP", "http": { "port": 31_000, "scheme": "https" } })).unwrap();
+        assert_eq!((check.https.as_deref(), check.http), (Some("/"), None));
+        assert_eq!(health(json!({ "type": "TCP", "tcp": { "port": 31_000 } })).unwrap().tcp.unwrap().as_str(), "31000");
+        for (wrong, why) in [
+            (json!({}), "its type"),
+            (json!({ "type": "UNKNOWN", "tcp": { "port": 31_000 } }), "its type"),
+            (json!({ "type": "TCP" }), "no tcp"),
+            (json!({ "type": "TCP", "tcp": {} }), "port is missing"),
+            (json!({ "type": "TCP", "tcp": { "port": 80 } }), "80 is none"),
+            (json!({ "type": "HTTP", "http": { "port": 31_000, "scheme": "ftp" } }), "ftp"),
+            (json!({ "type": "COMMAND", "command": {} }), "no value"),
+            (json!({ "type": "COMMAND", "command": { "value": "x", "environment": {} } }), "environment"),
+            (json!({ "type": "TCP", "tcp": { "port": 31_000 }, "delay_seconds": -1 }), "delay_seconds"),
+            (json!({ "type": "TCP", "tcp": { "port": 31_000 }, "interval_seconds": "NaN" }), "interval_seconds"),
+        ] {
+            let error = health(wrong.clone()).unwrap_err();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn what_was_uploaded_runs_as_what_it_is() {
         let digest = format!("sha256:{}", Digest::of(b"x"));
         let wasm = json!({ "command": { "shell": false, "value": "x", "arguments": ["x", "y"], "uris": [{ "value": format!("{digest}.wasm") }] } });
@@ -358,7 +464,7 @@ exec '/it'\''s' "$@"
                 "persistent volumes",
             ),
             (json!({ "command": { "value": "x" }, "resources": [] }), "no resources"),
-            (json!({ "command": { "value": "x" }, "health_check": {} }), "not made yet"),
+            (json!({ "command": { "value": "x" }, "check": {} }), "not made yet"),
             (json!({ "command": { "value": "x" }, "limits": { "cpus": { "value": 2 } } }), "Infinity"),
             (json!({ "command": { "value": "x" }, "limits": { "mem": { "value": "Infinity" } } }), "say how much"),
             (json!({ "command": { "value": "x" }, "limits": { "mem": { "value": "NaN" } } }), "missing"),

@@ -1,7 +1,8 @@
 //! `SUBSCRIBE` of the operator API: all there is, and then what changes, as events of `mesos/v1/master/master.proto`. Where this master does not hear
 //! all that changes, or the reader is too slow, the stream ends, and who subscribes anew is told all there is again.
 
-use super::seen::{Seen, see, status_of};
+use super::note::{self, Shown};
+use super::seen::{Row, Seen, see, status_of};
 use super::{event, operator, rows};
 use crate::drive::told::What;
 use crate::frameworks::{FrameworkId, FrameworkView, OwnView};
@@ -18,8 +19,8 @@ use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use protocol::AgentId;
 use protocol::message::shard_of_agent;
+use protocol::{AgentId, JobId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -42,7 +43,7 @@ pub async fn watch(api: Arc<Api>, caller: Caller) -> Result<Response, ApiError> 
     let Seen { agents, frameworks, .. } = seen;
     let here = agents.into_iter().filter(|agent| agent.state != "expected").map(|agent| agent.id).collect();
     let frameworks = frameworks.into_iter().map(|framework| (framework.id, framework)).collect();
-    let reader = Reader { api, caller, agents: here, frameworks, next, news, over: false, _place: place };
+    let reader = Reader { api, caller, agents: here, frameworks, said: BTreeMap::new(), next, news, over: false, _place: place };
     let stream = futures::stream::unfold((reader, Some(vec![subscribed])), |(mut reader, first)| async move {
         let events = match first {
             Some(first) => first,
@@ -68,10 +69,20 @@ struct Reader {
     agents: BTreeSet<AgentId>,
     /// Frameworks that were told to be there.
     frameworks: BTreeMap<FrameworkId, FrameworkView>,
+    /// What is said of the tasks that are told next to be new, as far as that can be seen now.
+    said: BTreeMap<JobId, Shown>,
     next: u64,
     news: watch::Receiver<u64>,
     over: bool,
     _place: OwnedSemaphorePermit,
+}
+
+/// The task that is told to be new.
+fn begun(kept: &Event) -> Option<JobId> {
+    match &kept.told.as_ref()?.what {
+        What::Change(Change::Own { task, new: true, .. }) => Some(task.job),
+        _ => None,
+    }
 }
 
 impl Reader {
@@ -90,6 +101,7 @@ impl Reader {
                 }
                 continue;
             }
+            self.said = note::of_jobs(&self.api, kept.iter().filter_map(|kept| begun(kept))).await.unwrap_or_default();
             let mut events = vec![];
             for kept in kept {
                 self.next += 1;
@@ -139,10 +151,11 @@ impl Reader {
         }
     }
 
-    fn task(&self, framework: FrameworkId, task: &OwnView, new: bool) -> Option<Value> {
+    fn task(&mut self, framework: FrameworkId, task: &OwnView, new: bool) -> Option<Value> {
         let view = self.frameworks.get(&framework)?;
         if new {
-            return Some(json!({ "type": "TASK_ADDED", "task_added": { "task": rows::task(view, task) } }));
+            let row = Row { framework: view, own: task.clone(), shown: self.said.remove(&task.job).unwrap_or_default() };
+            return Some(json!({ "type": "TASK_ADDED", "task_added": { "task": rows::task(&row) } }));
         }
         let status = status_of(view, task);
         let id = json!({ "value": framework.to_string() });

@@ -10,6 +10,7 @@ use protocol::{Loss, OfferId, PortRange};
 mod demand;
 mod groups;
 mod guaranteed;
+mod health;
 mod messages;
 mod precedence;
 mod reserved;

@@ -278,3 +278,30 @@ fn a_backoff_is_cut_short_where_somebody_asks() {
     assert_eq!((world.held(A).len(), world.count(id, Phase::Waiting)), (1, 1));
     world.check();
 }
+
+#[test]
+fn what_made_jobs_of_what_is_said_a_bounded_part_at_a_time_also_once_they_have_ended() {
+    let mut world = World::new();
+    world.register(A, cpu(4_000), 1);
+    let made = |n: usize| {
+        let origin = protocol::job::Origin { by: "x".into(), note: format!("{n}").repeat(30_000) };
+        Job { about: Some(Arc::new(protocol::job::About { labels: vec![], origin: Some(origin) })), ..job(Kind::Batch, 1, 100) }
+    };
+    let mut ids: Vec<JobId> = (0..40).map(|n| world.submit(made(n))).collect();
+    let held = world.held(A);
+    world.end(A, &held[..1], &Exit::Code(0));
+    assert!(world.shard.job_view(held[0].task.job).unwrap().ended.is_some());
+    ids.insert(0, JobId(u64::MAX));
+    let mut views = vec![];
+    while views.len() < ids.len() {
+        let some = world.shard.origin_views(&ids[views.len()..]);
+        let bytes: usize = some.iter().map(|view| view.origin.as_ref().map_or(0, |origin| origin.note.len())).sum();
+        assert!(!some.is_empty() && bytes <= 1 << 20, "{bytes}");
+        views.extend(some);
+    }
+    assert!(views[0].origin.is_none(), "nobody knows that one");
+    for (n, view) in views[1..].iter().enumerate() {
+        assert!(view.origin.as_ref().unwrap().note.starts_with(&format!("{n}{n}")));
+    }
+    world.check();
+}

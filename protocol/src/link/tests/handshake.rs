@@ -372,6 +372,36 @@ async fn who_is_not_turned_to_in_time_comes_again_by_itself() {
 }
 
 #[tokio::test]
+async fn a_master_says_so_with_its_first_packet_and_waits_for_no_agent() {
+    let cluster = Cluster::new();
+    let (shaking, agent) = (cluster.listener.admission.clone(), cluster.agent(7));
+    let _others = shaking.shaking.acquire_many(u32::try_from(admission::SHAKING_MAX).unwrap()).await.unwrap();
+    let master = cluster.authority.issue_master(2, &[], MASTER_LIFETIME).unwrap();
+    let admitting = async {
+        let incoming = cluster.listener.accept().await.unwrap();
+        assert!(incoming.says_master());
+        incoming.admit().await.unwrap()
+    };
+    let (connected, (who, _connection)) = tokio::join!(connect_master(cluster.address(), &master), admitting);
+    assert!(connected.is_ok() && who == Who::Master(2));
+    let (port, trust) = (Port::towards(cluster.address()).unwrap(), Trust::Known(&agent));
+    let marked = port.connect_by(cluster.address(), &trust, ALPN, transport::peer);
+    let (connected, admitted) = tokio::join!(marked, cluster.admit());
+    let refused = admitted.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("said that it is a master"), "an agent is none by saying so: {refused}");
+    assert!(matches!(end_of(connected).await, LinkError::Closed { code: CloseCode::NotAllowed, .. }));
+    let admitting = async {
+        let incoming = cluster.listener.accept().await.unwrap();
+        assert!(!incoming.says_master());
+        incoming.admit().await
+    };
+    tokio::select! {
+        _ = connect(cluster.address(), &agent) => panic!("nobody turns to it"),
+        admitted = admitting => assert!(matches!(admitted, Err(LinkError::Late { .. })), "without that word it waits for its turn"),
+    }
+}
+
+#[tokio::test]
 async fn many_strangers_make_the_next_one_show_where_it_is() {
     let cluster = Cluster::new();
     let trust = Trust::Pinned(cluster.authority.root_digest());
@@ -397,10 +427,14 @@ async fn many_strangers_make_the_next_one_show_where_it_is() {
 #[test]
 fn places_of_strangers_are_bounded_and_come_back() {
     let admission = Arc::new(admission::Admission::default());
-    let mut held: Vec<_> = (0..admission::STRANGERS_MAX).map(|_| admission.stranger().unwrap()).collect();
-    assert!(admission.stranger().is_none());
+    let mut held: Vec<_> = (0..admission::STRANGERS_MAX).map(|_| admission.stranger(false).unwrap()).collect();
+    assert!(admission.stranger(false).is_none());
+    assert!(admission.stranger(true).is_some(), "a master need not wait for agents");
     held.pop();
-    assert!(admission.stranger().is_some());
+    assert!(admission.stranger(false).is_some());
+    held.push(admission.stranger(false).unwrap());
+    held.extend((0..admission::MASTERS_MAX).map(|_| admission.stranger(true).unwrap()));
+    assert!(admission.stranger(true).is_none());
     drop(held);
     assert_eq!(admission.strangers(), 0);
 }
