@@ -246,7 +246,7 @@ fn a_framework_hears_whether_its_task_is_well_and_that_it_was_ended_for_it() {
     assert_eq!(found.first(), Some(&(&running, &json!(true))), "{found:?}");
     let ill = || found.iter().skip_while(|(_, healthy)| **healthy == true);
     assert!(ill().count() > 0 && ill().all(|(state, healthy)| **state == running && **healthy == false), "{found:?}");
-    let last = of_sick().last().unwrap();
+    let last = of_sick().next_back().unwrap();
     assert_eq!((&last["healthy"], &last["source"]), (&json!(false), &json!("SOURCE_EXECUTOR")), "{last}");
     assert!(last["message"].as_str().unwrap().contains("health"), "{last}");
 }
