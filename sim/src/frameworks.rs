@@ -116,8 +116,8 @@ impl Frameworks {
             (Some(said), FrameworkEvent::Update(update)) if update.phase.is_end() => said.insert(update.task.clone()),
             _ => true,
         };
-        let events: Vec<FrameworkEvent> = match response {
-            Response::Framework(events) => events.iter().filter(&mut is_said).cloned().collect(),
+        let events: Vec<&FrameworkEvent> = match response {
+            Response::Framework(events) => events.iter().filter(&mut is_said).collect(),
             _ => vec![],
         };
         let subscribed = |actor: &&mut Actor| actor.subscribed.is_some_and(|(request, ..)| request == id);

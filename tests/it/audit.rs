@@ -52,11 +52,15 @@ fn each_call_that_changes_something_is_on_record_with_who_made_it_and_how_it_end
     assert!(mesos(json!({ "type": "GET_AGENTS" })).contains(" 200 "));
     let weights = json!({ "type": "UPDATE_WEIGHTS", "update_weights": { "weight_infos": [{ "role": "web", "weight": 3.0 }] } });
     assert!(mesos(weights).contains(" 403 "));
+    let unfit = json!({ "type": "SUBSCRIBE", "subscribe": { "framework_info": { "user": "x", "name": "x", "role": "a//b" } } });
+    let answer = ask(&cluster.mesos, "POST", "/api/v1/scheduler", &[("Content-Type", "application/json")], &unfit.to_string());
+    assert!(answer.contains(" 200 ") && answer.contains("ERROR"), "{answer}");
     cluster.text(&["tokens", "revoke", &viewer]);
 
     let of = |call: &str, status: u16, who: &str| (call.to_owned(), json!(status), json!(Some(who).filter(|who| !who.is_empty())));
     let expected = [
         of(&format!("DELETE /v1/tokens/{viewer}"), 204, &admin),
+        of("POST /api/v1/scheduler SUBSCRIBE", 400, ""),
         of("POST /api/v1 UPDATE_WEIGHTS", 403, ""),
         of("GET /v1/backup", 200, &admin),
         of("DELETE /v1/tokens/…", 404, &admin),
@@ -74,7 +78,7 @@ fn each_call_that_changes_something_is_on_record_with_who_made_it_and_how_it_end
     cluster.start_master();
     assert_eq!(calls(&cluster), expected);
     let page = cluster.json(&["audit", "--limit", "3"]);
-    assert_eq!((page["calls"][2]["path"].as_str(), page["next"].as_u64()), (Some("/v1/backup"), Some(6)));
+    assert_eq!((page["calls"][2]["path"].as_str(), page["next"].as_u64()), (Some("/api/v1"), Some(7)));
     let page = cluster.json(&["audit", "--limit", "5", "--before", "6"]);
     assert_eq!((page["calls"][0]["status"].as_u64(), page["calls"][4]["number"].as_u64()), (Some(404), Some(1)));
     assert_eq!(cluster.json(&["audit", "--before", "1"])["calls"], json!([]));

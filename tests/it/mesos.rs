@@ -172,6 +172,21 @@ impl Stream {
         stream
     }
 
+    /// A framework, and the first offer that it hears of.
+    fn offered(mesos: &str, name: &str) -> (Self, Value) {
+        let mut framework = Self::subscribe(mesos, name);
+        framework.until("OFFERS");
+        let offer = framework.offers()[0].clone();
+        (framework, offer)
+    }
+
+    /// Places these tasks in an offer.
+    fn launch(&self, mesos: &str, offer: &Value, tasks: &[Value]) {
+        let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": tasks } });
+        let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
+        assert_eq!(self.call(mesos, "ACCEPT", accept).0, 202);
+    }
+
     /// Says something; gives back the status of the answer, and the answer.
     fn call(&self, mesos: &str, kind: &str, mut rest: Value) -> (u16, String) {
         rest["type"] = kind.into();

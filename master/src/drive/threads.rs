@@ -88,13 +88,13 @@ impl Threads {
         for index in 0..count {
             let mine = (0..shards).filter(|shard| usize::from(*shard) % count == index);
             let configs = mine.map(|shard| ShardConfig { id: ShardId(shard), shards, ..config.shard_config.clone() }).collect();
-            let (opening, link, agents) = (Arc::clone(&opening), link.clone(), agents.clone());
+            let (opening, link, held) = (Arc::clone(&opening), link.clone(), agents.clone());
             let (ready, is_ready) = oneshot::channel();
             let guard = Fallen { door: door.clone() };
             let body = move || {
                 let guard = guard;
                 run(&opening, configs, link.as_ref(), ready);
-                drop(agents);
+                drop(held);
                 std::mem::forget(guard);
             };
             threads.push(thread::Builder::new().name(format!("shards-{index}")).spawn(body).map_err(StartError::Thread)?);

@@ -47,8 +47,9 @@ impl Failures {
     }
 }
 
-/// Agents that went away since it was asked last; waits for one. Cancelled, it has lost none.
-pub async fn gone(failures: &mut Receiver<AgentId>) -> Vec<AgentId> {
+/// Agents that went away since it was asked last; waits for one, where there is nothing to hear them from for ever. Cancelled, it has lost none.
+pub async fn gone(failures: &mut Option<Receiver<AgentId>>) -> Vec<AgentId> {
+    let Some(failures) = failures else { return std::future::pending().await };
     let mut gone = loop {
         match failures.recv().await {
             Ok(agent) => break vec![agent],
@@ -69,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn an_agent_goes_away_once_until_it_comes_again() {
         let failures = Failures::default();
-        let mut heard = failures.listen();
+        let mut heard = Some(failures.listen());
         failures.hear(&Change::Tokens);
         for (agent, what) in [
             (1, "registered"),

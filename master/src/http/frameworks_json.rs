@@ -299,6 +299,13 @@ mod tests {
             format!("{{\"subscribed\":{{\"id\":\"f5\",\"stream\":\"{stream}\"}}}}\n{{\"rescinded\":[\"o3-9\"]}}\n{{\"error\":\"over\"}}\n");
         assert_eq!(std::str::from_utf8(&lines.write(&events)).unwrap(), expected);
         assert_eq!(lines.write(&[]), "{}\n");
+        let cause = Cause::Health { healthy: false, reason: "no answer".into() };
+        let (phase, at) = (protocol::Phase::Running, protocol::Time(7));
+        let update = StatusUpdate { task: "t".into(), job: None, agent: None, phase, exit: None, cause, ports: vec![], at, uuid: None };
+        let line = lines.write(&[FrameworkEvent::Update(update)]);
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let body = &line["update"];
+        assert_eq!((&body["cause"], &body["healthy"], &body["reason"]), (&"health".into(), &false.into(), &"no answer".into()), "{line}");
         assert_eq!((offer_id("o3-9"), offer_id("o3"), offer_id("3-9"), offer_id("o-1-2")), (Some(offer), None, None, None));
     }
 }

@@ -152,7 +152,7 @@ async fn next<W: Words>(mut reading: Reading<W>) -> Option<(Result<Bytes, Infall
             // It was ended.
             _ => return None,
         },
-        agents = async { match &mut reading.failures { Some(failures) => gone(failures).await, None => std::future::pending().await } } => {
+        agents = gone(&mut reading.failures) => {
             let written = reading.words.write_gone(&agents);
             return Some((Ok(written), reading));
         }

@@ -38,6 +38,7 @@ pub struct Incoming {
     admission: Arc<Admission>,
     hearts: Arc<Hearts>,
     place: Place,
+    says_master: bool,
     agents_max: usize,
 }
 
@@ -98,7 +99,7 @@ impl Listener {
                 continue;
             };
             let (endpoint, admission, hearts) = (self.endpoint.clone(), self.admission.clone(), self.hearts.clone());
-            return Some(Incoming { incoming, endpoint, admission, hearts, place, agents_max: self.limits.connections_max });
+            return Some(Incoming { incoming, endpoint, admission, hearts, place, says_master, agents_max: self.limits.connections_max });
         }
     }
 
@@ -134,8 +135,8 @@ impl Incoming {
     /// do where this one is admitted on a runtime of its own, which drives the connection from then on. A master of an earlier version does not
     /// say so.
     #[must_use]
-    pub fn says_master(&self) -> bool {
-        transport::is_marked(&self.incoming.orig_dst_cid())
+    pub const fn says_master(&self) -> bool {
+        self.says_master
     }
 
     #[cfg(test)]
@@ -150,9 +151,8 @@ impl Incoming {
     /// [`LinkError::Late`], [`LinkError::Handshake`] and [`LinkError::NotAllowed`]: the peer has been told and is gone, unless its turn did not come:
     /// then it comes again by itself.
     pub async fn admit(self) -> Result<(Who, Connection), LinkError> {
-        let Self { incoming, endpoint, admission, hearts, place, agents_max } = self;
+        let Self { incoming, endpoint, admission, hearts, place, says_master, agents_max } = self;
         let remote = incoming.remote_address();
-        let says_master = transport::is_marked(&incoming.orig_dst_cid());
         let turns = if says_master { &admission.masters_shaking } else { &admission.shaking };
         let handshake = |error| LinkError::Handshake { remote, reason: connection_error(error).to_string() };
         let Ok(turn) = tokio::time::timeout(WAIT_MAX, turns.acquire()).await else {

@@ -7,12 +7,8 @@ use base64::Engine as _;
 fn what_a_task_printed_is_read_as_the_files_of_its_sandbox() {
     let cluster = pool();
     let mesos = cluster.mesos.clone();
-    let mut framework = Stream::subscribe(&mesos, "printer");
-    framework.until("OFFERS");
-    let offer = framework.offers()[0].clone();
-    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [task("says", "echo to be read; echo not this >&2; sleep 3600")] } });
-    let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
-    assert_eq!(framework.call(&mesos, "ACCEPT", accept).0, 202);
+    let (mut framework, offer) = Stream::offered(&mesos, "printer");
+    framework.launch(&mesos, &offer, &[task("says", "echo to be read; echo not this >&2; sleep 3600")]);
     framework.until_state(&mesos, "says", "TASK_RUNNING");
     let updates = framework.records("UPDATE");
     let container = updates[0]["update"]["status"]["container_status"]["container_id"]["value"].as_str().unwrap();

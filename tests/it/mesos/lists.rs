@@ -7,12 +7,13 @@ const TASKS: usize = 6;
 
 /// A framework that runs some tasks for long.
 fn busy(cluster: &Cluster) -> Stream {
-    let mut framework = Stream::subscribe(&cluster.mesos, "busy");
-    framework.until("OFFERS");
-    let offer = framework.offers()[0].clone();
-    let tasks: Vec<Value> = (0..TASKS).map(|n| task(&format!("t-{n}"), "sleep 600")).collect();
-    let accept = json!({ "offer_ids": [offer["id"]], "operations": [{ "type": "LAUNCH", "launch": { "task_infos": tasks } }] });
-    assert_eq!(framework.call(&cluster.mesos, "ACCEPT", json!({ "accept": accept })).0, 202);
+    let (framework, offer) = Stream::offered(&cluster.mesos, "busy");
+    let named = |n| {
+        let mut task = task(&format!("t-{n}"), "sleep 600");
+        task["name"] = "worker".into();
+        task
+    };
+    framework.launch(&cluster.mesos, &offer, &(0..TASKS).map(named).collect::<Vec<_>>());
     cluster.until("all of its tasks run", |cluster| {
         let tasks = get(&cluster.mesos, "/tasks");
         tasks["tasks"].as_array().unwrap().iter().filter(|task| task["state"] == "TASK_RUNNING").count() == TASKS
@@ -106,6 +107,8 @@ fn who_watches_is_told_all_there_is_and_then_what_changes() {
     watch.until("FRAMEWORK_ADDED");
     watch.until("TASK_ADDED");
     watch.until("TASK_RUNNING");
+    let added = &watch.records("TASK_ADDED")[0]["task_added"]["task"];
+    assert_eq!((&added["name"], added["task_id"]["value"].as_str().map(|id| &id[..2])), (&json!("worker"), Some("t-")), "{added}");
     let updated = &watch.records("TASK_UPDATED")[0]["task_updated"];
     assert_eq!((&updated["framework_id"]["value"], updated["state"].is_string()), (&json!(framework.id), true), "{updated}");
     cluster.add_agent("a3", "cpu=1,memory=1GiB");
@@ -159,9 +162,7 @@ fn what_a_framework_says_of_a_task_is_in_the_lists_also_once_it_has_ended() {
     // Whoever has a port has it of its host.
     cluster.text(&["roles", "set", "default", "--host-network", "true"]);
     let mesos = cluster.mesos.clone();
-    let mut framework = Stream::subscribe(&mesos, "told");
-    framework.until("OFFERS");
-    let offer = framework.offers()[0].clone();
+    let (mut framework, offer) = Stream::offered(&mesos, "told");
     let port =
         offer["resources"].as_array().unwrap().iter().find(|resource| resource["name"] == "ports").unwrap()["ranges"]["range"][0]["begin"]
             .clone();
@@ -174,9 +175,7 @@ fn what_a_framework_says_of_a_task_is_in_the_lists_also_once_it_has_ended() {
     web["resources"].as_array_mut().unwrap().push(json!({ "name": "ports", "type": "RANGES", "ranges": range }));
     let mut huge = task("huge", "true");
     huge["labels"] = json!({ "labels": [{ "key": "a", "value": "x".repeat(70_000) }] });
-    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [web, huge] } });
-    let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
-    assert_eq!(framework.call(&mesos, "ACCEPT", accept).0, 202);
+    framework.launch(&mesos, &offer, &[web, huge]);
     framework.until_state(&mesos, "huge", "TASK_ERROR");
     framework.until_state(&mesos, "web-1", "TASK_RUNNING");
     let is_said = |ended: bool| {
@@ -221,21 +220,16 @@ fn a_framework_hears_of_each_agent_that_goes_away() {
 fn a_framework_hears_whether_its_task_is_well_and_that_it_was_ended_for_it() {
     let cluster = pool();
     let mesos = cluster.mesos.clone();
-    let mut framework = Stream::subscribe(&mesos, "careful");
-    framework.until("OFFERS");
-    let offer = framework.offers()[0].clone();
+    let (mut framework, offer) = Stream::offered(&mesos, "careful");
     let mut sick = task("sick", "touch /sandbox/up; while test ! -e /sandbox/ill; do sleep 0.1; done; rm /sandbox/up; sleep 600");
-    sick["health_check"] = json!({
-        "type": "COMMAND", "command": { "value": "test -e /sandbox/up" }, "delay_seconds": 0, "interval_seconds": 0.2,
-        "consecutive_failures": 3, "grace_period_seconds": 60,
-    });
     // It falls ill once it was found to be well.
-    sick["health_check"]["command"]["value"] = "test -e /sandbox/up && touch /sandbox/ill".into();
+    sick["health_check"] = json!({
+        "type": "COMMAND", "command": { "value": "test -e /sandbox/up && touch /sandbox/ill" }, "delay_seconds": 0,
+        "interval_seconds": 0.2, "consecutive_failures": 3, "grace_period_seconds": 60,
+    });
     let mut stray = task("stray", "true");
     stray["health_check"] = json!({ "type": "TCP", "tcp": { "port": 80 } });
-    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [sick, stray] } });
-    let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
-    assert_eq!(framework.call(&mesos, "ACCEPT", accept).0, 202);
+    framework.launch(&mesos, &offer, &[sick, stray]);
     framework.until_state(&mesos, "stray", "TASK_ERROR");
     framework.until_state(&mesos, "sick", "TASK_KILLED");
     let updates = framework.records("UPDATE");

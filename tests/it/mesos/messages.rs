@@ -9,12 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 fn a_framework_of_mesos_says_something_to_its_task_and_to_nobody_elses() {
     let cluster = pool();
     let mesos = &cluster.mesos;
-    let mut framework = Stream::subscribe(mesos, "speaker");
-    framework.until("OFFERS");
-    let offer = framework.offers()[0].clone();
-    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [task("echo", ECHO.trim_start_matches("#!/bin/sh\n"))] } });
-    let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
-    assert_eq!(framework.call(mesos, "ACCEPT", accept).0, 202);
+    let (mut framework, offer) = Stream::offered(mesos, "speaker");
+    framework.launch(mesos, &offer, &[task("echo", ECHO.trim_start_matches("#!/bin/sh\n"))]);
     framework.until_state(mesos, "echo", "TASK_RUNNING");
     let agent = &offer["agent_id"];
     let say = |framework: &Stream, agent: &Value, executor: &str, text: &str| {
@@ -47,11 +43,8 @@ fn a_framework_of_mesos_says_something_to_its_task_and_to_nobody_elses() {
 fn an_executor_that_is_shut_down_is_a_task_that_is_killed_and_no_other() {
     let cluster = pool();
     let mesos = &cluster.mesos;
-    let mut framework = Stream::subscribe(mesos, "owner");
-    framework.until("OFFERS");
-    let offer = framework.offers()[0].clone();
-    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [task("one", "sleep 600"), task("two", "sleep 600")] } });
-    assert_eq!(framework.call(mesos, "ACCEPT", json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } })).0, 202);
+    let (mut framework, offer) = Stream::offered(mesos, "owner");
+    framework.launch(mesos, &offer, &[task("one", "sleep 600"), task("two", "sleep 600")]);
     framework.until_state(mesos, "one", "TASK_RUNNING");
     framework.until_state(mesos, "two", "TASK_RUNNING");
     let agent = &offer["agent_id"];

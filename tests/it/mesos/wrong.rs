@@ -7,12 +7,8 @@ const FLOOD: usize = 3_000;
 
 /// Another framework is served: it is offered something, and its task runs to its end.
 fn serves(cluster: &Cluster, name: &str) {
-    let mut framework = Stream::subscribe(&cluster.mesos, name);
-    framework.until("OFFERS");
-    let offer = framework.offers()[0].clone();
-    let launch = json!({ "type": "LAUNCH", "launch": { "task_infos": [task(&format!("{name}-task"), "true")] } });
-    let accept = json!({ "accept": { "offer_ids": [offer["id"]], "operations": [launch] } });
-    assert_eq!(framework.call(&cluster.mesos, "ACCEPT", accept).0, 202);
+    let (mut framework, offer) = Stream::offered(&cluster.mesos, name);
+    framework.launch(&cluster.mesos, &offer, &[task(&format!("{name}-task"), "true")]);
     framework.until_state(&cluster.mesos, &format!("{name}-task"), "TASK_FINISHED");
     assert_eq!(framework.call(&cluster.mesos, "TEARDOWN", json!({})).0, 202);
 }

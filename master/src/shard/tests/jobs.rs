@@ -301,7 +301,7 @@ fn what_made_jobs_of_what_is_said_a_bounded_part_at_a_time_also_once_they_have_e
     }
     assert!(views[0].origin.is_none(), "nobody knows that one");
     for (n, view) in views[1..].iter().enumerate() {
-        assert!(view.origin.as_ref().unwrap().note.starts_with(&format!("{n}{n}")));
+        assert_eq!(view.origin.as_ref(), made(n).origin());
     }
     world.check();
 }
